@@ -1,0 +1,61 @@
+"""Fuzzing of public functions: 2,000 examples find no exception but ValueError, and no NaN out of finite input.
+
+`tests/theory/test_public.py` checks that every public function `f` of `theory.m` has a `test_fuzz_f` in
+`tests/theory/test_m.py` (and every public method `C.f` a `test_fuzz_C_f`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+EXAMPLES = 2000
+
+fuzz = settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+"""Decorate a `@given` test with this."""
+
+
+def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call `function`; a ValueError must carry a message and gives None; a result must hold no NaN or infinity."""
+    try:
+        result = function(*args, **kwargs)
+    except ValueError as error:
+        assert ":" in str(error), f"a ValueError should read 'argument: expected ..., got ...', not {error}"
+        return None
+    for leaf in _leaves(result):
+        assert np.all(np.isfinite(leaf)), f"not finite: {result}"
+    return result
+
+
+def _leaves(result: Any) -> Iterator[np.ndarray]:
+    if isinstance(result, torch.Tensor):
+        result = result.detach().numpy()
+    if isinstance(result, (np.ndarray, np.generic, int, float)):
+        array = np.asarray(result)
+        if array.dtype.kind in "fiu":
+            yield array
+    elif isinstance(result, dict):
+        for value in result.values():
+            yield from _leaves(value)
+    elif isinstance(result, (tuple, list)):
+        for value in result:
+            yield from _leaves(value)
+    elif is_dataclass(result):
+        for field in fields(result):
+            yield from _leaves(getattr(result, field.name))
+
+
+any_float = st.floats(allow_nan=True, allow_infinity=True)
+finite_float = st.floats(-1e6, 1e6)
+
+
+def float_arrays(shape: Any, elements: st.SearchStrategy[float] = finite_float) -> st.SearchStrategy[np.ndarray]:
+    """float64 arrays of a shape (a tuple or a strategy of shapes)."""
+    return hnp.arrays(np.float64, shape, elements=elements)

@@ -1,0 +1,22 @@
+"""The few array operations that the array API standard lacks, for NumPy and torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from theory._checks import Array
+
+
+def stop_gradient(x: Array) -> Array:
+    """Return `x` as a constant for differentiation (`detach` on torch, itself on NumPy)."""
+    return x.detach() if array_api_compat.is_torch_array(x) else x
+
+
+def segment_sum(xp: Any, values: Array, segments: Array, num_segments: int) -> Array:
+    """Sum `values` [N] within `segments` (ids [N] in [0, num_segments)); returns [num_segments], dtype kept."""
+    if array_api_compat.is_torch_array(values):
+        return xp.zeros(num_segments, dtype=values.dtype, device=values.device).index_add(0, segments, values)
+    return np.bincount(segments, weights=values, minlength=num_segments).astype(values.dtype)

@@ -1,0 +1,127 @@
+"""Arguments in, `ValueError` out: every public function of `theory` checks its arguments with these.
+
+Each message names the argument, what was expected and what came. Nothing is repaired. `xp` is the array namespace
+of the inputs (NumPy or torch, through `array_api_compat`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable
+from typing import TYPE_CHECKING, Any
+
+import array_api_compat
+import numpy as np
+
+if TYPE_CHECKING:
+    from theory.softmax import TokenStatistics
+
+Array = Any
+"""A NumPy array or a torch tensor; the namespace is taken from the argument."""
+
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
+BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+def namespace(**arrays: Array) -> Any:
+    """Return the one array namespace of the named arrays; mixing NumPy and torch is an error."""
+    for name, x in arrays.items():
+        if not array_api_compat.is_array_api_obj(x):
+            raise ValueError(f"{name}: expected an array, got {type(x).__name__}")
+    try:
+        return array_api_compat.array_namespace(*arrays.values())
+    except TypeError as error:
+        kinds = ", ".join(f"{name}: {type(x).__module__}" for name, x in arrays.items())
+        raise ValueError(f"{', '.join(arrays)}: expected one array library, got {kinds}") from error
+
+
+def finite(xp: Any, **arrays: Array) -> None:
+    """Require real floating arrays without NaN or infinity."""
+    for name, x in arrays.items():
+        if not xp.isdtype(x.dtype, "real floating"):
+            raise ValueError(f"{name}: expected a floating dtype, got {x.dtype}")
+        if not bool(xp.all(xp.isfinite(x))):
+            raise ValueError(f"{name}: expected finite values, got NaN or infinity")
+
+
+def integer(xp: Any, **arrays: Array) -> None:
+    """Require integer arrays."""
+    for name, x in arrays.items():
+        if not xp.isdtype(x.dtype, "integral"):
+            raise ValueError(f"{name}: expected an integer dtype, got {x.dtype}")
+
+
+def boolean(xp: Any, **arrays: Array) -> None:
+    """Require boolean arrays."""
+    for name, x in arrays.items():
+        if not xp.isdtype(x.dtype, "bool"):
+            raise ValueError(f"{name}: expected a boolean dtype, got {x.dtype}")
+
+
+def same_shape(**arrays: Array) -> None:
+    """Require one shape; broadcasting by accident is an error."""
+    (first, reference), *rest = arrays.items()
+    for name, x in rest:
+        if tuple(x.shape) != tuple(reference.shape):
+            raise ValueError(f"{name}: expected the shape of {first} {tuple(reference.shape)}, got {tuple(x.shape)}")
+
+
+def statistics(stats: TokenStatistics) -> Any:
+    """Require token statistics of one shape with log_prob <= 0, entropy >= 0, 0 <= collision <= 1; return namespace.
+
+    A hundredth is left for the rounding of low-precision statistics.
+    """
+    fields = stats._asdict()
+    xp = namespace(**fields)
+    finite(xp, **fields)
+    same_shape(**fields)
+    for name, valid, expected in (
+        ("log_prob", stats.log_prob <= 0.01, "<= 0"),
+        ("entropy", stats.entropy >= -0.01, ">= 0"),
+        ("collision", (stats.collision >= -0.01) & (stats.collision <= 1.01), "in [0, 1]"),
+    ):
+        if not bool(xp.all(valid)):
+            raise ValueError(f"{name}: expected values {expected}, got values outside")
+    return xp
+
+
+def in_range(name: str, value: float, low: float = -np.inf, high: float = np.inf, *, open_low: bool = False) -> float:
+    """Require a finite scalar in [low, high] (in (low, high] with `open_low`)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise ValueError(f"{name}: expected a number, got {value!r}")
+    if not np.isfinite(value) or value < low or value > high or (open_low and value == low):
+        raise ValueError(f"{name}: expected a finite number in {'(' if open_low else '['}{low}, {high}], got {value!r}")
+    return float(value)
+
+
+def count(name: str, value: int, minimum: int = 0) -> int:
+    """Require an integer scalar of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise ValueError(f"{name}: expected an integer, got {value!r}")
+    if value < minimum:
+        raise ValueError(f"{name}: expected an integer >= {minimum}, got {value}")
+    return int(value)
+
+
+def one_of(name: str, value: Hashable, known: Collection[Any]) -> None:
+    """Require a known name."""
+    if not isinstance(value, Hashable) or value not in known:
+        raise ValueError(f"{name}: expected one of {', '.join(map(str, known))}, got {value!r}")
+
+
+def vector(name: str, value: Any, *, low: float = -np.inf, high: float = np.inf) -> FloatArray:
+    """Require a non-empty 1-D sequence of finite numbers in [low, high]; return it as float64."""
+    try:
+        x = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: expected a 1-D sequence of numbers, got {type(value).__name__}") from error
+    if x.dtype == np.bool_ or not (np.issubdtype(x.dtype, np.integer) or np.issubdtype(x.dtype, np.floating)):
+        raise ValueError(f"{name}: expected numbers, got dtype {x.dtype}")
+    if x.ndim != 1 or x.size == 0:
+        raise ValueError(f"{name}: expected a non-empty 1-D array, got shape {x.shape}")
+    x = x.astype(np.float64)
+    bad = ~np.isfinite(x) | (x < low) | (x > high)
+    if bad.any():
+        at = int(np.argmax(bad))
+        raise ValueError(f"{name}: expected finite values in [{low}, {high}], got {x[at]} at index {at}")
+    return x
