@@ -1,0 +1,149 @@
+"""`python -m theory`: judge every claim of the paper, print the ledger, and say what changed.
+
+The exit status is 0 when every verdict is the recorded one, 1 when one is not, 2 for a wrong call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from theory.claims import LEDGER
+from theory.claims.ledger import Claim, Finding, Verdict
+
+COLOURS = {
+    Verdict.EXACT: "green",
+    Verdict.BOUND: "green",
+    Verdict.APPROXIMATE: "yellow",
+    Verdict.CONDITIONAL: "yellow",
+    Verdict.FAILS: "red",
+}
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(prog="python -m theory", description="Judge every claim of the DynaMO paper.")
+    parser.add_argument("--only", nargs="+", metavar="ID", help="judge these rows only, e.g. --only A7 G4")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the ledger as JSON")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="write the data of each curve as DIR/ID.parquet")
+    args = parser.parse_args(argv)
+    known = [row.id for row in LEDGER]
+    unknown = [name for name in args.only or () if name not in known]
+    if unknown:
+        parser.error(f"--only: expected ids among {', '.join(known)}, got {', '.join(unknown)}")
+    return args
+
+
+def judge(rows: Sequence[Claim], console: Console) -> list[tuple[Claim, Finding, float]]:
+    """Judge the rows one by one under a progress bar; returns each row with its finding and its seconds."""
+    judged = []
+    columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=len(rows))
+        for row in rows:
+            progress.update(task, description=f"judging {row.id}")
+            start = time.perf_counter()
+            finding = row.judge()
+            judged.append((row, finding, time.perf_counter() - start))
+            progress.advance(task)
+    return judged
+
+
+def show(judged: Sequence[tuple[Claim, Finding, float]], console: Console) -> None:
+    """Print the ledger as a table."""
+    table = Table(title="Claims of DynaMO (arXiv 2602.19208), judged by computation", show_lines=True)
+    for heading, options in (("id", {}), ("claim", {"ratio": 3}), ("verdict", {}), ("evidence", {"ratio": 5})):
+        table.add_column(heading, **options)  # type: ignore[arg-type]
+    for row, finding, _ in judged:
+        verdict = f"[{COLOURS[finding.verdict]}]{finding.verdict.value}[/]"
+        if finding.verdict is not row.recorded:
+            verdict += f"\n[bold red](recorded: {row.recorded.value})[/]"
+        evidence = finding.evidence
+        if finding.counterexample:
+            evidence += f"\nCounter-example: {finding.counterexample}"
+        table.add_row(row.id, f"{row.statement} [dim]({row.source})[/]", verdict, evidence)
+    console.print(table)
+
+
+def as_json(judged: Sequence[tuple[Claim, Finding, float]]) -> dict[str, Any]:
+    """Return the ledger as plain data."""
+    return {
+        "paper": "arXiv 2602.19208",
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("dynamo-testbed", "numpy", "scipy", "torch")},
+        },
+        "rows": [
+            {
+                "id": row.id,
+                "claim": row.statement,
+                "source": row.source,
+                "verdict": finding.verdict.value,
+                "recorded": row.recorded.value,
+                "evidence": finding.evidence,
+                "numbers": {name: float(value) for name, value in finding.numbers.items()},
+                "counterexample": finding.counterexample,
+                "seconds": round(seconds, 3),
+            }
+            for row, finding, seconds in judged
+        ],
+    }
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def write_data(directory: Path, judged: Sequence[tuple[Claim, Finding, float]]) -> list[Path]:
+    """Write the data of each curve as Parquet; returns the paths."""
+    paths = []
+    for row, finding, _ in judged:
+        if finding.data:
+            sink = pa.BufferOutputStream()
+            pq.write_table(pa.table(dict(finding.data)), sink)
+            paths.append(directory / f"{row.id}.parquet")
+            write_atomically(paths[-1], sink.getvalue().to_pybytes())
+    return paths
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    args = parse(argv)
+    console = Console()
+    rows = [row for row in LEDGER if not args.only or row.id in args.only]
+    start = time.perf_counter()
+    judged = judge(rows, console)
+    show(judged, console)
+    if args.json:
+        write_atomically(args.json, (json.dumps(as_json(judged), indent=2) + "\n").encode())
+        console.print(f"ledger  {args.json}")
+    if args.data:
+        for path in write_data(args.data, judged):
+            console.print(f"data    {path}")
+    changed = [(row, finding) for row, finding, _ in judged if finding.verdict is not row.recorded]
+    for row, finding in changed:
+        console.print(f"[bold red]{row.id}: recorded '{row.recorded.value}', now '{finding.verdict.value}'[/]")
+    console.print(f"{len(judged)} claims judged in {time.perf_counter() - start:.0f} s, {len(changed)} changed")
+    return 1 if changed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+"""Appendix B: the norm of the score, its entropy bound, and what that says of updates (rows G1 to G5)."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import optimize
+
+from theory import softmax
+from theory._checks import FloatArray
+from theory.claims.ledger import Finding, Verdict, claim
+from theory.softmax import token_statistics
+
+ROUNDING = 1e-12
+
+
+def _policies(seed: int, num_policies: int = 400) -> list[FloatArray]:
+    """Random logits, V = 2 to 64, from flat to collapsed, and a few extreme ones."""
+    rng = np.random.default_rng(seed)
+    logits = [rng.normal(size=rng.integers(2, 65)) * 10 ** rng.uniform(-2, 1.5) for _ in range(num_policies)]
+    return [*logits, np.zeros(7), np.array([1e4, -1e4, 0.0]), np.array([60.0, 0.0])]
+
+
+@claim("G1", "|grad_z log pi(a)|^2 = 1 - 2 pi(a) + C", "eq. 31", Verdict.EXACT)
+def score_norm() -> Finding:
+    """Compare with the squared length of e_a - pi, token by token."""
+    error = 0.0
+    for logits in _policies(1):
+        num_tokens = len(logits)
+        pi = np.exp(softmax.log_softmax(logits))
+        direct = ((np.eye(num_tokens) - pi) ** 2).sum(-1)
+        stats = token_statistics(np.tile(logits, (num_tokens, 1)), np.arange(num_tokens))
+        error = max(error, float(np.abs(softmax.score_norm_squared(stats) - direct).max()))
+    return Finding(
+        Verdict.EXACT if error < ROUNDING else Verdict.FAILS,
+        f"largest error {error:.0e} over every token of {len(_policies(1))} policies, V = 2 to 64, logits to +-1e4",
+        {"error": error},
+    )
+
+
+@claim("G2", "E_pi |grad_z log pi|^2 = 1 - C", "eq. 32", Verdict.EXACT)
+def expected_score_norm() -> Finding:
+    """Compare with the sum over tokens of pi(a) |e_a - pi|^2."""
+    error = 0.0
+    for logits in _policies(2):
+        pi = np.exp(softmax.log_softmax(logits))
+        direct = float(pi @ ((np.eye(len(pi)) - pi) ** 2).sum(-1))
+        closed = float(softmax.expected_score_norm_squared(token_statistics(logits, np.array(0))))
+        error = max(error, abs(closed - direct))
+    return Finding(
+        Verdict.EXACT if error < ROUNDING else Verdict.FAILS,
+        f"largest error {error:.0e} over {len(_policies(2))} policies",
+        {"error": error},
+    )
+
+
+def _one_large(probability: float, num_tokens: int) -> FloatArray:
+    """Logits of the policy with one token at `probability` and the others equal."""
+    rest = (1 - probability) / (num_tokens - 1)
+    logits: FloatArray = np.log(np.concatenate([[probability], np.full(num_tokens - 1, rest)]))
+    return logits
+
+
+def _slack(logits: FloatArray) -> float:
+    stats = token_statistics(logits, np.array(0))
+    return float(softmax.score_norm_bound(stats) - softmax.expected_score_norm_squared(stats))
+
+
+@claim("G3", "E_pi |grad_z log pi|^2 <= 1 - e^-H", "eq. 33", Verdict.BOUND)
+def entropy_bound() -> Finding:
+    """Search the simplex for the loosest and the tightest policies, V = 2 to 100,000.
+
+    The loosest policy has one large token and equal others: a free search from random starts confirms it for V <= 16.
+    """
+    rng = np.random.default_rng(3)
+    vocabularies = np.array([2, 3, 4, 8, 16, 100, 1_000, 10_000, 100_000])
+    worst, free, tight = [], [], []
+    for num_tokens in vocabularies:
+        grid = np.concatenate([np.geomspace(1 / num_tokens, 0.5, 40), 1 - np.geomspace(0.5, 1e-6, 40)])
+        start = max(grid, key=lambda p: _slack(_one_large(p, int(num_tokens))))
+        best = optimize.minimize_scalar(
+            lambda p, v=int(num_tokens): -_slack(_one_large(p, v)),
+            bounds=(max(start / 2, 1e-9), min(2 * start, 1 - 1e-9)),
+            method="bounded",
+        )
+        worst.append(-best.fun)
+        random = [rng.normal(size=num_tokens) * scale for scale in (0.1, 1, 3, 10, 30)]
+        if num_tokens <= 16:
+            found = [optimize.minimize(lambda z: -_slack(z), z, method="BFGS").fun for z in random]
+            free.append((-min(found), worst[-1]))
+        half = np.where(np.arange(num_tokens) < max(1, num_tokens // 2), 0.0, -800.0)
+        tight.append(max(abs(_slack(half)), abs(_slack(np.zeros(num_tokens)))))
+        tightest = min(_slack(z) for z in random)
+        if tightest < -ROUNDING:
+            return Finding(
+                Verdict.FAILS, "the bound is violated", {"slack": tightest}, f"a policy over {num_tokens} tokens"
+            )
+    missed = max(found - family for found, family in free)
+    holds = missed < 1e-6 and max(tight) < 1e-9
+    return Finding(
+        Verdict.BOUND if holds else Verdict.FAILS,
+        f"no violation, V = 2 to 100,000; tight (to {max(tight):.0e}) where pi is uniform on a subset; loosest by "
+        f"{worst[0]:.4f} at V = 2, {worst[2]:.3f} at V = 4, {worst[-1]:.3f} at V = 100,000, where one token stands out",
+        {"slack_2": worst[0], "slack_4": worst[2], "slack_100000": worst[-1], "tight": max(tight)},
+        data={"num_tokens": vocabularies, "largest_slack": np.array(worst), "smallest_slack": np.array(tight)},
+    )
+
+
+def _weighted_norm(success: float, num_tokens: int, length: int) -> tuple[float, float, float]:
+    """E[A^2 |s|^2], E[A^2] (1 - C) and E[A^2] (1 - e^-H) of one token, in a chain of `length` decisions.
+
+    Each decision is right with probability success^(1/length), the wrong tokens share the rest, and the reward is 1 if
+    all are right, so that the chain succeeds with probability `success` whatever its length. A = (R - p)/sqrt(p q).
+    """
+    right = success ** (1 / length)
+    stats = token_statistics(np.tile(_one_large(right, num_tokens), (2, 1)), np.array([0, 1]))
+    norm_right, norm_wrong = softmax.score_norm_squared(stats)
+    squared_advantage = {True: (1 - success) / success, False: success / (1 - success)}
+    others_right = success ** ((length - 1) / length)
+    mean_square = others_right * squared_advantage[True] + (1 - others_right) * squared_advantage[False]
+    left = right * norm_right * mean_square + (1 - right) * norm_wrong * squared_advantage[False]
+    # E[A^2] = 1 under the standardised advantage.
+    return float(left), float(1 - stats.collision[0]), float(softmax.score_norm_bound(stats)[0])
+
+
+@claim(
+    "G4", "E |dz|^2 = eta^2 E[A^2 |s|^2] <= eta^2 E[A^2] (1 - e^-H): A and pi are as good as independent", "eq. 7, 35",
+    Verdict.FAILS,
+)  # fmt: skip
+def advantage_weighted_bound() -> Finding:
+    """Enumerate a bandit, then chains of growing length at the same success probability."""
+    single, _, bound = _weighted_norm(0.1, 2, 1)
+    rows = [
+        (success, num_tokens, length, *_weighted_norm(success, num_tokens, length))
+        for success in (0.1, 0.5, 0.9)
+        for num_tokens in (2, 16, 1024)
+        for length in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+    ]
+    success, num_tokens, length, left, independent, right = map(np.array, zip(*rows, strict=True))
+    ratio = left / right
+    binary = num_tokens == 2
+
+    def at(column: FloatArray, p: float, decisions: int) -> float:
+        return float(column[binary & (success == p) & (length == decisions)][0])
+
+    return Finding(
+        Verdict.FAILS if single > bound else Verdict.BOUND,
+        f"one token: {single / bound:.1f} times the bound; in a chain of decisions that succeeds with p = .1 it falls "
+        f"to {at(ratio, 0.1, 8):.2f} times at 8 tokens and {at(ratio, 0.1, 1024):.2f} at 1,024, but with p = .9 it is "
+        f"still {at(ratio, 0.9, 8):.1f} and {at(ratio, 0.9, 1024):.1f}. A and pi do not become independent: a wrong "
+        f"decision always meets A = -sqrt(p/q), so E[A^2 |s|^2] / (E[A^2] (1 - C)) tends to p/q "
+        f"({at(left / independent, 0.1, 1024):.2f} and {at(left / independent, 0.9, 1024):.1f}), not to 1; only tokens "
+        f"that decide nothing have the stated form",
+        {"left": single, "bound": bound, "worst_ratio": float(ratio.max()), "easy_long_chain": at(ratio, 0.9, 1024)},
+        f"pi = (.9 wrong, .1 right), A = (R - p)/sqrt(pq): E[A^2 |s|^2] = {single:.2f} > {bound:.3f} = 1 - e^-H",
+        {
+            "success": success, "num_tokens": num_tokens, "length": length, "left": left,
+            "independent": independent, "bound": right, "ratio": ratio,
+        },
+    )  # fmt: skip
+
+
+@claim("G5", "High confidence attenuates the update of correct tokens", "4.3.1, App. B", Verdict.CONDITIONAL)
+def attenuation() -> Finding:
+    """Follow the update of the correct token as its probability grows from 0 to 1, V = 2 and 64.
+
+    Three readings: the length of one sampled correct token's score; its update under A = sqrt(q/p); and the expected
+    update p A |s|. The paper's own measure, entropy, is judged on the rare token of a confident policy.
+    """
+    probability = np.linspace(0.001, 0.999, 999)
+    columns: dict[str, list[FloatArray]] = {
+        "num_tokens": [],
+        "probability": [],
+        "score": [],
+        "update": [],
+        "expected": [],
+    }
+    peaks = []
+    decreasing = True
+    for num_tokens in (2, 64):
+        logits = np.stack([_one_large(p, num_tokens) for p in probability])
+        norm = np.sqrt(softmax.score_norm_squared(token_statistics(logits, np.zeros(len(logits), dtype=np.int64))))
+        update = np.sqrt((1 - probability) / probability) * norm
+        expected = probability * update
+        decreasing &= bool(np.all(np.diff(norm) < 0) and np.all(np.diff(update) < 0))
+        peaks.append(float(probability[np.argmax(expected)]))
+        values = (np.full(len(norm), num_tokens), probability, norm, update, expected)
+        for name, column in zip(columns, values, strict=True):
+            columns[name].append(column)
+    confident = np.log(np.array([0.999, 0.001]))
+    stats = token_statistics(np.tile(confident, (2, 1)), np.array([0, 1]))
+    common, rare = softmax.score_norm_squared(stats)
+    interior = all(0.01 < peak < 0.99 for peak in peaks)
+    holds_sampled = Verdict.CONDITIONAL if interior or rare > 1 else Verdict.EXACT
+    return Finding(
+        holds_sampled if decreasing else Verdict.FAILS,
+        f"true given that the token was sampled (|s| and A|s| fall all the way from p = 0 to 1); false for the "
+        f"expected update p A |s|, which grows up to p = {peaks[0]:.2f} (V = 2) or {peaks[1]:.2f} (V = 64) before it "
+        f"falls; and entropy tells confident policies, not confident tokens",
+        {"peak_2": peaks[0], "peak_64": peaks[1], "rare": float(rare), "common": float(common)},
+        f"pi = (.999, .001), H = {float(stats.entropy[0]):.4f}: |s|^2 is {float(common):.0e} for the common token and "
+        f"{float(rare):.3f} for the rare one, and both get the same compensation",
+        {name: np.concatenate(column) for name, column in columns.items()},
+    )
+
+
+CLAIMS = (score_norm, expected_score_norm, entropy_bound, advantage_weighted_bound, attenuation)

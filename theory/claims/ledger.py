@@ -1,0 +1,70 @@
+"""What a row of the ledger is: a claim of the paper, and the computation that judges it.
+
+A judge computes numbers and derives its verdict from them, so that a broken formula turns its row red. The verdict
+that this project has recorded for the row stands beside the claim; `python -m theory` compares the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+
+class Verdict(str, Enum):
+    """How a claim fares."""
+
+    EXACT = "exact"
+    """True to rounding."""
+    BOUND = "bound holds"
+    """An inequality without exception; the evidence says where it is tight and how loose it gets."""
+    APPROXIMATE = "approximate"
+    """Not an identity; the evidence gives the error and its range."""
+    CONDITIONAL = "conditional"
+    """True under the stated condition and false otherwise; the evidence gives both."""
+    FAILS = "fails"
+    """A counter-example is given."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a judge found.
+
+    Attributes
+    ----------
+    verdict
+        Derived from `numbers`.
+    evidence
+        One sentence with the numbers that support the verdict.
+    numbers
+        The same numbers by name.
+    counterexample
+        The smallest counter-example, for a claim that fails or holds under a condition only.
+    data
+        Columns of one length, where the claim is a curve; a figure draws them.
+    """
+
+    verdict: Verdict
+    evidence: str
+    numbers: Mapping[str, float]
+    counterexample: str | None = None
+    data: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A row of the ledger: what is claimed and where, the recorded verdict, and the judge."""
+
+    id: str
+    statement: str
+    source: str
+    recorded: Verdict
+    judge: Callable[[], Finding]
+
+
+def claim(id: str, statement: str, source: str, recorded: Verdict) -> Callable[[Callable[[], Finding]], Claim]:
+    """Make the decorated judge a row of the ledger."""
+    return lambda judge: Claim(id, statement, source, recorded, judge)
