@@ -127,9 +127,9 @@ def synergy() -> Finding:
     everywhere = cells["GC & UMS"] == len(BENCHMARKS)
     return Finding(
         (Verdict.EXACT if everywhere else Verdict.CONDITIONAL) if claimed else Verdict.FAILS,
-        f"on the average the pair costs {excess['GC & UMS']:+.1f} points more than the sum (in {cells['GC & UMS']} of 6 "
-        f"benchmarks); GC & DRA {excess['GC & DRA']:+.1f}, UMS & DRA {excess['UMS & DRA']:+.1f}. Rows are means of three "
-        f"runs, without intervals",
+        f"on the average the pair costs {excess['GC & UMS']:+.1f} points more than the sum (in {cells['GC & UMS']} of "
+        f"6 benchmarks); GC & DRA {excess['GC & DRA']:+.1f}, UMS & DRA {excess['UMS & DRA']:+.1f}. Rows are means of "
+        f"three runs, without intervals",
         excess,
         None if everywhere else f"{6 - cells['GC & UMS']} benchmarks on which the pair costs no more than the sum",
     )
