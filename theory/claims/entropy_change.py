@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -229,7 +230,9 @@ def sequence_mean() -> Finding:
         rank = float(statistics.spearmanr(exact, proxy).statistic)
         rows.append((num_tokens, length, scale, relative, rank, agreed))
     columns = ("num_tokens", "length", "scale", "relative_error", "rank_correlation", "top_percent_agreement")
-    data = {name: np.array(column) for name, column in zip(columns, zip(*rows, strict=True), strict=True)}
+    data: dict[str, Any] = {
+        name: np.array(column) for name, column in zip(columns, zip(*rows, strict=True), strict=True)
+    }
     error, ranks = data["relative_error"], data["rank_correlation"]
     usable = bool(np.median(ranks) > 0.5)
     approximate = Verdict.APPROXIMATE if error.max() > 1e-6 else Verdict.EXACT
