@@ -6,3 +6,7 @@ Nothing here reads files, keeps global state or knows a trainer. `softmax`, `ent
 
 Equation numbers are those of DynaMO (arXiv 2602.19208).
 """
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+import theory
 from theory.claims import LEDGER
 from theory.claims.ledger import Claim, Finding, Verdict
 
@@ -31,6 +32,7 @@ COLOURS = {
     Verdict.APPROXIMATE: "yellow",
     Verdict.CONDITIONAL: "yellow",
     Verdict.FAILS: "red",
+    Verdict.UNDECIDED: "bold red",
 }
 
 
@@ -85,7 +87,8 @@ def as_json(judged: Sequence[tuple[Claim, Finding, float]]) -> dict[str, Any]:
         "paper": "arXiv 2602.19208",
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("dynamo-testbed", "numpy", "scipy", "torch")},
+            "dynamo-testbed": theory.__version__,
+            **{name: version(name) for name in ("numpy", "scipy", "torch")},
         },
         "rows": [
             {
@@ -127,7 +130,8 @@ def write_data(directory: Path, judged: Sequence[tuple[Claim, Finding, float]]) 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     args = parse(argv)
-    console = Console()
+    # A pipe or a log has no width of its own; 80 columns would break every sentence.
+    console = Console(width=None if sys.stdout.isatty() else 140)
     rows = [row for row in LEDGER if not args.only or row.id in args.only]
     start = time.perf_counter()
     judged = judge(rows, console)

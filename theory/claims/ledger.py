@@ -27,6 +27,8 @@ class Verdict(str, Enum):
     """True under the stated condition and false otherwise; the evidence gives both."""
     FAILS = "fails"
     """A counter-example is given."""
+    UNDECIDED = "undecided"
+    """The computation contradicts an identity that it must satisfy: our formulas are broken, not the claim."""
 
 
 @dataclass(frozen=True)

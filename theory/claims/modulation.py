@@ -147,7 +147,7 @@ def bias() -> Finding:
     worst = float(data["cosine"].min())
     unbiased = Verdict.EXACT if max(biased.values()) < ROUNDING else Verdict.FAILS
     return Finding(
-        unbiased if unmodulated < ROUNDING else Verdict.FAILS,
+        unbiased if unmodulated < ROUNDING else Verdict.UNDECIDED,
         f"without modulation the bias is {unmodulated:.0e}; at alpha = .4 it is {biased['both']:.1%} of the gradient "
         f"({biased['compensation']:.1%} by compensation, {biased['stabilisation']:.1%} by stabilisation). Mostly a change "
         f"of scale: the cosine to the true gradient stays above {worst:.3f}",
@@ -182,9 +182,13 @@ def offset() -> Finding:
     confident = data["required"] > 1.01
     restored = np.log(data["factor"][confident]) / np.log(data["required"][confident])
     at = int(np.argmin(np.abs(data["probability"] - 0.99) + (data["num_tokens"] != 2)))
+    # The score of a binary token has length sqrt(2) (1 - pi).
+    binary = data["num_tokens"] == 2
+    consistent = np.allclose(data["norm"][binary], np.sqrt(2) * (1 - data["probability"][binary]), rtol=1e-9)
     confirmed = Verdict.EXACT if restored.min() > 0.99 else Verdict.CONDITIONAL
+    judged = confirmed if restored.max() > 0.5 else Verdict.FAILS
     return Finding(
-        confirmed if restored.max() > 0.5 else Verdict.FAILS,
+        judged if consistent else Verdict.UNDECIDED,
         f"a correct binary token at pi = .99 has a score {data['required'][at]:.0f} times shorter than one at .5, and is "
         f"raised by a factor {data['factor'][at]:.2f}; no token of the batch gets more than {restored.max():.0%} of its "
         f"attenuation back (in logarithms; median {np.median(restored):.0%}), since the factor is bounded and the attenuation is not",
@@ -279,7 +283,7 @@ def packing() -> Finding:
     mean_change = data["mean_change"][(data["scope"] == "micro-batch") & (data["responses"] < 64)]
     same = Verdict.EXACT if own_change.max() == 0 else Verdict.FAILS
     return Finding(
-        same if shared_change == 0 else Verdict.FAILS,
+        same if shared_change == 0 else Verdict.UNDECIDED,
         f"the same 2,048 tokens in micro-batches of 1 to 32 responses: weights change by up to {own_change.max():.0%} (mean "
         f"{mean_change.min():.1%} to {mean_change.max():.1%}), so that they depend on packing and hardware; with the batch's "
         f"extremes handed to each micro-batch they are the same to the bit",

@@ -1,0 +1,127 @@
+"""The ledger: every verdict is the recorded one, and a broken formula turns its row red."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from theory import __main__ as command
+from theory import advantages, allocation, entropy_change, modulation, moments, softmax
+from theory.claims import LEDGER
+from theory.claims import modulation as claims_of_modulation
+from theory.claims.ledger import Claim, Finding, Verdict
+from theory.modulation import Scope
+
+ROWS = {row.id: row for row in LEDGER}
+CURVES = ("S4", "S7", "G4", "A5", "A6", "A7", "A8", "A10", "M4", "M5", "M6", "M7")
+
+
+def test_ids_are_unique_and_the_listed_rows_are_there():
+    assert len(ROWS) == len(LEDGER)
+    listed = [f"S{i}" for i in range(1, 8)] + [f"G{i}" for i in range(1, 6)]
+    listed += [f"A{i}" for i in range(1, 11)] + [f"M{i}" for i in range(1, 8)]
+    assert set(listed) <= set(ROWS)
+
+
+@pytest.mark.parametrize("row", LEDGER, ids=lambda row: row.id)
+def test_verdict_is_the_recorded_one(row: Claim):
+    finding = row.judge()
+    assert finding.verdict is row.recorded, finding.evidence
+    assert all(np.isfinite(value) for value in finding.numbers.values())
+    assert len({len(column) for column in finding.data.values()}) <= 1
+    if row.id in CURVES:
+        assert finding.data
+    if finding.verdict in (Verdict.FAILS, Verdict.CONDITIONAL):
+        assert finding.counterexample
+
+
+def scaled(function, factor=1.01):
+    return lambda *args, **kwargs: function(*args, **kwargs) * factor
+
+
+def shifted(function, offset=1e-3):
+    return lambda *args, **kwargs: function(*args, **kwargs) + offset
+
+
+SABOTAGE = {
+    "S1": (softmax, "centred_log_prob", shifted),
+    "S2": (softmax, "centred_log_prob", scaled),
+    "S3": (entropy_change, "first_order", scaled),
+    "S4": (entropy_change, "first_order", scaled),
+    "S5": (entropy_change, "first_order", scaled),
+    "S6": (entropy_change, "first_order", shifted),
+    "S7": (entropy_change, "first_order_sequence", lambda f: lambda *args: np.roll(f(*args), 1, axis=-1)),
+    "G1": (softmax, "score_norm_squared", scaled),
+    "G2": (softmax, "expected_score_norm_squared", scaled),
+    "G3": (softmax, "score_norm_bound", lambda f: scaled(f, 0.9)),
+    "G4": (softmax, "score_norm_squared", lambda f: scaled(f, 0.01)),
+    "G5": (softmax, "score_norm_squared", lambda f: lambda stats: 2 - f(stats)),
+    "A1": (allocation, "optimal", lambda f: lambda v, *args: f(1 / np.asarray(v), *args)),
+    "A2": (allocation, "optimal_variance_ratio", scaled),
+    "A3": (allocation, "bernoulli_variance", scaled),
+    "A4": (allocation, "proportional", lambda f: lambda w, b: f(np.sqrt(w), b)),
+    "A5": (allocation, "variance_ratio", lambda f: scaled(f, 0.5)),
+    "A7": (moments, "gradient_moments", lambda f: lambda p, c, n, e="grpo": f(p, c, n, "reinforce")),
+    "A8": (moments, "single_rollout_variance", lambda f: lambda *args: 1 / (1e-3 + f(*args))),
+    "A9": (allocation, "water_level", lambda f: lambda w, b, low, high: f(w, b, low, high)[::-1]),
+    "A6": (moments, "gradient_moments", lambda f: lambda p, c, n, e="grpo": f(p, c, n, "rloo")),
+    "A10": (moments, "implied_weight", scaled),
+    "A11": (allocation, "water_level", lambda f: lambda w, *args: f(np.ones_like(w), *args)),
+    "M1": (claims_of_modulation, "modulate", lambda f: lambda a, *args, **kw: f(-a, *args, **kw)),
+    "M2": (modulation, "stabilization", lambda f: lambda *args: f(*args)[::-1]),
+    "M3": (claims_of_modulation, "Modulation", lambda f: lambda alpha: f(alpha + 1e-9)),
+    "M4": (advantages, "rloo", scaled),
+    "M5": (softmax, "score_norm_squared", scaled),
+    "M6": (claims_of_modulation, "Modulation", lambda f: lambda *args, **kw: f(0.0)),
+    "M7": (claims_of_modulation, "scope_of", lambda f: lambda *args: Scope(0.1, 0.2, 0.3)),
+    "M8": (
+        modulation,
+        "instability",
+        lambda f: lambda stats, *args: np.random.default_rng(0).random(stats.entropy.shape),
+    ),
+}
+
+
+def test_every_row_with_a_formula_is_sabotaged():
+    assert set(SABOTAGE) == {row for row in ROWS if not row.startswith("T")}
+
+
+@pytest.mark.parametrize("row", SABOTAGE)
+def test_a_broken_formula_turns_the_row_red(row: str, monkeypatch: pytest.MonkeyPatch):
+    module, name, fault = SABOTAGE[row]
+    monkeypatch.setattr(module, name, fault(getattr(module, name)))
+    assert ROWS[row].judge().verdict is not ROWS[row].recorded
+
+
+def test_command_writes_the_ledger_and_its_curves(tmp_path, capsys):
+    status = command.main(["--only", "A2", "S4", "--json", str(tmp_path / "new" / "l.json"), "--data", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert status == 0
+    assert "2 claims judged" in out
+    ledger = json.loads((tmp_path / "new" / "l.json").read_text())
+    assert [row["id"] for row in ledger["rows"]] == ["S4", "A2"]
+    assert ledger["rows"][1]["numbers"]["error"] < 1e-12
+    table = pq.read_table(tmp_path / "S4.parquet")
+    finding = ROWS["S4"].judge()
+    for name, column in finding.data.items():
+        np.testing.assert_array_equal(table[name].to_numpy(), column)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["S4.parquet", "new"]
+
+
+def test_command_says_what_changed(monkeypatch, capsys):
+    changed = Claim("X1", "water is dry", "nowhere", Verdict.EXACT, lambda: Finding(Verdict.FAILS, "it is wet", {}))
+    monkeypatch.setattr(command, "LEDGER", (changed,))
+    assert command.main([]) == 1
+    out = capsys.readouterr().out
+    assert "X1: recorded 'exact', now 'fails'" in out
+    assert "1 changed" in out
+
+
+def test_command_refuses_unknown_rows(capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.main(["--only", "Z9"])
+    assert stop.value.code == 2
+    assert "expected ids among S1" in capsys.readouterr().err
