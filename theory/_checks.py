@@ -125,3 +125,66 @@ def vector(name: str, value: Any, *, low: float = -np.inf, high: float = np.inf)
         at = int(np.argmax(bad))
         raise ValueError(f"{name}: expected finite values in [{low}, {high}], got {x[at]} at index {at}")
     return x
+
+
+def numbers(name: str, value: Any, *, low: float = -np.inf, high: float = np.inf) -> FloatArray:
+    """Require finite numbers in [low, high], of any shape; return them as float64."""
+    x = _asarray(name, value)
+    if not (np.issubdtype(x.dtype, np.integer) or np.issubdtype(x.dtype, np.floating)):
+        raise ValueError(f"{name}: expected numbers, got dtype {x.dtype}")
+    x = x.astype(np.float64)
+    bad = ~np.isfinite(x) | (x < low) | (x > high)
+    if bad.any():
+        raise ValueError(f"{name}: expected finite values in [{low}, {high}], got {x[bad][0]}")
+    return x
+
+
+def integers(name: str, value: Any, *, minimum: int = 0) -> IntArray:
+    """Require integers of at least `minimum`, of any shape; return them as int64."""
+    x = _asarray(name, value)
+    if not np.issubdtype(x.dtype, np.integer):
+        raise ValueError(f"{name}: expected integers, got dtype {x.dtype}")
+    bad = (x < minimum) | (x > np.iinfo(np.int64).max)
+    if bad.any():
+        raise ValueError(f"{name}: expected integers >= {minimum} of at most 64 bits, got {x[bad][0]}")
+    return x.astype(np.int64)
+
+
+def booleans(name: str, value: Any) -> BoolArray:
+    """Require booleans, of any shape."""
+    x = _asarray(name, value)
+    if x.dtype != np.bool_:
+        raise ValueError(f"{name}: expected booleans, got dtype {x.dtype}")
+    return x
+
+
+def broadcast(**arrays: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
+    """Require NumPy arrays that broadcast; return them at their common shape, read-only."""
+    try:
+        return tuple(np.broadcast_arrays(*arrays.values()))
+    except ValueError as error:
+        shapes = ", ".join(f"{name} {x.shape}" for name, x in arrays.items())
+        raise ValueError(f"{', '.join(arrays)}: expected shapes that broadcast, got {shapes}") from error
+
+
+def _asarray(name: str, value: Any) -> np.ndarray[Any, Any]:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name}: expected an array, got {type(value).__name__}") from error
+
+
+def representable(xp: Any, **results: Array) -> None:
+    """Require results without infinity or NaN: finite arguments whose result overflows the dtype are an error."""
+    for name, x in results.items():
+        if not bool(xp.all(xp.isfinite(x))):
+            raise ValueError(f"{name}: expected a result that {x.dtype} can hold, got an overflow")
+
+
+def squarable(xp: Any, **arrays: Array) -> None:
+    """Require finite floating arrays so far from overflow that products of their differences stay finite."""
+    finite(xp, **arrays)
+    for name, x in arrays.items():
+        limit = xp.finfo(x.dtype).max ** 0.5 / 4
+        if not bool(xp.all(xp.abs(x) <= limit)):
+            raise ValueError(f"{name}: expected magnitudes of at most {limit:.3g}, got larger")

@@ -1,0 +1,87 @@
+"""Rules that hold for every public name of `theory`: docstrings with a doctest, a fuzz test, no stray imports."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+import pytest
+
+import theory
+
+ROOT = Path(__file__).parents[2]
+MODULES = [
+    importlib.import_module(f"theory.{module.name}")
+    for module in pkgutil.iter_modules(theory.__path__)
+    if not module.name.startswith("_") and not module.ispkg
+]
+
+
+def public(module: ModuleType) -> dict[str, object]:
+    """Public functions and classes defined in a module."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isclass(value) or isinstance(value, FunctionType))
+        and value.__module__ == module.__name__
+    }
+
+
+FUNCTIONS = [
+    pytest.param(module, value, id=f"{module.__name__}.{name}")
+    for module in MODULES
+    for name, value in public(module).items()
+    if isinstance(value, FunctionType)
+]
+
+
+@pytest.mark.parametrize(("module", "function"), FUNCTIONS)
+def test_function_is_documented_and_fuzzed(module: ModuleType, function: FunctionType):
+    doc = inspect.getdoc(function) or ""
+    for section in ("Parameters\n", "Returns\n", "Raises\n", "Examples\n"):
+        assert section in doc or (section == "Parameters\n" and not inspect.signature(function).parameters), section
+    assert doctest.DocTestParser().get_examples(doc)
+    tests = ROOT / "tests" / "theory" / f"test_{module.__name__.split('.')[-1]}.py"
+    defined = {node.name for node in ast.walk(ast.parse(tests.read_text())) if isinstance(node, ast.FunctionDef)}
+    assert f"test_fuzz_{function.__name__}" in defined
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_classes_are_documented(module: ModuleType):
+    for name, value in public(module).items():
+        assert inspect.getdoc(value), name
+        for attribute, method in vars(value).items() if inspect.isclass(value) else ():
+            if not attribute.startswith("_") and isinstance(method, (FunctionType, property, classmethod)):
+                assert inspect.getdoc(method), f"{name}.{attribute}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_doctests_run(module: ModuleType):
+    result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0
+
+
+def loaded(statement: str) -> set[str]:
+    """Top-level modules that a fresh interpreter has loaded after a statement."""
+    code = f"import sys; {statement}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+@pytest.mark.parametrize("name", ["allocation", "history", "rules", "moments", "passk", "methods"])
+def test_light_modules_load_no_torch(name: str):
+    assert "torch" not in loaded(f"import theory.{name}")
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_theory_imports_run_one_way(module: ModuleType):
+    forbidden = {"toy", "scale", "paper_figs", "verl", "vllm", "gymnasium", "matplotlib", "seaborn", "pandas"}
+    assert not forbidden & loaded(f"import {module.__name__}")
