@@ -1,0 +1,72 @@
+# Everything runs in .venv, made from a lock: `make reproduce` and `make test` each work alone on a fresh clone.
+# Needs Python 3.10-3.12: `make test PYTHON=python3.12` takes another interpreter than python3.
+
+PYTHON ?= python3
+JOBS ?= 2
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+PIP := $(RUN) pip install --disable-pip-version-check --quiet
+# One thread a process: sums are taken in the same order every time, and pytest's workers do not fight over the cores.
+SINGLE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv reproduce test lint typecheck unit bench scale-cpu lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(VENV)/.dev ## set up .venv with everything for development
+	@echo "ready: source $(VENV)/bin/activate"
+
+reproduce: $(VENV)/.reproduce ## the ledger, the toy experiments and the figures, into results/
+	$(SINGLE) $(RUN) theory --json results/ledger/ledger.json --data results/ledger
+	$(SINGLE) $(RUN) toy run --method grpo --world mixed --seeds 32 --steps 200 --out results/toy/grpo
+	$(SINGLE) $(RUN) toy run --method dynamo --world mixed --seeds 32 --steps 200 --out results/toy/dynamo
+	$(SINGLE) $(RUN) paper_figs --source results
+
+test: lint typecheck unit ## lint, types and all tests, as in CI
+
+lint: $(VENV)/.dev ## ruff, check and format
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+
+typecheck: $(VENV)/.dev ## mypy
+	$(RUN) mypy
+
+unit: $(VENV)/.dev ## the tests alone, with the branch coverage of theory
+	$(SINGLE) $(RUN) pytest -n $(JOBS) --benchmark-disable --cov=theory --cov-branch --cov-fail-under=95
+
+bench: $(VENV)/.dev ## the benchmarks, timed, in one process
+	$(SINGLE) $(RUN) pytest --benchmark-only
+
+scale-cpu: $(VENV)/.scale-cpu ## add verl and the CPU build of vLLM to .venv (Linux)
+
+lock: build/lock/.done ## write requirements/*.lock again (UPGRADE=1: newest versions)
+	PATH="$(CURDIR)/build/lock/bin:$$PATH" build/lock/bin/python requirements/lock.py $(if $(UPGRADE),--upgrade)
+
+clean: ## remove the environment and all caches; results/ stays
+	rm -rf $(VENV) build *.egg-info .coverage* .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' || { echo "Python 3.10, 3.11 or 3.12 is needed,\
+	 and '$(PYTHON)' is: $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# A stamp is newer than the lock and the pyproject.toml that it was installed from.
+$(VENV)/.reproduce $(VENV)/.dev: $(VENV)/.%: requirements/%.lock pyproject.toml | $(VENV)/.created
+	$(PIP) -r $<
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# vLLM's CPU build names dependencies that its lock leaves out, so pip must not look at them.
+$(VENV)/.scale-cpu: requirements/scale-cpu.lock | $(VENV)/.dev
+	$(PIP) --no-deps -r $<
+	@touch $@
+
+build/lock/.done: Makefile
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --disable-pip-version-check --quiet packaging==25.0 uv==0.13.8
+	@touch $@
