@@ -1,0 +1,167 @@
+"""Reading of result files; a `ValueError` names an unfit file, what it should hold, and the command that makes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from theory._checks import FloatArray, IntArray
+
+Columns = Mapping[str, np.ndarray[Any, Any]]
+"""Columns of a table by name, all of one length: int64, float64 or text."""
+
+
+class Curves(NamedTuple):
+    """A metric of a run: `steps` [num_steps], ascending, and `values` [num_seeds, num_steps]."""
+
+    steps: IntArray
+    values: FloatArray
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training run.
+
+    Attributes
+    ----------
+    config
+        The resolved configuration.
+    seeds
+        Ascending, [num_seeds]: the rows of every metric.
+    metrics
+        By name; a metric of the training steps has no step 0, which is the policy before training.
+    """
+
+    config: Mapping[str, Any]
+    seeds: IntArray
+    metrics: Mapping[str, Curves]
+
+
+@dataclass(frozen=True)
+class LedgerData:
+    """The data of a row of the ledger, `ledger/ID.parquet`.
+
+    Attributes
+    ----------
+    id
+        Id of the row.
+    numbers, texts
+        Columns that must be there, of finite numbers and of text; others are ignored.
+    """
+
+    id: str
+    numbers: tuple[str, ...]
+    texts: tuple[str, ...] = ()
+
+    def read(self, source: Path) -> Columns:
+        """Read the required columns."""
+        command = f"python -m theory --json {source / 'ledger' / 'ledger.json'} --data {source / 'ledger'}"
+        return read_columns(source / "ledger" / f"{self.id}.parquet", self.numbers, self.texts, command)
+
+
+@dataclass(frozen=True)
+class ToyRun:
+    """A run of the tabular testbed, the folder `toy/METHOD`.
+
+    Attributes
+    ----------
+    method
+        Name of the method, and of the folder.
+    metrics
+        Metrics that must be there; others are ignored.
+    """
+
+    method: str
+    metrics: tuple[str, ...]
+
+    def read(self, source: Path) -> Run:
+        """Read the configuration and the required metrics."""
+        folder = source / "toy" / self.method
+        command = f"python -m toy run --method {self.method} --out {folder}"
+        read_json(folder / "versions.json", (), command)  # written last, so that a run without it is not finished
+        config = read_json(folder / "config.json", ("world_name", "rollouts"), command)
+        path = folder / "metrics.parquet"
+        columns = read_columns(path, ("seed", "step"), (), command, numbers_or_null=self.metrics)
+        seeds, steps = np.unique(columns["seed"]), np.unique(columns["step"])
+        order = np.lexsort((columns["step"], columns["seed"]))
+        rows = np.stack([columns["seed"][order], columns["step"][order]])
+        if not np.array_equal(rows, np.stack([np.repeat(seeds, len(steps)), np.tile(steps, len(seeds))])):
+            got = f"{len(order)} rows of {len(seeds)} seeds and {len(steps)} steps"
+            raise _error(path, "one row for every seed at every step", got, command)
+        metrics = {}
+        for name in self.metrics:
+            values = columns[name][order].reshape(len(seeds), len(steps))
+            first = 1 if np.isnan(values[:, 0]).all() else 0
+            metrics[name] = Curves(steps[first:], values[:, first:])
+            if np.isnan(values[:, first:]).any() or first == len(steps):
+                raise _error(path, f"a value of {name} for every seed at every step after 0", "gaps", command)
+        return Run(config, seeds, metrics)
+
+
+def read_columns(
+    path: Path,
+    numbers: tuple[str, ...],
+    texts: tuple[str, ...],
+    command: str,
+    numbers_or_null: tuple[str, ...] = (),
+) -> Columns:
+    """Read columns of a Parquet file: finite numbers, text, and numbers whose gaps become NaN.
+
+    `command` is the one that makes the file.
+    """
+    names = (*numbers, *numbers_or_null, *texts)
+    expected = f"a Parquet table with the columns {', '.join(names)}"
+    if not path.is_file():
+        raise _error(path, expected, "no such file", command)
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise _error(path, expected, f"a file that cannot be read ({_first_line(error)})", command) from error
+    missing = [name for name in names if name not in table.column_names]
+    if missing:
+        got = f"a table without {', '.join(missing)} (it has {', '.join(table.column_names) or 'no column'})"
+        raise _error(path, expected, got, command)
+    if table.num_rows == 0:
+        raise _error(path, f"{expected} and at least one row", "no row", command)
+    for name in names:
+        kind, column = table.schema.field(name).type, table.column(name)
+        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        if is_text != (name in texts) or not (is_text or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            raise _error(path, f"{'text' if name in texts else 'numbers'} in column {name}", f"type {kind}", command)
+        if column.null_count and name not in numbers_or_null:
+            raise _error(path, f"no gap in column {name}", f"{column.null_count} of them", command)
+        if not is_text and not np.isfinite(column.drop_null().to_numpy()).all():
+            raise _error(path, f"finite numbers in column {name}", "NaN or infinity", command)
+    return {name: table.column(name).to_numpy() for name in names}
+
+
+def read_json(path: Path, keys: tuple[str, ...], command: str) -> Mapping[str, Any]:
+    """Read a JSON object with at least `keys`; `command` is the one that makes the file."""
+    expected = f"a JSON object{' with ' if keys else ''}{', '.join(keys)}"
+    if not path.is_file():
+        raise _error(path, expected, "no such file", command)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise _error(path, expected, f"a file that cannot be read ({_first_line(error)})", command) from error
+    if not isinstance(content, dict):
+        raise _error(path, expected, f"a JSON {type(content).__name__}", command)
+    missing = [key for key in keys if key not in content]
+    if missing:
+        raise _error(path, expected, f"one without {', '.join(missing)}", command)
+    return content
+
+
+def _error(path: Path, expected: str, got: str, command: str) -> ValueError:
+    return ValueError(f"{path}: expected {expected}, got {got}; make it with `{command}`")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

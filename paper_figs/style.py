@@ -1,0 +1,102 @@
+"""One look for all figures: print sizes, fonts, and a fixed colour, line and marker per method.
+
+Colours are safe for colour-blind readers; lines and markers alone tell the methods apart, so a copy in grey is legible.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Inches, of the ACL style: one column, and the two columns together.
+COLUMN_WIDTH = 3.03
+TEXT_WIDTH = 6.30
+
+PALETTE: tuple[str, ...] = tuple(sns.color_palette("colorblind").as_hex())
+GUIDE = "0.25"
+"""Grey of reference lines and their labels."""
+
+RC: dict[Any, Any] = {
+    **sns.axes_style("ticks"),
+    # Times, as the text around the figure; both fonts come with matplotlib, so that every machine draws the same.
+    "font.family": "STIXGeneral",
+    "mathtext.fontset": "stix",
+    "font.size": 8.0,
+    "axes.labelsize": 8.0,
+    "axes.titlesize": 8.0,
+    "legend.fontsize": 7.0,
+    "xtick.labelsize": 7.0,
+    "ytick.labelsize": 7.0,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "xtick.major.size": 3.0,
+    "ytick.major.size": 3.0,
+    "xtick.minor.size": 1.5,
+    "ytick.minor.size": 1.5,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.5,
+    "legend.frameon": False,
+    "legend.handlelength": 2.4,
+    "legend.handletextpad": 0.4,
+    "legend.borderaxespad": 0.2,
+    "figure.dpi": 100.0,
+    "savefig.dpi": 300.0,
+    "figure.constrained_layout.use": True,
+    # Fonts inside the file, as TrueType (a journal's check) or as outlines; ids in the SVG without a random salt.
+    "pdf.fonttype": 42,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "paper_figs",
+}
+"""matplotlib's parameters while a figure is drawn and saved."""
+
+
+POINTS: dict[str, Any] = {
+    "linestyle": "none", "markersize": 2.5, "markerfacecolor": "none", "markeredgewidth": 0.6,
+}  # fmt: skip
+"""Look of a cloud of points, hollow so that points behind others show."""
+
+
+class MethodStyle(NamedTuple):
+    """How a method looks in every figure."""
+
+    color: str
+    linestyle: str | tuple[int, tuple[float, ...]]
+    marker: str
+
+
+METHODS: dict[str, MethodStyle] = {
+    "grpo": MethodStyle(PALETTE[1], "--", "s"),
+    "clip-higher": MethodStyle(PALETTE[2], "-.", "^"),
+    "entropy-loss": MethodStyle(PALETTE[4], ":", "v"),
+    "fork-tokens": MethodStyle(PALETTE[5], (0, (5, 1, 1, 1, 1, 1)), "D"),
+    "entropy-advantages": MethodStyle(PALETTE[3], (0, (7, 2)), "P"),
+    "clip-cov": MethodStyle(PALETTE[9], (0, (2, 1)), "<"),
+    "kl-cov": MethodStyle(PALETTE[6], (0, (1, 2)), ">"),
+    "w-reinforce": MethodStyle(PALETTE[7], (0, (4, 1, 1, 1)), "X"),
+    "dynamo": MethodStyle(PALETTE[0], "-", "o"),
+}
+"""Look of the methods by their names in `theory.methods.METHODS`, which has their titles."""
+
+
+def panels(width: float, height: float, num_rows: int = 1, num_columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """Return a figure of the given size in inches and its axes row by row; more than one are lettered (a), (b), ..."""
+    figure = Figure(figsize=(width, height))
+    axes = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
+    if len(axes) > 1:
+        for letter, ax in zip("abcdefghijkl", axes, strict=False):
+            ax.set_title(f"({letter})", loc="left", fontweight="bold", pad=4)
+    return figure, axes
+
+
+def legend_above(ax: Axes, num_columns: int, **options: Any) -> None:
+    """Put the legend above the axes, where it cannot hide data."""
+    ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=num_columns, columnspacing=0.8, **options)
