@@ -1,0 +1,236 @@
+"""What is known of every prompt: its successes and attempts so far, by prompt key (DynaMO, 4.2.2 and Appendix D).
+
+A prompt is identified by a stable key, for instance a hash of its text, and never by its row in a batch: batches are
+shuffled, balanced and resumed, and a key drawn afresh at every step leaves each prompt for ever unknown. The history is
+state of the run, so that it goes into checkpoints: `SuccessHistory.state_dict`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from typing import Any
+
+import numpy as np
+
+from theory import _checks
+from theory._checks import FloatArray
+
+Key = str | int
+"""A stable name of a prompt. The string "1" and the integer 1 are two prompts."""
+
+VERSION = 1
+"""Version of the state that `SuccessHistory.state_dict` writes."""
+
+_MAX_COUNT = 2.0**53  # Whole numbers up to here add up without rounding, hence in any order to the same bits.
+
+
+class SuccessHistory:
+    """Successes and attempts of every prompt seen so far, discounted, by key.
+
+    An update at time t multiplies the counts of the prompts it holds by the discount and adds the new counts:
+    k <- discount k + (new successes), G <- discount G + (new attempts), the pair (k, G) of eq. 6. The paper adds up for
+    ever, discount = 1. With discount < 1, a prompt sampled g times per update has at most g / (1 - discount) attempts.
+
+    Parameters
+    ----------
+    discount
+        Factor on the old counts of a prompt each time it is updated, in [0, 1]. Prompts outside the update keep theirs.
+
+    Raises
+    ------
+    ValueError
+        If `discount` is not a number in [0, 1].
+
+    Examples
+    --------
+    >>> history = SuccessHistory(discount=0.5)
+    >>> history.update(["a", "b"], successes=[4, 0], attempts=[8, 8])
+    >>> history.update(["a"], successes=[6], attempts=[8])
+    >>> history.counts(["b", "a", "new"])
+    (array([0., 8., 0.]), array([ 8., 12.,  0.]))
+    >>> len(history), "new" in history
+    (2, False)
+    """
+
+    def __init__(self, discount: float = 1.0) -> None:
+        self.discount = _checks.in_range("discount", discount, 0.0, 1.0)
+        self._rows: dict[Key, int] = {}
+        self._counts = np.zeros((2, 0))  # Successes and attempts; more columns than rows in use, to grow in steps.
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, key: object) -> bool:
+        return _key(key) in self._rows
+
+    def update(self, keys: Iterable[Key], successes: Any, attempts: Any) -> None:
+        """Discount the counts of `keys` once and add the new ones (4.2.2).
+
+        The order of the rows has no effect, not even on the last bit. A key given twice is discounted once, and its
+        rows add up. After an error nothing has changed. No rows, no change.
+
+        Parameters
+        ----------
+        keys
+            Prompt keys, [N]; strings or integers, also as a NumPy array.
+        successes, attempts
+            Whole numbers, [N], 0 <= successes <= attempts.
+
+        Raises
+        ------
+        ValueError
+            If lengths differ, a key is neither string nor integer, or a count is not a whole number in its range.
+
+        Examples
+        --------
+        >>> history = SuccessHistory()
+        >>> history.update([7, 7], successes=[1, 0], attempts=[1, 1])
+        >>> history.counts([7])
+        (array([1.]), array([2.]))
+        """
+        names = _keys(keys)
+        new = _pairs(successes, attempts, len(names))
+        if np.any(new % 1):
+            raise ValueError("successes, attempts: expected whole numbers, got fractions")
+        unique = list(dict.fromkeys(names))
+        position = {key: i for i, key in enumerate(unique)}
+        segments = np.array([position[key] for key in names], dtype=np.intp)
+        sums = np.stack([np.bincount(segments, weights=x, minlength=len(unique)) for x in new])
+        # Sorted, so that the state too is independent of the order of the batch.
+        unknown = [key for key in unique if key not in self._rows]
+        for key in sorted(unknown, key=lambda key: (isinstance(key, str), key)):
+            self._rows[key] = len(self._rows)
+        if len(self._rows) > self._counts.shape[1]:
+            grown = np.zeros((2, 2 * len(self._rows)))
+            grown[:, : self._counts.shape[1]] = self._counts
+            self._counts = grown
+        rows = np.array([self._rows[key] for key in unique], dtype=np.intp)
+        self._counts[:, rows] = self.discount * self._counts[:, rows] + sums
+
+    def counts(self, keys: Iterable[Key]) -> tuple[FloatArray, FloatArray]:
+        """Return the successes and attempts of `keys`, the (k, G) of eq. 6; (0, 0) for a prompt never seen.
+
+        Parameters
+        ----------
+        keys
+            Prompt keys, [N], in any order, with or without repetitions.
+
+        Returns
+        -------
+        tuple of FloatArray
+            Successes and attempts, each [N] float64, 0 <= successes <= attempts; fractional if discount < 1.
+
+        Raises
+        ------
+        ValueError
+            If a key is neither string nor integer.
+
+        Examples
+        --------
+        >>> SuccessHistory().counts(["never seen"])
+        (array([0.]), array([0.]))
+        """
+        rows = np.array([self._rows.get(key, -1) for key in _keys(keys)], dtype=np.intp)
+        found = np.zeros((2, rows.size))
+        found[:, rows >= 0] = self._counts[:, rows[rows >= 0]]
+        return found[0], found[1]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as plain data: numbers, strings and lists, which JSON keeps to the last bit.
+
+        Returns
+        -------
+        dict
+            `version`, `kind`, `discount`, and the lists `keys`, `successes`, `attempts` of one length.
+
+        Examples
+        --------
+        >>> history = SuccessHistory()
+        >>> history.update(["a"], successes=[1], attempts=[2])
+        >>> history.state_dict()["keys"], history.state_dict()["attempts"]
+        (['a'], [2.0])
+        """
+        successes, attempts = self._counts[:, : len(self)].tolist()
+        return {
+            "version": VERSION,
+            "kind": type(self).__name__,
+            "discount": self.discount,
+            "keys": list(self._rows),
+            "successes": successes,
+            "attempts": attempts,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Replace all counts by a saved state; after an error nothing has changed.
+
+        The saved discount must be this history's: a resumed run that silently forgot at another rate would be another
+        run. Prompts added to the data since are unknown prompts, prompts removed from it stay without effect.
+
+        Parameters
+        ----------
+        state
+            What `state_dict` returned, also after a round trip through JSON; lists may be arrays.
+
+        Raises
+        ------
+        ValueError
+            If the state is of another kind, version or discount, lacks a field or has one too many, or if its keys
+            repeat, its lists differ in length, or its counts are out of range.
+
+        Examples
+        --------
+        >>> history, resumed = SuccessHistory(), SuccessHistory()
+        >>> history.update(["a"], successes=[1], attempts=[2])
+        >>> resumed.load_state_dict(history.state_dict())
+        >>> resumed.counts(["a"])
+        (array([1.]), array([2.]))
+        """
+        if not isinstance(state, Mapping):
+            raise ValueError(f"state: expected a mapping, got {type(state).__name__}")
+        _checks.one_of("state kind", state.get("kind"), [type(self).__name__])
+        if _checks.count("state version", state.get("version", 0), 1) > VERSION:
+            raise ValueError(f"state version: expected at most {VERSION}, got {state['version']} from newer code")
+        expected = {"version", "kind", "discount", "keys", "successes", "attempts"}
+        if set(state) != expected:
+            raise ValueError(f"state: expected the fields {sorted(expected)}, got {sorted(map(str, state))}")
+        if _checks.in_range("state discount", state["discount"], 0.0, 1.0) != self.discount:
+            raise ValueError(f"state discount: expected {self.discount}, this history's, got {state['discount']}")
+        keys = _keys(state["keys"])
+        rows = {key: row for row, key in enumerate(keys)}
+        if len(rows) != len(keys):
+            raise ValueError(f"state keys: expected unique keys, got {len(keys) - len(rows)} repetitions")
+        counts = _pairs(state["successes"], state["attempts"], len(keys))
+        self._rows, self._counts = rows, counts
+
+
+def _key(key: object) -> Key:
+    if isinstance(key, (bool, np.bool_)) or not isinstance(key, (str, int, np.integer)):
+        raise ValueError(f"keys: expected strings or integers, got {key!r}")
+    return str(key) if isinstance(key, str) else int(key)
+
+
+def _keys(keys: Any) -> list[Key]:
+    # A set has no order to align the counts with.
+    if isinstance(keys, (str, bytes, Mapping, Set)) or not isinstance(keys, Iterable):
+        raise ValueError(f"keys: expected a sequence of strings or integers, got {type(keys).__name__}")
+    if isinstance(keys, np.ndarray):
+        if keys.ndim != 1:
+            raise ValueError(f"keys: expected shape [N], got {keys.shape}")
+        keys = keys.tolist()
+    return [key if type(key) in (str, int) else _key(key) for key in keys]
+
+
+def _pairs(successes: Any, attempts: Any, length: int) -> FloatArray:
+    pairs = np.zeros((2, length))
+    for row, (name, value) in enumerate((("successes", successes), ("attempts", attempts))):
+        if length == 0 and np.array_equal(value, []):
+            continue
+        column = _checks.vector(name, value, low=0.0, high=_MAX_COUNT)
+        if column.size != length:
+            raise ValueError(f"{name}: expected one count per key, {length}, got {column.size}")
+        pairs[row] = column
+    above = pairs[0] > pairs[1]
+    if above.any():
+        at = int(np.argmax(above))
+        raise ValueError(f"successes: expected <= attempts, got {pairs[0, at]} of {pairs[1, at]} at index {at}")
+    return pairs
