@@ -1,0 +1,258 @@
+"""theory.methods: the rows in the order of the paper, ablations that differ in one thing, configs that round-trip."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.theory import fuzzing
+from theory.advantages import ADVANTAGES
+from theory.losses import (
+    ClipCov,
+    ClippedSurrogate,
+    EntropyAdvantages,
+    EntropyBonus,
+    ForkTokens,
+    KlCov,
+    policy_loss,
+)
+from theory.methods import METHODS, Method, WReinforce, get_method
+from theory.modulation import Modulation
+
+TABLE_1 = [
+    ("grpo", "GRPO"),
+    ("clip-higher", "Clip-Higher"),
+    ("entropy-loss", "Entropy Loss"),
+    ("fork-tokens", "Fork Tokens"),
+    ("entropy-advantages", "Entropy Advantages"),
+    ("clip-cov", "Clip-COV"),
+    ("kl-cov", "KL-COV"),
+    ("w-reinforce", "W-REINFORCE"),
+    ("dynamo", "DynaMO"),
+]
+TABLE_2 = [
+    ("dynamo-no-gc", "- GC", {"shaping": Modulation(alpha_comp=0.0)}),
+    ("dynamo-no-ums", "- UMS", {"shaping": Modulation(alpha_stab=0.0)}),
+    ("dynamo-no-dra", "- DRA", {"allocator": "uniform"}),
+    ("dynamo-only-ums", "- GC & DRA", {"allocator": "uniform", "shaping": Modulation(alpha_comp=0.0)}),
+    ("dynamo-only-dra", "- GC & UMS", {"shaping": Modulation(alpha_comp=0.0, alpha_stab=0.0)}),
+    ("dynamo-only-gc", "- UMS & DRA", {"allocator": "uniform", "shaping": Modulation(alpha_stab=0.0)}),
+]
+every_method = pytest.mark.parametrize("name", METHODS)
+
+
+def test_tables_1_and_2_in_the_papers_order():
+    rows = [(name, method.title) for name, method in METHODS.items()]
+    assert rows == TABLE_1 + [(name, title) for name, title, _ in TABLE_2]
+
+
+def test_settings_of_the_original_sources():
+    """The one-table summary of the sources; a changed default shows here."""
+    narrow, wide = ClippedSurrogate(0.2, 0.2, 10.0), ClippedSurrogate(0.2, 0.28, 10.0)
+    expected = {
+        "grpo": {"loss": narrow},
+        "clip-higher": {"loss": wide},
+        "entropy-loss": {"loss": narrow, "entropy_bonus": EntropyBonus(0.001)},
+        "fork-tokens": {"loss": wide, "token_selection": ForkTokens(0.2)},
+        "entropy-advantages": {"loss": wide, "shaping": EntropyAdvantages(0.4, 2.0)},
+        "clip-cov": {"loss": ClipCov(0.0002, 1.0, 5.0, 1.0, 1.0)},
+        "kl-cov": {"loss": KlCov(0.002, 1.0)},
+        "w-reinforce": {"loss": ClippedSurrogate(0.2, 0.2, None), "advantage": WReinforce(0.1)},
+        "dynamo": {"loss": narrow, "allocator": "dynamo", "shaping": Modulation(0.4, 50.0, 0.9)},
+    }
+    for name, settings in expected.items():
+        method = METHODS[name]
+        assert method == Method(title=method.title, source=method.source, notes=method.notes, **settings)
+
+
+def test_sources_are_the_original_ones():
+    sources = {name: METHODS[name].source for name, _ in TABLE_1}
+    assert sources == {
+        "grpo": "2402.03300",
+        "clip-higher": "2503.14476",
+        "entropy-loss": "2506.14758",
+        "fork-tokens": "2506.01939",
+        "entropy-advantages": "2506.14758",
+        "clip-cov": "2505.22617",
+        "kl-cov": "2505.22617",
+        "w-reinforce": "2506.01347",
+        "dynamo": "2602.19208",
+    }
+
+
+@pytest.mark.parametrize(("name", "title", "changes"), TABLE_2)
+def test_ablations_differ_from_dynamo_in_the_stated_part_only(name, title, changes):
+    assert METHODS[name] == replace(METHODS["dynamo"], title=title, **changes)
+    dynamo = METHODS["dynamo"].shaping
+    assert isinstance(dynamo, Modulation)
+    for field in ("sharpness", "threshold", "alpha", "mean"):
+        assert getattr(METHODS[name].shaping, field) == getattr(dynamo, field)
+
+
+def test_methods_are_read_only():
+    with pytest.raises(TypeError):
+        METHODS["grpo"] = METHODS["dynamo"]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        METHODS["grpo"].allocator = "dynamo"
+
+
+@every_method
+def test_round_trip_through_json(name):
+    method = METHODS[name]
+    assert Method.from_dict(json.loads(json.dumps(method.to_dict()))) == method
+
+
+def test_variant_round_trips():
+    variant = replace(
+        METHODS["dynamo"],
+        advantage="rloo",
+        shaping=Modulation(alpha_comp=0.2, alpha_stab=0.4, threshold=0.99),
+        token_selection=ForkTokens(0.5),
+        entropy_bonus=EntropyBonus(1e-4),
+        aggregation="prompt-mean",
+    )
+    assert Method.from_dict(json.loads(json.dumps(variant.to_dict()))) == variant != METHODS["dynamo"]
+
+
+@every_method
+def test_every_loss_runs(name, backend):
+    """What a method names exists and runs, on both libraries."""
+    method = METHODS[name]
+    rewards = np.array([1.0, -1.0, -1.0, 1.0, 1.0])
+    groups = np.array([3, 3, 3, 8, 8])
+    advantages = method.advantages(backend(rewards), backend(groups), backend(rewards > 0))
+    assert advantages.dtype == backend(rewards).dtype
+    log_prob = backend(np.full((5, 2), -1.0))
+    mask = backend(np.ones((5, 2), dtype=bool))
+    loss = policy_loss(
+        method.loss,
+        log_prob,
+        log_prob,
+        backend(np.ones((5, 2))) * advantages[:, None],
+        mask,
+        token_selection=method.token_selection,
+        entropy=-log_prob,
+        uniforms=-log_prob,
+    )
+    assert backend.numpy(loss.values).any()
+
+
+def test_w_reinforce_takes_correctness_not_rewards(backend):
+    """Rewards of 0 and 1 or of -1 and 1 make no difference, and no group is without effect."""
+    correct, groups = np.array([True, False, True, True]), np.array([0, 0, 1, 1])
+    for rewards in (correct * 1.0, correct * 2.0 - 1.0):
+        got = METHODS["w-reinforce"].advantages(backend(rewards), backend(groups), backend(correct))
+        np.testing.assert_allclose(backend.numpy(got), [0.1, -1.0, 0.1, 0.1], rtol=backend.rtol)
+    grpo = METHODS["grpo"].advantages(backend(rewards), backend(groups), backend(correct))
+    assert backend.numpy(grpo)[2:].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("advantage", ADVANTAGES)
+def test_advantages_are_those_of_the_table(advantage):
+    rewards, groups = np.array([1.0, 0.0, 0.0, 1.0]), np.array([1, 1, 1, 2])
+    got = replace(METHODS["grpo"], advantage=advantage).advantages(rewards, groups, rewards > 0)
+    assert np.array_equal(got, ADVANTAGES[advantage](rewards, groups))
+
+
+def test_methods_load_without_torch():
+    code = "import sys, theory.methods; assert 'torch' not in sys.modules, 'torch was loaded'"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+PLAIN = METHODS["grpo"].to_dict()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: get_method("gpro"), "name: expected one of grpo, clip-higher, .*, got 'gpro'"),
+        (
+            lambda: replace(METHODS["grpo"], allocator="unifrom"),
+            "allocator: expected one of .*uniform.*, got 'unifrom'",
+        ),
+        (
+            lambda: replace(METHODS["grpo"], advantage="gae"),
+            "advantage: expected one of grpo, .*or a WReinforce, got 'gae'",
+        ),
+        (lambda: replace(METHODS["grpo"], aggregation="mean"), "aggregation: expected one of token-mean"),
+        (lambda: replace(METHODS["grpo"], loss="clip"), "loss: expected one of ClippedSurrogate, ClipCov, KlCov, got"),
+        (
+            lambda: replace(METHODS["grpo"], loss=None),
+            "loss: expected one of ClippedSurrogate, ClipCov, KlCov, got None",
+        ),
+        (
+            lambda: replace(METHODS["grpo"], shaping=ForkTokens()),
+            "shaping: expected one of Modulation, Entropy.*, None",
+        ),
+        (lambda: replace(METHODS["grpo"], entropy_bonus=0.1), "entropy_bonus: expected one of EntropyBonus, None"),
+        (lambda: replace(METHODS["grpo"], token_selection=0.2), "token_selection: expected one of ForkTokens, None"),
+        (lambda: replace(METHODS["grpo"], title=None), "title: expected a string, got None"),
+        (lambda: WReinforce(-0.1), "weight: expected a finite number"),
+        (lambda: Method.from_dict([]), "values: expected a mapping, got list"),
+        (lambda: Method.from_dict({**PLAIN, "clip": 0.2}), "values: expected the fields title, .*, got .*clip"),
+        (lambda: Method.from_dict({"title": "GRPO"}), "values: expected the fields title, .*, got title"),
+        (lambda: Method.from_dict({**PLAIN, "loss": {"type": "Clip"}}), "loss.type: expected one of .*, got 'Clip'"),
+        (lambda: Method.from_dict({**PLAIN, "loss": {"ratio": 1}}), "loss.type: expected one of .*, got None"),
+        (
+            lambda: Method.from_dict({**PLAIN, "loss": {"type": "KlCov", "ratio": 0.1}}),
+            "loss: expected the fields ratio, coefficient, got ratio",
+        ),
+        (
+            lambda: Method.from_dict({**PLAIN, "loss": {"type": "KlCov", "ratio": 0.1, "coefficient": -1.0}}),
+            "coefficient: expected a finite number",
+        ),
+        (
+            lambda: METHODS["grpo"].advantages(np.ones(2), np.zeros(2, dtype=int), np.ones(2)),
+            "correct: expected a boolean dtype",
+        ),
+        (
+            lambda: METHODS["grpo"].advantages(np.ones(2), np.zeros(2, dtype=int), np.ones(3, dtype=bool)),
+            r"correct: expected the shape of rewards \(2,\), got \(3,\)",
+        ),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+names = st.sampled_from(list(METHODS))
+values = st.none() | st.floats() | st.text(max_size=5) | st.dictionaries(st.text(max_size=3), st.floats(), max_size=2)
+
+
+@fuzzing.fuzz
+@given(names, st.integers(0), st.sampled_from([0.0, 1.0, -1.0, 1e-300, 1e308, np.inf]))
+def test_fuzz_Method_advantages(name, seed, extreme):
+    rng = np.random.default_rng(seed)
+    size = rng.integers(6)
+    rewards = rng.choice([0.0, 1.0, extreme], size=size)
+    fuzzing.call(METHODS[name].advantages, rewards, rng.integers(3, size=size), rng.random(size) < 0.5)
+
+
+@fuzzing.fuzz
+@given(names, st.floats(0, 1), st.sampled_from(["token-mean", "prompt-mean"]))
+def test_fuzz_Method_to_dict(name, ratio, aggregation):
+    method = replace(METHODS[name], token_selection=ForkTokens(ratio), aggregation=aggregation)
+    assert Method.from_dict(fuzzing.call(method.to_dict)) == method
+
+
+@fuzzing.fuzz
+@given(names, st.dictionaries(st.sampled_from(list(PLAIN)) | st.text(max_size=5), values, max_size=3))
+def test_fuzz_Method_from_dict(name, changes):
+    method = fuzzing.call(Method.from_dict, {**METHODS[name].to_dict(), **changes})
+    assert method is None or set(changes) <= set(PLAIN)
+
+
+@fuzzing.fuzz
+@given(names | st.text(max_size=12) | st.none() | st.lists(st.integers(), max_size=2))
+def test_fuzz_get_method(name):
+    method = fuzzing.call(get_method, name)
+    assert method is None or method is METHODS[name]

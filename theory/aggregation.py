@@ -1,0 +1,135 @@
+"""From per-token losses to one number: aggregation as weights, fixed once for a whole batch.
+
+A loss is sum_{i,t} w_{i,t} l_{i,t}, and the aggregation is nothing but the weights w. Computed once over the batch they
+travel with their tokens, and the sums over micro-batches, ranks and packings add up to the loss of the batch. A mean
+taken inside each micro-batch, as in the public code of most of the methods compared, does not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat
+
+from theory import _checks
+from theory._backend import segment_sum
+from theory._checks import Array
+
+AGGREGATIONS = ("token-mean", "sequence-mean", "prompt-mean")
+"""Known aggregations, by name."""
+
+
+def aggregation_weights(mask: Array, mode: str, *, prompts: Array | None = None, dtype: Any = None) -> Array:
+    """Weight of every token in the loss of a batch.
+
+    With N counted tokens in the batch, S sequences that have one, N_i counted tokens in sequence i, M prompts that have
+    one and N_q counted tokens of prompt q, all its sequences together:
+
+        token-mean:     w = 1 / N            every token alike; a prompt weighs as many tokens as it was given
+        sequence-mean:  w = 1 / (S N_i)      every sequence alike
+        prompt-mean:    w = 1 / (M N_q)      every prompt alike, whatever its number of rollouts
+
+    Parameters
+    ----------
+    mask
+        Tokens that count, boolean, [..., T]; one row is one sequence.
+    mode
+        One of `AGGREGATIONS`.
+    prompts
+        For `prompt-mean`: the prompt of every sequence, any integer ids, [...]. Not used by the other modes.
+    dtype
+        Floating dtype of the weights; by default the array library's own default.
+
+    Returns
+    -------
+    Array
+        w >= 0, [..., T], 0 outside the mask, of sum 1. Sequences and prompts without a counted token count nowhere; a
+        mask without any token gives zeros (a rank that holds only padding contributes 0 and its gradient).
+
+    Raises
+    ------
+    ValueError
+        If `mode` is unknown, `mask` is not boolean or has no token axis, `dtype` is not floating, or `prompt-mean`
+        lacks fitting `prompts`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mask = np.array([[True, True], [True, False], [True, False]])
+    >>> aggregation_weights(mask, "token-mean").tolist()
+    [[0.25, 0.25], [0.25, 0.0], [0.25, 0.0]]
+    >>> aggregation_weights(mask, "prompt-mean", prompts=np.array([7, 3, 3])).tolist()
+    [[0.25, 0.25], [0.25, 0.0], [0.25, 0.0]]
+    >>> aggregation_weights(mask, "sequence-mean").round(3).tolist()
+    [[0.167, 0.167], [0.333, 0.0], [0.333, 0.0]]
+    """
+    xp = _checks.namespace(mask=mask)
+    _checks.boolean(xp, mask=mask)
+    _checks.one_of("mode", mode, AGGREGATIONS)
+    if mask.ndim < 1:
+        raise ValueError(f"mask: expected shape [..., T], got {tuple(mask.shape)}")
+    if dtype is not None and not xp.isdtype(dtype, "real floating"):
+        raise ValueError(f"dtype: expected a floating dtype, got {dtype}")
+    weights = xp.where(mask, xp.ones(mask.shape, dtype=dtype, device=array_api_compat.device(mask)), 0.0)
+    lengths = xp.sum(xp.astype(mask, xp.int64), axis=-1)
+    if mode == "token-mean":
+        return weights / max(int(xp.sum(lengths)), 1)
+    if mode == "sequence-mean":
+        num_tokens, num_groups = lengths, int(xp.sum(xp.astype(lengths > 0, xp.int64)))
+    else:
+        num_tokens, num_groups = _tokens_of_prompt(xp, lengths, prompts)
+    return weights / xp.astype(xp.clip(num_tokens, 1, None) * max(num_groups, 1), weights.dtype)[..., None]
+
+
+def _tokens_of_prompt(xp: Any, lengths: Array, prompts: Array | None) -> tuple[Array, int]:
+    """Return, for every sequence, the counted tokens of its prompt, and the number of prompts that have one."""
+    if prompts is None:
+        raise ValueError("prompts: expected the prompt id of every sequence for prompt-mean, got None")
+    _checks.namespace(mask=lengths, prompts=prompts)
+    _checks.integer(xp, prompts=prompts)
+    if tuple(prompts.shape) != tuple(lengths.shape):
+        raise ValueError(f"prompts: expected shape {tuple(lengths.shape)}, got {tuple(prompts.shape)}")
+    ids, inverse = xp.unique_inverse(xp.reshape(prompts, (-1,)))
+    tokens = segment_sum(xp, xp.reshape(lengths, (-1,)), xp.reshape(inverse, (-1,)), ids.shape[0])
+    return xp.reshape(tokens[inverse], lengths.shape), int(xp.sum(xp.astype(tokens > 0, xp.int64)))
+
+
+def aggregate(values: Array, mask: Array, mode: str, *, prompts: Array | None = None) -> Array:
+    """Loss of a whole batch from the losses of its tokens.
+
+    L = sum_{i,t} w_{i,t} l_{i,t} with the weights of `aggregation_weights`. For a batch in parts, take the weights of
+    the whole once and add sum(weights * values) over the parts.
+
+    Parameters
+    ----------
+    values
+        Per-token losses, floating, [..., T]; finite, also outside the mask.
+    mask
+        Tokens that count, boolean, [..., T].
+    mode
+        One of `AGGREGATIONS`.
+    prompts
+        For `prompt-mean`: the prompt of every sequence, integer, [...].
+
+    Returns
+    -------
+    Array
+        Scalar of the dtype of `values`; 0 for a mask without any token.
+
+    Raises
+    ------
+    ValueError
+        As `aggregation_weights`, or if `values` is not a finite floating array of the shape of `mask`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> values = np.array([[1.0, 3.0], [8.0, 0.0]])
+    >>> mask = np.array([[True, True], [True, False]])
+    >>> [float(aggregate(values, mask, mode)) for mode in ("token-mean", "sequence-mean")]
+    [4.0, 5.0]
+    """
+    xp = _checks.namespace(values=values, mask=mask)
+    _checks.finite(xp, values=values)
+    _checks.same_shape(mask=mask, values=values)
+    return xp.sum(aggregation_weights(mask, mode, prompts=prompts, dtype=values.dtype) * values)

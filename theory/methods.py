@@ -1,0 +1,299 @@
+"""The methods of the paper as data: allocation x advantage x shaping x loss x entropy bonus x token selection.
+
+`METHODS` holds the nine rows of table 1 and the ablations of table 2. Every baseline has the settings of its original
+source, clip range included; the paper says only that hyperparameters are "consistent", so a common clip range is one
+`dataclasses.replace` away. Here is data and validation; the formulas are in `theory.advantages`, `theory.modulation`
+and `theory.losses`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from theory import _checks
+from theory._checks import Array
+from theory.advantages import ADVANTAGES, w_reinforce
+from theory.aggregation import AGGREGATIONS
+from theory.losses import ClipCov, ClippedSurrogate, EntropyAdvantages, EntropyBonus, ForkTokens, KlCov
+from theory.modulation import Modulation
+from theory.rules import ALLOCATORS
+
+
+@dataclass(frozen=True)
+class WReinforce:
+    """Advantages of `theory.advantages.w_reinforce`: `weight` for a correct response, -1 for a wrong one."""
+
+    weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        _checks.in_range("weight", self.weight, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One training method; `dataclasses.replace` gives its variants.
+
+    Attributes
+    ----------
+    title
+        Name of the row in the paper's tables.
+    source
+        arXiv id of the method's source.
+    notes
+        What is taken from that source, and what is left out.
+    allocator
+        Rule that divides the rollouts among prompts, a name of `theory.rules.ALLOCATORS`.
+    advantage
+        A name of `theory.advantages.ADVANTAGES`, or `WReinforce`.
+    shaping
+        What is done to the advantages of tokens: `Modulation`, `EntropyAdvantages` or None.
+    loss
+        Per-token policy loss.
+    entropy_bonus
+        Entropy regulariser, a term of its own, or None.
+    token_selection
+        Restriction of the policy loss to some tokens, or None.
+    aggregation
+        From tokens to one number, a name of `theory.aggregation.AGGREGATIONS`.
+    """
+
+    title: str
+    source: str
+    notes: str = ""
+    allocator: str = "uniform"
+    advantage: str | WReinforce = "grpo"
+    shaping: Modulation | EntropyAdvantages | None = None
+    loss: ClippedSurrogate | ClipCov | KlCov
+    entropy_bonus: EntropyBonus | None = None
+    token_selection: ForkTokens | None = None
+    aggregation: str = "token-mean"
+
+    def __post_init__(self) -> None:
+        for name in ("title", "source", "notes"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name}: expected a string, got {getattr(self, name)!r}")
+        _checks.one_of("allocator", self.allocator, ALLOCATORS)
+        if not isinstance(self.advantage, WReinforce) and self.advantage not in tuple(ADVANTAGES):
+            names = ", ".join(ADVANTAGES)
+            raise ValueError(f"advantage: expected one of {names} or a WReinforce, got {self.advantage!r}")
+        _checks.one_of("aggregation", self.aggregation, AGGREGATIONS)
+        for name, known in _PARTS.items():
+            part = getattr(self, name)
+            if type(part) not in known:
+                expected = ", ".join("None" if cls is type(None) else cls.__name__ for cls in known)
+                raise ValueError(f"{name}: expected one of {expected}, got {part!r}")
+
+    def advantages(self, rewards: Array, groups: Array, correct: Array) -> Array:
+        """Return the method's advantage of every rollout, before any shaping of tokens.
+
+        A of `theory.advantages`; only `WReinforce` looks at `correct`, and only the others at rewards and groups.
+
+        Parameters
+        ----------
+        rewards
+            R, floating, [N].
+        groups
+            Key of each rollout's prompt, [N].
+        correct
+            True where the response is correct, boolean, [N]; never derived from a reward's value.
+
+        Returns
+        -------
+        Array
+            A, [N], of the dtype of `rewards`.
+
+        Raises
+        ------
+        ValueError
+            As the advantage's function, or if shapes differ.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> rewards, groups = np.array([1.0, -1.0]), np.array([7, 7])
+        >>> METHODS["w-reinforce"].advantages(rewards, groups, rewards > 0).tolist()
+        [0.1, -1.0]
+        """
+        xp = _checks.namespace(rewards=rewards, correct=correct)
+        _checks.boolean(xp, correct=correct)
+        _checks.same_shape(rewards=rewards, correct=correct)
+        if isinstance(self.advantage, WReinforce):
+            return w_reinforce(correct, self.advantage.weight, dtype=rewards.dtype)
+        return ADVANTAGES[self.advantage](rewards, groups)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the method as plain values, fit for JSON; each part carries the name of its type.
+
+        Examples
+        --------
+        >>> METHODS["fork-tokens"].to_dict()["token_selection"]
+        {'type': 'ForkTokens', 'ratio': 0.2}
+        """
+        return {field.name: _encode(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Method:
+        """Return the method that `to_dict` wrote.
+
+        Parameters
+        ----------
+        values
+            Every field, and no other.
+
+        Raises
+        ------
+        ValueError
+            If a field is missing, unknown or invalid.
+
+        Examples
+        --------
+        >>> Method.from_dict(METHODS["dynamo"].to_dict()) == METHODS["dynamo"]
+        True
+        """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"values: expected a mapping, got {type(values).__name__}")
+        method: Method = _build("values", cls, {name: _decode(name, value) for name, value in values.items()})
+        return method
+
+
+_PARTS: dict[str, tuple[type, ...]] = {
+    "shaping": (Modulation, EntropyAdvantages, type(None)),
+    "loss": (ClippedSurrogate, ClipCov, KlCov),
+    "entropy_bonus": (EntropyBonus, type(None)),
+    "token_selection": (ForkTokens, type(None)),
+}
+_TYPES: dict[str, type] = {cls.__name__: cls for known in _PARTS.values() for cls in known if cls is not type(None)}
+_TYPES["WReinforce"] = WReinforce
+
+
+def _encode(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {"type": type(value).__name__, **{f.name: getattr(value, f.name) for f in dataclasses.fields(value)}}
+    return value
+
+
+def _decode(name: str, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    values = dict(value)
+    kind = values.pop("type", None)
+    _checks.one_of(f"{name}.type", kind, _TYPES)
+    return _build(name, _TYPES[kind], values)
+
+
+def _build(name: str, cls: type, values: Mapping[str, Any]) -> Any:
+    known = [field.name for field in dataclasses.fields(cls)]
+    if set(values) != set(known):
+        raise ValueError(f"{name}: expected the fields {', '.join(known)}, got {', '.join(map(str, values))}")
+    return cls(**values)
+
+
+_CLIP = ClippedSurrogate(clip_low=0.2, clip_high=0.2, dual_clip=10.0)
+_CLIP_HIGHER = ClippedSurrogate(clip_low=0.2, clip_high=0.28, dual_clip=10.0)
+_DYNAMO = Method(
+    title="DynaMO",
+    source="2602.19208",
+    notes="Clip 0.2 as stated; the public code widens the upper side to 0.28. Dual clip 10 from its script.",
+    allocator="dynamo",
+    shaping=Modulation(),
+    loss=_CLIP,
+)
+
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "grpo": Method(
+            title="GRPO",
+            source="2402.03300",
+            notes="Clip 0.2 on both sides, no KL term; dual clip 10 as in the DAPO and DynaMO scripts (verl: 3).",
+            loss=_CLIP,
+        ),
+        "clip-higher": Method(
+            title="Clip-Higher",
+            source="2503.14476",
+            notes="The clip range 0.2/0.28 and dual clip 10 of DAPO; no dynamic sampling, no overlong penalty.",
+            loss=_CLIP_HIGHER,
+        ),
+        "entropy-loss": Method(
+            title="Entropy Loss",
+            source="2506.14758",
+            notes="The plain entropy regulariser that the source compares with. It states no coefficient: 1e-3 is "
+            "verl's former default.",
+            loss=_CLIP,
+            entropy_bonus=EntropyBonus(1e-3),
+        ),
+        "fork-tokens": Method(
+            title="Fork Tokens",
+            source="2506.01939",
+            notes="Top 20 % of entropy, also in the denominator; its clip range 0.2/0.28 and dual clip 10. No dynamic "
+            "sampling, no overlong penalty.",
+            loss=_CLIP_HIGHER,
+            token_selection=ForkTokens(0.2),
+        ),
+        "entropy-advantages": Method(
+            title="Entropy Advantages",
+            source="2506.14758",
+            notes="alpha 0.4 (its value for GRPO), kappa 2; its clip range 0.2/0.28. Dual clip 10 as for GRPO.",
+            shaping=EntropyAdvantages(alpha=0.4, kappa=2.0),
+            loss=_CLIP_HIGHER,
+        ),
+        "clip-cov": Method(
+            title="Clip-COV",
+            source="2505.22617",
+            notes="2e-4 of the tokens, band (1, 5); its clip range 1/1, no dual clip. The paper cites another work.",
+            loss=ClipCov(ratio=2e-4, covariance_low=1.0, covariance_high=5.0, clip_low=1.0, clip_high=1.0),
+        ),
+        "kl-cov": Method(
+            title="KL-COV",
+            source="2505.22617",
+            notes="2e-3 of the tokens (its value for 7B), coefficient 1, no clip. The paper cites another work.",
+            loss=KlCov(ratio=2e-3, coefficient=1.0),
+        ),
+        "w-reinforce": Method(
+            title="W-REINFORCE",
+            source="2506.01347",
+            notes="Weight 0.1 for correct responses; clip 0.2, no dual clip. The source's entropy bonus (1e-4; code: "
+            "1e-3) is left out, since the paper compares at consistent settings. The paper cites another work.",
+            advantage=WReinforce(0.1),
+            loss=ClippedSurrogate(clip_low=0.2, clip_high=0.2),
+        ),
+        "dynamo": _DYNAMO,
+        "dynamo-no-gc": replace(_DYNAMO, title="- GC", shaping=Modulation(alpha_comp=0.0)),
+        "dynamo-no-ums": replace(_DYNAMO, title="- UMS", shaping=Modulation(alpha_stab=0.0)),
+        "dynamo-no-dra": replace(_DYNAMO, title="- DRA", allocator="uniform"),
+        "dynamo-only-ums": replace(
+            _DYNAMO, title="- GC & DRA", allocator="uniform", shaping=Modulation(alpha_comp=0.0)
+        ),
+        "dynamo-only-dra": replace(_DYNAMO, title="- GC & UMS", shaping=Modulation(alpha_comp=0.0, alpha_stab=0.0)),
+        "dynamo-only-gc": replace(
+            _DYNAMO, title="- UMS & DRA", allocator="uniform", shaping=Modulation(alpha_stab=0.0)
+        ),
+    }
+)
+"""Every method, by name: the rows of table 1 in the paper's order, then those of table 2 (whose "ALL" is `grpo`)."""
+
+
+def get_method(name: str) -> Method:
+    """Return a method of `METHODS`; an unknown name lists the known ones.
+
+    Parameters
+    ----------
+    name
+        A key of `METHODS`.
+
+    Raises
+    ------
+    ValueError
+        If `name` is unknown.
+
+    Examples
+    --------
+    >>> get_method("kl-cov").loss
+    KlCov(ratio=0.002, coefficient=1.0)
+    """
+    _checks.one_of("name", name, METHODS)
+    return METHODS[name]
