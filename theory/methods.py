@@ -285,6 +285,11 @@ def get_method(name: str) -> Method:
     name
         A key of `METHODS`.
 
+    Returns
+    -------
+    Method
+        The method.
+
     Raises
     ------
     ValueError
