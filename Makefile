@@ -35,10 +35,10 @@ typecheck: $(VENV)/.dev ## mypy
 	$(RUN) mypy
 
 unit: $(VENV)/.dev ## the tests alone, with the branch coverage of theory
-	$(SINGLE) $(RUN) pytest -n $(JOBS) --benchmark-disable --cov=theory --cov-branch --cov-fail-under=95
+	$(SINGLE) $(RUN) pytest -n $(JOBS) --cov=theory --cov-branch --cov-fail-under=95
 
 bench: $(VENV)/.dev ## the benchmarks, timed, in one process
-	$(SINGLE) $(RUN) pytest --benchmark-only
+	$(SINGLE) $(RUN) pytest --benchmark-enable --benchmark-only
 
 scale-cpu: $(VENV)/.scale-cpu ## add verl and the CPU build of vLLM to .venv (Linux)
 

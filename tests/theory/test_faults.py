@@ -20,7 +20,7 @@ class Fault(NamedTuple):
     """A wrong line and the test that notices it."""
 
     what: str
-    module: str
+    source: str
     right: str
     wrong: str
     caught_by: str
@@ -28,25 +28,164 @@ class Fault(NamedTuple):
 
 FAULTS = [
     Fault("sign of the score norm", "softmax", "1 - 2 * xp.exp", "1 + 2 * xp.exp", "test_statistics_by_enumeration"),
-    Fault("factor of C in E[pi Lambda]", "softmax", "+ collision * entropy", "+ entropy", "test_golden_values"),
-    Fault("sign of the bound's exponent", "softmax", "xp.expm1(-stats", "xp.expm1(stats",
-          "test_bound_is_tight_for_uniform_on_a_subset_and_only_there"),
-]  # fmt: skip
+    Fault("a lost factor C in E[pi Lambda]", "softmax", "+ collision * entropy", "+ entropy", "test_golden_values"),
+    Fault(
+        "sign in the entropy bound",
+        "softmax",
+        "xp.expm1(-stats",
+        "xp.expm1(stats",
+        "test_bound_is_tight_for_uniform_on_a_subset_and_only_there",
+    ),
+    Fault(
+        "GRPO's variance for its deviation",
+        "moments",
+        '"grpo": lambda k, n: n / np.sqrt(k * (n - k)),',
+        '"grpo": lambda k, n: n**2 / (k * (n - k)),',
+        "test_moments_by_enumeration",
+    ),
+    Fault(
+        "ddof of the sample deviation",
+        "moments",
+        "np.sqrt(n * (n - 1) / (k * (n - k)))",
+        "np.sqrt(n * (n + 1) / (k * (n - k)))",
+        "test_moments_by_enumeration",
+    ),
+    Fault(
+        "RLOO's factor upside down",
+        "moments",
+        '"rloo": lambda k, n: n / (n - 1),',
+        '"rloo": lambda k, n: (n - 1) / n,',
+        "test_moments_by_enumeration",
+    ),
+    Fault(
+        "a rule that stops at either kind for both",
+        "moments",
+        "done = (k >= rule.min_correct) & (n - k >= rule.min_wrong)",
+        "done = (k >= rule.min_correct) | (n - k >= rule.min_wrong)",
+        "test_moments_under_a_stopping_rule_by_enumeration",
+    ),
+    Fault(
+        "pass@k: certain one failure too early",
+        "passk",
+        "certain = n - c < k",
+        "certain = n - c <= k",
+        "test_every_subset_is_counted",
+    ),
+    Fault(
+        "P with G for G - 1",
+        "allocation",
+        "((g - k) / (g - 1))",
+        "((g - k) / g)",
+        "test_bernoulli_variance_is_unbiased_exactly",
+    ),
+    Fault(
+        "shares by variance for deviation",
+        "allocation",
+        "shares: FloatArray = budget * s / s.sum()",
+        "shares: FloatArray = budget * s**2 / (s**2).sum()",
+        "test_proportional_equals_slsqp",
+    ),
+    Fault(
+        "marginal v/n^2 for v/(n(n+1))",
+        "_levels",
+        "v[prompt] / (n * (n + 1))",
+        "v[prompt] / (n * n)",
+        "test_optimal_equals_brute_force",
+    ),
+    Fault(
+        "ties to the higher index",
+        "_levels",
+        "np.flatnonzero(keys == threshold)",
+        "np.flatnonzero(keys == threshold)[::-1]",
+        "test_optimal_equals_brute_force",
+    ),
+    Fault(
+        "the square root of neyman lost",
+        "rules/_one_shot",
+        "return np.sqrt(variances)",
+        "return variances",
+        "test_dynamo_is_proportional_to_P",
+    ),
+    Fault(
+        "knapsack's value without its second q",
+        "rules/_one_shot",
+        "-(p**n + q**n) * (p * q**2)",
+        "-(p**n + q**n) * (p * q)",
+        "test_knapsack_by_hand",
+    ),
+    Fault(
+        "a round that is not charged",
+        "rules/_protocol",
+        "self.left -= int(counts.sum())",
+        "self.left -= 0",
+        "test_the_round_that_overdraws_is_scaled_down_and_is_the_last",
+    ),
+    Fault(
+        "no discount of old counts",
+        "history",
+        "self.discount * self._counts[:, rows] + sums",
+        "self._counts[:, rows] + sums",
+        "test_old_counts_are_discounted_once_per_update_and_only_where_updated",
+    ),
+    Fault(
+        "upper clip at the lower bound",
+        "losses",
+        "(advantages > 0) & (ratio > 1 + clip_high)",
+        "(advantages > 0) & (ratio > 1 + clip_low)",
+        "test_clipped_surrogate_by_hand",
+    ),
+    Fault(
+        "entropy bonus with the wrong sign",
+        "losses",
+        "xp.where(mask, -coefficient * entropy, 0.0)",
+        "xp.where(mask, coefficient * entropy, 0.0)",
+        "test_entropy_bonus_gradient_three_ways",
+    ),
+    Fault(
+        "KL-Cov by absolute covariance",
+        "token_selection",
+        "_largest(xp, covariances, mask,",
+        "_largest(xp, xp.abs(covariances), mask,",
+        "test_kl_cov_takes_the_largest_signed_covariance",
+    ),
+    Fault(
+        "Clip-Cov's band closed below",
+        "token_selection",
+        "(covariances > low) &",
+        "(covariances >= low) &",
+        "test_clip_cov_takes_the_band_strictly_and_the_smallest_uniforms",
+    ),
+    Fault(
+        "empty sequences in the sequence mean",
+        "aggregation",
+        "xp.astype(tokens > 0, xp.int64)",
+        "xp.astype(tokens >= 0, xp.int64)",
+        "test_ragged_batch_by_hand",
+    ),
+    Fault(
+        "the wrong half of an ablation",
+        "methods",
+        'title="- GC", shaping=Modulation(alpha_comp=0.0)',
+        'title="- GC", shaping=Modulation(alpha_stab=0.0)',
+        "test_ablations_differ_from_dynamo_in_the_stated_part_only",
+    ),
+]
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.module}: {fault.what}")
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.source}: {fault.what}")
 def test_fault_is_caught(fault: Fault, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "theory", tmp_path / "theory")
     shutil.copytree(ROOT / "tests" / "theory", tmp_path / "tests" / "theory")
     for file in ("pyproject.toml", "tests/__init__.py"):
         shutil.copy(ROOT / file, tmp_path / file)
-    source = tmp_path / "theory" / f"{fault.module}.py"
+    source = tmp_path / "theory" / f"{fault.source}.py"
     text = source.read_text()
     assert text.count(fault.right) == 1, f"{fault.right!r} should stand once in {source.name}"
     source.write_text(text.replace(fault.right, fault.wrong))
-    test = f"tests/theory/test_{fault.module}.py"
+    mirror = {"_levels": "allocation"}.get(fault.source, fault.source.split("/")[0])
+    test = f"tests/theory/test_{mirror}.py"
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", test, "-k", fault.caught_by, "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"],
+        [sys.executable, "-m", "pytest", test, "-k", fault.caught_by, "-x", "-q", "-p", "no:cacheprovider"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
