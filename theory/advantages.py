@@ -1,0 +1,339 @@
+"""Advantages from the rewards of ragged groups: one row per rollout, one key per row that names its prompt.
+
+Rows come in any order and groups in any size; only keys decide which rows belong together. The conventions:
+
+- A group whose rewards are all equal has advantages of exactly 0, whatever rounding does to its mean (`reinforce` and
+  `w_reinforce` apart, which compare nothing).
+- So has a group of one. verl gives it its own reward; `grpo` does so with `singleton="reward"`.
+- `grpo` divides by the sample standard deviation plus 1e-6, as verl does. Theory uses `normalize="population"` and
+  `epsilon=0`, for which `theory.moments` has closed forms.
+- Rewards are sorted before they are summed, so the result does not depend on the order of rows, not even in rounding
+  (on a GPU, with torch's deterministic algorithms).
+
+All functions accept NumPy arrays and torch tensors and keep the dtype of the rewards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+import array_api_compat
+import numpy as np
+
+from theory import _checks
+from theory._backend import segment_sum
+from theory._checks import Array
+
+
+def grpo(
+    rewards: Array,
+    groups: Array,
+    *,
+    normalize: Literal["sample", "population"] | None = "sample",
+    epsilon: float = 1e-6,
+    singleton: Literal["zero", "reward"] = "zero",
+) -> Array:
+    """Group-relative advantages, normalised by the group's standard deviation (GRPO, arXiv 2402.03300).
+
+    A = (R - mean) / (std + epsilon).
+
+    Parameters
+    ----------
+    rewards
+        R, [N], floating, N >= 1.
+    groups
+        Key of each row's group, [N]: integers, or strings on NumPy.
+    normalize
+        "sample": standard deviation with n - 1, as in verl. "population": with n. None: no division, as in Dr.GRPO.
+    epsilon
+        Added to the standard deviation, >= 0; 0 makes the advantages invariant to the scale of rewards.
+    singleton
+        Advantage of a group of one: "zero", or "reward" as in verl, which takes mean 0 and standard deviation 1.
+
+    Returns
+    -------
+    Array
+        A, [N]; sums to 0 in every group, exactly 0 where all rewards of the group are equal.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, an array is empty or of the wrong dtype, rewards are not finite or overflow, or an option is
+        unknown.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rewards, groups = np.array([1.0, 1.0, 0.0, 0.0, 1.0]), np.array(["a", "b", "a", "a", "b"])
+    >>> grpo(rewards, groups).round(3).tolist()
+    [1.155, 0.0, -0.577, -0.577, 0.0]
+    >>> grpo(rewards, groups, normalize="population", epsilon=0.0).round(3).tolist()
+    [1.414, 0.0, -0.707, -0.707, 0.0]
+    """
+    _checks.one_of("normalize", normalize, ("sample", "population", None))
+    _checks.one_of("singleton", singleton, ("zero", "reward"))
+    epsilon = _checks.in_range("epsilon", epsilon, 0.0)
+    xp, group = _group(rewards, groups)
+    if normalize is None:
+        advantages = group.deviation * group.spread
+        raw = rewards
+    else:
+        num_free = group.size - 1 if normalize == "sample" else group.size
+        varies = group.spread > 0
+        one = xp.ones_like(rewards)
+        std = xp.sqrt(xp.where(varies, group.squares / xp.clip(num_free, 1, None), one))
+        with np.errstate(over="ignore"):  # A spread far below epsilon: the advantage is 0.
+            advantages = group.deviation / (std + epsilon / xp.where(varies, group.spread, one))
+        raw = rewards / (1 + epsilon)
+    return xp.where(group.size == 1, raw, advantages) if singleton == "reward" else advantages
+
+
+def dr_grpo(rewards: Array, groups: Array) -> Array:
+    """Group-relative advantages without normalisation (Dr.GRPO, arXiv 2503.20783).
+
+    A = R - mean.
+
+    Parameters
+    ----------
+    rewards
+        R, [N], floating, N >= 1.
+    groups
+        Key of each row's group, [N]: integers, or strings on NumPy.
+
+    Returns
+    -------
+    Array
+        A, [N]; sums to 0 in every group, exactly 0 where all rewards of the group are equal.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, an array is empty or of the wrong dtype, or rewards are not finite or overflow.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> dr_grpo(np.array([1.0, 0.0, 1.0]), np.array([7, 7, 3])).tolist()
+    [0.5, -0.5, 0.0]
+    """
+    _, group = _group(rewards, groups)
+    advantages: Array = group.deviation * group.spread
+    return advantages
+
+
+def rloo(rewards: Array, groups: Array) -> Array:
+    """Advantages over the mean of the other rewards of the group (leave-one-out, arXiv 2402.14740).
+
+    A_j = R_j - mean_{i != j} R_i = n / (n - 1) (R_j - mean); 0 in a group of one, which has no others.
+
+    Parameters
+    ----------
+    rewards
+        R, [N], floating, N >= 1.
+    groups
+        Key of each row's group, [N]: integers, or strings on NumPy.
+
+    Returns
+    -------
+    Array
+        A, [N]; sums to 0 in every group, exactly 0 where all rewards of the group are equal.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, an array is empty or of the wrong dtype, or rewards are not finite or overflow.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rloo(np.array([1.0, 0.0, 0.0]), np.array([7, 7, 7])).tolist()
+    [1.0, -0.5, -0.5]
+    """
+    xp, group = _group(rewards, groups)
+    leave_one_out = group.size / xp.clip(group.size - 1, 1, None)
+    with np.errstate(over="ignore"):
+        advantages: Array = group.deviation * leave_one_out * group.spread
+    _checks.representable(xp, rewards=advantages)
+    return advantages
+
+
+def reinforce(rewards: Array, groups: Array) -> Array:
+    """Rewards as advantages, without a baseline (REINFORCE).
+
+    A = R.
+
+    Parameters
+    ----------
+    rewards
+        R, [N], floating, N >= 1.
+    groups
+        Key of each row's group, [N]: integers, or strings on NumPy. Checked, but without effect.
+
+    Returns
+    -------
+    Array
+        The rewards, [N].
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, an array is empty or of the wrong dtype, or rewards are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> reinforce(np.array([1.0, 0.0]), np.array([7, 7])).tolist()
+    [1.0, 0.0]
+    """
+    _check(rewards, groups)
+    return rewards
+
+
+def maxrl(rewards: Array, groups: Array) -> Array:
+    """Group-relative advantages over the group's mean reward (MaxRL, arXiv 2602.02710).
+
+    A = (R - mean) / mean; 0 where the mean is 0.
+
+    Parameters
+    ----------
+    rewards
+        R >= 0, [N], floating, N >= 1.
+    groups
+        Key of each row's group, [N]: integers, or strings on NumPy.
+
+    Returns
+    -------
+    Array
+        A, [N], in [-1, n - 1], whatever the scale of rewards; sums to 0 in every group, exactly 0 where all rewards of
+        the group are equal.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, an array is empty or of the wrong dtype, or rewards are negative or not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> maxrl(np.array([1.0, 0.0, 0.0, 0.0, 0.0]), np.array([7, 7, 7, 7, 3])).tolist()
+    [3.0, -1.0, -1.0, -1.0, 0.0]
+    """
+    xp, group = _group(rewards, groups)
+    if not bool(xp.all(rewards >= 0)):
+        raise ValueError("rewards: expected values >= 0, got values below")
+    one = xp.ones_like(rewards)
+    high = xp.where(group.high > 0, group.high, one)
+    spread = group.spread / high
+    mean = xp.where(group.high > 0, group.low / high + group.mean * spread, one)  # of R / high, at least 1 / n
+    advantages: Array = group.deviation * spread / mean
+    return advantages
+
+
+def w_reinforce(correct: Array, weight: float = 0.1, *, dtype: Any = None) -> Array:
+    """Weighted REINFORCE: learn little from correct responses, fully from wrong ones (arXiv 2506.01347).
+
+    A = weight for a correct response, -1 for a wrong one; weight = 1 is REINFORCE with rewards +1 and -1. It takes
+    correctness, not rewards, so it does not matter whether a wrong response scores 0 or -1.
+
+    Parameters
+    ----------
+    correct
+        True where the response is correct, [...], boolean.
+    weight
+        lambda >= 0; the paper recommends 0.1.
+    dtype
+        float32 or float64 of the array library; None is its default.
+
+    Returns
+    -------
+    Array
+        A, [...]. No group mean is taken: groups that are all correct or all wrong count too.
+
+    Raises
+    ------
+    ValueError
+        If `correct` is not a boolean array, `weight` is negative, or `dtype` is neither float32 nor float64.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> w_reinforce(np.array([True, False])).tolist()
+    [0.1, -1.0]
+    """
+    xp = _checks.namespace(correct=correct)
+    _checks.boolean(xp, correct=correct)
+    weight = _checks.in_range("weight", weight, 0.0)
+    _checks.one_of("dtype", dtype, (None, xp.float32, xp.float64))
+    device = array_api_compat.device(correct)
+    with np.errstate(over="ignore"):
+        advantages = xp.where(
+            correct, xp.asarray(weight, dtype=dtype, device=device), xp.asarray(-1.0, dtype=dtype, device=device)
+        )
+    _checks.representable(xp, weight=advantages)
+    return advantages
+
+
+ADVANTAGES: Mapping[str, Callable[[Array, Array], Array]] = MappingProxyType(
+    {"grpo": grpo, "dr_grpo": dr_grpo, "rloo": rloo, "reinforce": reinforce, "maxrl": maxrl}
+)
+"""Advantages of (rewards, groups) with default options, by name; `grpo` is `grpo_sample` of `theory.moments`."""
+
+
+class _Groups(NamedTuple):
+    """What each row needs to know of its group; all fields [N], floats."""
+
+    low: Array
+    """Smallest reward of the group."""
+    high: Array
+    """Largest reward of the group."""
+    spread: Array
+    """high - low, 0 where all rewards are equal."""
+    size: Array
+    """Number of rows."""
+    mean: Array
+    """(mean - low) / spread, in [0, 1]; 0 where the spread is 0."""
+    deviation: Array
+    """(R - mean) / spread; 0 where the spread is 0."""
+    squares: Array
+    """Sum of the squared deviations of the group."""
+
+
+def _check(rewards: Array, groups: Array) -> Any:
+    xp = _checks.namespace(rewards=rewards, groups=groups)
+    _checks.finite(xp, rewards=rewards)
+    if rewards.ndim != 1 or rewards.shape[0] == 0:
+        raise ValueError(f"rewards: expected a non-empty 1-D array, got shape {tuple(rewards.shape)}")
+    _checks.same_shape(rewards=rewards, groups=groups)
+    if not (array_api_compat.is_numpy_array(groups) and groups.dtype.kind in "USO"):
+        _checks.integer(xp, groups=groups)
+    return xp
+
+
+def _group(rewards: Array, groups: Array) -> tuple[Any, _Groups]:
+    """Return the array namespace, and what the rows of each group have in common."""
+    xp = _check(rewards, groups)
+    try:
+        keys, index = xp.unique_inverse(groups)
+    except TypeError as error:
+        raise ValueError(f"groups: expected keys that can be sorted, got {error}") from error
+    num_groups = keys.shape[0]
+    order = xp.argsort(rewards, stable=True)
+    order = order[xp.argsort(index[order], stable=True)]  # by group, then by reward
+    size = segment_sum(xp, xp.ones_like(index), index, num_groups)
+    end = xp.cumulative_sum(size)
+    low, high = rewards[order[end - size]][index], rewards[order[end - 1]][index]
+    size = xp.astype(size, rewards.dtype)[index]
+    with np.errstate(over="ignore"):
+        spread = high - low
+    _checks.representable(xp, rewards=spread)
+    # Divided by the spread, rewards of any size have squares that neither overflow nor underflow.
+    position = (rewards - low) / xp.where(spread > 0, spread, xp.ones_like(spread))
+
+    def group_sum(x: Array) -> Array:
+        return segment_sum(xp, x[order], index[order], num_groups)[index]
+
+    mean = group_sum(position) / size
+    deviation = position - mean
+    return xp, _Groups(low, high, spread, size, mean, deviation, group_sum(deviation * deviation))

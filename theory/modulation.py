@@ -1,0 +1,452 @@
+"""Gradient-aware modulation of advantages: compensation and stabilisation (DynaMO, 4.3).
+
+A_final = A * beta_comp * beta_stab (14). Compensation raises positive advantages of confident tokens (8, 9),
+stabilisation lowers the advantages of tokens whose update would change the entropy most (11-13). Both factors are
+constants for the gradient.
+
+The factors compare each token with the extremes of the training batch, its `Scope`. A batch is seldom seen at once:
+take `scope_of` every micro-batch, `Scope.merge` them over micro-batches and ranks, and hand the result to `modulate`;
+factors then do not depend on micro-batching, packing, order or padding. Where the scope comes from another policy, such
+as the one that generated the rollouts, tokens may lie outside; they count as the nearest extreme, so that the factors
+keep their ranges: 1 <= beta_comp <= 1 + alpha_comp and 1 - alpha_stab <= beta_stab <= 1.
+
+All functions accept NumPy arrays and torch tensors and keep the dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import array_api_compat
+import numpy as np
+
+from theory import _checks
+from theory._backend import stop_gradient
+from theory._checks import Array
+from theory.entropy_change import first_order, first_order_sequence
+from theory.softmax import TokenStatistics
+
+ROUNDING = 16
+"""Machine epsilons that count as rounding. The factors are relative to the extremes of the batch; where these differ by
+rounding only, as for tokens of one policy or of uniform policies, that must not fill the range of the factors."""
+
+
+@dataclass(frozen=True)
+class Modulation:
+    """Strength and shape of the modulation.
+
+    Parameters
+    ----------
+    alpha
+        Unified strength, in [0, 1]; 0 leaves advantages as they are, to the bit.
+    sharpness
+        gamma > 0, steepness of the stabilisation (13).
+    threshold
+        tau in [0, 1]: share of the largest instability at which half of the stabilisation sets in (13).
+    alpha_comp
+        Strength of the compensation alone, >= 0; None means alpha. The public code's mu_max is 1 + alpha_comp.
+    alpha_stab
+        Strength of the stabilisation alone, in [0, 1]; None means alpha. The code's lambda_min is 1 - alpha_stab.
+    mean
+        E_pi[pi Lambda] in the instability: "vocabulary" is exact, "sequence" the public code's mean over the response,
+        for which each row [T] must be one response.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range, or `mean` is unknown.
+
+    Examples
+    --------
+    >>> Modulation(alpha_stab=0.0).compensation_strength  # compensation only
+    0.4
+    """
+
+    alpha: float = 0.4
+    sharpness: float = 50.0
+    threshold: float = 0.9
+    alpha_comp: float | None = None
+    alpha_stab: float | None = None
+    mean: Literal["vocabulary", "sequence"] = "vocabulary"
+
+    def __post_init__(self) -> None:
+        _checks.in_range("alpha", self.alpha, 0.0, 1.0)
+        _checks.in_range("sharpness", self.sharpness, 0.0, open_low=True)
+        _checks.in_range("threshold", self.threshold, 0.0, 1.0)
+        if self.alpha_comp is not None:
+            _checks.in_range("alpha_comp", self.alpha_comp, 0.0)
+        if self.alpha_stab is not None:
+            _checks.in_range("alpha_stab", self.alpha_stab, 0.0, 1.0)
+        _checks.one_of("mean", self.mean, ("vocabulary", "sequence"))
+
+    @property
+    def compensation_strength(self) -> float:
+        """`alpha_comp`, or `alpha` where it is None."""
+        return self.alpha if self.alpha_comp is None else self.alpha_comp
+
+    @property
+    def stabilization_strength(self) -> float:
+        """`alpha_stab`, or `alpha` where it is None."""
+        return self.alpha if self.alpha_stab is None else self.alpha_stab
+
+
+RELEASED_SCRIPT = Modulation(alpha_comp=0.2, alpha_stab=0.4, threshold=0.99, mean="sequence")
+"""Setting of the authors' training script: mu_max = 1.2, lambda_min = 0.6, gamma = 50, tau = 0.99."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Extremes over the valid tokens of a batch, to which the factors refer.
+
+    `Scope()` is that of no tokens; merged with any other it changes nothing, and under it all factors are 1.
+
+    Parameters
+    ----------
+    entropy_min, entropy_max
+        H_min and H_max, in nats.
+    instability_max
+        max Xi >= 0, in nats.
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite (save in `Scope()`) or out of range, or entropy_min exceeds entropy_max.
+
+    Examples
+    --------
+    >>> Scope.merge([Scope(0.1, 0.5, 2.0), Scope(0.2, 0.9, 1.0), Scope()])
+    Scope(entropy_min=0.1, entropy_max=0.9, instability_max=2.0)
+    """
+
+    entropy_min: float = math.inf
+    entropy_max: float = -math.inf
+    instability_max: float = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.entropy_min, self.entropy_max, self.instability_max) == (math.inf, -math.inf, 0.0):
+            return
+        low = _checks.in_range("entropy_min", self.entropy_min, -0.01)  # rounding, as in the check of statistics
+        _checks.in_range("entropy_max", self.entropy_max, low)
+        _checks.in_range("instability_max", self.instability_max, 0.0)
+
+    @classmethod
+    def merge(cls, scopes: Iterable[Scope]) -> Scope:
+        """Return the scope of all tokens of some scopes: minimum of minima, maximum of maxima.
+
+        Parameters
+        ----------
+        scopes
+            Scopes of micro-batches or ranks, any number.
+
+        Returns
+        -------
+        Scope
+            Theirs together; `Scope()` if there are none.
+
+        Examples
+        --------
+        >>> Scope.merge([]) == Scope()
+        True
+        """
+        parts = [cls(), *scopes]
+        return cls(
+            min(part.entropy_min for part in parts),
+            max(part.entropy_max for part in parts),
+            max(part.instability_max for part in parts),
+        )
+
+
+class Modulated(NamedTuple):
+    """Modulated advantages, and the two factors that made them; each [..., T].
+
+    Attributes
+    ----------
+    advantages
+        A * beta_comp * beta_stab.
+    compensation
+        beta_comp, in [1, 1 + alpha_comp]; 1 outside the mask.
+    stabilization
+        beta_stab, in [1 - alpha_stab, 1]; 1 outside the mask.
+    """
+
+    advantages: Array
+    compensation: Array
+    stabilization: Array
+
+
+def instability(
+    stats: TokenStatistics, coefficient: Array, mask: Array, mean: Literal["vocabulary", "sequence"] = "vocabulary"
+) -> Array:
+    """Instability indicator of each token, the size of the entropy change that its update causes (11).
+
+    Xi = |xi (pi(a) Lambda(a) - E_pi[pi Lambda])|, that is |dH| to first order with learning rate 1.
+
+    Parameters
+    ----------
+    stats
+        Token statistics, each [..., T].
+    coefficient
+        Update coefficient xi (24), [..., T]; the advantage where the policy is the one that sampled.
+    mask
+        True at valid tokens, [..., T], boolean. Values outside must be finite and have no effect.
+    mean
+        "vocabulary": the exact expectation. "sequence": the public code's mean over the response's valid tokens.
+
+    Returns
+    -------
+    Array
+        Xi >= 0, [..., T], in nats; 0 outside the mask and where it is within rounding, `ROUNDING` machine epsilons of
+        |xi|; a constant for the gradient.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, dtypes are wrong, values are not finite or out of range, or `mean` is unknown.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theory.softmax import token_statistics
+    >>> stats = token_statistics(np.log(np.array([[0.9, 0.1], [0.9, 0.1]])), np.array([0, 1]))
+    >>> instability(stats, np.array([1.0, 1.0]), np.array([True, True])).round(4).tolist()
+    [0.0396, 0.356]
+    """
+    xp = _checks.namespace(coefficient=coefficient, mask=mask)
+    _checks.boolean(xp, mask=mask)
+    _checks.same_shape(coefficient=coefficient, mask=mask)
+    _checks.one_of("mean", mean, ("vocabulary", "sequence"))
+    stats = TokenStatistics(*(stop_gradient(x) for x in stats))
+    coefficient = stop_gradient(coefficient)
+    if mean == "sequence":
+        change = xp.abs(first_order_sequence(stats, coefficient, mask))
+    else:
+        change = xp.abs(first_order(stats, coefficient))
+    rounding = ROUNDING * xp.finfo(change.dtype).eps * xp.abs(coefficient)
+    return xp.where(mask & (change > rounding), change, xp.zeros_like(change))
+
+
+def scope_of(stats: TokenStatistics, instability: Array, mask: Array) -> Scope:
+    """Return the extremes over the valid tokens of what is given: a batch, or a part of one for `Scope.merge`.
+
+    Parameters
+    ----------
+    stats
+        Token statistics, each [...].
+    instability
+        Xi >= 0 (11), [...], in nats.
+    mask
+        True at valid tokens, [...], boolean.
+
+    Returns
+    -------
+    Scope
+        H_min, H_max and max Xi as Python numbers; `Scope()` if no token is valid.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, `mask` is not boolean, or values are not finite or out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theory.softmax import token_statistics
+    >>> stats = token_statistics(np.log(np.array([[0.9, 0.1], [0.5, 0.5]])), np.array([0, 0]))
+    >>> scope = scope_of(stats, np.array([0.2, 0.3]), np.array([True, False]))
+    >>> round(scope.entropy_min, 4), round(scope.entropy_max, 4), scope.instability_max
+    (0.3251, 0.3251, 0.2)
+    """
+    xp = _checks.statistics(stats)
+    _instability_range(xp, instability)
+    _checks.boolean(xp, mask=mask)
+    _checks.same_shape(entropy=stats.entropy, instability=instability, mask=mask)
+    if not bool(xp.any(mask)):
+        return Scope()
+    entropy = stop_gradient(stats.entropy)[mask]
+    return Scope(float(xp.min(entropy)), float(xp.max(entropy)), float(xp.max(stop_gradient(instability)[mask])))
+
+
+def compensation(entropy: Array, advantages: Array, alpha: float, scope: Scope) -> Array:
+    """Gradient compensation factor: more weight to confident tokens of good responses (8, 9).
+
+    beta_comp = 1 + alpha (H_max - H) / (H_max - H_min) where A > 0, else 1.
+
+    Parameters
+    ----------
+    entropy
+        H, [...], in nats.
+    advantages
+        A, [...]; only the sign matters.
+    alpha
+        alpha_comp >= 0.
+    scope
+        H_min and H_max of the batch; entropies outside are taken as the nearer of the two.
+
+    Returns
+    -------
+    Array
+        beta_comp, [...], in [1, 1 + alpha], a constant for the gradient; 1 where H_max = H_min, up to `ROUNDING`
+        machine epsilons of max(1, H_max).
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, values are not finite, or `alpha` is negative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> entropy, advantages = np.array([0.0, 0.5, 1.0, 0.0]), np.array([1.0, 1.0, 1.0, -1.0])
+    >>> compensation(entropy, advantages, 0.4, Scope(0.0, 1.0)).tolist()
+    [1.4, 1.2, 1.0, 1.0]
+    """
+    xp = _checks.namespace(entropy=entropy, advantages=advantages)
+    _checks.finite(xp, entropy=entropy, advantages=advantages)
+    _checks.same_shape(entropy=entropy, advantages=advantages)
+    alpha = _checks.in_range("alpha", alpha, 0.0)
+    rounding = ROUNDING * xp.finfo(entropy.dtype).eps * max(1.0, scope.entropy_max)
+    position = _position(xp, stop_gradient(entropy), scope.entropy_min, scope.entropy_max, rounding)
+    if position is None:
+        return xp.ones_like(entropy)
+    with np.errstate(over="ignore", invalid="ignore"):
+        factor = 1 + alpha * (1 - position)
+    _checks.representable(xp, alpha=factor)
+    return xp.where(advantages > 0, factor, xp.ones_like(factor))
+
+
+def stabilization(instability: Array, alpha: float, sharpness: float, threshold: float, scope: Scope) -> Array:
+    """Stabilisation factor: less weight to tokens that would change the entropy most (12, 13).
+
+    beta_stab = (1 - alpha) + alpha sigmoid(-gamma (Xi / max Xi - tau)) = 1 - alpha sigmoid(gamma (Xi / max Xi - tau)).
+
+    Parameters
+    ----------
+    instability
+        Xi >= 0, [...], in nats.
+    alpha
+        alpha_stab in [0, 1].
+    sharpness
+        gamma > 0.
+    threshold
+        tau in [0, 1].
+    scope
+        max Xi of the batch; values above are taken as max Xi.
+
+    Returns
+    -------
+    Array
+        beta_stab, [...], in [1 - alpha, 1], a constant for the gradient; 1 where max Xi = 0.
+
+    Raises
+    ------
+    ValueError
+        If `instability` is negative or not finite, or a number is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> stabilization(np.array([0.0, 1.8, 2.0]), 0.4, 50.0, 0.9, Scope(0.0, 1.0, 2.0)).round(4).tolist()
+    [1.0, 0.8, 0.6027]
+    """
+    xp = _checks.namespace(instability=instability)
+    _instability_range(xp, instability)
+    alpha = _checks.in_range("alpha", alpha, 0.0, 1.0)
+    sharpness = _checks.in_range("sharpness", sharpness, 0.0, open_low=True)
+    threshold = _checks.in_range("threshold", threshold, 0.0, 1.0)
+    position = _position(xp, stop_gradient(instability), 0.0, scope.instability_max)
+    if position is None:
+        return xp.ones_like(instability)
+    with np.errstate(over="ignore", invalid="ignore"):
+        x = sharpness * (position - threshold)
+    _checks.representable(xp, sharpness=x)
+    decay = xp.exp(-xp.abs(x))  # never above 1, so that nothing overflows
+    return 1 - alpha * xp.where(x >= 0, xp.ones_like(decay), decay) / (1 + decay)
+
+
+def modulate(
+    advantages: Array,
+    stats: TokenStatistics,
+    mask: Array,
+    modulation: Modulation,
+    *,
+    coefficient: Array | None = None,
+    scope: Scope | None = None,
+) -> Modulated:
+    """Modulate token advantages (14).
+
+    A_final = A * beta_comp * beta_stab.
+
+    Parameters
+    ----------
+    advantages
+        A, [..., T].
+    stats
+        Token statistics under the current policy, each [..., T].
+    mask
+        True at valid tokens, [..., T], boolean. Values outside must be finite and have no effect.
+    modulation
+        Strengths, sharpness, threshold and mean.
+    coefficient
+        Update coefficient xi (24), [..., T]; None is on-policy, xi = A.
+    scope
+        Extremes of the training batch. None takes those of what is given, which is right only if that is the batch.
+
+    Returns
+    -------
+    Modulated
+        Advantages and both factors. Outside the mask the factors are 1 and advantages unchanged. No sign changes, and
+        gradients see the factors as constants.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, dtypes are wrong, values are not finite or out of range, or the result overflows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theory.softmax import token_statistics
+    >>> stats = token_statistics(np.log(np.array([[0.9, 0.1], [0.5, 0.5], [0.9, 0.1]])), np.array([0, 0, 1]))
+    >>> result = modulate(np.array([1.0, 1.0, -1.0]), stats, np.array([True, True, True]), Modulation())
+    >>> result.compensation.round(3).tolist(), result.stabilization.round(3).tolist()
+    ([1.4, 1.0, 1.0], [1.0, 1.0, 0.603])
+    """
+    xp = _checks.namespace(advantages=advantages, mask=mask, log_prob=stats.log_prob)
+    _checks.finite(xp, advantages=advantages)
+    _checks.same_shape(advantages=advantages, mask=mask, log_prob=stats.log_prob)
+    xi = advantages if coefficient is None else coefficient
+    indicator = instability(stats, xi, mask, modulation.mean)
+    if scope is None:
+        scope = scope_of(stats, indicator, mask)
+    comp = compensation(stats.entropy, advantages, modulation.compensation_strength, scope)
+    stab = stabilization(
+        indicator, modulation.stabilization_strength, modulation.sharpness, modulation.threshold, scope
+    )
+    comp = xp.where(mask, comp, xp.ones_like(comp))
+    stab = xp.where(mask, stab, xp.ones_like(stab))
+    with np.errstate(over="ignore"):
+        modulated = advantages * comp * stab
+    _checks.representable(xp, advantages=modulated)
+    return Modulated(modulated, comp, stab)
+
+
+def _instability_range(xp: Any, instability: Array) -> None:
+    _checks.finite(xp, instability=instability)
+    if not bool(xp.all(instability >= 0)):
+        raise ValueError("instability: expected values >= 0, got values below")
+
+
+def _position(xp: Any, x: Array, low: float, high: float, rounding: float = 0.0) -> Array | None:
+    """Return (x - low) / (high - low) clipped to [0, 1]; None where high exceeds low by rounding only or not at all."""
+    if high - low <= rounding:
+        return None
+    device = array_api_compat.device(x)
+    with np.errstate(over="ignore"):
+        start, end = (xp.asarray(value, dtype=x.dtype, device=device) for value in (low, high))
+    _checks.representable(xp, scope=end)
+    if not bool(start < end):
+        return None
+    return (xp.clip(x, start, end) - start) / (end - start)
