@@ -1,0 +1,26 @@
+"""A small config of every method: seconds become milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from toy.config import TrainConfig
+from toy.worlds import WORLDS, Population
+
+
+def small_config(method: str = "dynamo", world: str | Population = "mixed", **fields: Any) -> TrainConfig:
+    """Return a config of 3 seeds, 12 prompts in batches of 6 and 8 rollouts in [4, 12] each; `fields` override."""
+    name = world if isinstance(world, str) else "mixed"
+    sizes = {"num_seeds": 3, "num_steps": 6, "batch_prompts": 6, "rollouts": 8, "rollouts_low": 4, "rollouts_high": 12}
+    population = replace(WORLDS[name], num_prompts=12) if isinstance(world, str) else world
+    return replace(TrainConfig.named(method, name), world=population, **{**sizes, **fields})
+
+
+@pytest.fixture
+def small() -> Callable[..., TrainConfig]:
+    """`small_config`."""
+    return small_config

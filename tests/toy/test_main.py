@@ -1,0 +1,129 @@
+"""python -m toy: what it prints, refuses, and survives."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from theory.methods import METHODS
+from theory.rules import ALLOCATORS
+from toy import checkpoint, runs
+from toy.__main__ import main, parser, resolve
+from toy.config import TrainConfig
+from toy.trainer import train
+from toy.worlds import WORLDS
+
+SMALL = ["--seeds", "3", "--steps", "4", "--prompts", "12", "--batch", "6", "--rollouts", "8", "--low", "4"]
+
+
+def test_defaults_are_those_of_the_config():
+    assert resolve(parser().parse_args(["run"])) == TrainConfig.named("dynamo", "mixed")
+
+
+def test_a_run_ends_with_its_result_and_its_folder(tmp_path, capsys):
+    command = ["run", "--method", "grpo", "--world", "binary", *SMALL, "--out", str(tmp_path)]
+    assert main(command) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    values = runs.read_run(tmp_path).metrics.to_pandas().pivot_table(values="pass_at_1", index="seed", columns="step")
+    assert last.startswith(f"grpo on binary: pass@1 {values[0].mean():.4f} -> {values[4].mean():.4f} ± ")
+    assert "95 % over 3 seeds" in last
+    assert last.endswith(str(tmp_path))
+    assert main(command) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == last
+
+
+def test_the_interval_is_students(capsys):
+    """Seeds 0.1, 0.2, 0.6: mean 0.3, standard error 0.1528, t(0.975, 2) = 4.3027 (tables)."""
+    from toy.__main__ import mean_and_interval
+
+    assert mean_and_interval(np.array([0.1, 0.2, 0.6])) == "0.3000 ± 0.6572"
+    assert mean_and_interval(np.array([0.1])) == "0.1000"
+
+
+def test_overrides_reach_the_config():
+    args = ["run", "--allocator", "neyman", "--aggregation", "prompt-mean", "--alpha", "0.2"]
+    config = resolve(parser().parse_args([*args, "--optimizer", "adamw", "--learning-rate", "0.03"]))
+    assert (config.method.allocator, config.method.aggregation) == ("neyman", "prompt-mean")
+    assert config.method.shaping.alpha == 0.2
+    assert (config.optimizer.name, config.optimizer.learning_rate) == ("adamw", 0.03)
+
+
+def test_list_names_everything(capsys):
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    for name in (*METHODS, *WORLDS, *ALLOCATORS):
+        assert name in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "ppo"], "--method: expected one of grpo, clip-higher"),
+        (["--world", "easy"], "--world: expected one of binary, peaked, diffuse, mixed, got 'easy'"),
+        (["--allocator", "best"], "--allocator: expected one of uniform, dynamo"),
+        (["--aggregation", "sum"], "--aggregation: expected one of token-mean"),
+        (["--optimizer", "adam"], "--optimizer: expected one of sgd, adamw"),
+        (["--steps", "many"], "--steps: invalid int value"),
+    ],
+)
+def test_wrong_names_exit_with_2_and_the_known_ones(arguments, message, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["run", *arguments])
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--low", "17"], "rollouts_low: expected at most rollouts 16, got 17"),
+        (["--seeds", "0"], "num_seeds: expected an integer >= 1, got 0"),
+        (["--method", "grpo", "--alpha", "0.1"], "--alpha: expected a method with DynaMO's modulation, got grpo"),
+        (["--alpha", "2"], "alpha: expected a finite number in [0.0, 1.0], got 2.0"),
+        (["--optimizer", "adamw"], "--learning-rate: expected a value for adamw"),
+        (["--checkpoint-every", "0"], "checkpoint_every: expected an integer >= 1, got 0"),
+    ],
+)
+def test_wrong_values_exit_with_2_before_any_work(arguments, message, capsys, monkeypatch):
+    monkeypatch.setattr("toy.trainer.Trainer.step", lambda self: pytest.fail("work was done"))
+    assert main(["run", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_interrupted_run_says_how_to_go_on(monkeypatch, capsys):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("toy.__main__.train", interrupt)
+    assert main(["run"]) == 130
+    assert "the same command resumes" in capsys.readouterr().err
+
+
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
+    """SIGKILL at a random moment after the first checkpoint, then the same command again."""
+    arguments = ["run", *SMALL, "--steps", "120", "--out", str(tmp_path), "--checkpoint-every", "2"]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen([sys.executable, "-m", "toy", *arguments], cwd=root, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / checkpoint.NAME).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(random.uniform(0.0, 0.3))
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / runs.VERSIONS).exists()
+    _, saved = checkpoint.load(tmp_path / checkpoint.NAME)
+    assert 0 < saved["num_steps"] < 120
+    assert main(arguments) == 0
+    expected = train(resolve(parser().parse_args(arguments)))
+    arrays, _ = checkpoint.load(tmp_path / checkpoint.NAME)
+    np.testing.assert_array_equal(arrays["logits"], expected.logits)
+    table = runs.read_run(tmp_path).metrics
+    for name, column in expected.columns().items():
+        np.testing.assert_array_equal(table[name].to_numpy(), column, err_msg=name)

@@ -1,0 +1,109 @@
+"""The folder of a run: what was asked, what came out, and with which software.
+
+A finished run holds `config.json` (the resolved config), `metrics.parquet` (one row per seed and step: columns `seed`,
+`step`, then the metrics) and `versions.json` (software, seeds, seconds). `versions.json` is written last: a folder that
+has it is complete. Each file is written whole or not at all. This module knows no trainer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+CONFIG, METRICS, VERSIONS = "config.json", "metrics.parquet", "versions.json"
+
+PACKAGES = ("dynamo-testbed", "numpy", "scipy", "torch")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A finished run, read back.
+
+    Attributes
+    ----------
+    config, versions
+        Plain data.
+    metrics
+        One row per seed and step.
+    """
+
+    config: dict[str, Any]
+    metrics: pa.Table
+    versions: dict[str, Any]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a whole file or none; a second call replaces what a killed first one left."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write plain data as JSON."""
+    write_atomically(path, (json.dumps(data, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read or is no JSON object.
+    """
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: expected a readable JSON file, got {error}") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(data).__name__}")
+    return data
+
+
+def write_metrics(path: Path, columns: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Write columns of one length as Parquet; NaN, which no measured metric is, becomes null."""
+    arrays = {name: pa.array(column, from_pandas=True) for name, column in columns.items()}
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(arrays), sink)
+    write_atomically(path, sink.getvalue().to_pybytes())
+
+
+def versions(seeds: Sequence[int], seconds: float) -> dict[str, Any]:
+    """Return what `versions.json` holds."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return {**found, "seeds": list(seeds), "seconds": round(seconds, 3)}
+
+
+def read_run(folder: Path) -> RunFolder:
+    """Read a finished run.
+
+    Raises
+    ------
+    ValueError
+        If a file is missing or damaged; the message names it.
+    """
+    found = read_json(folder / VERSIONS)
+    try:
+        metrics = pq.read_table(folder / METRICS)
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{folder / METRICS}: expected a readable Parquet file, got {error}") from error
+    return RunFolder(read_json(folder / CONFIG), metrics, found)
