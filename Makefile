@@ -11,7 +11,7 @@ SINGLE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv reproduce test lint typecheck unit bench scale-cpu lock clean
+.PHONY: help venv reproduce test lint typecheck unit bench notebooks scale-cpu lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ unit: $(VENV)/.dev ## the tests alone, with the branch coverage of theory
 
 bench: $(VENV)/.dev ## the benchmarks, timed, in one process
 	$(SINGLE) $(RUN) pytest --benchmark-enable --benchmark-only
+
+notebooks: $(VENV)/.dev ## execute the notebooks in place
+	$(SINGLE) $(VENV)/bin/python notebooks/execute.py
 
 scale-cpu: $(VENV)/.scale-cpu ## add verl and the CPU build of vLLM to .venv (Linux)
 

@@ -6,7 +6,8 @@ constants for the gradient.
 
 The factors compare each token with the extremes of the training batch, its `Scope`. A batch is seldom seen at once:
 take `scope_of` every micro-batch, `Scope.merge` them over micro-batches and ranks, and hand the result to `modulate`;
-factors then do not depend on micro-batching, packing, order or padding. Where the scope comes from another policy, such
+factors then do not depend on micro-batching, packing, order or padding. Several batches side by side, such as those of
+many seeds, each get their own with `scope_of(..., axis=...)`. Where the scope comes from another policy, such
 as the one that generated the rollouts, tokens may lie outside; they count as the nearest extreme, so that the factors
 keep their ranges: 1 <= beta_comp <= 1 + alpha_comp and 1 - alpha_stab <= beta_stab <= 1.
 
@@ -15,9 +16,11 @@ All functions accept NumPy arrays and torch tensors and keep the dtype.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Literal, NamedTuple
 
 import array_api_compat
@@ -101,7 +104,8 @@ RELEASED_SCRIPT = Modulation(alpha_comp=0.2, alpha_stab=0.4, threshold=0.99, mea
 class Scope:
     """Extremes over the valid tokens of a batch, to which the factors refer.
 
-    `Scope()` is that of no tokens; merged with any other it changes nothing, and under it all factors are 1.
+    `Scope()` is that of no tokens; merged with any other it changes nothing, and under it all factors are 1. Fields are
+    numbers; or, for several batches side by side, three arrays of one shape that broadcasts against the tokens.
 
     Parameters
     ----------
@@ -113,7 +117,7 @@ class Scope:
     Raises
     ------
     ValueError
-        If a value is not finite (save in `Scope()`) or out of range, or entropy_min exceeds entropy_max.
+        If a value is not finite (save in a scope of no tokens) or out of range, or entropy_min exceeds entropy_max.
 
     Examples
     --------
@@ -121,11 +125,21 @@ class Scope:
     Scope(entropy_min=0.1, entropy_max=0.9, instability_max=2.0)
     """
 
-    entropy_min: float = math.inf
-    entropy_max: float = -math.inf
-    instability_max: float = 0.0
+    entropy_min: float | Array = math.inf
+    entropy_max: float | Array = -math.inf
+    instability_max: float | Array = 0.0
 
     def __post_init__(self) -> None:
+        if _is_array(self.entropy_min):
+            fields = dataclasses.asdict(self)
+            xp = _checks.namespace(**fields)
+            _checks.same_shape(**fields)
+            empty = (self.entropy_min == math.inf) & (self.entropy_max == -math.inf) & (self.instability_max == 0)
+            sound = (self.entropy_min >= -0.01) & (self.entropy_max >= self.entropy_min) & (self.instability_max >= 0)
+            finite = xp.isfinite(self.entropy_max) & xp.isfinite(self.instability_max)
+            if not bool(xp.all(empty | (sound & finite))):
+                raise ValueError("scope: expected 0 <= entropy_min <= entropy_max and instability_max >= 0, got others")
+            return
         if (self.entropy_min, self.entropy_max, self.instability_max) == (math.inf, -math.inf, 0.0):
             return
         low = _checks.in_range("entropy_min", self.entropy_min, -0.01)  # rounding, as in the check of statistics
@@ -139,7 +153,7 @@ class Scope:
         Parameters
         ----------
         scopes
-            Scopes of micro-batches or ranks, any number.
+            Scopes of micro-batches or ranks, any number; all of numbers, or all of arrays of one shape.
 
         Returns
         -------
@@ -151,11 +165,16 @@ class Scope:
         >>> Scope.merge([]) == Scope()
         True
         """
-        parts = [cls(), *scopes]
+        parts = list(scopes)
+        if parts and _is_array(parts[0].entropy_min):
+            xp = _checks.namespace(**{f"scopes[{i}]": part.entropy_min for i, part in enumerate(parts)})
+            least, largest = xp.minimum, xp.maximum
+        else:
+            parts, least, largest = [cls(), *parts], min, max
         return cls(
-            min(part.entropy_min for part in parts),
-            max(part.entropy_max for part in parts),
-            max(part.instability_max for part in parts),
+            reduce(least, (part.entropy_min for part in parts)),
+            reduce(largest, (part.entropy_max for part in parts)),
+            reduce(largest, (part.instability_max for part in parts)),
         )
 
 
@@ -228,7 +247,9 @@ def instability(
     return xp.where(mask & (change > rounding), change, xp.zeros_like(change))
 
 
-def scope_of(stats: TokenStatistics, instability: Array, mask: Array) -> Scope:
+def scope_of(
+    stats: TokenStatistics, instability: Array, mask: Array, *, axis: int | tuple[int, ...] | None = None
+) -> Scope:
     """Return the extremes over the valid tokens of what is given: a batch, or a part of one for `Scope.merge`.
 
     Parameters
@@ -239,11 +260,14 @@ def scope_of(stats: TokenStatistics, instability: Array, mask: Array) -> Scope:
         Xi >= 0 (11), [...], in nats.
     mask
         True at valid tokens, [...], boolean.
+    axis
+        Axes of one batch's tokens, where the other axes hold several batches; None means that all is one batch.
 
     Returns
     -------
     Scope
-        H_min, H_max and max Xi as Python numbers; `Scope()` if no token is valid.
+        H_min, H_max and max Xi: Python numbers, or with `axis` arrays in which those axes have length 1. `Scope()`, or
+        its values, where no token is valid.
 
     Raises
     ------
@@ -263,10 +287,17 @@ def scope_of(stats: TokenStatistics, instability: Array, mask: Array) -> Scope:
     _instability_range(xp, instability)
     _checks.boolean(xp, mask=mask)
     _checks.same_shape(entropy=stats.entropy, instability=instability, mask=mask)
+    entropy, instability = stop_gradient(stats.entropy), stop_gradient(instability)
+    if axis is not None:
+        infinity = xp.full_like(entropy, xp.inf)
+        return Scope(
+            xp.min(xp.where(mask, entropy, infinity), axis=axis, keepdims=True),
+            xp.max(xp.where(mask, entropy, -infinity), axis=axis, keepdims=True),
+            xp.max(xp.where(mask, instability, xp.zeros_like(instability)), axis=axis, keepdims=True),
+        )
     if not bool(xp.any(mask)):
         return Scope()
-    entropy = stop_gradient(stats.entropy)[mask]
-    return Scope(float(xp.min(entropy)), float(xp.max(entropy)), float(xp.max(stop_gradient(instability)[mask])))
+    return Scope(float(xp.min(entropy[mask])), float(xp.max(entropy[mask])), float(xp.max(instability[mask])))
 
 
 def compensation(entropy: Array, advantages: Array, alpha: float, scope: Scope) -> Array:
@@ -307,14 +338,11 @@ def compensation(entropy: Array, advantages: Array, alpha: float, scope: Scope) 
     _checks.finite(xp, entropy=entropy, advantages=advantages)
     _checks.same_shape(entropy=entropy, advantages=advantages)
     alpha = _checks.in_range("alpha", alpha, 0.0)
-    rounding = ROUNDING * xp.finfo(entropy.dtype).eps * max(1.0, scope.entropy_max)
-    position = _position(xp, stop_gradient(entropy), scope.entropy_min, scope.entropy_max, rounding)
-    if position is None:
-        return xp.ones_like(entropy)
+    position, known = _position(xp, stop_gradient(entropy), scope.entropy_min, scope.entropy_max, relative=ROUNDING)
     with np.errstate(over="ignore", invalid="ignore"):
         factor = 1 + alpha * (1 - position)
     _checks.representable(xp, alpha=factor)
-    return xp.where(advantages > 0, factor, xp.ones_like(factor))
+    return xp.where(known & (advantages > 0), factor, xp.ones_like(factor))
 
 
 def stabilization(instability: Array, alpha: float, sharpness: float, threshold: float, scope: Scope) -> Array:
@@ -356,14 +384,13 @@ def stabilization(instability: Array, alpha: float, sharpness: float, threshold:
     alpha = _checks.in_range("alpha", alpha, 0.0, 1.0)
     sharpness = _checks.in_range("sharpness", sharpness, 0.0, open_low=True)
     threshold = _checks.in_range("threshold", threshold, 0.0, 1.0)
-    position = _position(xp, stop_gradient(instability), 0.0, scope.instability_max)
-    if position is None:
-        return xp.ones_like(instability)
+    position, known = _position(xp, stop_gradient(instability), 0.0, scope.instability_max)
     with np.errstate(over="ignore", invalid="ignore"):
         x = sharpness * (position - threshold)
     _checks.representable(xp, sharpness=x)
     decay = xp.exp(-xp.abs(x))  # never above 1, so that nothing overflows
-    return 1 - alpha * xp.where(x >= 0, xp.ones_like(decay), decay) / (1 + decay)
+    factor = 1 - alpha * xp.where(x >= 0, xp.ones_like(decay), decay) / (1 + decay)
+    return xp.where(known, factor, xp.ones_like(factor))
 
 
 def modulate(
@@ -439,14 +466,23 @@ def _instability_range(xp: Any, instability: Array) -> None:
         raise ValueError("instability: expected values >= 0, got values below")
 
 
-def _position(xp: Any, x: Array, low: float, high: float, rounding: float = 0.0) -> Array | None:
-    """Return (x - low) / (high - low) clipped to [0, 1]; None where high exceeds low by rounding only or not at all."""
-    if high - low <= rounding:
-        return None
+def _is_array(x: Any) -> bool:
+    return array_api_compat.is_array_api_obj(x) and not isinstance(x, np.generic)
+
+
+def _position(xp: Any, x: Array, low: Any, high: Any, relative: float = 0.0) -> tuple[Array, Array]:
+    """Return (x - low) / (high - low) clipped to [0, 1], and where it is known: high exceeds low beyond rounding.
+
+    Rounding is `relative` machine epsilons of max(1, high), and that of low and high to the dtype of x.
+    """
     device = array_api_compat.device(x)
     with np.errstate(over="ignore"):
         start, end = (xp.asarray(value, dtype=x.dtype, device=device) for value in (low, high))
+    largest = xp.clip(high, 1.0, None) if _is_array(high) else max(1.0, high)
+    rounding = relative * float(xp.finfo(x.dtype).eps) * largest
+    known = xp.asarray(high - low > rounding, device=device)
+    end = xp.where(known, end, xp.ones_like(end))
     _checks.representable(xp, scope=end)
-    if not bool(start < end):
-        return None
-    return (xp.clip(x, start, end) - start) / (end - start)
+    known = known & (start < end)
+    start, end = xp.where(known, start, xp.zeros_like(start)), xp.where(known, end, xp.ones_like(end))
+    return (xp.clip(x, start, end) - start) / (end - start), known

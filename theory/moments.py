@@ -168,7 +168,7 @@ class Moments:
     def cosine(self) -> FloatArray:
         """<E g, grad J> / (|grad J| sqrt(E|g|^2)), which no scale of the advantages changes; 0 where g is always 0."""
         second_moment = self.signal + self.variance
-        return np.sqrt(self.signal / np.where(second_moment > 0, second_moment, 1.0))
+        return np.asarray(np.sqrt(self.signal / np.where(second_moment > 0, second_moment, 1.0)))
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from theory._checks import BoolArray, IntArray
+from theory.modulation import Scope
 from theory.softmax import TokenStatistics, token_statistics
-from toy.seeds import Scopes
 
 
 class Rollouts(NamedTuple):
@@ -31,8 +31,8 @@ class Rollouts(NamedTuple):
         log pi of the actions under the policy that sampled them.
     advantages
         A, before shaping; 0 outside the mask.
-    scopes
-        The modulation's normalisers; None without modulation.
+    scope
+        The modulation's normalisers, arrays [S, 1, 1, 1]; None without modulation.
     """
 
     rows: torch.Tensor
@@ -40,7 +40,7 @@ class Rollouts(NamedTuple):
     mask: torch.Tensor
     old_log_prob: torch.Tensor
     advantages: torch.Tensor
-    scopes: Scopes | None
+    scope: Scope | None
 
 
 class Outcomes:

@@ -32,7 +32,7 @@ from theory.losses import (
     entropy_bonus,
     policy_loss,
 )
-from theory.modulation import Modulation
+from theory.modulation import Modulation, instability, modulate, scope_of
 from theory.moments import expected_progress, single_rollout_variance
 from theory.rules import Knowledge, get_allocator
 from theory.softmax import log_softmax
@@ -132,9 +132,10 @@ class Trainer:
         mask = paid.unsqueeze(-1).expand_as(actions)
         old_log_prob = log_prob_of(log_pi, actions)
         advantages = self._advantages(correct, paid).unsqueeze(-1).expand_as(actions)
-        scopes = None
+        scope = None
         if isinstance(method.shaping, Modulation):
-            scopes = seeds.scopes_of(statistics_of(logits, old_log_prob), advantages, mask, method.shaping)
+            stats = statistics_of(logits, old_log_prob)
+            scope = scope_of(stats, instability(stats, advantages, mask, method.shaping.mean), mask, axis=(1, 2, 3))
         successes = (correct & paid).sum(-1).numpy()
         measured = {
             "reward": successes.sum(-1) / counts.sum(-1),
@@ -142,7 +143,7 @@ class Trainer:
             "allocation_concentration": metrics.concentration(counts),
             "degenerate_groups": ((successes == 0) | (successes == counts)).mean(-1),
         }
-        return Rollouts(rows, actions, mask, old_log_prob, advantages, scopes), measured
+        return Rollouts(rows, actions, mask, old_log_prob, advantages, scope), measured
 
     def _table(self, rows: torch.Tensor, table: torch.Tensor | None = None) -> torch.Tensor:
         """Return the rows [S, Q, T] of a table, the policy's by default, [S, Q, T, K]."""
@@ -235,9 +236,10 @@ class Trainer:
         risen = advantages > 0
         if isinstance(method.shaping, Modulation):
             assert stats is not None
-            assert batch.scopes is not None
             coefficient = self._coefficient(advantages, log_prob, old_log_prob)
-            advantages, comp, stab = seeds.modulate(advantages, stats, mask, method.shaping, coefficient, batch.scopes)
+            advantages, comp, stab = modulate(
+                advantages, stats, mask, method.shaping, coefficient=coefficient, scope=batch.scope
+            )
         elif isinstance(method.shaping, EntropyAdvantages):
             assert stats is not None
             shaping = method.shaping

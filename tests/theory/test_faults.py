@@ -67,8 +67,8 @@ FAULTS = [
     Fault(
         "values beyond the batch's extremes",
         "modulation",
-        "return (xp.clip(x, start, end) - start) / (end - start)",
-        "return (x - start) / (end - start)",
+        "return (xp.clip(x, start, end) - start) / (end - start), known",
+        "return (x - start) / (end - start), known",
         "test_values_outside_the_scope_count_as_the_nearest_extreme",
     ),
     Fault(

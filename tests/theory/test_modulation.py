@@ -334,6 +334,45 @@ def test_each_mechanism_can_be_switched_off(rng, modulation, factor):
     assert all(np.any(x != 1) for x in got.values())
 
 
+@pytest.mark.parametrize("mean", ["vocabulary", "sequence"])
+def test_batches_side_by_side_are_each_as_alone_to_the_bit(backend, rng, mean):
+    """Four batches on the first axis: two plain, one of equal entropies with A = 0, one without valid tokens."""
+    logits = rng.normal(size=(4, 6, 3, 5)) * 2
+    logits[2] = rng.permuted(np.broadcast_to(logits[2, 0, 0], (6, 3, 5)), axis=-1)
+    advantages = rng.normal(size=(4, 6, 3))
+    advantages[2] = 0.0
+    mask = rng.random((4, 6, 3)) < 0.7
+    mask[3] = False
+    settings = Modulation(alpha=0.4, sharpness=5.0, threshold=0.3, mean=mean)
+    stats, a, valid = (
+        put(backend, token_statistics(logits, rng.integers(5, size=(4, 6, 3)))),
+        backend(advantages),
+        backend(mask),
+    )
+    indicator = instability(stats, a, valid, mean)
+    scope = scope_of(stats, indicator, valid, axis=(1, 2))
+    together = modulate(a, stats, valid, settings, scope=scope)
+    halves = [slice(0, 3), slice(3, 6)]
+    parts = [
+        scope_of(TokenStatistics(*(x[:, half] for x in stats)), indicator[:, half], valid[:, half], axis=(1, 2))
+        for half in halves
+    ]
+    merged = Scope.merge(parts)
+    for i in range(4):
+        one = TokenStatistics(*(x[i] for x in stats))
+        alone_scope = scope_of(one, indicator[i], valid[i])
+        for name in ("entropy_min", "entropy_max", "instability_max"):
+            assert tuple(getattr(scope, name).shape) == (4, 1, 1)
+            assert float(getattr(scope, name)[i, 0, 0]) == getattr(alone_scope, name)
+            assert float(getattr(merged, name)[i, 0, 0]) == getattr(alone_scope, name)
+        alone = modulate(a[i], one, valid[i], settings, scope=alone_scope)
+        for got, expected in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(backend.numpy(got[i]), backend.numpy(expected))
+    assert (backend.numpy(together.compensation[2:]) == 1).all()
+    assert (backend.numpy(together.compensation[:2]) > 1).any()
+    assert (backend.numpy(together.stabilization[:2]) < 1).any()
+
+
 def test_scope_merge():
     scopes = [Scope(0.1, 0.5, 2.0), Scope(), Scope(0.2, 0.9, 1.0)]
     assert Scope.merge(scopes) == Scope(0.1, 0.9, 2.0) == Scope.merge(reversed(scopes))
@@ -360,6 +399,10 @@ ONES, VALID = np.ones(2), np.ones(2, dtype=bool)
         (lambda: Scope(0.0, math.inf, 0.0), "entropy_max: expected"),
         (lambda: Scope(instability_max=1.0), "entropy_min: expected"),
         (lambda: Scope(0.0, 1.0, -1.0), "instability_max: expected"),
+        (lambda: Scope(np.ones(2), np.zeros(2), np.zeros(2)), "scope: expected 0 <= entropy_min <= entropy_max"),
+        (lambda: Scope(np.zeros(2), np.full(2, np.inf), np.zeros(2)), "scope: expected 0 <= entropy_min"),
+        (lambda: Scope(np.zeros(2), np.zeros(3), np.zeros(2)), "entropy_max: expected the shape of entropy_min"),
+        (lambda: Scope(np.zeros(2), 1.0, 1.0), "entropy_max: expected an array"),
         (lambda: instability(STATS, ONES, VALID, "batch"), "mean: expected one of"),
         (lambda: instability(STATS, ONES, ONES), "mask: expected a boolean dtype"),
         (lambda: instability(STATS, ONES, np.ones(3, bool)), "mask: expected the shape of coefficient"),

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from theory import losses, modulation
+from theory import losses
 from theory.aggregation import AGGREGATIONS, aggregation_weights
-from theory.modulation import Modulation
-from theory.softmax import TokenStatistics, token_statistics
+from theory.softmax import token_statistics
 from toy import seeds
 
 S, Q, G, T, K = 4, 3, 5, 2, 6
@@ -27,31 +26,6 @@ def batch():
     mask = torch.from_numpy(rng.random((S, Q, G, T)) < 0.7)
     mask[:, 0, 0, 0] = True
     return advantages, stats, mask, advantages * torch.from_numpy(rng.uniform(0.5, 1.5, (S, Q, G, T)))
-
-
-def of_seed(stats, s):
-    return TokenStatistics(*(x[s] for x in stats))
-
-
-@pytest.mark.parametrize("mean", ["vocabulary", "sequence"])
-def test_modulation_of_all_seeds_is_that_of_each(batch, mean):
-    advantages, stats, mask, coefficient = batch
-    settings = Modulation(alpha=0.4, sharpness=5.0, threshold=0.3, mean=mean)
-    scopes = seeds.scopes_of(stats, advantages, mask, settings)
-    together = seeds.modulate(advantages, stats, mask, settings, coefficient, scopes)
-    for s in range(S):
-        indicator = modulation.instability(of_seed(stats, s), advantages[s], mask[s], mean)
-        scope = modulation.scope_of(of_seed(stats, s), indicator, mask[s])
-        assert [float(x[s]) for x in scopes] == [scope.entropy_min, scope.entropy_max, scope.instability_max]
-        alone = modulation.modulate(
-            advantages[s], of_seed(stats, s), mask[s], settings, coefficient=coefficient[s], scope=scope
-        )
-        for a, b in zip(together, alone, strict=True):
-            assert torch.equal(a[s][mask[s]], b[mask[s]])
-    assert 0.0 < float(scopes.entropy_max[3] - scopes.entropy_min[3]) < 1e-14
-    assert (together.compensation[3] == 1).all()
-    assert (together.compensation[:3] > 1).any()
-    assert (together.stabilization[:3] < 1).any()
 
 
 @pytest.mark.parametrize("mode", AGGREGATIONS)

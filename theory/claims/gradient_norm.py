@@ -203,8 +203,7 @@ def attenuation() -> Finding:
     return Finding(
         holds_sampled if decreasing else Verdict.FAILS,
         f"true given that the token was sampled (|s| and A|s| fall all the way from p = 0 to 1); false for the "
-        f"expected update p A |s|, which grows up to p = {peaks[0]:.2f} (V = 2) or {peaks[1]:.2f} (V = 64) before it "
-        f"falls; and entropy tells confident policies, not confident tokens",
+        f"expected update p A |s|, which grows up to p = {peaks[0]:.2f} before it falls (V = 2 and V = 64 alike); and entropy tells confident policies, not confident tokens",
         {"peak_2": peaks[0], "peak_64": peaks[1], "rare": float(rare), "common": float(common)},
         f"pi = (.999, .001), H = {float(stats.entropy[0]):.4f}: |s|^2 is {float(common):.0e} for the common token and "
         f"{float(rare):.3f} for the rare one, and both get the same compensation",

@@ -1,0 +1,124 @@
+"""The notebooks run, say what their committed outputs say, define nothing and stay small."""
+
+from __future__ import annotations
+
+import ast
+import re
+import resource
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+
+from notebooks.execute import FOLDER, execute
+from theory.claims import LEDGER
+
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+ROUNDING = 1e-9
+MAX_BYTES = 400_000
+MAX_SECONDS = 60
+# Temporary and home folders, and addresses of objects.
+OF_THIS_MACHINE = re.compile(r"/tmp/|/home/|/root/|/Users/|/usr/|[A-Z]:\\|\bat 0x[0-9a-f]+|site-packages")
+
+
+def read(path: Path) -> NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def texts(notebook: NotebookNode) -> list[list[str]]:
+    """Text outputs of each code cell; numbers that are rounding errors are 0, since those differ between processors."""
+    outputs = [
+        [output.text if output.output_type == "stream" else output.data["text/plain"] for output in cell.outputs]
+        for cell in code_cells(notebook)
+    ]
+    return [[without_rounding(text) for text in cell] for cell in outputs]
+
+
+def without_rounding(text: str) -> str:
+    number = re.compile(r"-?\d+(?:\.\d+)?e[-+]\d+")
+    return number.sub(lambda match: match[0] if abs(float(match[0])) > ROUNDING else "0", text)
+
+
+def test_the_four_notebooks_are_here() -> None:
+    names = [path.name for path in NOTEBOOKS]
+    assert names == ["01_entropy_change.ipynb", "02_gradient_norm.ipynb", "03_allocation.ipynb", "04_modulation.ipynb"]
+
+
+@each_notebook
+def test_runs_and_says_what_is_committed(path: Path) -> None:
+    # Processor time: a busy machine must not fail the test.
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    fresh = execute(path)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    committed = read(path)
+    assert texts(fresh) == texts(committed), "run `python notebooks/execute.py` and look at what changed"
+    for new, old in zip(code_cells(fresh), code_cells(committed), strict=True):
+        assert [output.output_type for output in new.outputs] == [output.output_type for output in old.outputs]
+        assert all(output.get("name") != "stderr" for output in new.outputs), "a warning"
+    assert fresh.metadata == committed.metadata
+    assert 0 < seconds < MAX_SECONDS
+
+
+@each_notebook
+def test_is_thin(path: Path) -> None:
+    notebook = read(path)
+    assert 8 <= len(notebook.cells) <= 14
+    for cell in code_cells(notebook):
+        defined = [
+            node
+            for node in ast.walk(ast.parse(cell.source))
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+        ]
+        assert not defined, f"{defined[0].name}: expected in theory/, with its tests"
+
+
+@each_notebook
+def test_is_committed_as_executed(path: Path) -> None:
+    notebook = read(path)
+    nbformat.validate(notebook)
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert all(cell.outputs for cell in cells[1:])  # the first imports
+    assert all(not cell.metadata for cell in notebook.cells)
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert notebook.metadata.kernelspec.name == "python3"
+    images = [o for cell in cells for o in cell.outputs if "image/png" in o.get("data", {})]
+    assert len(images) >= 3
+    assert path.stat().st_size < MAX_BYTES
+    said = "\n".join(text for cell in texts(notebook) for text in cell)
+    assert not OF_THIS_MACHINE.search(said)
+
+
+@each_notebook
+def test_prints_the_verdict_of_every_row_of_its_appendix(path: Path) -> None:
+    notebook = read(path)
+    headings = [cell.source.splitlines()[0] for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert headings[-2:] == ["## What the ledger says", "## What to try"]
+    said = code_cells(notebook)[-1].outputs[0].text
+    initial = {"01": "S", "02": "G", "03": "A", "04": "M"}[path.name[:2]]
+    rows = [row for row in LEDGER if row.id[0] == initial]
+    printed = re.findall(rf"^({initial}\d+)  ([A-Z ]+): ", said, flags=re.MULTILINE)
+    assert printed == [(row.id, row.recorded.value.upper()) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("largest error 7e-16 over", "largest error 0 over"),
+        ("0e+00", "0"),
+        ("-1.5e-12", "0"),
+        ("pi Lambda = -2e-08", "pi Lambda = -2e-08"),
+        ("from 1e-4 to 1e+4", "from 1e-4 to 1e+4"),
+        ("ratio 0.679", "ratio 0.679"),
+    ],
+)
+def test_only_rounding_errors_are_masked(text: str, expected: str) -> None:
+    assert without_rounding(text) == expected
