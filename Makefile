@@ -20,9 +20,9 @@ venv: $(VENV)/.dev ## set up .venv with everything for development
 	@echo "ready: source $(VENV)/bin/activate"
 
 reproduce: $(VENV)/.reproduce ## the ledger, the toy experiments and the figures, into results/
-	$(SINGLE) $(RUN) theory --json results/ledger/ledger.json --data results/ledger
 	$(SINGLE) $(RUN) toy run --method grpo --world mixed --seeds 32 --steps 200 --out results/toy/grpo
 	$(SINGLE) $(RUN) toy run --method dynamo --world mixed --seeds 32 --steps 200 --out results/toy/dynamo
+	$(SINGLE) $(RUN) theory --json results/ledger/ledger.json --data results/ledger
 	$(SINGLE) $(RUN) paper_figs --source results
 
 test: lint typecheck unit ## lint, types and all tests, as in CI

@@ -11,6 +11,7 @@ import os
 import platform
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -77,7 +79,7 @@ def show(judged: Sequence[tuple[Claim, Finding, float]], console: Console) -> No
         evidence = finding.evidence
         if finding.counterexample:
             evidence += f"\nCounter-example: {finding.counterexample}"
-        table.add_row(row.id, f"{row.statement} [dim]({row.source})[/]", verdict, evidence)
+        table.add_row(row.id, f"{escape(row.statement)} [dim]({escape(row.source)})[/]", verdict, escape(evidence))
     console.print(table)
 
 
@@ -142,6 +144,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.data:
         for path in write_data(args.data, judged):
             console.print(f"data    {path}")
+    tally = Counter(finding.verdict for _, finding, _ in judged)
+    console.print(", ".join(f"{tally[verdict]} {verdict.value}" for verdict in Verdict if tally[verdict]))
     changed = [(row, finding) for row, finding, _ in judged if finding.verdict is not row.recorded]
     for row, finding in changed:
         console.print(f"[bold red]{row.id}: recorded '{row.recorded.value}', now '{finding.verdict.value}'[/]")

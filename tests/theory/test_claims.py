@@ -101,6 +101,7 @@ def test_command_writes_the_ledger_and_its_curves(tmp_path, capsys):
     out = capsys.readouterr().out
     assert status == 0
     assert "2 claims judged" in out
+    assert "2 exact" in out
     ledger = json.loads((tmp_path / "new" / "l.json").read_text())
     assert [row["id"] for row in ledger["rows"]] == ["S4", "A2"]
     assert ledger["rows"][1]["numbers"]["error"] < 1e-12
@@ -109,6 +110,15 @@ def test_command_writes_the_ledger_and_its_curves(tmp_path, capsys):
     for name, column in finding.data.items():
         np.testing.assert_array_equal(table[name].to_numpy(), column)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["S4.parquet", "new"]
+
+
+def test_brackets_of_a_sentence_are_printed(monkeypatch, capsys):
+    """[pi Lambda] looks like markup to the table."""
+    row = Claim("X1", "E_pi[pi Lambda] = 0", "eq. [1]", Verdict.EXACT, lambda: Finding(Verdict.EXACT, "E[s] is 0", {}))
+    monkeypatch.setattr(command, "LEDGER", (row,))
+    assert command.main([]) == 0
+    out = capsys.readouterr().out
+    assert all(text in out for text in ("E_pi[pi Lambda] = 0", "eq. [1]", "E[s] is 0"))
 
 
 def test_command_says_what_changed(monkeypatch, capsys):
