@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from theory.claims import LEDGER
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 COMMANDS = [
@@ -38,6 +40,22 @@ def test_command(command: str, tmp_path: Path):
         shutil.copytree(ROOT / "tests" / "paper_figs" / "data", tmp_path / "results")
         run = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
+
+
+def test_excerpt_is_what_the_ledger_says():
+    cells = [
+        [cell.strip() for cell in line.strip("│").split("│")] for line in README.splitlines() if line.startswith("│")
+    ]
+    excerpt: dict[str, list[str]] = {}
+    for row, _, _, evidence in cells:
+        excerpt.setdefault(row or list(excerpt)[-1], []).append(evidence)
+    assert excerpt
+    for row in LEDGER:
+        if row.id in excerpt:
+            found = row.judge()
+            counterexample = f" Counter-example: {found.counterexample}" if found.counterexample else ""
+            assert " ".join(excerpt.pop(row.id)) == found.evidence + counterexample
+    assert not excerpt
 
 
 def test_links():
