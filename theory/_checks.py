@@ -89,9 +89,13 @@ def in_range(name: str, value: float, low: float = -np.inf, high: float = np.inf
     """Require a finite scalar in [low, high] (in (low, high] with `open_low`)."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise ValueError(f"{name}: expected a number, got {value!r}")
-    if not np.isfinite(value) or value < low or value > high or (open_low and value == low):
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond float64
+        number = np.inf
+    if not np.isfinite(number) or number < low or number > high or (open_low and number == low):
         raise ValueError(f"{name}: expected a finite number in {'(' if open_low else '['}{low}, {high}], got {value!r}")
-    return float(value)
+    return number
 
 
 def count(name: str, value: int, minimum: int = 0) -> int:

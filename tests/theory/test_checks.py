@@ -1,0 +1,64 @@
+"""theory._checks: every refusal names the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from theory import _checks
+
+
+@pytest.mark.parametrize(
+    "value", [10**400, -(10**400), np.inf, -np.inf, np.nan, True, "1", None, Fraction(1, 2), 3.5, 1.0]
+)
+def test_in_range_refuses(value):
+    with pytest.raises(ValueError, match=r"^alpha: expected a (finite )?number"):
+        _checks.in_range("alpha", value, 1.0, 3.0, open_low=True)
+
+
+def test_in_range_returns_a_float():
+    for value in (2, 2.0, np.float32(2), np.int8(2)):
+        got = _checks.in_range("alpha", value, 2.0, 3.0)
+        assert type(got) is float
+        assert got == 2.0
+
+
+@pytest.mark.parametrize("value", [1.0, np.float64(1), True, "1", None, -1])
+def test_count_refuses(value):
+    with pytest.raises(ValueError, match=r"^budget: expected an integer"):
+        _checks.count("budget", value)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([], "non-empty 1-D array"),
+        ([[1.0]], "non-empty 1-D array"),
+        ([1.0, np.nan], "got nan at index 1"),
+        ([2.0, -1.0], r"finite values in \[0.0, inf\], got -1.0 at index 1"),
+        ([True], "numbers, got dtype bool"),
+        (["a"], "numbers, got dtype"),
+        ([[1.0], [1.0, 2.0]], "1-D sequence of numbers"),
+        ([1 + 2j], "numbers, got dtype complex128"),
+    ],
+)
+def test_vector_refuses(value, message):
+    with pytest.raises(ValueError, match=message) as refusal:
+        _checks.vector("weights", value, low=0.0)
+    assert str(refusal.value).startswith("weights: expected ")
+
+
+def test_libraries_do_not_mix():
+    with pytest.raises(ValueError, match="expected one array library, got a: numpy, b: torch"):
+        _checks.namespace(a=np.zeros(1), b=torch.zeros(1))
+    with pytest.raises(ValueError, match="b: expected an array, got list"):
+        _checks.namespace(a=np.zeros(1), b=[0.0])
+
+
+def test_unknown_and_unhashable_names():
+    for name in ("gpro", ["grpo"], None):
+        with pytest.raises(ValueError, match="method: expected one of grpo, dynamo, got"):
+            _checks.one_of("method", name, ("grpo", "dynamo"))
