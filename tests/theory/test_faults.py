@@ -27,6 +27,13 @@ class Fault(NamedTuple):
 
 
 FAULTS = [
+    Fault(
+        "one wrong answer too few",
+        "progress",
+        "log_b[:, n - k + 1]",
+        "log_b[:, n - k]",
+        "test_is_the_mean_of_exact_progress_over_the_law_of_p",
+    ),
     Fault("sign of the score norm", "softmax", "1 - 2 * xp.exp", "1 + 2 * xp.exp", "test_statistics_by_enumeration"),
     Fault("a lost factor C in E[pi Lambda]", "softmax", "+ collision * entropy", "+ entropy", "test_golden_values"),
     Fault(

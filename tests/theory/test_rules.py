@@ -26,6 +26,7 @@ from theory.rules import (
     Gvm,
     Knapsack,
     Knowledge,
+    LogProgress,
     Neyman,
     OracleProgress,
     OracleVariance,
@@ -41,6 +42,7 @@ IN_ROUNDS = [name for name, rule in ALLOCATORS.items() if rule.in_rounds]
 VARIANTS = [
     *ALLOCATORS.values(),
     Vip(estimator="dr_grpo"),
+    LogProgress("maxrl", "prompt-mean", "success", (0.5, 2.0)),
     Dars(schedule="hardness", max_rollouts=64),
     Dars(normalize_std=True),
     ReinforceAda(stop="positive_focused"),
@@ -147,10 +149,13 @@ def test_permuting_prompts_permutes_counts(rule, rng):
 @every_rule
 def test_equal_claims_go_to_the_lower_index(rule):
     """Five equal prompts, 23 rollouts: where not all can get the same, the first get more."""
+    expected = [5, 5, 5, 4, 4]
+    if rule == LogProgress():
+        expected = [11, 3, 3, 3, 3]  # its gains are convex
     knowledge = {"variances": np.ones(5), "gains": np.tile(np.sqrt(np.arange(25.0)), (5, 1))}
     observe = scripted(*[np.full(5, 1)] * 9)
     counts = allocate(rule, 23, 3, 24, successes=[2] * 5, attempts=[8] * 5, observe=observe, **knowledge)
-    assert counts.tolist() == [5, 5, 5, 4, 4]
+    assert counts.tolist() == expected
 
 
 @every_rule
@@ -305,6 +310,10 @@ def test_bad_knowledge_is_named(fields, message):
         (lambda: ReinforceAda(max_rounds=0), "max_rounds: expected an integer >= 1"),
         (lambda: ReinforceAda(keep=1), "keep: expected an integer >= 2"),
         (lambda: PilotCommit(pilot=0), "pilot: expected an integer >= 1"),
+        (lambda: LogProgress("reinforce"), "estimator: expected one of rloo"),
+        (lambda: LogProgress(aggregation="mean"), "aggregation: expected one of token-mean, prompt-mean"),
+        (lambda: LogProgress(objective="sqrt"), "objective: expected one of success, log"),
+        (lambda: LogProgress(prior=(1.0, 0.0)), "prior: expected"),
         (lambda: PilotCommit(commit=-1), "commit: expected an integer >= 0"),
         (lambda: PilotCommit(min_rate=1.5), "min_rate: expected a finite number"),
         (lambda: PilotCommit(min_rate=0.5, margin=0.6), "margin: expected a finite number"),
@@ -315,8 +324,31 @@ def test_bad_parameters_are_named(make, message):
         make()
 
 
+@pytest.mark.parametrize("aggregation", ["token-mean", "prompt-mean"])
+@pytest.mark.parametrize("known", [False, True])
+def test_log_progress_is_the_best_of_all_allocations(aggregation, known):
+    """Brute force over n in [2, 9]^3 with sum 16; progress of log p by exact moments, the posterior by quadrature."""
+    successes, attempts, rates = np.array([0, 3, 7]), np.array([8, 8, 8]), np.array([0.04, 0.4, 0.9])
+    grid = (np.arange(4000) + 0.5) / 4000
+    value = np.zeros((3, 10))
+    for i in range(3):
+        p = rates[i : i + 1] if known else grid
+        density = np.ones(1) if known else grid ** successes[i] * (1 - grid) ** (attempts[i] - successes[i])
+        for n in range(2, 10):
+            progress = moments.implied_weight(p, n, "grpo") * (p * (1 - p)) ** 2 / p
+            value[i, n] = np.sum(density * progress) / np.sum(density) * (n if aggregation == "token-mean" else 1)
+    every = [n for n in product(range(2, 10), repeat=3) if sum(n) == 16]
+    best = max(every, key=lambda n: sum(value[i, n[i]] for i in range(3)))
+    knowledge = Knowledge(success_rates=rates) if known else None
+    got = LogProgress(aggregation=aggregation).allocate(
+        successes, attempts, 16, 2, 9, np.random.default_rng(0), knowledge=knowledge
+    )
+    assert tuple(got) == best
+    assert len(set(best)) > 1
+
+
 def test_names():
-    expected = "uniform dynamo dynamo-code neyman gvm vip knapsack cures dars reinforce-ada pilot-commit"
+    expected = "uniform dynamo dynamo-code neyman gvm vip knapsack cures dars reinforce-ada pilot-commit log-progress"
     assert list(ALLOCATORS) == [*expected.split(), "oracle-variance", "oracle-progress"]
     assert all(get_allocator(name).name == name for name in ALLOCATORS)
     with pytest.raises(ValueError, match=r"name: expected one of uniform, dynamo, .*, oracle-progress, got 'dynano'"):

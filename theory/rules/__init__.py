@@ -1,4 +1,4 @@
-"""Every allocation rule by name, behind one protocol: published rules, the public code's, and oracles.
+"""Every allocation rule by name, behind one protocol: published rules, the public code's, ours, and oracles.
 
 A rule is a frozen dataclass with its published defaults. `ALLOCATORS` holds one of each; a variant is another
 instance, such as `Vip(estimator="dr_grpo")`. One-shot rules (`in_rounds` false) decide before the first rollout and
@@ -20,6 +20,7 @@ from theory.rules._one_shot import (
     DynamoCode,
     Gvm,
     Knapsack,
+    LogProgress,
     Neyman,
     OracleProgress,
     OracleVariance,
@@ -38,6 +39,7 @@ __all__ = [
     "Gvm",
     "Knapsack",
     "Knowledge",
+    "LogProgress",
     "Neyman",
     "Observe",
     "OracleProgress",
@@ -61,6 +63,7 @@ _RULES: tuple[Allocator, ...] = (
     Dars(),
     ReinforceAda(),
     PilotCommit(),
+    LogProgress(),
     OracleVariance(),
     OracleProgress(),
 )

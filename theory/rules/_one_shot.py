@@ -15,6 +15,8 @@ import numpy as np
 from theory import _checks
 from theory._checks import FloatArray, IntArray
 from theory.allocation import optimal, optimal_any, optimal_concave, water_level
+from theory.moments import implied_weight
+from theory.progress import CENTRED, OBJECTIVES, posterior_progress
 from theory.rules._protocol import OneShot, Problem, apportion, checked_prior, checked_size
 
 
@@ -367,6 +369,67 @@ class OracleProgress(OneShot):
             return optimal_concave(gains, problem.budget, problem.low, problem.high)
         except ValueError:  # Not concave. Any other complaint is repeated by the general solver.
             return optimal_any(gains, problem.budget, problem.low, problem.high)
+
+
+@dataclass(frozen=True)
+class LogProgress(OneShot):
+    """The allocation with the largest expected first-order progress of sum log p over the posterior of p (ours).
+
+    max sum_i omega(n_i) E[progress of log p_i with n_i rollouts], omega(n) = n under a mean over tokens, 1 under a mean
+    over prompts, and p_i ~ Beta(k + a, G - k + b) from the history, in the closed form of
+    `theory.progress.posterior_progress`. What an oracle would need of the answers, |d|^2, is taken to be the same for
+    all prompts. The logarithm keeps the rule from giving up hard prompts for those that would be solved anyway. Under
+    a token mean the gain is mostly convex in n: the best prompts are at `high`, the others at `low`.
+    A posterior of lifetime counts lags behind the policy: discount the history (`SuccessHistory(discount=0.5)`).
+
+    Exact as `OracleProgress`. With a known success rate the posterior is that point.
+
+    Parameters
+    ----------
+    estimator
+        Advantage of the training step, one of `theory.progress.CENTRED`.
+    aggregation
+        `token-mean` (also right for a mean over sequences) or `prompt-mean`.
+    objective
+        `log`, or `success` for the progress of sum p.
+    prior
+        Beta prior of p.
+
+    Examples
+    --------
+    >>> LogProgress().allocate([0, 4, 8], [8, 8, 8], 24, 2, 16, np.random.default_rng(0)).tolist()
+    [6, 16, 2]
+    """
+
+    name: ClassVar[str] = "log-progress"
+    estimator: str = "grpo"
+    aggregation: str = "token-mean"
+    objective: str = "log"
+    prior: tuple[float, float] = (1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        _checks.one_of("estimator", self.estimator, CENTRED)
+        _checks.one_of("aggregation", self.aggregation, ("token-mean", "prompt-mean"))
+        _checks.one_of("objective", self.objective, OBJECTIVES)
+        checked_prior(self.prior)
+
+    def _counts(self, problem: Problem) -> IntArray:
+        n = _columns(problem)
+        gains = self._progress(problem, len(n) - 1) * (n if self.aggregation == "token-mean" else 1.0)
+        try:
+            return optimal_concave(gains, problem.budget, problem.low, len(n) - 1)
+        except ValueError:  # Not concave; the other arguments are sound.
+            return optimal_any(gains, problem.budget, problem.low, len(n) - 1)
+
+    def _progress(self, problem: Problem, most: int) -> FloatArray:
+        if problem.knowledge.success_rates is None:
+            a, b = problem.successes + self.prior[0], problem.attempts - problem.successes + self.prior[1]
+            return posterior_progress(a, b, max(most, 1), self.estimator, self.objective)[:, : most + 1]
+        p = problem.knowledge.success_rates[:, None]
+        slope = p if self.objective == "log" else p**2
+        table = np.zeros((len(p), most + 1))
+        table[:, 1:] = implied_weight(p, np.arange(1, most + 1), self.estimator) * slope * (1 - p) ** 2
+        return table
 
 
 def _relative(values: FloatArray) -> FloatArray:
