@@ -22,6 +22,7 @@ venv: $(VENV)/.dev ## set up .venv with everything for development
 reproduce: $(VENV)/.reproduce ## the ledger, the toy experiments and the figures, into results/
 	$(SINGLE) $(RUN) toy run --method grpo --world mixed --seeds 32 --steps 200 --out results/toy/grpo
 	$(SINGLE) $(RUN) toy run --method dynamo --world mixed --seeds 32 --steps 200 --out results/toy/dynamo
+	$(SINGLE) $(RUN) toy sweep default --jobs $(JOBS) --out results/toy
 	$(SINGLE) $(RUN) theory --json results/ledger/ledger.json --data results/ledger
 	$(SINGLE) $(RUN) paper_figs --source results
 

@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from paper_figs.figure import Figure
-from paper_figs.intervals import interquartile_mean, stratified_bootstrap_interval
 from paper_figs.sources import Curves, Run, ToyRun
 from paper_figs.style import GUIDE, METHODS, TEXT_WIDTH, legend_above, panels
 from theory import methods
+from theory.intervals import interquartile_mean, stratified_bootstrap_interval
 
 BASELINE, METHOD = "grpo", "dynamo"
 TITLES = {name: methods.METHODS[name].title for name in (BASELINE, METHOD)}

@@ -40,7 +40,8 @@ def finite(xp: Any, **arrays: Array) -> None:
     for name, x in arrays.items():
         if not xp.isdtype(x.dtype, "real floating"):
             raise ValueError(f"{name}: expected a floating dtype, got {x.dtype}")
-        if not bool(xp.all(xp.isfinite(x))):
+        # NaN compares as false. In torch this is several times as fast as isfinite.
+        if not bool(xp.all(xp.abs(x) <= xp.finfo(x.dtype).max)):
             raise ValueError(f"{name}: expected finite values, got NaN or infinity")
 
 

@@ -6,6 +6,7 @@ along. Agarwal et al. (arXiv 2108.13264) give the reasons for both.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,8 +15,11 @@ import numpy as np
 from theory import _checks
 from theory._checks import FloatArray
 
-# Scores of resamples held at once: about 64 MB, whatever the number of resamples.
 MAX_BLOCK = 2**23
+"""Scores of resamples held at once: about 64 MB, whatever the number of resamples."""
+
+LARGEST = 1e300
+"""Largest size of a score: far enough from overflow for sums of any number of scores that fits into memory."""
 
 
 class Interval(NamedTuple):
@@ -35,7 +39,7 @@ def interquartile_mean(scores: Any, axis: int | tuple[int, ...] | None = None) -
     Parameters
     ----------
     scores
-        Finite numbers, of any shape, at least one along `axis`.
+        Finite numbers of size up to `LARGEST`, of any shape, at least one along `axis`.
     axis
         Axis or axes that are pooled; None pools all.
 
@@ -47,7 +51,7 @@ def interquartile_mean(scores: Any, axis: int | tuple[int, ...] | None = None) -
     Raises
     ------
     ValueError
-        If there are no scores to average, they are not finite, or `axis` is not one of theirs.
+        If there are no scores to average, they are no numbers in range, or `axis` does not name axes of theirs.
 
     Examples
     --------
@@ -56,11 +60,16 @@ def interquartile_mean(scores: Any, axis: int | tuple[int, ...] | None = None) -
     >>> interquartile_mean([[0.0, 1.0, 2.0, 99.0], [3.0, 3.0, 3.0, 3.0]], axis=1).tolist()
     [1.5, 3.0]
     """
-    values = _checks.numbers("scores", scores)
-    axes = tuple(range(values.ndim)) if axis is None else (axis,) if isinstance(axis, int) else axis
+    values = _checks.numbers("scores", scores, low=-LARGEST, high=LARGEST)
+    axes = tuple(range(values.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    for each in axes:
+        if isinstance(each, bool) or not isinstance(each, (int, np.integer)) or not -values.ndim <= each < values.ndim:
+            raise ValueError(f"axis: expected axes of scores of shape {values.shape}, got {axis!r}")
+    if len({each % values.ndim for each in axes}) < len(axes):
+        raise ValueError(f"axis: expected different axes, got {axis!r}")
     moved = np.moveaxis(values, axes, range(-len(axes), 0))
     kept = moved.shape[: moved.ndim - len(axes)]
-    num_scores = int(np.prod(moved.shape[len(kept) :]))
+    num_scores = math.prod(moved.shape[len(kept) :])
     if num_scores == 0:
         raise ValueError(f"scores: expected at least one score along axis {axis}, got shape {values.shape}")
     ordered = np.sort(moved.reshape(*kept, num_scores), axis=-1)
@@ -75,7 +84,7 @@ def stratified_bootstrap_interval(
     confidence: float = 0.95,
     num_resamples: int = 2000,
 ) -> Interval:
-    """Percentile bootstrap interval of a statistic, runs resampled within each task.
+    """Percentile bootstrap interval of a statistic over runs and tasks, runs resampled within each task.
 
     A resample draws num_runs runs with replacement for every task on its own, and takes a run whole: all its further
     axes (its curve) come together. To compare two methods that share seeds, pass their difference per run.
@@ -83,7 +92,7 @@ def stratified_bootstrap_interval(
     Parameters
     ----------
     scores
-        Finite numbers, [num_runs, num_tasks, ...], num_runs >= 2.
+        Finite numbers of size up to `LARGEST`, [num_runs, num_tasks, ...], num_runs >= 2.
     statistic
         Function `statistic(scores, axis=(i, j))` that reduces the axes of runs and tasks: `interquartile_mean`,
         `np.mean`, `np.median`.
@@ -111,9 +120,11 @@ def stratified_bootstrap_interval(
     >>> bool(interval.low < interval.point < interval.high)
     True
     """
-    values = _checks.numbers("scores", scores)
+    values = _checks.numbers("scores", scores, low=-LARGEST, high=LARGEST)
     if values.ndim < 2 or values.size == 0 or len(values) < 2:
         raise ValueError(f"scores: expected shape [num_runs >= 2, num_tasks, ...], got {values.shape}")
+    if not callable(statistic):
+        raise ValueError(f"statistic: expected a function, got {statistic!r}")
     if not isinstance(rng, np.random.Generator):
         raise ValueError(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}")
     confidence = _checks.in_range("confidence", confidence, 0.0, 1.0, open_low=True)

@@ -1,10 +1,11 @@
-"""`python -m toy run|list`: train tabular policies, and name what can be trained."""
+"""`python -m toy run|sweep|list`: train tabular policies, run whole experiments, and name what there is."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from scipy import stats
 
@@ -21,7 +30,10 @@ from theory.aggregation import AGGREGATIONS
 from theory.methods import METHODS, Method
 from theory.modulation import Modulation
 from theory.rules import ALLOCATORS
+from toy import runner, summary
 from toy.config import OPTIMIZERS, OptimizerConfig, TrainConfig
+from toy.summary import Row
+from toy.sweeps import DEFAULT, SWEEPS, TIMING, Sweep, get_sweeps
 from toy.trainer import Run, train
 from toy.worlds import WORLDS, Population
 
@@ -34,6 +46,18 @@ examples:
 
 A seed's result depends on nothing but the config and the seed: not on the other seeds, not on interruptions. Methods
 share their random draws, so compare them seed by seed.
+"""
+
+SWEEP_EXAMPLES = """\
+examples:
+  python -m toy sweep table1                # nine methods, 32 seeds; into results/toy/table1
+  python -m toy sweep default               # what `make reproduce` runs, in minutes
+  python -m toy sweep all --long            # everything with twice the seeds and steps, in hours
+  python -m toy sweep tuning                # then, with the learning rates it has chosen:
+  python -m toy sweep table1 --tuned results/toy/tuning/chosen.json
+
+Every cell of a sweep is a run folder DIR/SWEEP/CELL, as of `run --out`; a sweep ends with DIR/SWEEP/summary.parquet and
+summary.json. Stop it at any time: the same command goes on where it was. The number of jobs changes no result.
 """
 
 
@@ -51,8 +75,8 @@ def _known(names: Collection[str]) -> Any:
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser; defaults come from `toy.config`."""
     top = argparse.ArgumentParser(prog="python -m toy", description="Tabular RLVR: many seeds as one computation.")
-    commands = top.add_subparsers(dest="command", required=True, metavar="run|list")
-    commands.add_parser("list", help="name the methods, worlds and allocation rules")
+    commands = top.add_subparsers(dest="command", required=True, metavar="run|sweep|list")
+    commands.add_parser("list", help="name the methods, worlds, allocation rules and sweeps")
     run = commands.add_parser(
         "run",
         help="train a method in a world",
@@ -82,6 +106,7 @@ def parser() -> argparse.ArgumentParser:
         ("--high", "rollouts_high", "most rollouts of a prompt"),
         ("--minibatches", "num_minibatches", "optimiser steps per rollout batch"),
         ("--epochs", "num_epochs", "passes over a rollout batch"),
+        ("--diagnose-every", "diagnose_every", "steps between two with exact gradient diagnostics, 0 for none"),
     ):
         size.add_argument(option, type=int, dest=name, metavar="N", help=f"{text} (default: {getattr(default, name)})")
     size.add_argument(
@@ -91,6 +116,12 @@ def parser() -> argparse.ArgumentParser:
     learn = run.add_argument_group("how to learn")
     learn.add_argument(
         "--optimizer", type=_known(OPTIMIZERS), metavar="NAME", help=f"{' or '.join(OPTIMIZERS)} (default: sgd)"
+    )
+    learn.add_argument(
+        "--history-discount",
+        type=float,
+        metavar="X",
+        help=f"factor on a prompt's old counts at each visit (default: {default.history_discount:g})",
     )
     learn.add_argument(
         "--learning-rate",
@@ -109,13 +140,35 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument(
         "--checkpoint-every", type=int, default=20, metavar="N", help="steps between checkpoints (default: 20)"
     )
+    add_sweep(commands)
     return top
+
+
+def add_sweep(commands: Any) -> None:
+    """Add the command `sweep`."""
+    sweep = commands.add_parser(
+        "sweep",
+        help="run an experiment: many runs and a summary",
+        description="Run the cells of one or more sweeps, or what is left of them, and summarise them over seeds.",
+        epilog=SWEEP_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = (*SWEEPS, "default", "all")
+    sweep.add_argument("names", nargs="+", type=_known(names), metavar="NAME", help=f"one of {', '.join(names)}")
+    sweep.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the sweeps (default: results/toy, with -long and -tuned)"
+    )
+    sweep.add_argument("--jobs", type=int, default=2, metavar="N", help="processes, one thread each (default: 2)")
+    sweep.add_argument("--long", action="store_true", help="twice the seeds and twice the steps")
+    sweep.add_argument(
+        "--tuned", type=Path, metavar="FILE", help="take learning rates from the chosen.json of the sweep tuning"
+    )
 
 
 def resolve(args: argparse.Namespace) -> TrainConfig:
     """Return the config that the arguments of `run` ask for."""
     method: Method = METHODS[args.method]
-    world: Population = WORLDS[args.world]
+    world = WORLDS[args.world]
     for name in ("allocator", "aggregation"):
         if getattr(args, name) is not None:
             method = replace(method, **{name: getattr(args, name)})
@@ -128,9 +181,9 @@ def resolve(args: argparse.Namespace) -> TrainConfig:
     learning = {"name": args.optimizer, "learning_rate": args.learning_rate}
     if args.optimizer == "adamw" and args.learning_rate is None:
         raise ValueError("--learning-rate: expected a value for adamw (the default is one for sgd), got none")
-    names = ("num_seeds", "first_seed", "num_steps", "batch_prompts", "rollouts", "rollouts_low", "rollouts_high")
-    fields = {name: getattr(args, name) for name in (*names, "num_minibatches", "num_epochs")}
-    given = {name: value for name, value in fields.items() if value is not None}
+    sizes = ("num_seeds", "first_seed", "num_steps", "batch_prompts", "rollouts", "rollouts_low", "rollouts_high")
+    names = (*sizes, "num_minibatches", "num_epochs", "diagnose_every", "history_discount")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     return TrainConfig(
         method_name=args.method,
         method=method,
@@ -188,6 +241,81 @@ def run_command(args: argparse.Namespace, console: Console) -> None:
     report(run, args.out, console)
 
 
+def sweep_command(args: argparse.Namespace, console: Console) -> None:
+    """Run sweeps."""
+    sweeps = get_sweeps(args.names)
+    if args.long:
+        sweeps = tuple(sweep.longer() for sweep in sweeps)
+    if args.tuned is not None:
+        choices = runner.read_choices(args.tuned)
+        sweeps = tuple(sweep.tuned(choices) for sweep in sweeps)
+    size = ("-long" if args.long else "") + ("-tuned" if args.tuned is not None else "")
+    out = args.out or Path("results") / f"toy{size}"
+    sizes = {out / sweep.name / cell.name: cell.config.num_steps for sweep in sweeps for cell in sweep.cells}
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        cells = bar.add_task(
+            f"{len(sweeps)} sweeps" if len(sweeps) > 1 else sweeps[0].name, total=len(sizes), unit="cells"
+        )
+        running: dict[Path, TaskID] = {}
+
+        def advance(folder: Path, step: int) -> None:
+            if folder not in running and step < sizes[folder]:
+                running[folder] = bar.add_task(f"{folder.parent.name}/{folder.name}", total=sizes[folder], unit="steps")
+            if step < sizes[folder]:
+                bar.update(running[folder], completed=step)
+                return
+            if folder in running:
+                bar.remove_task(running.pop(folder))
+            bar.advance(cells)
+
+        for sweep, rows in runner.run_sweeps(sweeps, out, jobs=args.jobs, progress=advance):
+            for line in summary_of(sweep, rows):
+                console.print(line, highlight=False, soft_wrap=isinstance(line, str))
+            console.print(f"written to {out / sweep.name}\n", highlight=False, soft_wrap=True)
+
+
+def summary_of(sweep: Sweep, rows: Sequence[Row]) -> Iterator[Table | str]:
+    """Yield a table for every measure of a sweep, and who leads where."""
+    yield f"{sweep.name} ({sweep.reproduces}): {sweep.title}"
+    config = sweep.cells[0].config
+    reference = " ".join(sweep.reference.values())
+    for measure in sweep.measures:
+        table = Table(*sweep.axes, "value", f"minus {reference}", title=summary.title(measure))
+        chosen = [row for row in rows if row.measure == measure]
+        largest = max(abs(row.value) for row in chosen)
+        decimals = min(max(4 - math.ceil(math.log10(largest)), 0), 9) if largest else 0  # four digits
+        for row in chosen:
+            interval = format_interval(f".{decimals}f", row.value, row.low, row.high)
+            paired = format_interval(f"+.{decimals}f", row.difference, row.difference_low, row.difference_high)
+            table.add_row(*row.axes.values(), interval, paired)
+        yield table
+    if sweep.measures == (TIMING,):
+        return
+    yield (
+        f"Interquartile means over {config.num_seeds} seeds with 95 % bootstrap intervals ({summary.NUM_RESAMPLES:,} "
+        "resamples); differences are within seeds."
+    )
+    for measure in sweep.measures:
+        if measure.startswith("pass") and len(sweep.cells) > len(leaders := summary.leaders(sweep, rows, measure)):
+            yield f"Highest {summary.title(measure)}: " + ", ".join(
+                " ".join(row.axes.values()) + f" {row.value:.4f}" for row in leaders
+            )
+
+
+def format_interval(spec: str, value: float | None, low: float | None, high: float | None) -> str:
+    """Return a number and its interval as text, whatever of it there is."""
+    texts = [f"{x:{spec}}" for x in (value, low, high) if x is not None]
+    return f"{texts[0]} [{texts[1]}, {texts[2]}]" if len(texts) == 3 else "".join(texts)
+
+
 def list_command(console: Console) -> None:
     """Name what there is."""
     table = Table(title="methods")
@@ -199,29 +327,45 @@ def list_command(console: Console) -> None:
         made_of = ", ".join(type(part).__name__ for part in parts if part is not None)
         table.add_row(name, method.title, method.allocator, made_of)
     console.print(table)
-    table = Table("world", "answers", "correct", "concentration", "difficulty", title="worlds")
+    table = Table("world", "made of", "concentration", "difficulty", title="worlds")
     for name, world in WORLDS.items():
+        if isinstance(world, Population):
+            made_of = f"{world.num_answers} answers, {world.num_correct} correct"
+        else:
+            made_of = f"chains of {world.length_low} to {world.length_high} tokens, each one of {world.num_tokens}; "
+            made_of += f"{world.num_skills} skills, {world.num_decisions} of them decisions"
         ends = dict.fromkeys(f"{x:g}" for x in (world.concentration_low, world.concentration_high))
-        table.add_row(name, str(world.num_answers), str(world.num_correct), " to ".join(ends), repr(world.difficulty))
+        table.add_row(name, made_of, " to ".join(ends), repr(world.difficulty))
     console.print(table)
-    console.print(f"allocation rules: {', '.join(ALLOCATORS)}", highlight=False, soft_wrap=True)
+    console.print(f"allocation rules: {', '.join(ALLOCATORS)}\n", highlight=False, soft_wrap=True)
+    table = Table("sweep", "what is varied", "reproduces", "cells", title="sweeps")
+    for name, sweep in SWEEPS.items():
+        table.add_row(name, sweep.title, sweep.reproduces, str(len(sweep.cells)))
+    console.print(table)
+    console.print(f"sweep default: {', '.join(DEFAULT)}", highlight=False, soft_wrap=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 2 for a wrong call, 130 when interrupted."""
     args = parser().parse_args(argv)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     torch.set_num_threads(1)  # The tensors are too small for threads to pay.
     try:
         if args.command == "list":
             list_command(console)
+        elif args.command == "sweep":
+            sweep_command(args, console)
         else:
             run_command(args, console)
     except ValueError as error:
         print(f"python -m toy {args.command}: error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"python -m toy {args.command}: error: {error}; the same command resumes", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        print("interrupted; with --out, the same command resumes at the last checkpoint", file=sys.stderr)
+        where = "" if args.command == "sweep" else "with --out, "
+        print(f"interrupted; {where}the same command resumes at the last checkpoint", file=sys.stderr)
         return 130
     return 0
 

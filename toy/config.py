@@ -18,10 +18,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from theory import _checks
+from theory.advantages import ADVANTAGES
 from theory.methods import METHODS, Method
-from toy.worlds import WORLDS, Population
+from toy.worlds import WORLDS, AnyPopulation
 
 OPTIMIZERS = ("sgd", "adamw")
+
+MINIBATCHES = ("rollouts", "prompts")
 
 MAX_SEED = 2**32 - 1
 
@@ -87,11 +90,16 @@ class TrainConfig:
     history_discount
         Factor on a prompt's old counts at each visit; 1 is the paper's, which adds up for ever.
     num_minibatches
-        Optimiser steps per pass over a rollout batch. A table shares no parameters between prompts, so mini-batches of
-        whole prompts would all be on-policy; instead, a prompt's rollouts are dealt over the mini-batches in turn, and
-        importance ratios differ from 1 from the second mini-batch on.
+        Optimiser steps per pass over a rollout batch.
+    minibatch
+        What is dealt over the mini-batches in turn: "rollouts" of every prompt, or whole "prompts". In a bandit prompts
+        share no parameters, so that mini-batches of whole prompts are all on-policy; with rollouts, importance ratios
+        differ from 1 from the second mini-batch on in every world.
     num_epochs
         Passes over a rollout batch.
+    diagnose_every
+        Steps between two that are diagnosed (`toy.diagnostics`), which takes time; 0 for none. Without effect on the
+        training.
     optimizer
         How gradients move the logits.
     """
@@ -99,7 +107,7 @@ class TrainConfig:
     method_name: str
     method: Method
     world_name: str
-    world: Population
+    world: AnyPopulation
     num_seeds: int = 32
     first_seed: int = 0
     num_steps: int = 200
@@ -109,19 +117,24 @@ class TrainConfig:
     rollouts_high: int = 24
     history_discount: float = 1.0
     num_minibatches: int = 4
+    minibatch: str = "rollouts"
     num_epochs: int = 1
+    diagnose_every: int = 0
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:
-        for name, kind in (("method", Method), ("world", Population), ("optimizer", OptimizerConfig)):
-            if not isinstance(getattr(self, name), kind):
-                raise ValueError(f"{name}: expected a {kind.__name__}, got {getattr(self, name)!r}")
+        for name, kinds in (
+            ("method", (Method,)), ("world", typing.get_args(AnyPopulation)), ("optimizer", (OptimizerConfig,))
+        ):  # fmt: skip
+            if not isinstance(getattr(self, name), kinds):
+                expected = " or ".join(kind.__name__ for kind in kinds)
+                raise ValueError(f"{name}: expected a {expected}, got {getattr(self, name)!r}")
         for name in ("method_name", "world_name"):
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"{name}: expected a string, got {getattr(self, name)!r}")
         for name in ("num_seeds", "batch_prompts", "rollouts", "num_minibatches", "num_epochs"):
             _checks.count(name, getattr(self, name), 1)
-        for name in ("first_seed", "num_steps", "rollouts_low"):
+        for name in ("first_seed", "num_steps", "rollouts_low", "diagnose_every"):
             _checks.count(name, getattr(self, name))
         if self.first_seed + self.num_seeds - 1 > MAX_SEED:
             raise ValueError(f"first_seed: expected seeds up to {MAX_SEED}, got {self.first_seed}")
@@ -132,9 +145,16 @@ class TrainConfig:
         if self.rollouts_low > self.rollouts:
             raise ValueError(f"rollouts_low: expected at most rollouts {self.rollouts}, got {self.rollouts_low}")
         _checks.count("rollouts_high", self.rollouts_high, self.rollouts)
-        if self.num_minibatches > self.rollouts_high:
+        _checks.one_of("minibatch", self.minibatch, MINIBATCHES)
+        dealt = "rollouts_high" if self.minibatch == "rollouts" else "batch_prompts"
+        if self.num_minibatches > getattr(self, dealt):
             raise ValueError(
-                f"num_minibatches: expected at most rollouts_high {self.rollouts_high}, got {self.num_minibatches}"
+                f"num_minibatches: expected at most {dealt} {getattr(self, dealt)}, got {self.num_minibatches}"
+            )
+        if self.method.allocator == "oracle-progress" and self.method.advantage not in tuple(ADVANTAGES):
+            raise ValueError(
+                f"method.allocator: expected a rule other than oracle-progress with the advantages "
+                f"{self.method.advantage!r}, whose progress does not depend on the number of rollouts"
             )
         _checks.in_range("history_discount", self.history_discount, 0.0, 1.0)
 
@@ -199,7 +219,7 @@ def _encode(value: Any) -> Any:
 
 
 def _decode(kind: Any, value: Any, path: str) -> Any:
-    """Return `value` as a `kind`: a dataclass from its fields, one of several by its fields' names, or itself."""
+    """Return `value` as a `kind`: a dataclass from its fields, the one of several that fits them best, or itself."""
     choices = [c for c in typing.get_args(kind) if dataclasses.is_dataclass(c)]
     if isinstance(kind, types.UnionType) and choices:
         return _decode(_by_fields(choices, value, path), value, path)
@@ -225,9 +245,13 @@ def _decode(kind: Any, value: Any, path: str) -> Any:
 
 
 def _by_fields(choices: list[Any], value: Any, path: str) -> Any:
+    """Return the choice with most of the fields of `value`."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{path}: expected fields, got {value!r}")
     names = {choice: {f.name for f in dataclasses.fields(choice)} for choice in choices}
-    for choice in choices:
-        if isinstance(value, Mapping) and set(value) == names[choice]:
-            return choice
-    expected = " or ".join(", ".join(sorted(names[choice])) for choice in choices)
-    raise ValueError(f"{path}: expected the fields {expected}, got {value!r}")
+    shared = {choice: len(names[choice] & set(value)) for choice in choices}
+    best = max(shared.values())
+    if list(shared.values()).count(best) > 1:
+        expected = " or ".join(", ".join(sorted(names[choice])) for choice in choices)
+        raise ValueError(f"{path}: expected the fields {expected}, got {value!r}")
+    return max(choices, key=lambda choice: shared[choice])

@@ -1,7 +1,8 @@
 """Every logged number: its name, one sentence, and where it is not a plain sum, its estimator.
 
 The row of step t describes the policy after t steps (exact expectations over all prompts and answers) and how step t
-went. Row 0 is the policy before training; the columns of a step are null there.
+went. Row 0 is the policy before training; the columns of a step are null there. Diagnostics, which take time, are null
+but for every `diagnose_every`-th step.
 """
 
 from __future__ import annotations
@@ -15,18 +16,22 @@ import torch
 from theory import passk
 from theory._checks import FloatArray, IntArray
 from theory.softmax import log_softmax
+from toy import seeds
 
 POLICY: Mapping[str, str] = MappingProxyType(
     {
-        "pass_at_1": "Probability that one answer is correct, mean over all prompts; exact.",
-        "pass_at_32": "Probability that at least one of 32 answers is correct, mean over all prompts; exact.",
-        "entropy": "Entropy of the policy, mean over all prompts, in nats; exact.",
+        "pass_at_1": "Probability that one rollout is correct, mean over all prompts; exact.",
+        "pass_at_32": "Probability that at least one of 32 rollouts is correct, mean over all prompts; exact.",
+        "entropy": "Entropy of the policy, mean over the tokens of all prompts, in nats; exact.",
+        "entropy_decisions": "Entropy at tokens that can be wrong, mean over these; exact.",
+        "entropy_fillers": "Entropy at tokens of which any is correct, mean over these; exact, null if there are none.",
     }
 )
 STEP: Mapping[str, str] = MappingProxyType(
     {
         "reward": "Share of correct rollouts in the batch; the allocation decides which prompts weigh most.",
         "rollouts": "Rollouts spent, pilots included.",
+        "rollouts_wasted": "Share of rollouts in groups of one reward only, lost on methods that compare in groups.",
         "allocation_concentration": "N sum n^2 / (sum n)^2 over the batch's N prompts; 1 if all n are equal.",
         "degenerate_groups": "Share of the batch's prompts whose rollouts all have one reward (or that have none).",
         "gradient_norm": "Norm of the gradient before it is scaled down, mean over the optimiser steps.",
@@ -35,20 +40,72 @@ STEP: Mapping[str, str] = MappingProxyType(
         "stabilization": "beta_stab of DynaMO, mean over tokens with A != 0 and optimiser steps; 1 without modulation.",
     }
 )
-METRICS: Mapping[str, str] = MappingProxyType({**POLICY, **STEP})
+DIAGNOSTICS: Mapping[str, str] = MappingProxyType(
+    {
+        "gradient_variance": "Trace variance of the step's gradient estimator, given the batch's prompts and history; "
+        "exact where `diagnostics.exact_estimator` knows it, else from 64 resampled batches, as the next four.",
+        "gradient_bias_squared": "Squared distance of the estimator's mean from the gradient of the batch's mean p; "
+        "resampled: unbiased, hence below 0 at times.",
+        "gradient_mse": "Mean squared distance of the estimator from that gradient: variance plus squared bias.",
+        "gradient_cosine": "<E g, grad J> / (|grad J| sqrt(E|g|^2)): how much of the estimator's root mean square "
+        "points along the gradient; noise and a biased direction lower it, no scale does.",
+        "gradient_alignment": "Cosine of the angle between the estimator's mean and the gradient: 1 without a bias in "
+        "direction; resampled: lowered by the noise of the mean of 64.",
+        "true_gradient_squared": "Squared norm of the gradient of the batch's mean p; exact.",
+        "implied_weight_min": "Least weight of a prompt's gradient in the estimator's mean, over its 1/Q in J; exact, "
+        "null where only resamples are to be had, as the next two.",
+        "implied_weight_max": "Largest such weight; exact.",
+        "implied_weight_share": "(sum W)^2 / (Q sum W^2) of these weights W: the share of prompts that count; exact.",
+        "variance_ratio_predicted": "sum v/n over the same with equal n, v what the rule takes for the variance of a "
+        "rollout (`diagnostics.proxy_variances`); null for rules without such a proxy.",
+        "variance_ratio_realized": "Variance of the estimator over its variance with equal n, same aggregation; exact, "
+        "null where only resamples are to be had.",
+        "allocation_regret": "sum v/n over its least value within budget and bounds, minus 1; v is the exact variance "
+        "of a rollout with baseline p (`single_rollout_variance` of a `World`; `allocation.optimal`).",
+        "estimate_error": "|k/G - p|, mean over the batch's prompts with a history: what is known before the step.",
+        "estimate_bias": "k/G - p, mean over the batch's prompts with a history.",
+    }
+)
+"""Columns of every `diagnose_every`-th step (`toy.diagnostics`), null at the others."""
+METRICS: Mapping[str, str] = MappingProxyType({**POLICY, **STEP, **DIAGNOSTICS})
 """Every metric column, in order."""
 
 
-def evaluate(logits: torch.Tensor, correct: torch.Tensor) -> dict[str, FloatArray]:
-    """Return the `POLICY` metrics, each [S], of the tables `logits` [S, N, K] with correct answers `correct`."""
+def evaluate(
+    logits: torch.Tensor,
+    correct: torch.Tensor,
+    rows: torch.Tensor | None = None,
+    tokens: torch.Tensor | None = None,
+) -> dict[str, FloatArray]:
+    """Return the `POLICY` metrics, each [S], of tables `logits` [S, R, K] with correct tokens `correct`.
+
+    Prompts draw tokens from `rows` [S, N, T] where `tokens` is True; without them, prompt i draws one from row i.
+    """
     log_pi = log_softmax(logits)
     pi = log_pi.exp()
-    p = (pi * correct).sum(-1).clamp(max=1.0).numpy()
+    decides = ~correct.all(-1)
+    mass = torch.where(decides, (pi * correct).sum(-1).clamp(max=1.0), 1.0)
+    entropy = -(pi * log_pi).sum(-1)
+    if rows is None:
+        rows = torch.arange(logits.shape[1]).reshape(1, -1, 1).expand(len(logits), -1, 1)
+    if tokens is None:
+        tokens = torch.ones_like(rows, dtype=torch.bool)
+    at = (torch.arange(len(logits)).reshape(-1, 1, 1), rows)
+    p = torch.where(tokens, mass[at], 1.0).prod(-1).numpy()
+    decisions, entropies = decides[at], entropy[at]
     return {
         "pass_at_1": p.mean(-1),
         "pass_at_32": passk.exact(p, 32).mean(-1),
-        "entropy": -(pi * log_pi).sum(-1).numpy().mean(-1),
+        "entropy": seeds.mean(entropies, tokens, empty=np.nan),
+        "entropy_decisions": seeds.mean(entropies, tokens & decisions, empty=np.nan),
+        "entropy_fillers": seeds.mean(entropies, tokens & ~decisions, empty=np.nan),
     }
+
+
+def wasted(successes: IntArray, counts: IntArray) -> FloatArray:
+    """Return the share of rollouts in groups of one reward only, over the last axis."""
+    degenerate = (successes == 0) | (successes == counts)
+    return np.asarray(np.where(degenerate, counts, 0).sum(-1) / counts.sum(-1))
 
 
 def concentration(counts: IntArray) -> FloatArray:

@@ -19,6 +19,7 @@ class Stream(enum.IntEnum):
     ROLLOUTS = 2
     ALLOCATION = 3
     LOSS = 4
+    DIAGNOSTICS = 5
 
 
 def generator(seed: int, stream: Stream, step: int = 0) -> np.random.Generator:

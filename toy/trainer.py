@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from theory import moments
 from theory._checks import BoolArray, FloatArray, IntArray
 from theory.entropy_change import update_coefficient
 from theory.history import SuccessHistory
@@ -33,13 +34,12 @@ from theory.losses import (
     policy_loss,
 )
 from theory.modulation import Modulation, instability, modulate, scope_of
-from theory.moments import expected_progress, single_rollout_variance
 from theory.rules import Knowledge, get_allocator
 from theory.softmax import log_softmax
-from toy import checkpoint, metrics, runs, seeds
+from toy import checkpoint, diagnostics, metrics, runs, seeds
 from toy.config import TrainConfig, differences
 from toy.optimizers import Optimizer
-from toy.rollouts import Outcomes, Rollouts, log_prob_of, statistics_of
+from toy.rollouts import Outcomes, Rollouts, of_actions, of_states, sample, statistics_of
 from toy.streams import Stream, generator
 
 Progress = Callable[[int, float], None]
@@ -57,7 +57,7 @@ class Run:
     metrics
         Every column of `toy.metrics.METRICS`, [S, steps + 1]; NaN in column 0 of the metrics of a step.
     logits
-        The tables after training, [S, N, K].
+        The tables after training, [S, R, K].
     seconds
         Time spent training, resumed parts included.
     """
@@ -83,14 +83,17 @@ class Trainer:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         worlds = [config.world.sample(generator(seed, Stream.WORLD)) for seed in config.seeds]
+        self.worlds = worlds
         self.keys = worlds[0].keys
         self.correct = torch.from_numpy(np.stack([world.correct for world in worlds]))
         self.logits = torch.from_numpy(np.stack([world.logits for world in worlds]))
+        self.rows = torch.from_numpy(np.stack([world.rows for world in worlds]))
+        self.tokens = torch.from_numpy(np.stack([world.mask for world in worlds]))
         self.optimizer = Optimizer(config.optimizer, self.logits)
         self.histories = [SuccessHistory(config.history_discount) for _ in worlds]
         self.num_steps = 0
         self.metrics: dict[str, list[FloatArray]] = {name: [] for name in metrics.METRICS}
-        self._record({name: np.full(len(worlds), np.nan) for name in metrics.STEP})
+        self._record({})
 
     def step(self) -> None:
         """Do one step: allocate, roll out, learn, evaluate."""
@@ -104,8 +107,12 @@ class Trainer:
         return {name: np.stack(rows, axis=1) for name, rows in self.metrics.items()}
 
     def _record(self, measured: dict[str, FloatArray]) -> None:
-        for name, values in (metrics.evaluate(self.logits, self.correct) | measured).items():
+        absent = {name: np.full(len(self.worlds), np.nan) for name in metrics.METRICS}
+        for name, values in (absent | self._evaluate() | measured).items():
             self.metrics[name].append(values)
+
+    def _evaluate(self) -> dict[str, FloatArray]:
+        return metrics.evaluate(self.logits, self.correct, self.rows, self.tokens)
 
     # Rolling out
 
@@ -120,78 +127,160 @@ class Trainer:
         return np.stack(orders)[:, batch * size : (batch + 1) * size]
 
     def _roll_out(self) -> tuple[Rollouts, dict[str, FloatArray]]:
-        config, method = self.config, self.config.method
+        config = self.config
         prompts = self._prompts()
-        rows = torch.from_numpy(prompts).unsqueeze(-1)
-        logits = self._table(rows)
-        log_pi = log_softmax(logits)
-        actions = self._sample(log_pi)
-        correct = self._table(rows, self.correct).transpose(2, 3).gather(2, actions).all(-1)
-        counts = self._allocate(prompts, correct.numpy(), log_pi)
-        paid = torch.arange(config.rollouts_high) < torch.from_numpy(counts).unsqueeze(-1)
-        mask = paid.unsqueeze(-1).expand_as(actions)
-        old_log_prob = log_prob_of(log_pi, actions)
-        advantages = self._advantages(correct, paid).unsqueeze(-1).expand_as(actions)
-        scope = None
-        if isinstance(method.shaping, Modulation):
-            stats = statistics_of(logits, old_log_prob)
-            scope = scope_of(stats, instability(stats, advantages, mask, method.shaping.mean), mask, axis=(1, 2, 3))
-        successes = (correct & paid).sum(-1).numpy()
+        batch, correct, counts = self._batch(prompts, self._generators(Stream.ROLLOUTS))
+        successes = (correct & batch.mask.any(-1).numpy()).sum(-1)
         measured = {
             "reward": successes.sum(-1) / counts.sum(-1),
             "rollouts": counts.sum(-1).astype(np.float64),
+            "rollouts_wasted": metrics.wasted(successes, counts),
             "allocation_concentration": metrics.concentration(counts),
             "degenerate_groups": ((successes == 0) | (successes == counts)).mean(-1),
         }
-        return Rollouts(rows, actions, mask, old_log_prob, advantages, scope), measured
+        if config.diagnose_every and (self.num_steps + 1) % config.diagnose_every == 0:
+            measured |= self._diagnose(prompts, counts)
+        for s, history in enumerate(self.histories):
+            history.update([self.keys[i] for i in prompts[s]], successes[s], counts[s])
+        return batch, measured
 
-    def _table(self, rows: torch.Tensor, table: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the rows [S, Q, T] of a table, the policy's by default, [S, Q, T, K]."""
-        table = self.logits if table is None else table
-        return table[torch.arange(len(table)).reshape(-1, 1, 1), rows]
+    def _batch(
+        self, prompts: IntArray, generators: list[np.random.Generator], counts: IntArray | None = None
+    ) -> tuple[Rollouts, BoolArray, IntArray]:
+        """Sample rollouts of prompts [S, Q]; returns them, which are correct [S, Q, G], and the counts paid for [S, Q].
 
-    def _sample(self, log_pi: torch.Tensor) -> torch.Tensor:
-        """Sample `rollouts_high` answers of every prompt, [S, Q, G, T], from log pi [S, Q, T, K]."""
-        _, num_prompts, length, _ = log_pi.shape
-        shape = (num_prompts, length, self.config.rollouts_high)
-        uniforms = np.stack(
-            [generator(seed, Stream.ROLLOUTS, self.num_steps).random(shape) for seed in self.config.seeds]
+        The method's rule decides on the counts if they are not given.
+        """
+        config, method = self.config, self.config.method
+        rows, states, tokens = self._states(prompts)
+        logits = of_states(self.logits, rows)
+        log_pi = log_softmax(logits)
+        shape = (*states.shape[1:], config.rollouts_high)
+        uniforms = torch.from_numpy(np.stack([rng.random(shape) for rng in generators]))
+        actions = sample(log_pi, states, uniforms)
+        right = of_actions(of_states(self.correct, rows), states, actions)
+        correct = (right | ~tokens.unsqueeze(2)).all(-1)
+        counts = self._allocate(prompts, correct.numpy()) if counts is None else counts
+        paid = torch.arange(config.rollouts_high) < torch.from_numpy(counts).unsqueeze(-1)
+        mask = paid.unsqueeze(-1) & tokens.unsqueeze(2)
+        old_log_prob = of_actions(log_pi, states, actions)
+        advantages = self._advantages(correct, paid).unsqueeze(-1) * mask
+        scope = None
+        if isinstance(method.shaping, Modulation):
+            stats = statistics_of(logits, states, old_log_prob)
+            scope = scope_of(stats, instability(stats, advantages, mask, method.shaping.mean), mask, axis=(1, 2, 3))
+        return Rollouts(rows, states, actions, mask, old_log_prob, advantages, scope), correct.numpy(), counts
+
+    def _diagnose(self, prompts: IntArray, counts: IntArray) -> dict[str, FloatArray]:
+        """Return the diagnostics of the step under way, whose outcomes the histories do not know yet."""
+        method = self.config.method
+        generators = self._generators(Stream.DIAGNOSTICS)
+        given = None if get_allocator(method.allocator).in_rounds else counts
+
+        def resample() -> FloatArray:
+            batch, _, _ = self._batch(prompts, generators, given)
+            draws = None
+            if isinstance(method.loss, ClipCov):
+                draws = torch.from_numpy(np.stack([rng.random(batch.mask.shape[1:]) for rng in generators]))
+            gradient, _ = self._gradient(batch, (slice(None), slice(None)), draws)
+            return -gradient.numpy()
+
+        def scatter(gradient: FloatArray) -> FloatArray:
+            return self._scatter(of_states(self.rows, at), torch.from_numpy(gradient)).numpy()
+
+        at = torch.from_numpy(prompts)
+        rows, states, tokens = self._states(prompts)
+        probs = of_states(log_softmax(of_states(self.logits, rows)).exp(), states)
+        correct = of_states(of_states(self.correct, rows), states) | ~tokens.unsqueeze(-1)
+        known = [h.counts([self.keys[i] for i in own]) for h, own in zip(self.histories, prompts, strict=True)]
+        successes, attempts = np.stack(known, axis=1)
+        return diagnostics.diagnose(
+            method,
+            (self.config.rollouts_low, self.config.rollouts_high),
+            probs.numpy(),
+            correct.numpy(),
+            counts,
+            (successes, attempts),
+            np.stack([self._variances(s, own) for s, own in enumerate(prompts)]),
+            resample,
+            scatter,
         )
-        cumulative = log_pi.exp().cumsum(-1)
-        # The last value is 1 exactly, above every uniform; an answer of probability 0 is never drawn.
-        cumulative = cumulative / cumulative[..., -1:]
-        return torch.searchsorted(cumulative, torch.from_numpy(uniforms), right=True).transpose(2, 3).contiguous()
 
-    def _allocate(self, prompts: IntArray, correct: BoolArray, log_pi: torch.Tensor) -> IntArray:
-        """Divide the budget by the method's rule and remember the outcome; returns the rollouts of a prompt, [S, Q]."""
+    def _generators(self, stream: Stream) -> list[np.random.Generator]:
+        """Return the step's generators of all seeds for one purpose."""
+        return [generator(seed, stream, self.num_steps) for seed in self.config.seeds]
+
+    def _states(self, prompts: IntArray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the rows [S, U] of the table that prompts [S, Q] need, and their tokens' states and mask, [S, Q, T].
+
+        The states are the tokens' rows one by one where these are fewer than the rows of the table, else all rows.
+        """
+        at = torch.from_numpy(prompts)
+        rows, tokens = of_states(self.rows, at), of_states(self.tokens, at)
+        num_seeds, num_rows, _ = self.logits.shape
+        if rows[0].numel() < num_rows:
+            return rows.flatten(1), torch.arange(rows[0].numel()).reshape(rows[0].shape).expand_as(rows), tokens
+        return torch.arange(num_rows).expand(num_seeds, -1), rows, tokens
+
+    def _allocate(self, prompts: IntArray, correct: BoolArray) -> IntArray:
+        """Divide the budget by the method's rule; returns the rollouts of a prompt, [S, Q]."""
         config = self.config
         rule = get_allocator(config.method.allocator)
         budget = config.batch_prompts * config.rollouts
         counts = np.zeros(prompts.shape, dtype=np.int64)
-        for s, seed in enumerate(config.seeds):
-            keys = [self.keys[i] for i in prompts[s]]
-            outcomes = Outcomes(correct[s])
+        for s, rng in enumerate(self._generators(Stream.ALLOCATION)):
             counts[s] = rule.allocate(
-                *self.histories[s].counts(keys),
+                *self.histories[s].counts([self.keys[i] for i in prompts[s]]),
                 budget,
                 config.rollouts_low,
                 config.rollouts_high,
-                generator(seed, Stream.ALLOCATION, self.num_steps),
-                observe=outcomes.reveal,
-                knowledge=self._knowledge(s, prompts[s], log_pi[s, :, 0].exp().numpy()),
+                rng,
+                observe=Outcomes(correct[s]).reveal,
+                knowledge=self._knowledge(s, prompts[s]),
             )
-            self.histories[s].update(keys, outcomes.successes(counts[s]), counts[s])
         return counts
 
-    def _knowledge(self, s: int, prompts: IntArray, probs: FloatArray) -> Knowledge:
-        """Return what only an oracle knows, for the oracle rules; nothing for the others."""
-        method, correct = self.config.method, self.correct[s].numpy()[prompts]
+    def _knowledge(self, s: int, prompts: IntArray) -> Knowledge:
+        """Return what only an oracle knows, for the oracle rules; nothing for the others.
+
+        Progress is weighted as the loss weighs prompts: with their rollouts under a mean over sequences, and with their
+        tokens under a mean over tokens. The progress of a chain is that of the mean success probability of all prompts,
+        w(p, n) <grad p, grad J>: a group's mean gradient is w(p, n) grad p whatever a rollout is made of, as long as
+        rollouts are independent and the advantages depend on the rewards only.
+        """
+        method, world = self.config.method, self.worlds[s]
         if method.allocator == "oracle-variance":
-            return Knowledge(variances=single_rollout_variance(probs, correct))
-        if method.allocator == "oracle-progress":
-            estimator = {"grpo": "grpo_sample"}.get(str(method.advantage), str(method.advantage))
-            return Knowledge(gains=expected_progress(probs, correct, self.config.rollouts_high, estimator))
-        return Knowledge()
+            return Knowledge(variances=self._variances(s, prompts))
+        if method.allocator != "oracle-progress":
+            return Knowledge()
+        logits = self.logits[s].numpy()
+        estimator = {"grpo": "grpo_sample"}.get(str(method.advantage), str(method.advantage))
+        high = self.config.rollouts_high
+        if world.max_length == 1:
+            rows = world.rows[prompts, 0]
+            probs, correct = np.exp(log_softmax(logits[rows])), world.correct[rows]
+            gains = moments.expected_progress(probs, correct, high, estimator)
+            return Knowledge(gains=gains * self._loss_weights(s, prompts))
+        p = np.minimum(world.success_probability(logits)[prompts, None], 1.0)
+        weights = moments.implied_weight(p, np.arange(1, high + 1), estimator)
+        gains = weights * world.gradient_products(logits)[prompts, None]
+        gains = np.concatenate([np.zeros((len(prompts), 1)), gains], axis=-1)
+        return Knowledge(gains=gains * self._loss_weights(s, prompts))
+
+    def _loss_weights(self, s: int, prompts: IntArray) -> FloatArray:
+        """Return what a prompt with n = 0, ... rollouts counts in the loss, up to a factor; [Q, high + 1]."""
+        n = np.arange(self.config.rollouts_high + 1.0)
+        tokens = n * self.worlds[s].lengths[prompts, None]
+        weights = {"prompt-mean": np.ones_like(tokens), "sequence-mean": n + 0 * tokens, "token-mean": tokens}
+        return weights[self.config.method.aggregation]
+
+    def _variances(self, s: int, prompts: IntArray) -> FloatArray:
+        """Return the exact variance of one rollout's gradient, [Q]."""
+        world, logits = self.worlds[s], self.logits[s].numpy()
+        if world.max_length > 1:
+            return world.single_rollout_variance(logits)[prompts]
+        rows = world.rows[prompts, 0]
+        return moments.single_rollout_variance(np.exp(log_softmax(logits[rows])), world.correct[rows])
 
     def _advantages(self, correct: torch.Tensor, paid: torch.Tensor) -> torch.Tensor:
         """Return the advantage of every rollout, [S, Q, G]; groups are (seed, prompt)."""
@@ -208,28 +297,33 @@ class Trainer:
         uniforms = None
         if isinstance(config.method.loss, ClipCov):
             shape = (config.num_epochs, *batch.mask.shape[1:])
-            draws = [generator(seed, Stream.LOSS, self.num_steps).random(shape) for seed in config.seeds]
-            uniforms = torch.from_numpy(np.stack(draws))
+            uniforms = torch.from_numpy(np.stack([rng.random(shape) for rng in self._generators(Stream.LOSS)]))
         measured: dict[str, list[FloatArray]] = {}
         for epoch in range(config.num_epochs):
             for minibatch in range(config.num_minibatches):
-                part = slice(minibatch, None, config.num_minibatches)
-                draw = None if uniforms is None else uniforms[:, epoch, :, part]
-                for name, values in self._update(batch, part, draw).items():
-                    measured.setdefault(name, []).append(values)
+                dealt = slice(minibatch, None, config.num_minibatches)
+                part = (slice(None), dealt) if config.minibatch == "rollouts" else (dealt, slice(None))
+                draw = None if uniforms is None else uniforms[(slice(None), epoch, *part)]
+                gradient, values = self._gradient(batch, part, draw)
+                values["gradient_norm"] = self.optimizer.step(self.logits, gradient)
+                for name, value in values.items():
+                    measured.setdefault(name, []).append(value)
         return {name: np.stack(rows, axis=1).mean(-1) for name, rows in measured.items()}
 
-    def _update(self, batch: Rollouts, part: slice, uniforms: torch.Tensor | None) -> dict[str, FloatArray]:
-        """Take one optimiser step on the rollouts `part` of every prompt; returns what it measured, each [S]."""
+    def _gradient(
+        self, batch: Rollouts, part: tuple[slice, slice], uniforms: torch.Tensor | None
+    ) -> tuple[torch.Tensor, dict[str, FloatArray]]:
+        """Return the loss's gradient in the table for a `part` of the prompts and their rollouts, and measures, [S]."""
         method = self.config.method
+        states = batch.states[:, part[0]]
         actions, mask, old_log_prob, advantages = (
-            x[:, :, part] for x in (batch.actions, batch.mask, batch.old_log_prob, batch.advantages)
+            x[(slice(None), *part)] for x in (batch.actions, batch.mask, batch.old_log_prob, batch.advantages)
         )
-        logits = self._table(batch.rows).requires_grad_()
-        log_prob = log_prob_of(log_softmax(logits), actions)
+        logits = of_states(self.logits, batch.rows).requires_grad_()
+        log_prob = of_actions(log_softmax(logits), states, actions)
         stats = None
         if method.shaping or method.entropy_bonus or method.token_selection:
-            stats = statistics_of(logits, log_prob)
+            stats = statistics_of(logits, states, log_prob)
 
         comp = stab = torch.ones_like(old_log_prob)
         moved = advantages != 0
@@ -257,9 +351,7 @@ class Trainer:
             bonus = entropy_bonus(stats.entropy, mask, method.entropy_bonus.coefficient)
             total = total + (seeds.weights(mask, method.aggregation) * bonus).sum()
         (gradient,) = torch.autograd.grad(total, logits)
-        norm = self.optimizer.step(self.logits, self._scatter(batch.rows, gradient))
-        return {
-            "gradient_norm": norm,
+        return self._scatter(batch.rows, gradient), {
             "clip_fraction": seeds.mean(loss.clipped, loss.mask, empty=0.0),
             "compensation": seeds.mean(comp, mask & risen, empty=1.0),
             "stabilization": seeds.mean(stab, mask & moved, empty=1.0),
@@ -275,8 +367,8 @@ class Trainer:
         return coefficient
 
     def _scatter(self, rows: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        """Add the gradients of rows up to the gradient of the table."""
-        index = (torch.arange(len(self.logits)).reshape(-1, 1, 1), rows)
+        """Add the gradients of rows [S, ...] of the table up to the gradient of the table."""
+        index = (torch.arange(len(rows)).reshape(-1, *[1] * (rows.ndim - 1)), rows)
         return torch.zeros_like(self.logits).index_put_(index, gradient, accumulate=True)
 
     # State

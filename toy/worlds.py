@@ -1,16 +1,25 @@
-"""Worlds: populations of prompts as data, each prompt a softmax policy over its answers.
+"""Worlds: populations of prompts as data, each prompt a chain of tokens drawn from a shared table of softmax policies.
 
-A `Population` is a law: how hard the prompts are, and how each prompt's probability is spread over its answers.
-`Population.sample` draws a `World` from it: logits and the set of correct answers, from which all else is exact.
+A `World` is a table of R rows of logits over K tokens, the set of correct tokens of every row, and for every prompt the
+rows that its tokens come from, one after the other. A rollout is correct if every token is. A bandit is the case of one
+token per prompt and one row per prompt: K answers. In a skill chain a row is a skill, shared by all prompts that need
+it; a row whose tokens are all correct is a filler, every other one a decision. All else is exact, for the tokens of a
+rollout are independent: with m_r the policy's mass on the correct tokens of row r and c_ir the number of tokens that
+prompt i draws from it,
+
+    p_i = prod_r m_r^c_ir,   dp_i/dz_r = p_i c_ir (pi_r given correct - pi_r).
+
+Two laws draw worlds: `Population` bandits, `SkillChainPopulation` skill chains.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import expit, logsumexp
 
 from theory import _checks
 from theory._checks import BoolArray, FloatArray, IntArray
@@ -49,35 +58,53 @@ class LogisticNormal:
         return np.asarray(expit(rng.normal(self.mean, self.std, num_prompts)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class World:
-    """Prompts with their policy before training; N prompts, K answers.
+    """Prompts with their policy before training; N prompts of up to T tokens, R rows of K tokens.
 
     Attributes
     ----------
     logits
-        [N, K], finite.
+        [R, K], finite.
     correct
-        [N, K], at least one correct answer per prompt.
+        [R, K], at least one correct token per row; rows that are True throughout are fillers.
     keys
         Stable names of the prompts, N of them, all different.
+    rows
+        Row of every token of a prompt, [N, T]; by default row i for the one token of prompt i, a bandit.
+    lengths
+        Tokens of a prompt, in [1, T], [N]; what `rows` holds beyond them has no effect. By default T.
     """
 
     logits: FloatArray
     correct: BoolArray
     keys: tuple[str, ...]
+    rows: IntArray = None  # type: ignore[assignment]  # Never None after __post_init__.
+    lengths: IntArray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         _checks.finite(np, logits=self.logits)
         if self.logits.ndim != 2 or 0 in self.logits.shape:
-            raise ValueError(f"logits: expected shape [N, K] with N, K >= 1, got {self.logits.shape}")
+            raise ValueError(f"logits: expected shape [R, K] with R, K >= 1, got {self.logits.shape}")
         _checks.boolean(np, correct=self.correct)
         _checks.same_shape(logits=self.logits, correct=self.correct)
         if not self.correct.any(-1).all():
             at = int(np.argmin(self.correct.any(-1)))
-            raise ValueError(f"correct: expected a correct answer for every prompt, got none for prompt {at}")
-        if len(set(self.keys)) != len(self.keys) or len(self.keys) != len(self.logits):
-            raise ValueError(f"keys: expected {len(self.logits)} different keys, got {len(set(self.keys))}")
+            raise ValueError(f"correct: expected a correct token in every row, got none in row {at}")
+        if getattr(self, "rows") is None:  # noqa: B009 (None is what the type rules out)
+            object.__setattr__(self, "rows", np.arange(len(self.logits))[:, None])
+        rows = _checks.integers("rows", self.rows)
+        if rows.ndim != 2 or 0 in rows.shape:
+            raise ValueError(f"rows: expected shape [N, T] with N, T >= 1, got {rows.shape}")
+        if rows.max() >= len(self.logits):
+            raise ValueError(f"rows: expected rows of the table, below {len(self.logits)}, got {rows.max()}")
+        if getattr(self, "lengths") is None:  # noqa: B009
+            object.__setattr__(self, "lengths", np.full(len(rows), rows.shape[1]))
+        lengths = _checks.integers("lengths", self.lengths, minimum=1)
+        if lengths.shape != (len(rows),) or lengths.max() > rows.shape[1]:
+            raise ValueError(f"lengths: expected {len(rows)} lengths of at most {rows.shape[1]}, got {self.lengths}")
+        if len(set(self.keys)) != len(self.keys) or len(self.keys) != len(rows):
+            raise ValueError(f"keys: expected {len(rows)} different keys, got {len(set(self.keys))}")
 
     @property
     def num_prompts(self) -> int:
@@ -86,23 +113,95 @@ class World:
 
     @property
     def num_answers(self) -> int:
-        """K."""
+        """K: the answers of a bandit, the tokens of a skill chain."""
         return int(self.logits.shape[1])
 
     @property
+    def max_length(self) -> int:
+        """T."""
+        return int(self.rows.shape[1])
+
+    @cached_property
+    def mask(self) -> BoolArray:
+        """Which tokens a prompt has, [N, T]."""
+        return np.asarray(np.arange(self.max_length) < self.lengths[:, None])
+
+    @cached_property
+    def counts(self) -> FloatArray:
+        """c_ir, tokens that prompt i draws from row r, [N, R]."""
+        found = np.zeros((self.num_prompts, len(self.logits)))
+        np.add.at(found, (np.arange(self.num_prompts)[:, None], self.rows), self.mask)
+        return found
+
+    @property
+    def decisions(self) -> BoolArray:
+        """Rows in which a token can be wrong, [R]."""
+        return np.asarray(~self.correct.all(-1))
+
+    @property
     def optimum(self) -> float:
-        """Supremum of the mean success probability over all policies: 1, for every prompt has a correct answer."""
-        return float(self.correct.any(-1).mean())
+        """Supremum of the mean success probability over all policies: 1, for every row has a correct token."""
+        return float(self.correct.any(-1).all())
 
     def success_probability(self, logits: FloatArray | None = None) -> FloatArray:
-        """Exact p of every prompt, [..., N], under `logits` [..., N, K]; of the policy before training if None."""
-        probs = np.exp(log_softmax(self.logits if logits is None else logits))
-        return np.asarray(np.minimum(np.sum(probs * self.correct, axis=-1), 1.0))
+        """Exact p of every prompt, [..., N], under `logits` [..., R, K]; of the policy before training if None."""
+        log_mass = self._policy(logits)[1]
+        return np.asarray(np.exp(np.where(self.mask, log_mass[..., self.rows], 0.0).sum(-1)))
+
+    def gradient(self, logits: FloatArray | None = None) -> FloatArray:
+        """Exact gradient of the mean success probability in the table, [..., R, K].
+
+        dJ/dz_r = (1/N) sum_i p_i c_ir (pi_r given correct - pi_r); 0 in the rows of fillers.
+        """
+        weights = self.success_probability(logits) @ self.counts / self.num_prompts
+        return np.asarray(weights[..., None] * self._directions(logits))
+
+    def gradient_products(self, logits: FloatArray | None = None) -> FloatArray:
+        """N <dp_i/dz, dJ/dz> of every prompt, [..., N]: what a step along its own gradient brings all prompts together.
+
+        Equals sum_j <dp_i/dz, dp_j/dz>, and in a bandit, where prompts share nothing, |dp_i/dz|^2. Never below 0, for a
+        row has the same correct tokens in every prompt.
+        """
+        p = self.success_probability(logits)
+        norms = np.square(self._directions(logits)).sum(-1)
+        return np.asarray(p * (((p @ self.counts) * norms) @ self.counts.T))
+
+    def single_rollout_variance(self, logits: FloatArray | None = None) -> FloatArray:
+        """Trace variance of one rollout's (R - p) S, S the sum of its tokens' scores, [..., N].
+
+        As R^2 = R, it is (1 - 2 p) E[R |S|^2] + p^2 E|S|^2 - |dp/dz|^2. With u_r = pi_r given correct - pi_r and the
+        scores s of a row, E|S|^2 = sum_r c_ir (1 - |pi_r|^2), for scores have mean 0. Given a correct rollout, whose
+        tokens are still independent, E|S|^2 = sum_r c_ir E[|s|^2 | correct] + c_ir (c_ir - 1) |u_r|^2. In a bandit it
+        is `theory.moments.single_rollout_variance`.
+        """
+        log_pi, log_mass = self._policy(logits)
+        pi, p = np.exp(log_pi), self.success_probability(logits)
+        given_correct = np.exp(np.where(self.correct, log_pi - log_mass[..., None], -np.inf))
+        collision = np.square(pi).sum(-1)
+        direction = np.square(given_correct - pi).sum(-1)
+        score = 1.0 - 2.0 * (given_correct * pi).sum(-1) + collision
+        c = self.counts
+        if_correct = score @ c.T + direction @ (c * (c - 1)).T
+        every = (1.0 - collision) @ c.T
+        gradient = p**2 * (direction @ (c * c).T)
+        return np.asarray(np.maximum((1 - 2 * p) * p * if_correct + p**2 * every - gradient, 0.0))
+
+    def _policy(self, logits: FloatArray | None) -> tuple[FloatArray, FloatArray]:
+        """Return log pi [..., R, K] and log m [..., R], 0 for fillers."""
+        log_pi = log_softmax(self.logits if logits is None else logits)
+        log_mass = np.minimum(logsumexp(np.where(self.correct, log_pi, -np.inf), axis=-1), 0.0)
+        return log_pi, np.where(self.decisions, log_mass, 0.0)
+
+    def _directions(self, logits: FloatArray | None) -> FloatArray:
+        """Return pi given correct - pi, the gradient of log m_r in its row, [..., R, K]; 0 for fillers."""
+        log_pi, log_mass = self._policy(logits)
+        given_correct = np.exp(np.where(self.correct, log_pi - log_mass[..., None], -np.inf))
+        return np.asarray((given_correct - np.exp(log_pi)) * self.decisions[:, None])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Population:
-    """A law of prompts.
+    """A law of bandit prompts: one token per prompt, called answer, from a row of its own.
 
     Each prompt draws p from `difficulty`, spreads it over its correct answers and 1 - p over its wrong ones, both
     times by a symmetric Dirichlet law. The Dirichlet concentration is drawn per prompt, log-uniformly between its two
@@ -138,29 +237,135 @@ class Population:
         _checks.count("num_correct", self.num_correct, 1)
         if self.num_correct >= self.num_answers:
             raise ValueError(f"num_correct: expected fewer than num_answers {self.num_answers}, got {self.num_correct}")
-        # Below 0.01 a share can be so small that its logit is useless; far above 1e4 all shares are equal.
-        _checks.in_range("concentration_low", self.concentration_low, 0.01, 1e4)
-        _checks.in_range("concentration_high", self.concentration_high, self.concentration_low, 1e4)
-        if not isinstance(self.difficulty, (Beta, LogisticNormal)):
-            raise ValueError(f"difficulty: expected Beta or LogisticNormal, got {self.difficulty!r}")
-        _checks.in_range("margin", self.margin, 0.0, 0.5, open_low=True)
+        _check_law(self)
 
     def sample(self, rng: np.random.Generator) -> World:
         """Draw a world."""
-        n, k, c = self.num_prompts, self.num_answers, self.num_correct
-        p = np.clip(self.difficulty.sample(n, rng), self.margin, 1.0 - self.margin)[:, None]
-        low, high = np.log(self.concentration_low), np.log(self.concentration_high)
-        concentration = np.exp(rng.uniform(low, high, (n, 1)))
-        sets = [(np.log(p), c), (np.log1p(-p), k - c)]
-        log_probs = np.hstack([mass + _log_dirichlet(concentration, size, rng) for mass, size in sets])
-        # Correct answers sit at random ids: no rule may profit from an id.
-        answers: IntArray = np.argsort(rng.random((n, k)), axis=-1)
-        correct = np.broadcast_to(np.arange(k) < c, (n, k))
-        return World(
-            logits=np.take_along_axis(log_probs, answers, axis=-1),
-            correct=np.take_along_axis(correct, answers, axis=-1),
-            keys=tuple(f"prompt-{i}" for i in range(n)),
+        p = np.clip(self.difficulty.sample(self.num_prompts, rng), self.margin, 1.0 - self.margin)
+        logits, correct = _rows(
+            p, self.num_answers, self.num_correct, (self.concentration_low, self.concentration_high), rng
         )
+        return World(logits=logits, correct=correct, keys=tuple(f"prompt-{i}" for i in range(self.num_prompts)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkillChainPopulation:
+    """A law of skill chains: prompts that are chains of skills, from a table that all prompts share.
+
+    A skill is a row of the table. The first `num_decisions` skills are decisions: each draws its success probability
+    from `difficulty` and spreads it over its tokens as `Population` does over answers. The others are fillers, of which
+    any token is fine, drawn from one Dirichlet law over all tokens. A prompt draws its length uniformly from
+    [length_low, length_high]; each of its tokens is a decision with probability `decision_share`, one at least; its
+    skill is then any one of that kind. How hard a prompt is follows from its length and its skills.
+
+    Attributes
+    ----------
+    num_prompts
+        N >= 1.
+    num_skills
+        R >= 1, fillers included.
+    num_decisions
+        Skills that are decisions, in [1, num_skills].
+    num_tokens
+        K >= 2, tokens to choose from.
+    num_accepted
+        Correct tokens of a decision, in [1, K - 1].
+    length_low, length_high
+        Ends of the length of a prompt, 1 <= low <= high.
+    decision_share
+        Probability that a token is a decision, in [0, 1]; 1 if no skill is a filler.
+    concentration_low, concentration_high
+        Ends of a skill's concentration, 0.01 <= low <= high.
+    difficulty
+        Law of a decision's success probability.
+    margin
+        It is clipped to [margin, 1 - margin].
+    """
+
+    num_prompts: int = 256
+    num_skills: int
+    num_decisions: int
+    num_tokens: int
+    num_accepted: int
+    length_low: int
+    length_high: int
+    decision_share: float
+    concentration_low: float
+    concentration_high: float
+    difficulty: Beta | LogisticNormal
+    margin: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for name, minimum in (
+            ("num_prompts", 1), ("num_skills", 1), ("num_decisions", 1), ("num_tokens", 2), ("num_accepted", 1),
+            ("length_low", 1),
+        ):  # fmt: skip
+            _checks.count(name, getattr(self, name), minimum)
+        _checks.count("length_high", self.length_high, self.length_low)
+        if self.num_decisions > self.num_skills:
+            raise ValueError(f"num_decisions: expected at most num_skills {self.num_skills}, got {self.num_decisions}")
+        if self.num_accepted >= self.num_tokens:
+            raise ValueError(f"num_accepted: expected fewer than num_tokens {self.num_tokens}, got {self.num_accepted}")
+        _checks.in_range("decision_share", self.decision_share, 0.0, 1.0)
+        if self.num_decisions == self.num_skills and self.decision_share < 1.0:
+            raise ValueError(f"decision_share: expected 1.0 without fillers, got {self.decision_share}")
+        _check_law(self)
+
+    def sample(self, rng: np.random.Generator) -> World:
+        """Draw a world."""
+        p = np.clip(self.difficulty.sample(self.num_skills, rng), self.margin, 1.0 - self.margin)
+        logits, correct = _rows(
+            p, self.num_tokens, self.num_accepted, (self.concentration_low, self.concentration_high), rng
+        )
+        filler = np.arange(self.num_skills) >= self.num_decisions
+        concentration = _concentrations(self.num_skills, (self.concentration_low, self.concentration_high), rng)
+        free = _log_dirichlet(concentration, self.num_tokens, rng)
+        lengths = rng.integers(self.length_low, self.length_high + 1, self.num_prompts)
+        shape = (self.num_prompts, self.length_high)
+        decides = rng.random(shape) < self.decision_share
+        # One token of every chain is a decision whatever the share: no prompt is solved from the start.
+        decides[np.arange(self.num_prompts), rng.integers(lengths)] = True
+        fillers = rng.integers(self.num_decisions, max(self.num_skills, self.num_decisions + 1), shape)
+        return World(
+            logits=np.where(filler[:, None], free, logits),
+            correct=correct | filler[:, None],
+            keys=tuple(f"prompt-{i}" for i in range(self.num_prompts)),
+            rows=np.where(decides, rng.integers(self.num_decisions, size=shape), fillers),
+            lengths=lengths,
+        )
+
+
+AnyPopulation = Population | SkillChainPopulation
+"""The law of a world."""
+
+
+def _check_law(population: AnyPopulation) -> None:
+    # Below 0.01 a share can be so small that its logit is useless; far above 1e4 all shares are equal.
+    _checks.in_range("concentration_low", population.concentration_low, 0.01, 1e4)
+    _checks.in_range("concentration_high", population.concentration_high, population.concentration_low, 1e4)
+    if not isinstance(population.difficulty, (Beta, LogisticNormal)):
+        raise ValueError(f"difficulty: expected Beta or LogisticNormal, got {population.difficulty!r}")
+    _checks.in_range("margin", population.margin, 0.0, 0.5, open_low=True)
+
+
+def _rows(
+    p: FloatArray, num_answers: int, num_correct: int, ends: tuple[float, float], rng: np.random.Generator
+) -> tuple[FloatArray, BoolArray]:
+    """Draw rows of logits with success probabilities `p` [R] and their correct answers, each [R, num_answers]."""
+    shape = (len(p), num_answers)
+    concentration = _concentrations(len(p), ends, rng)
+    sets = [(np.log(p)[:, None], num_correct), (np.log1p(-p)[:, None], num_answers - num_correct)]
+    log_probs = np.hstack([mass + _log_dirichlet(concentration, size, rng) for mass, size in sets])
+    # Correct answers sit at random ids: no rule may profit from an id.
+    answers: IntArray = np.argsort(rng.random(shape), axis=-1)
+    correct = np.broadcast_to(np.arange(num_answers) < num_correct, shape)
+    return np.take_along_axis(log_probs, answers, axis=-1), np.take_along_axis(correct, answers, axis=-1)
+
+
+def _concentrations(num_rows: int, ends: tuple[float, float], rng: np.random.Generator) -> FloatArray:
+    """Draw Dirichlet concentrations, log-uniform between their ends, [num_rows, 1]."""
+    low, high = np.log(ends)
+    return np.asarray(np.exp(rng.uniform(low, high, (num_rows, 1))))
 
 
 def _log_dirichlet(concentration: FloatArray, size: int, rng: np.random.Generator) -> Any:
@@ -171,7 +376,7 @@ def _log_dirichlet(concentration: FloatArray, size: int, rng: np.random.Generato
     return log_softmax(np.log(gamma) + np.log(uniform) / concentration)
 
 
-WORLDS: dict[str, Population] = {
+WORLDS: dict[str, AnyPopulation] = {
     # One right and one wrong answer: the reward's variance says least about the gradient's.
     "binary": Population(
         num_answers=2, num_correct=1, concentration_low=1.0, concentration_high=1.0, difficulty=Beta(a=0.7, b=0.7)
@@ -189,6 +394,32 @@ WORLDS: dict[str, Population] = {
         concentration_low=0.1,
         concentration_high=10.0,
         difficulty=LogisticNormal(mean=-1.0, std=2.0),
+    ),
+    # Token by token: about half of a chain's tokens decide, and every skill serves a score of prompts.
+    "skills": SkillChainPopulation(
+        num_skills=48,
+        num_decisions=24,
+        num_tokens=16,
+        num_accepted=4,
+        length_low=4,
+        length_high=12,
+        decision_share=0.5,
+        concentration_low=0.1,
+        concentration_high=10.0,
+        difficulty=LogisticNormal(mean=1.5, std=1.5),
+    ),
+    # As above with four times the tokens, a quarter of which decide.
+    "skills-long": SkillChainPopulation(
+        num_skills=96,
+        num_decisions=32,
+        num_tokens=32,
+        num_accepted=8,
+        length_low=16,
+        length_high=48,
+        decision_share=0.25,
+        concentration_low=0.1,
+        concentration_high=10.0,
+        difficulty=LogisticNormal(mean=2.5, std=1.5),
     ),
 }
 """The worlds by name."""

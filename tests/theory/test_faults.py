@@ -218,6 +218,20 @@ FAULTS = [
         'title="- GC", shaping=Modulation(alpha_stab=0.0)',
         "test_ablations_differ_from_dynamo_in_the_stated_part_only",
     ),
+    Fault(
+        "a third left out at either end",
+        "intervals",
+        "cut = num_scores // 4",
+        "cut = num_scores // 3",
+        "test_interquartile_mean_is_scipys_trimmed_mean",
+    ),
+    Fault(
+        "the same runs drawn for all tasks",
+        "intervals",
+        "size=(num_resamples, num_runs, num_tasks))",
+        "size=(num_resamples, num_runs, 1))",
+        "test_tasks_are_resampled_on_their_own",
+    ),
 ]
 
 

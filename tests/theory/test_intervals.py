@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from paper_figs import intervals
-from paper_figs.intervals import interquartile_mean, stratified_bootstrap_interval
+from tests.theory import fuzzing
+from theory import intervals
+from theory.intervals import interquartile_mean, stratified_bootstrap_interval
 
 scores_2d = hnp.arrays(np.float64, st.tuples(st.integers(2, 9), st.integers(1, 4)), elements=st.floats(-1e6, 1e6))
 
@@ -50,7 +51,12 @@ def test_interquartile_mean_ignores_outliers() -> None:
         (np.zeros((3, 0)), 1, "at least one score along axis 1"),
         ([1.0, np.nan], None, "scores: expected finite values"),
         (["a"], None, "scores: expected numbers"),
-        ([1.0], 1, "axis"),
+        ([1e301], None, "scores: expected finite values in"),
+        ([1.0], 1, r"axis: expected axes of scores of shape \(1,\), got 1"),
+        ([1.0], -2, "axis: expected axes"),
+        ([1.0], True, "axis: expected axes"),
+        ([1.0], "runs", "axis: expected axes"),
+        ([[1.0]], (0, -2), r"axis: expected different axes, got \(0, -2\)"),
     ],
 )
 def test_interquartile_mean_names_a_bad_argument(scores, axis, message: str) -> None:
@@ -155,6 +161,8 @@ def test_coverage_of_the_interquartile_mean() -> None:
         ({"scores": np.zeros((1, 3))}, "num_runs >= 2"),
         ({"scores": np.zeros((3, 0))}, "scores: expected shape"),
         ({"scores": np.full((3, 1), np.inf)}, "scores: expected finite values"),
+        ({"scores": np.full((3, 1), 1e301)}, "scores: expected finite values in"),
+        ({"statistic": "mean"}, "statistic: expected a function, got 'mean'"),
         ({"rng": 3}, "rng: expected a numpy.random.Generator, got int"),
         ({"confidence": 0.0}, "confidence: expected"),
         ({"confidence": 1.0}, "confidence: expected"),
@@ -167,3 +175,32 @@ def test_bootstrap_names_a_bad_argument(change, message: str) -> None:
     arguments = {"scores": np.zeros((3, 1)), "statistic": np.mean, "rng": np.random.default_rng(0)}
     with pytest.raises(ValueError, match=message):
         stratified_bootstrap_interval(**{**arguments, **change})
+
+
+# Fuzzing: small shapes and few resamples keep 2,000 examples cheap.
+
+scores_of_any_size = fuzzing.float_arrays(
+    st.sampled_from([(), (1,), (5,), (0, 2), (2, 1), (3, 2), (2, 2, 3)]), st.floats(-1e300, 1e300) | fuzzing.any_float
+)
+
+
+@fuzzing.fuzz
+@given(scores_of_any_size, st.none() | st.integers(-3, 3) | st.tuples(st.integers(-3, 3), st.integers(-3, 3)))
+def test_fuzz_interquartile_mean(scores, axis):
+    got = fuzzing.call(interquartile_mean, scores, axis)
+    if got is not None and scores.size:
+        slack = 1e-12 * np.abs(scores).max()
+        assert np.all((got >= scores.min() - slack) & (got <= scores.max() + slack))
+
+
+@fuzzing.fuzz
+@given(
+    scores_of_any_size,
+    st.sampled_from([interquartile_mean, np.mean, np.median]),
+    st.just(0.95) | fuzzing.any_float,
+    st.integers(-1, 5),
+)
+def test_fuzz_stratified_bootstrap_interval(scores, statistic, confidence, num_resamples):
+    rng = np.random.default_rng(0)
+    got = fuzzing.call(stratified_bootstrap_interval, scores, statistic, rng, confidence, num_resamples)
+    assert got is None or np.all(got.low <= got.high)

@@ -76,7 +76,9 @@ def loaded(statement: str) -> set[str]:
     return set(run.stdout.split())
 
 
-@pytest.mark.parametrize("name", ["allocation", "history", "rules", "moments", "passk", "methods", "losses"])
+@pytest.mark.parametrize(
+    "name", ["allocation", "history", "rules", "moments", "passk", "methods", "losses", "intervals"]
+)
 def test_light_modules_load_no_torch(name: str):
     assert "torch" not in loaded(f"import theory.{name}")
 

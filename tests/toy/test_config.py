@@ -39,7 +39,10 @@ def test_either_law_of_difficulty_is_recognised():
         ("num_stepz", 3, "config.field: expected one of .*num_steps.*, got 'num_stepz'"),
         ("world.answers", 3, "config.world.field: expected one of .*num_answers.*, got 'answers'"),
         ("world.num_answers", 1, r"config\.world\.num_answers: expected an integer >= 2, got 1"),
-        ("world.difficulty", {"a": 1.0}, r"config\.world\.difficulty: expected the fields a, b or mean, std"),
+        ("world.difficulty", {"a": 1.0}, r"config\.world\.difficulty\.b: expected a value, got none"),
+        ("world.difficulty", {"x": 1.0}, r"config\.world\.difficulty: expected the fields a, b or mean, std"),
+        ("world.difficulty", 0.5, r"config\.world\.difficulty: expected fields, got 0.5"),
+        ("minibatch", "tokens", r"config\.minibatch: expected one of rollouts, prompts, got 'tokens'"),
         ("world.difficulty.std", -1.0, r"config\.world\.difficulty\.std: expected"),
         ("world", 3, r"config\.world: expected fields, got 3"),
         ("optimizer.name", "adam", r"config\.optimizer\.name: expected one of sgd, adamw, got 'adam'"),
@@ -82,12 +85,32 @@ def test_missing_fields_are_named():
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(ValueError, match=r"method: expected one of grpo, .*dynamo.*, got 'ppo'"):
         TrainConfig.named("ppo", "mixed")
-    with pytest.raises(ValueError, match="world: expected one of binary, peaked, diffuse, mixed, got 'easy'"):
+    with pytest.raises(ValueError, match=r"world: expected one of binary, peaked, diffuse, mixed, .*, got 'easy'"):
         TrainConfig.named("grpo", "easy")
     with pytest.raises(ValueError, match=r"field: expected one of .*num_steps.*, got 'steps'"):
         TrainConfig.named("grpo", "mixed", steps=3)
-    with pytest.raises(ValueError, match="world: expected a Population, got 'mixed'"):
+    with pytest.raises(ValueError, match="world: expected a Population or SkillChainPopulation, got 'mixed'"):
         replace(CONFIG, world="mixed")
+
+
+def test_either_kind_of_world_is_recognised_with_its_defaults():
+    data = TrainConfig.named("dynamo", "skills").to_dict()
+    del data["world"]["num_prompts"], data["world"]["margin"]
+    assert TrainConfig.from_dict(data).world == WORLDS["skills"]
+    del data["world"]["num_skills"]
+    with pytest.raises(ValueError, match=r"config\.world\.num_skills: expected a value, got none"):
+        TrainConfig.from_dict(data)
+
+
+def test_oracle_progress_needs_advantages_of_groups():
+    method = replace(METHODS["w-reinforce"], allocator="oracle-progress")
+    with pytest.raises(ValueError, match=r"method\.allocator: expected a rule other than oracle-progress"):
+        replace(CONFIG, method=method)
+
+
+def test_minibatches_of_prompts_are_at_most_the_prompts():
+    with pytest.raises(ValueError, match="num_minibatches: expected at most batch_prompts 3, got 4"):
+        replace(CONFIG, minibatch="prompts", batch_prompts=3)
 
 
 def test_differences_are_paths():

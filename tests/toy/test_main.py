@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +21,7 @@ from theory.rules import ALLOCATORS
 from toy import checkpoint, runs
 from toy.__main__ import main, parser, resolve
 from toy.config import TrainConfig
+from toy.sweeps import SWEEPS, Cell
 from toy.trainer import train
 from toy.worlds import WORLDS
 
@@ -36,7 +41,8 @@ def test_a_run_ends_with_its_result_and_its_folder(tmp_path, capsys):
     assert "95 % over 3 seeds" in last
     assert last.endswith(str(tmp_path))
     assert main(command) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == last
+    again = capsys.readouterr().out.splitlines()[-1]
+    assert re.sub(r", [0-9.]+ s,", "", again) == re.sub(r", [0-9.]+ s,", "", last)  # loading takes time, too
 
 
 def test_the_interval_is_students(capsys):
@@ -49,7 +55,9 @@ def test_the_interval_is_students(capsys):
 
 def test_overrides_reach_the_config():
     args = ["run", "--allocator", "neyman", "--aggregation", "prompt-mean", "--alpha", "0.2"]
+    args += ["--history-discount", "0.5", "--diagnose-every", "3"]
     config = resolve(parser().parse_args([*args, "--optimizer", "adamw", "--learning-rate", "0.03"]))
+    assert (config.history_discount, config.diagnose_every) == (0.5, 3)
     assert (config.method.allocator, config.method.aggregation) == ("neyman", "prompt-mean")
     assert config.method.shaping.alpha == 0.2
     assert (config.optimizer.name, config.optimizer.learning_rate) == ("adamw", 0.03)
@@ -58,7 +66,7 @@ def test_overrides_reach_the_config():
 def test_list_names_everything(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    for name in (*METHODS, *WORLDS, *ALLOCATORS):
+    for name in (*METHODS, *WORLDS, *ALLOCATORS, *SWEEPS):
         assert name in out
 
 
@@ -66,7 +74,7 @@ def test_list_names_everything(capsys):
     ("arguments", "message"),
     [
         (["--method", "ppo"], "--method: expected one of grpo, clip-higher"),
-        (["--world", "easy"], "--world: expected one of binary, peaked, diffuse, mixed, got 'easy'"),
+        (["--world", "easy"], "--world: expected one of binary, peaked, diffuse, mixed"),
         (["--allocator", "best"], "--allocator: expected one of uniform, dynamo"),
         (["--aggregation", "sum"], "--aggregation: expected one of token-mean"),
         (["--optimizer", "adam"], "--optimizer: expected one of sgd, adamw"),
@@ -89,6 +97,8 @@ def test_wrong_names_exit_with_2_and_the_known_ones(arguments, message, capsys):
         (["--alpha", "2"], "alpha: expected a finite number in [0.0, 1.0], got 2.0"),
         (["--optimizer", "adamw"], "--learning-rate: expected a value for adamw"),
         (["--checkpoint-every", "0"], "checkpoint_every: expected an integer >= 1, got 0"),
+        (["--history-discount", "1.5"], "history_discount: expected a finite number in [0.0, 1.0], got 1.5"),
+        (["--diagnose-every", "-1"], "diagnose_every: expected an integer >= 0, got -1"),
     ],
 )
 def test_wrong_values_exit_with_2_before_any_work(arguments, message, capsys, monkeypatch):
@@ -97,13 +107,91 @@ def test_wrong_values_exit_with_2_before_any_work(arguments, message, capsys, mo
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: NAME"),
+        (["table3"], "expected one of table1, table2, fig2"),
+        (["table1", "--jobs", "two"], "--jobs: invalid int value"),
+    ],
+)
+def test_a_wrong_sweep_exits_with_2_and_the_known_names(arguments, message, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["sweep", *arguments])
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_sweep_of_no_jobs_or_of_unknown_choices_exits_with_2(tmp_path, capsys):
+    assert main(["sweep", "fig5", "--jobs", "0", "--out", str(tmp_path)]) == 2
+    assert "sweep: error: jobs: expected an integer >= 1, got 0" in capsys.readouterr().err
+    assert main(["sweep", "fig5", "--tuned", str(tmp_path / "chosen.json"), "--out", str(tmp_path)]) == 2
+    assert "chosen.json: expected a readable JSON file" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "folder", "sizes"),
+    [
+        ([], "results/toy", (32, 200, 10.0)),
+        (["--long"], "results/toy-long", (64, 400, 10.0)),
+        (["--tuned", "chosen.json"], "results/toy-tuned", (32, 200, 30.0)),
+        (["--long", "--tuned", "chosen.json"], "results/toy-long-tuned", (64, 400, 30.0)),
+        (["--out", "here", "--jobs", "1"], "here", (32, 200, 10.0)),
+    ],
+)
+def test_options_of_a_sweep_reach_its_configs(options, folder, sizes, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    choices = [
+        {"world": world, "method": method, "learning_rate": "30"} for world in WORLDS for method in ("grpo", "dynamo")
+    ]
+    runs.write_json(tmp_path / "chosen.json", {"chosen": choices})
+    called = []
+    monkeypatch.setattr("toy.runner.run_sweeps", lambda *args, **options: called.append((*args, options)) or iter(()))
+    assert main(["sweep", "fig5", *options]) == 0
+    (((sweep,), out, given),) = called
+    assert out == Path(folder)
+    assert given["jobs"] == (1 if "--jobs" in options else 2)
+    config = sweep.cells[0].config
+    assert (config.num_seeds, config.num_steps, config.optimizer.learning_rate) == sizes
+
+
+def test_a_sweep_prints_what_it_has_found(tmp_path, capsys, monkeypatch, small):
+    cells = tuple(Cell({"world": "mixed", "method": name}, small(name)) for name in ("grpo", "dynamo"))
+    sweep = replace(SWEEPS["table1"], name="tiny", cells=cells)
+    monkeypatch.setattr("toy.sweeps.SWEEPS", {"tiny": sweep})
+    monkeypatch.setattr("toy.__main__.SWEEPS", {"tiny": sweep})
+    command = ["sweep", "tiny", "--out", str(tmp_path), "--jobs", "1"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    rows = json.loads((tmp_path / "tiny" / "summary.json").read_text())["rows"]
+    for row in rows:
+        assert f"{row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}]" in out
+        if row["reference"]:
+            assert f"{row['difference']:+.4f} [{row['difference_low']:+.4f}, {row['difference_high']:+.4f}]" in out
+    first = max((row for row in rows if row["measure"] == "pass_at_1"), key=lambda row: row["value"])
+    assert f"Highest pass@1 at the end: mixed {first['method']} {first['value']:.4f}" in out
+    assert "over 3 seeds" in out
+    assert main(command) == 0
+    assert capsys.readouterr().out == out
+
+
+def test_a_full_disk_is_said_in_one_line(monkeypatch, capsys):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("toy.__main__.train", full)
+    assert main(["run"]) == 1
+    assert capsys.readouterr().err.endswith("No space left on device; the same command resumes\n")
+
+
 def test_an_interrupted_run_says_how_to_go_on(monkeypatch, capsys):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("toy.__main__.train", interrupt)
     assert main(["run"]) == 130
-    assert "the same command resumes" in capsys.readouterr().err
+    assert "with --out, the same command resumes" in capsys.readouterr().err
 
 
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path):

@@ -1,0 +1,249 @@
+"""Running sweeps: every cell is a run folder SWEEP/CELL, trained in this process or in several, and then a summary.
+
+Killed at any moment, the same call goes on: finished cells are not trained again, others resume at their last
+checkpoint. Results do not depend on the number of processes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from theory import _checks
+from toy import runs, summary
+from toy.config import TrainConfig, differences
+from toy.summary import Row
+from toy.sweeps import Sweep
+from toy.trainer import require_same, train
+
+CHOSEN = "chosen.json"
+
+Progress = Callable[[Path, int], None]
+"""Called with a cell's folder and the number of its steps that are done."""
+
+Cells = Mapping[Path, TrainConfig]
+
+
+def run_sweeps(
+    sweeps: Sequence[Sweep], out: Path, *, jobs: int = 1, checkpoint_every: int = 20, progress: Progress | None = None
+) -> Iterator[tuple[Sweep, list[Row]]]:
+    """Run sweeps, or what is left of them; yield each with its summary, also written to its folder, when it is done.
+
+    Parameters
+    ----------
+    sweeps
+        What to run.
+    out
+        Folder of all sweeps; sweep s has the folder out/s.
+    jobs
+        Processes, >= 1, each with one thread; 1 trains in this process.
+    checkpoint_every
+        Steps between checkpoints.
+    progress
+        Called in this process.
+
+    Raises
+    ------
+    ValueError
+        If `jobs` is no such number, or a folder holds another run, longer or damaged; the message names it.
+    """
+    _checks.count("jobs", jobs, 1)
+    cells = {out / sweep.name / cell.name: cell.config for sweep in sweeps for cell in sweep.cells}
+    finished = [folder for folder, config in cells.items() if is_finished(folder, config)]
+    tell = progress or _silent
+    for folder in finished:
+        tell(folder, cells[folder].num_steps)
+    # Sweeps share runs: of the cells with one config one is trained, unless it is there already; the others are copies.
+    originals: dict[TrainConfig, Path] = {}
+    for folder in (*finished, *cells):
+        originals.setdefault(cells[folder], folder)
+    copies: dict[Path, list[Path]] = {folder: [] for folder in originals.values()}
+    for folder, config in cells.items():
+        if folder not in finished and originals[config] != folder:
+            copies[originals[config]].append(folder)
+    todo = {folder: config for config, folder in originals.items() if folder not in finished}
+    left = {sweep.name: {out / sweep.name / cell.name for cell in sweep.cells} for sweep in sweeps}
+    waiting = {sweep.name: sweep for sweep in sweeps}
+
+    def settle(folder: Path) -> Iterator[tuple[Sweep, list[Row]]]:
+        """Copy a finished cell to where it is wanted, and conclude the sweeps that lack nothing more."""
+        for copy in copies.get(folder, []):
+            _copy(folder, copy)
+            tell(copy, cells[copy].num_steps)
+        for each in (folder, *copies.get(folder, [])):
+            left[each.parent.name].discard(each)
+        for name in [name for name in waiting if not left[name]]:
+            yield waiting[name], conclude(waiting.pop(name), out)
+
+    for folder in finished:
+        yield from settle(folder)
+    train_all = _train_here if min(jobs, len(todo)) <= 1 else _train_in_processes
+    for folder in train_all(todo, jobs, checkpoint_every, tell):
+        yield from settle(folder)
+
+
+def is_finished(folder: Path, config: TrainConfig) -> bool:
+    """Return whether a folder holds the finished run of a config.
+
+    Raises
+    ------
+    ValueError
+        If it holds, finished or not, the run of another config.
+    """
+    if not (folder / runs.CONFIG).exists():
+        return False
+    found = runs.read_json(folder / runs.CONFIG)
+    require_same(folder / runs.CONFIG, found, config)
+    return (folder / runs.VERSIONS).exists() and not differences(found, config.to_dict())
+
+
+def conclude(sweep: Sweep, out: Path) -> list[Row]:
+    """Summarise a finished sweep and write what it found."""
+    folder = out / sweep.name
+    rows = summary.summarise(sweep, folder)
+    summary.write(sweep, rows, folder)
+    if sweep.chooses is not None:
+        runs.write_json(folder / CHOSEN, choices(sweep, rows))
+    return rows
+
+
+def choices(sweep: Sweep, rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the best value of the axis `sweep.chooses` in every block, by the sweep's first measure.
+
+    `at_edge` tells that it is the first or last one tried, so that a better one may lie beyond.
+    """
+    axis, measure = str(sweep.chooses), sweep.measures[0]
+    tried = list(dict.fromkeys(cell.axes[axis] for cell in sweep.cells))
+    best = summary.leaders(sweep, rows, measure)
+    return {
+        "criterion": f"largest {summary.title(measure)}, interquartile mean over seeds",
+        "seeds": list(sweep.cells[0].config.seeds),
+        "tried": tried,
+        "chosen": [
+            {
+                **{name: row.axes[name] for name in (*sweep.blocks, axis)},
+                measure: row.value,
+                "at_edge": row.axes[axis] in (tried[0], tried[-1]),
+            }
+            for row in best
+        ],
+    }
+
+
+def read_choices(path: Path) -> list[dict[str, Any]]:
+    """Read the choices of a sweep from its `chosen.json`.
+
+    Raises
+    ------
+    ValueError
+        If the file does not hold such choices.
+    """
+    chosen = runs.read_json(path).get("chosen")
+    names = {"world", "method", "learning_rate"}
+    if not isinstance(chosen, list) or not all(isinstance(c, dict) and names <= set(c) for c in chosen):
+        raise ValueError(f"{path}: expected choices as the sweep tuning writes them, got {chosen!r:.40}")
+    return chosen
+
+
+def _silent(folder: Path, step: int) -> None:
+    """Tell nobody."""
+
+
+def _copy(folder: Path, copy: Path) -> None:
+    """Copy a run folder, whole or not at all; what was begun there goes."""
+    partial = copy.with_name(f".{copy.name}.partial")
+    for old in (partial, copy):
+        if old.exists():
+            shutil.rmtree(old)
+    shutil.copytree(folder, partial)
+    partial.rename(copy)
+
+
+# Training
+
+
+def _train_here(cells: Cells, jobs: int, checkpoint_every: int, progress: Progress) -> Iterator[Path]:
+    for folder, config in cells.items():
+        train(config, out=folder, checkpoint_every=checkpoint_every, progress=partial(_tell, progress, folder))
+        yield folder
+
+
+def _tell(progress: Progress, folder: Path, step: int, _: float) -> None:
+    progress(folder, step)
+
+
+def _train_in_processes(cells: Cells, jobs: int, checkpoint_every: int, progress: Progress) -> Iterator[Path]:
+    context = multiprocessing.get_context("spawn")  # A fork would copy half of torch's state.
+    steps: SimpleQueue[tuple[Path, int]] = context.SimpleQueue()
+    stop = context.Event()
+    with ProcessPoolExecutor(jobs, context, _start_worker, (steps, stop)) as pool:
+        try:
+            with _ignoring_interrupts():
+                futures = {
+                    pool.submit(_train_cell, folder, cells[folder], checkpoint_every): folder for folder in cells
+                }
+            left = set(futures)
+            while left:
+                done, left = wait(left, timeout=0.1, return_when=FIRST_COMPLETED)
+                while not steps.empty():
+                    progress(*steps.get())
+                for future in done:
+                    future.result()
+                    yield futures[future]
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """Start processes that ignore Ctrl-C, as children inherit it: this process alone hears it, and stops them."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+class _Stopped(Exception):
+    """The other process wants no more."""
+
+
+_steps: SimpleQueue[tuple[Path, int]]
+_stop: Event
+
+
+def _start_worker(steps: SimpleQueue[tuple[Path, int]], stop: Event) -> None:
+    global _steps, _stop
+    _steps, _stop = steps, stop
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _train_cell(folder: Path, config: TrainConfig, checkpoint_every: int) -> None:
+    def progress(step: int, _: float) -> None:
+        _steps.put((folder, step))
+        if _stop.is_set():
+            raise _Stopped
+
+    train(config, out=folder, checkpoint_every=checkpoint_every, progress=progress)

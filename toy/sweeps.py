@@ -1,0 +1,448 @@
+"""Experiments as data: every sweep is a set of runs, what they are compared with, and what is measured.
+
+A sweep reproduces a table or a figure of the paper, scaled down to tabular worlds, or asks a question of our own. Cells
+compete within blocks of one world and one cost, and are compared, seed by seed, with the reference of their block.
+
+Sizes are those of `make reproduce`: 32 seeds. `Sweep.longer` doubles seeds and steps.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from theory import _checks
+from theory.losses import ClippedSurrogate
+from theory.methods import METHODS, Method
+from theory.modulation import Modulation
+from theory.rules import ALLOCATORS
+from toy.config import OptimizerConfig, TrainConfig
+from toy.worlds import WORLDS
+
+TIMING = "seconds_per_step"
+"""The one measure that is not of `toy.summary.MEASURES`: it stands alone in a sweep."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep: its values on the sweep's axes, as text, and its config."""
+
+    axes: Mapping[str, str]
+    config: TrainConfig
+
+    @property
+    def name(self) -> str:
+        """The cell's folder."""
+        return "-".join(self.axes.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """An experiment.
+
+    Attributes
+    ----------
+    name
+        Its folder, and its name on the command line.
+    title
+        What is varied.
+    reproduces
+        The paper's item, or our question.
+    cells
+        The runs, all with the same axes.
+    blocks
+        Axes; the cells that agree on all of them compete with each other.
+    reference
+        Values on other axes; one cell of each block has them all, and the others are compared with it.
+    measures
+        Names of `toy.summary.MEASURES`, or `TIMING` alone.
+    chooses
+        Axis whose best value per block, by the first measure, is written to `chosen.json`; None: no choice.
+    """
+
+    name: str
+    title: str
+    reproduces: str
+    cells: tuple[Cell, ...]
+    blocks: tuple[str, ...]
+    reference: Mapping[str, str]
+    measures: tuple[str, ...] = ("pass_at_1", "pass_at_1_mean", "pass_at_32")
+    chooses: str | None = None
+    _references: Mapping[str, Cell] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        names = [cell.name for cell in self.cells]
+        for name in names:
+            if names.count(name) > 1 or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", name):
+                raise ValueError(f"cells: expected different names fit for folders, got {name!r} in {self.name}")
+        axes = (*self.blocks, *self.reference)
+        for cell in self.cells:
+            if tuple(cell.axes) != self.axes or not set(axes) <= set(self.axes):
+                raise ValueError(f"cells: expected the axes {', '.join(self.axes)}, got {cell.name} in {self.name}")
+        references = {}
+        for cell in self.cells:
+            block = [other for other in self.cells if all(other.axes[axis] == cell.axes[axis] for axis in self.blocks)]
+            found = [other for other in block if all(other.axes[a] == value for a, value in self.reference.items())]
+            if len(found) != 1 or found[0].config.seeds != cell.config.seeds:
+                raise ValueError(
+                    f"reference: expected one run of the same seeds for {self.name}/{cell.name}, got {found}"
+                )
+            references[cell.name] = found[0]
+        object.__setattr__(self, "_references", MappingProxyType(references))
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the axes."""
+        return tuple(self.cells[0].axes)
+
+    def reference_of(self, cell: Cell) -> Cell:
+        """Return the cell with which another is compared; itself for the reference."""
+        return self._references[cell.name]
+
+    def longer(self) -> Sweep:
+        """Return the sweep with twice the steps and twice the seeds."""
+        return self._mapped(lambda c: replace(c, num_steps=2 * c.num_steps, num_seeds=2 * c.num_seeds))
+
+    def tuned(self, choices: Sequence[Mapping[str, Any]]) -> Sweep:
+        """Return the sweep with the learning rates that the sweep `tuning` chose (`chosen.json`).
+
+        Raises
+        ------
+        ValueError
+            If there is none for a method in a world.
+        """
+        rates = {(c["world"], c["method"]): float(c["learning_rate"]) for c in choices}
+
+        def tune(config: TrainConfig) -> TrainConfig:
+            key = (config.world_name, config.method_name)
+            if key not in rates:
+                raise ValueError(f"tuned: expected a learning rate for {key[1]} in {key[0]}, got none ({self.name})")
+            return replace(config, optimizer=replace(config.optimizer, learning_rate=rates[key]))
+
+        return self._mapped(tune)
+
+    def _mapped(self, change: Callable[[TrainConfig], TrainConfig]) -> Sweep:
+        return replace(self, cells=tuple(replace(cell, config=change(cell.config)) for cell in self.cells))
+
+
+# Cells
+
+STEPS = {"mixed": 200, "skills": 60}
+"""The worlds of the paper's tables and dynamics, with as many steps as GRPO needs for a pass@1 of about .9: the answers
+of a bandit are learnt prompt by prompt, skills are shared."""
+
+FEW_STEPS = 100
+"""Steps of the sweeps with many cells."""
+
+BASELINES = ("grpo", "clip-higher", "entropy-loss", "fork-tokens", "entropy-advantages", "clip-cov", "kl-cov")
+TABLE_1 = (*BASELINES, "w-reinforce", "dynamo")
+ABLATIONS = tuple(name for name in METHODS if name.startswith("dynamo-"))
+DYNAMO = METHODS["dynamo"]
+
+
+def _cell(
+    axes: Mapping[str, object], method: str, world: str, /, *, variant: Method | None = None, **fields: Any
+) -> Cell:
+    """Return a cell; `variant` stands in for the method of that name."""
+    config = TrainConfig.named(method, world)
+    config = replace(config, method=variant or config.method, **fields)
+    return Cell({axis: str(value) for axis, value in axes.items()}, config)
+
+
+def _by_method(methods: Iterable[str], **fields: Any) -> tuple[Cell, ...]:
+    return tuple(
+        _cell({"world": world, "method": name}, name, world, **{"num_steps": STEPS[world], **fields})
+        for world in STEPS
+        for name in methods
+    )
+
+
+def _bounds(mean: int) -> dict[str, Any]:
+    """Return half and one and a half of a mean, as [8, 24] is to 16."""
+    return {"rollouts": mean, "rollouts_low": mean // 2, "rollouts_high": mean + mean // 2}
+
+
+def _modulated(**fields: Any) -> Method:
+    return replace(DYNAMO, shaping=Modulation(**fields))
+
+
+def _factors() -> Iterable[tuple[str, object, Method, dict[str, Any]]]:
+    """Yield figure 3: one factor at a time, the others at their defaults (.4, [8, 24], 50, .9)."""
+    yield "default", "default", DYNAMO, {}
+    for alpha in (0.0, 0.2, 0.6, 1.0):
+        yield "alpha", alpha, _modulated(alpha=alpha), {}
+    for low, high in ((4, 28), (12, 20), (16, 16)):
+        yield "bounds", f"{low}-{high}", DYNAMO, {"rollouts_low": low, "rollouts_high": high}
+    for sharpness in (5.0, 200.0):
+        yield "sharpness", f"{sharpness:g}", _modulated(sharpness=sharpness), {}
+    for threshold in (0.5, 0.7, 0.99):
+        yield "threshold", threshold, _modulated(threshold=threshold), {}
+
+
+def _sizes() -> Iterable[tuple[str, int, str, dict[str, Any]]]:
+    """Yield figure 4: one size of a world at a time."""
+    for num_answers in (8, 32, 128, 512):
+        yield "answers", num_answers, "mixed", {"num_answers": num_answers}
+    for num_prompts in (64, 1024):  # 256 are in the cells above
+        yield "prompts", num_prompts, "mixed", {"num_prompts": num_prompts}
+    for length in (2, 8, 16):
+        yield "length", length, "skills", {"length_low": length, "length_high": length}
+    for num_skills in (12, 48, 192):
+        yield "skills", num_skills, "skills", {"num_skills": num_skills, "num_decisions": num_skills // 2}
+
+
+def _paper_and_code() -> Iterable[tuple[str, str, Method]]:
+    """Yield the paper's method with one choice of the public code at a time, then with all, and GRPO."""
+    wide = replace(DYNAMO.loss, clip_high=0.28) if isinstance(DYNAMO.loss, ClippedSurrogate) else DYNAMO.loss
+    by_sequence = Modulation(mean="sequence")
+    yield "paper", "dynamo", DYNAMO
+    yield "root-of-p", "dynamo", replace(DYNAMO, allocator="neyman")
+    yield "code-allocation", "dynamo", replace(DYNAMO, allocator="dynamo-code")
+    yield "clip-0.28", "dynamo", replace(DYNAMO, loss=wide)
+    yield "sequence-mean", "dynamo", replace(DYNAMO, shaping=by_sequence)
+    yield "prompt-mean", "dynamo", replace(DYNAMO, aggregation="prompt-mean")
+    yield "all-of-the-code", "dynamo", replace(DYNAMO, allocator="dynamo-code", loss=wide, shaping=by_sequence)
+    yield "grpo", "grpo", METHODS["grpo"]
+
+
+def _with_rule(rule: str) -> Method:
+    return replace(METHODS["grpo"], allocator=rule)
+
+
+def _by_rule(*worlds: str) -> tuple[Cell, ...]:
+    return tuple(
+        _cell({"world": world, "rule": rule}, "grpo", world, variant=_with_rule(rule), num_steps=FEW_STEPS)
+        for world in worlds
+        for rule in ALLOCATORS
+    )
+
+
+_SWEEPS = (
+    Sweep(
+        name="table1",
+        title="nine methods",
+        reproduces="Table 1",
+        cells=_by_method(TABLE_1),
+        blocks=("world",),
+        reference={"method": "grpo"},
+        measures=("pass_at_1", "pass_at_1_mean", "pass_at_32", "gradient_norm"),
+    ),
+    Sweep(
+        name="table2",
+        title="DynaMO without each part; all of them left out is GRPO",
+        reproduces="Table 2",
+        cells=_by_method(("dynamo", *ABLATIONS, "grpo")),
+        blocks=("world",),
+        reference={"method": "dynamo"},
+    ),
+    Sweep(
+        name="fig2",
+        title="average rollouts per prompt, with dynamic allocation and without",
+        reproduces="Figure 2",
+        cells=tuple(
+            _cell({"rollouts": mean, "method": name}, name, "mixed", num_steps=FEW_STEPS, **_bounds(mean))
+            for mean in (8, 16, 24, 32)
+            for name in ("dynamo", "dynamo-no-dra")
+        ),
+        blocks=("rollouts",),
+        reference={"method": "dynamo-no-dra"},
+    ),
+    Sweep(
+        name="fig3",
+        title="alpha, bounds, sharpness and threshold of DynaMO, one at a time",
+        reproduces="Figure 3",
+        cells=tuple(
+            _cell(
+                {"factor": factor, "value": value},
+                "dynamo",
+                "mixed",
+                variant=method,
+                num_steps=FEW_STEPS,
+                **fields,
+            )
+            for factor, value, method, fields in _factors()
+        ),
+        blocks=(),
+        reference={"factor": "default"},
+    ),
+    Sweep(
+        name="fig4",
+        title="growing worlds: answers, prompts, chain length, skills",
+        reproduces="Figure 4",
+        cells=tuple(
+            _cell(
+                {"size": size, "value": value, "method": method},
+                method,
+                world,
+                num_steps=FEW_STEPS,
+                world=replace(WORLDS[world], **changes),
+            )
+            for size, value, world, changes in _sizes()
+            for method in ("grpo", "dynamo")
+        ),
+        blocks=("size", "value"),
+        reference={"method": "grpo"},
+    ),
+    Sweep(
+        name="fig5",
+        title="dynamics: entropy and gradient norm",
+        reproduces="Figure 5",
+        cells=_by_method(("grpo", "dynamo")),
+        blocks=("world",),
+        reference={"method": "grpo"},
+        measures=("entropy", "entropy_roughness", "gradient_norm", "gradient_norm_tail"),
+    ),
+    Sweep(
+        name="fig6",
+        title="wall time per step; run it alone, with --jobs 1, on an idle machine",
+        reproduces="Figure 6",
+        cells=_by_method(TABLE_1, num_steps=20),
+        blocks=("world",),
+        reference={"method": "grpo"},
+        measures=(TIMING,),
+    ),
+    Sweep(
+        name="allocation-map",
+        title="GRPO with every allocation rule under one budget, pilots included",
+        reproduces="which rule is best where?",
+        cells=_by_rule("binary", "diffuse", "mixed"),
+        blocks=("world",),
+        reference={"rule": "uniform"},
+        measures=("pass_at_1", "pass_at_1_mean", "rollouts"),
+    ),
+    Sweep(
+        name="allocation-map-more",
+        title="the same in two further worlds",
+        reproduces="which rule is best where?",
+        cells=_by_rule("peaked", "skills"),
+        blocks=("world",),
+        reference={"rule": "uniform"},
+        measures=("pass_at_1", "pass_at_1_mean", "rollouts"),
+    ),
+    Sweep(
+        name="bounds",
+        title="GRPO with every allocation rule under bounds from tight to none to speak of, 16 rollouts on average",
+        reproduces="do bounds decide which rule is best?",
+        cells=tuple(
+            _cell(
+                {"bounds": f"{low}-{high}", "rule": rule},
+                "grpo",
+                "mixed",
+                variant=_with_rule(rule),
+                num_steps=FEW_STEPS,
+                rollouts_low=low,
+                rollouts_high=high,
+            )
+            for low, high in ((12, 20), (8, 24), (4, 48), (2, 64))
+            for rule in ALLOCATORS
+        ),
+        blocks=("bounds",),
+        reference={"rule": "uniform"},
+        measures=("pass_at_1", "pass_at_1_mean", "rollouts"),
+    ),
+    Sweep(
+        name="paper-vs-code",
+        title="DynaMO as in the paper, with each choice of its public code, and with all",
+        reproduces="what do the differences between paper and public code do?",
+        cells=tuple(
+            _cell({"world": world, "variant": variant}, name, world, variant=method, num_steps=STEPS[world])
+            for world in STEPS
+            for variant, name, method in _paper_and_code()
+        ),
+        blocks=("world",),
+        reference={"variant": "paper"},
+    ),
+    Sweep(
+        name="lag",
+        title="allocation from lifetime counts, discounted counts, the last visit, and full knowledge",
+        reproduces="how much does the age of the history cost?",
+        cells=(
+            *(
+                _cell(
+                    {"rule": rule, "discount": f"{discount:g}"},
+                    "grpo",
+                    "mixed",
+                    variant=_with_rule(rule),
+                    num_steps=STEPS["mixed"],
+                    history_discount=discount,
+                )
+                for rule in ("dynamo", "neyman", "gvm", "vip")
+                for discount in (1.0, 0.5, 0.0)
+            ),
+            *(
+                _cell(
+                    {"rule": rule, "discount": "1"}, "grpo", "mixed", variant=_with_rule(rule), num_steps=STEPS["mixed"]
+                )
+                for rule in ("uniform", "oracle-variance", "oracle-progress")
+            ),
+        ),
+        blocks=(),
+        reference={"rule": "uniform"},
+    ),
+    Sweep(
+        name="learning-rate",
+        title="learning rates beside methods: whatever raises the gradient has to beat a larger step",
+        reproduces="is it the method or the step?",
+        cells=tuple(
+            _cell(
+                {"world": world, "learning_rate": f"{rate:g}", "method": method},
+                method,
+                world,
+                num_steps=STEPS[world],
+                optimizer=OptimizerConfig(learning_rate=rate),
+            )
+            for world in STEPS
+            for rate in (3.0, 7.0, 10.0, 11.0, 12.0, 14.0, 20.0, 30.0)
+            for method in ("grpo", "dynamo-no-dra", "dynamo-only-dra", "dynamo")
+        ),
+        blocks=("world", "learning_rate"),
+        reference={"method": "grpo"},
+    ),
+    Sweep(
+        name="tuning",
+        title="half-decade grid of the learning rate for every method, on seeds of its own",
+        reproduces="a fair learning rate for every method (--tuned)",
+        cells=tuple(
+            _cell(
+                {"world": world, "method": method, "learning_rate": f"{rate:g}"},
+                method,
+                world,
+                num_steps=STEPS[world],
+                num_seeds=16,
+                first_seed=1000,
+                optimizer=OptimizerConfig(learning_rate=rate),
+            )
+            for world in STEPS
+            for method in METHODS
+            for rate in (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+        ),
+        blocks=("world", "method"),
+        reference={"learning_rate": "10"},
+        measures=("pass_at_1_mean", "pass_at_1"),
+        chooses="learning_rate",
+    ),
+)
+SWEEPS: Mapping[str, Sweep] = MappingProxyType({sweep.name: sweep for sweep in _SWEEPS})
+"""The sweeps by name."""
+
+DEFAULT = ("table1", "table2", "fig2", "fig3", "fig5", "allocation-map")
+"""Names of the sweeps of `make reproduce`."""
+
+
+def get_sweeps(names: Iterable[str]) -> tuple[Sweep, ...]:
+    """Return sweeps by name, each once; `default` stands for `DEFAULT` and `all` for all.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown; the message lists the known ones.
+    """
+    groups = {"default": DEFAULT, "all": tuple(SWEEPS)}
+    chosen: dict[str, Sweep] = {}
+    for name in names:
+        _checks.one_of("sweep", name, (*SWEEPS, *groups))
+        chosen |= {each: SWEEPS[each] for each in groups.get(name, (name,))}
+    return tuple(chosen.values())
