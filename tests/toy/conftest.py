@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -24,3 +25,12 @@ def small_config(method: str = "dynamo", world: str | Population = "mixed", **fi
 def small() -> Callable[..., TrainConfig]:
     """`small_config`."""
     return small_config
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interrupts():
+    """Let children be interrupted: a shell starts background jobs with SIGINT ignored, and children inherit that."""
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -186,11 +186,9 @@ def test_choices_are_the_best_of_their_block_and_know_the_edge(tmp_path):
         runner.read_choices(tmp_path / "t" / "chosen.json")
 
 
-# A shell starts its background jobs with SIGINT ignored, and children inherit that: the script asks for the usual.
 SCRIPT = """
-import signal, sys
+import sys
 from pathlib import Path
-signal.signal(signal.SIGINT, signal.default_int_handler)
 from tests.toy.test_runner import tiny
 from toy import __main__ as command, sweeps
 sweeps.SWEEPS = command.SWEEPS = {"tiny": tiny(120)}
