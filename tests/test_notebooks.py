@@ -21,7 +21,7 @@ ROUNDING = 1e-9
 MAX_BYTES = 400_000
 MAX_SECONDS = 60
 # Temporary and home folders, and addresses of objects.
-OF_THIS_MACHINE = re.compile(r"/tmp/|/home/|/root/|/Users/|/usr/|[A-Z]:\\|\bat 0x[0-9a-f]+|site-packages")
+OF_THIS_MACHINE = re.compile(r"/(?:tmp|home|root|Users|usr)/|[A-Z]:\\|\bat 0x[0-9a-f]+|site-packages")
 
 
 def read(path: Path) -> NotebookNode:
