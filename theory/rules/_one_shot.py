@@ -364,11 +364,7 @@ class OracleProgress(OneShot):
     name: ClassVar[str] = "oracle-progress"
 
     def _counts(self, problem: Problem) -> IntArray:
-        gains = problem.known(self.name, "gains")
-        try:
-            return optimal_concave(gains, problem.budget, problem.low, problem.high)
-        except ValueError:  # Not concave. Any other complaint is repeated by the general solver.
-            return optimal_any(gains, problem.budget, problem.low, problem.high)
+        return _best(problem.known(self.name, "gains"), problem, problem.high)
 
 
 @dataclass(frozen=True)
@@ -416,10 +412,7 @@ class LogProgress(OneShot):
     def _counts(self, problem: Problem) -> IntArray:
         n = _columns(problem)
         gains = self._progress(problem, len(n) - 1) * (n if self.aggregation == "token-mean" else 1.0)
-        try:
-            return optimal_concave(gains, problem.budget, problem.low, len(n) - 1)
-        except ValueError:  # Not concave; the other arguments are sound.
-            return optimal_any(gains, problem.budget, problem.low, len(n) - 1)
+        return _best(gains, problem, len(n) - 1)
 
     def _progress(self, problem: Problem, most: int) -> FloatArray:
         if problem.knowledge.success_rates is None:
@@ -430,6 +423,14 @@ class LogProgress(OneShot):
         table = np.zeros((len(p), most + 1))
         table[:, 1:] = implied_weight(p, np.arange(1, most + 1), self.estimator) * slope * (1 - p) ** 2
         return table
+
+
+def _best(gains: FloatArray, problem: Problem, high: int) -> IntArray:
+    """Return the exact maximiser of sum gains[i, n_i]: by marginals where all rows are concave, otherwise by DP."""
+    try:
+        return optimal_concave(gains, problem.budget, problem.low, high)
+    except ValueError:  # Not concave. Any other complaint is repeated by the general solver.
+        return optimal_any(gains, problem.budget, problem.low, high)
 
 
 def _relative(values: FloatArray) -> FloatArray:
