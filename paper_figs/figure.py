@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import os
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import matplotlib.figure
 import paper_figs
 from paper_figs import style
 from paper_figs.sources import LedgerData, ToyRun
+from theory._files import write_atomically
 
 # matplotlib's names for what each format can say of itself; without the date, the same data give the same bytes.
 METADATA: dict[str, dict[str, str | None]] = {
@@ -69,9 +69,6 @@ def build(figure: Figure, source: Path, output: Path) -> tuple[str, list[Path]]:
             texts = {key: text and text.format(name=figure.name, caption=caption) for key, text in entries.items()}
             drawing.savefig(buffer, format=suffix, metadata=texts)
             contents[output / f"{figure.name}.{suffix}"] = buffer.getvalue()
-    output.mkdir(parents=True, exist_ok=True)
     for path, content in contents.items():
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_bytes(content)
-        partial.replace(path)
+        write_atomically(path, content)
     return caption, list(contents)

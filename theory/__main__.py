@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import sys
 import time
@@ -25,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import theory
+from theory._files import write_atomically
 from theory.claims import LEDGER
 from theory.claims.ledger import Claim, Finding, Verdict
 
@@ -107,14 +107,6 @@ def as_json(judged: Sequence[tuple[Claim, Finding, float]]) -> dict[str, Any]:
             for row, finding, seconds in judged
         ],
     }
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def write_data(directory: Path, judged: Sequence[tuple[Claim, Finding, float]]) -> list[Path]:
