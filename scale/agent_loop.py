@@ -1,0 +1,59 @@
+"""verl's agent loop, with a seed for every trajectory: what is sampled depends on the run's seed and the prompt's key.
+
+Not on the order in which requests arrive, on how many workers there are, or on interruptions. A failed trajectory ends
+the run with its cause; verl would go on with a smaller group.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import ray
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
+
+from scale.supervisor import reported
+
+_Worker: Any = AgentLoopWorkerTQ.__ray_metadata__.modified_class
+
+
+def trajectory_seed(seed: int, step: int, key: str, session: int) -> int:
+    """Return the seed of a trajectory, in [0, 2^31): a hash of the run's seed, the step, the prompt and the number.
+
+    Parameters
+    ----------
+    seed
+        Seed of the run.
+    step
+        Training step; -1 in validation, so that all validations draw alike and compare policies, not draws.
+    key
+        Key of the prompt.
+    session
+        Number of the trajectory in its group.
+
+    Examples
+    --------
+    >>> trajectory_seed(1, 3, "a", 0) == trajectory_seed(1, 3, "a", 0) != trajectory_seed(1, 3, "a", 1)
+    True
+    """
+    text = f"{seed}/{step}/{session}/{key}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+class SeededWorker(_Worker):  # type: ignore[misc]  # verl is untyped
+    """Worker that runs trajectories with their seeds."""
+
+    @reported("agent loop")
+    async def _run_agent_loop(self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs: Any) -> Any:
+        step = -1 if trajectory["validate"] else int(trajectory["step"])
+        key = str((kwargs.get("extra_info") or {}).get("key", trajectory["sample_index"]))
+        seed = trajectory_seed(self.config.dynamo.seed, step, key, kwargs["session_id"])
+        return await super()._run_agent_loop({**sampling_params, "seed": seed}, trajectory, **kwargs)
+
+
+class SeededAgentLoopManager(AgentLoopManagerTQ):  # type: ignore[misc]  # verl is untyped
+    """verl's manager (`agent_loop_manager_class`), with seeded workers."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.agent_loop_workers_class = ray.remote(SeededWorker)

@@ -1,0 +1,113 @@
+"""The settings of a run that are ours; verl has the rest (`conf/`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from theory import _checks
+from theory.methods import Method, get_method
+from theory.modulation import Modulation
+from theory.rules import ALLOCATORS, get_allocator
+
+SCOPES = ("rollout-batch", "mini-batch", "micro-batch")
+
+NEED_KNOWLEDGE = ("oracle-variance", "oracle-progress")
+"""Rules that need the true policy gradient's moments, which only a tabular world has."""
+
+RULES = tuple(name for name in ALLOCATORS if name not in NEED_KNOWLEDGE and not get_allocator(name).in_rounds)
+"""Allocation rules that decide from the history before the step's first rollout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamoConfig:
+    """What is trained: the node `dynamo` of a run's config, and the only place for its defaults.
+
+    Attributes
+    ----------
+    method
+        A name of `theory.methods.METHODS`.
+    allocator
+        Another allocation rule than the method's, one of `RULES`.
+    alpha
+        Another strength of the modulation than the method's, for methods that have one.
+    aggregation
+        Another aggregation than the method's, a name of `theory.aggregation.AGGREGATIONS`.
+    stock
+        Train by verl's own GRPO trainer, loss and advantages instead, with seeds and order of this plug-in only: what
+        alpha = 0 under a uniform allocation is compared with.
+    rollouts_low, rollouts_high
+        Bounds on the rollouts of every prompt; 2 and more, since a group of one teaches nothing. The mean is verl's
+        `rollout.n`.
+    history_discount
+        Factor on a prompt's old counts at each visit, in [0, 1]; 1 is the paper's.
+    scope
+        What a token's entropy and instability are compared with, one of `SCOPES` (`scale.loss`).
+    seed
+        Seed of the run: order of prompts, trajectories, random choices of rules and losses.
+    dump
+        Write the tensors of every modulated micro-batch into the run's folder (`modulated/`).
+
+    Raises
+    ------
+    ValueError
+        If a value is unknown or out of range.
+
+    Examples
+    --------
+    >>> DynamoConfig(method="grpo", allocator="neyman").resolved().allocator
+    'neyman'
+    """
+
+    method: str = "dynamo"
+    allocator: str | None = None
+    alpha: float | None = None
+    aggregation: str | None = None
+    stock: bool = False
+    rollouts_low: int = 8
+    rollouts_high: int = 24
+    history_discount: float = 1.0
+    scope: str = "rollout-batch"
+    seed: int = 1
+    dump: bool = False
+
+    def __post_init__(self) -> None:
+        _checks.one_of("dynamo.scope", self.scope, SCOPES)
+        low = _checks.count("dynamo.rollouts_low", self.rollouts_low, 2)
+        _checks.count("dynamo.rollouts_high", self.rollouts_high, low)
+        _checks.in_range("dynamo.history_discount", self.history_discount, 0.0, 1.0)
+        _checks.count("dynamo.seed", self.seed)
+        rule = self.resolved().allocator
+        if rule not in RULES:
+            why = "needs what only a tabular world knows" if rule in NEED_KNOWLEDGE else "spends in rounds"
+            raise ValueError(f"dynamo.allocator: expected one of {', '.join(RULES)}, got {rule}, which {why}")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> DynamoConfig:
+        """Return the settings in the node `dynamo` of a config.
+
+        Raises
+        ------
+        ValueError
+            If a name is unknown or a value invalid.
+        """
+        known = [f.name for f in fields(cls)]
+        unknown = [str(name) for name in values if name not in known]
+        if unknown:
+            raise ValueError(f"dynamo: expected settings among {', '.join(known)}, got {', '.join(unknown)}")
+        return cls(**values)
+
+    def resolved(self) -> Method:
+        """Return the method in full."""
+        method = get_method(self.method)
+        if self.allocator is not None:
+            _checks.one_of("dynamo.allocator", self.allocator, ALLOCATORS)
+            method = replace(method, allocator=self.allocator)
+        if self.aggregation is not None:
+            method = replace(method, aggregation=self.aggregation)
+        if self.alpha is not None:
+            if not isinstance(method.shaping, Modulation):
+                raise ValueError(f"dynamo.alpha: expected a method with DynaMO's modulation, got {self.method}")
+            method = replace(method, shaping=replace(method.shaping, alpha=self.alpha))
+        return method

@@ -1,0 +1,20 @@
+"""The process that verl runs in: `python -m scale.driver CONFIG`, started by `scale.launch`."""
+
+from __future__ import annotations
+
+import sys
+
+from scale.supervisor import reported
+
+
+@reported("trainer")
+def main(path: str) -> None:
+    """Train by a resolved configuration file."""
+    from omegaconf import OmegaConf
+    from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
+
+    run_ppo(OmegaConf.load(path), task_runner_class=TaskRunnerV1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,298 @@
+"""The loss of a method of `theory.methods` inside verl: shaped advantages, then verl's own loss, KL and aggregation.
+
+Formulas are those of `theory`. The clipped surrogate is verl's own (equal to `theory.losses`, which a test holds it to),
+so that modulation composes with whatever verl adds; losses that single tokens out are `theory.losses`.
+
+What a token is compared with is stated by `scope`:
+
+- "rollout-batch": the step's batch under the policy that sampled it, computed once by the trainer;
+- "mini-batch": the mini-batch under the current policy, from a forward pass of its own over all ranks (`engine`);
+- "micro-batch": what happens to be packed together, as in the public code.
+
+Clip-Cov, KL-Cov and Fork Tokens let tokens compete in the mini-batch (or, for "micro-batch", in what is packed).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from verl.trainer.ppo.core_algos import agg_loss, kl_penalty
+from verl.utils import tensordict_utils as tu
+from verl.utils.metric import AggregationType, Metric
+from verl.workers.utils.losses import ppo_loss
+from verl.workers.utils.padding import no_padding_2_padding, response_to_nested
+
+from scale.engine import STATISTICS
+from theory.aggregation import aggregation_weights
+from theory.entropy_change import update_coefficient
+from theory.losses import (
+    LARGEST_CLIP,
+    ClippedSurrogate,
+    EntropyAdvantages,
+    KlCov,
+    Selection,
+    entropy_advantages,
+    policy_loss,
+    select_tokens,
+)
+from theory.methods import Method
+from theory.modulation import Modulation, Scope, instability, modulate, scope_of
+from theory.softmax import TokenStatistics
+
+
+SCOPE, COUNTED, TARGETED, WEIGHTS = "modulation_scope", "counted_tokens", "targeted_tokens", "token_weights"
+"""Names of what `prepare` and the trainer hand to the loss with the data."""
+
+VERL_AGGREGATIONS = {"token-mean": "token-mean", "sequence-mean": "seq-mean-token-mean"}
+"""Aggregations that verl has too, by our name; `prompt-mean` has weights of its own."""
+
+
+def needs_statistics(method: Method) -> bool:
+    """Return whether the method looks at more than log-probabilities."""
+    return method.shaping is not None or method.token_selection is not None
+
+
+def singles_out(method: Method) -> bool:
+    """Return whether tokens compete to be counted or singled out."""
+    return method.token_selection is not None or not isinstance(method.loss, ClippedSurrogate)
+
+
+def token_statistics_of(log_prob: torch.Tensor, statistics: list[torch.Tensor], mask: torch.Tensor) -> TokenStatistics:
+    """Return the statistics of padded tokens, neutral where there is none."""
+    neutral = (0.0, 0.0, 1.0, 0.0)
+    fields = (log_prob.detach(), *statistics)
+    return TokenStatistics(
+        *(
+            torch.where(mask, x.float(), torch.full_like(x.float(), fill))
+            for x, fill in zip(fields, neutral, strict=True)
+        )
+    )
+
+
+def coefficient_of(method: Method, advantages: torch.Tensor, log_prob: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+    """Return xi (24) under the method's clip range; KL-Cov has none."""
+    loss = method.loss
+    clips = (1.0, LARGEST_CLIP) if isinstance(loss, KlCov) else (loss.clip_low, loss.clip_high)
+    coefficient: torch.Tensor = update_coefficient(advantages, (log_prob.detach() - old).exp(), *clips)
+    return coefficient
+
+
+@dataclass
+class MethodLoss:
+    """Loss function of verl's workers (`set_loss_fn`) for a method.
+
+    Attributes
+    ----------
+    method
+        The method.
+    actor
+        verl's config of the actor: KL, entropy bonus, aggregation and clip range are taken from there.
+    scope
+        One of `scale.config.SCOPES`.
+    dump
+        Folder for the tensors of every micro-batch, or None.
+    """
+
+    method: Method
+    actor: Any
+    scope: str = "rollout-batch"
+    dump: str | None = None
+    _calls: Any = field(default_factory=itertools.count, repr=False)
+
+    # Before a mini-batch
+
+    def prepare(self, outputs: dict[str, Any], data: Any, group: Any) -> None:
+        """Add to the data of a mini-batch what its tokens have in common over all ranks.
+
+        Parameters
+        ----------
+        outputs
+            The model's outputs for this rank's part, nested.
+        data
+            This rank's part; it gains the scope, the selection and the weights that the method needs.
+        group
+            The data-parallel process group.
+        """
+        method = self.method
+        tokens = self._tokens(outputs, data)
+        mine = {name: x.cpu() for name, x in tokens.items()}
+        mine["prompts"] = [str(uid) for uid in tu.get(data, "uid")]
+        ranks = [mine]
+        if torch.distributed.is_initialized() and torch.distributed.get_world_size(group) > 1:
+            ranks = [{}] * torch.distributed.get_world_size(group)
+            torch.distributed.all_gather_object(ranks, mine, group=group)
+        length = max(part["mask"].shape[1] for part in ranks)
+        start = sum(len(part["mask"]) for part in ranks[: torch.distributed.get_rank(group) if len(ranks) > 1 else 0])
+        rows, columns = slice(start, start + len(mine["mask"])), slice(0, mine["mask"].shape[1])
+        merged = {
+            name: torch.cat([torch.nn.functional.pad(part[name], (0, length - part[name].shape[1])) for part in ranks])
+            for name in tokens
+        }
+        mask, advantages = merged["mask"], merged["advantages"]
+        stats = None
+        if needs_statistics(method):
+            stats = token_statistics_of(merged["log_prob"], [merged[name] for name in STATISTICS], mask)
+        if isinstance(method.shaping, Modulation) and stats is not None:
+            xi = coefficient_of(method, advantages, merged["log_prob"], merged["old_log_prob"])
+            scope = scope_of(stats, instability(stats, xi, mask, method.shaping.mean), mask)
+            if self.scope == "mini-batch":
+                tu.assign_non_tensor_data(data, SCOPE, scope)
+            else:
+                scope = tu.get(data, SCOPE)
+            advantages = modulate(advantages, stats, mask, method.shaping, coefficient=xi, scope=scope).advantages
+        elif isinstance(method.shaping, EntropyAdvantages) and stats is not None:
+            advantages = self._entropy_advantages(advantages, stats)
+        counted = mask
+        if singles_out(method):
+            selection = self._select(merged | {"advantages": advantages}, mask, stats)
+            counted = selection.counted
+            for name, x in ((COUNTED, selection.counted), (TARGETED, selection.targeted)):
+                data[name] = response_to_nested(x[rows, columns].to(mine["mask"].device), data["response_mask"])
+        if singles_out(method) or method.aggregation not in VERL_AGGREGATIONS:
+            names = [name for part in ranks for name in part["prompts"]]
+            ids = {name: i for i, name in enumerate(dict.fromkeys(names))}
+            prompts = torch.tensor([ids[name] for name in names])
+            weights = aggregation_weights(counted, method.aggregation, prompts=prompts, dtype=torch.float32)
+            data[WEIGHTS] = response_to_nested(weights[rows, columns], data["response_mask"])
+
+    def _select(self, tokens: dict[str, torch.Tensor], mask: torch.Tensor, stats: TokenStatistics | None) -> Selection:
+        return select_tokens(
+            self.method.loss,
+            tokens["log_prob"],
+            tokens["old_log_prob"],
+            tokens["advantages"],
+            mask,
+            token_selection=self.method.token_selection,
+            entropy=None if stats is None else stats.entropy,
+            uniforms=tokens.get("uniforms"),
+        )
+
+    # On a micro-batch
+
+    def __call__(
+        self, model_output: dict[str, Any], data: Any, dp_group: Any = None
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Return the loss of a micro-batch, scaled so that verl's sum over micro-batches and mean over ranks is it."""
+        data = data.clone(recurse=False)
+        tokens = self._tokens(model_output, data)
+        log_prob, mask = tokens["log_prob"], tokens["mask"]
+        stats = None
+        if needs_statistics(self.method):
+            stats = token_statistics_of(log_prob, [tokens[name] for name in STATISTICS], mask)
+        advantages, metrics = self._shape(tokens, stats, data)
+        if not singles_out(self.method) and self.method.aggregation in VERL_AGGREGATIONS:
+            data["advantages"] = response_to_nested(advantages, data["response_mask"])
+            loss, found = ppo_loss(self.actor, model_output, data, dp_group)
+        else:
+            loss, found = self._theory_loss(tokens | {"advantages": advantages}, stats, model_output, data)
+        return loss, found | metrics
+
+    def _shape(
+        self, tokens: dict[str, torch.Tensor], stats: TokenStatistics | None, data: Any
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Return the shaped advantages, and metrics: sums over micro-batches and means over ranks."""
+        advantages, mask, shaping = tokens["advantages"], tokens["mask"], self.method.shaping
+        if stats is None or shaping is None:
+            return advantages, {}
+        if isinstance(shaping, EntropyAdvantages):
+            return self._entropy_advantages(advantages, stats), {}
+        xi = coefficient_of(self.method, advantages, tokens["log_prob"], tokens["old_log_prob"])
+        scope: Scope | None = None if self.scope == "micro-batch" else tu.get(data, SCOPE)
+        result = modulate(advantages, stats, mask, shaping, coefficient=xi, scope=scope)
+        if self.dump is not None:
+            self._dump(tokens, stats, xi, scope, result)
+        share = data["dp_size"] / data["batch_num_tokens"]
+        metrics: dict[str, Any] = {}
+        for name, factor in (("compensation", result.compensation), ("stabilization", result.stabilization)):
+            mean = float((factor * mask).sum()) * share
+            metrics[f"dynamo/{name}_mean"] = Metric(AggregationType.SUM, mean)
+            extreme = factor[mask] if bool(mask.any()) else torch.ones(1)
+            metrics[f"dynamo/{name}_min"] = Metric(AggregationType.MIN, float(extreme.min()))
+            metrics[f"dynamo/{name}_max"] = Metric(AggregationType.MAX, float(extreme.max()))
+        return result.advantages, metrics
+
+    def _entropy_advantages(self, advantages: torch.Tensor, stats: TokenStatistics) -> torch.Tensor:
+        shaping = self.method.shaping
+        assert isinstance(shaping, EntropyAdvantages)
+        shaped: torch.Tensor = entropy_advantages(advantages, stats.entropy, alpha=shaping.alpha, kappa=shaping.kappa)
+        return shaped
+
+    def _theory_loss(
+        self, tokens: dict[str, torch.Tensor], stats: TokenStatistics | None, model_output: dict[str, Any], data: Any
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Return a loss of `theory.losses` with the batch's weights, and verl's terms beside it."""
+        mask, actor = tokens["mask"], self.actor
+        if self.scope == "micro-batch" and singles_out(self.method):
+            selection = self._select({name: x.detach() for name, x in tokens.items()}, mask, stats)
+        elif singles_out(self.method):
+            selection = Selection(_padded(data[COUNTED], mask).bool(), _padded(data[TARGETED], mask).bool())
+        else:
+            selection = Selection(mask, torch.zeros_like(mask))
+        found = policy_loss(
+            self.method.loss,
+            tokens["log_prob"],
+            tokens["old_log_prob"],
+            tokens["advantages"],
+            mask,
+            selection=selection,
+        )
+        loss = (found.values * _padded(data[WEIGHTS], mask) * found.mask).sum() * data["dp_size"]
+        metrics: dict[str, Any] = {"actor/pg_loss": Metric(AggregationType.SUM, loss)}
+        share = data["dp_size"] / data["batch_num_tokens"]
+        for name, x in (("clipped", found.clipped), ("counted", selection.counted), ("targeted", selection.targeted)):
+            metrics[f"dynamo/{name}"] = Metric(AggregationType.SUM, float((x & mask).sum()) * share)
+        common = {
+            "loss_mask": mask,
+            "loss_agg_mode": actor.loss_agg_mode,
+            "dp_size": data["dp_size"],
+            "batch_num_tokens": data["batch_num_tokens"],
+            "global_batch_size": data["global_batch_size"],
+            "loss_scale_factor": actor.loss_scale_factor,
+        }
+        if actor.entropy_coeff:
+            entropy = agg_loss(loss_mat=no_padding_2_padding(model_output["entropy"], data), **common)
+            metrics["actor/entropy_loss"] = Metric(AggregationType.SUM, entropy)
+            loss = loss - actor.entropy_coeff * entropy
+        if actor.use_kl_loss:
+            reference = _padded(data["ref_log_prob"], mask)
+            kl = agg_loss(loss_mat=kl_penalty(tokens["log_prob"], reference, actor.kl_loss_type), **common)
+            metrics["kl_loss"] = Metric(AggregationType.SUM, kl)
+            loss = loss + actor.kl_loss_coef * kl
+        return loss, metrics
+
+    def _tokens(self, model_output: dict[str, Any], data: Any) -> dict[str, torch.Tensor]:
+        """Return the response tokens of sequences as rows padded on the right."""
+        log_prob = no_padding_2_padding(model_output["log_probs"], data)
+        mask = torch.zeros_like(log_prob, dtype=torch.bool)
+        tokens = {
+            "mask": _padded(data["response_mask"], mask).bool(),
+            "log_prob": log_prob,
+            "old_log_prob": _padded(data["old_log_probs"], mask),
+            "advantages": _padded(data["advantages"], mask),
+        }
+        if needs_statistics(self.method):
+            tokens |= {name: no_padding_2_padding(model_output[name], data) for name in STATISTICS}
+        if "uniforms" in data:
+            tokens["uniforms"] = _padded(data["uniforms"], mask)
+        return tokens
+
+    def _dump(self, tokens: dict[str, torch.Tensor], stats: TokenStatistics, xi: Any, scope: Any, result: Any) -> None:
+        assert self.dump is not None
+        folder = Path(self.dump)
+        folder.mkdir(parents=True, exist_ok=True)
+        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+        found = {**tokens, **stats._asdict(), "coefficient": xi, **result._asdict()}
+        named = {"shaped": found.pop("advantages"), "advantages": tokens["advantages"]}
+        content = {name: x.detach().cpu() for name, x in (found | named).items()}
+        path = folder / f"{os.getpid()}-{rank}-{next(self._calls):06d}.pt"
+        torch.save(content | {"scope": None if scope is None else vars(scope)}, path)
+
+
+def _padded(nested: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return nested rows padded with zeros to the width of another tensor."""
+    return nested.to_padded_tensor(0, output_size=tuple(like.shape))

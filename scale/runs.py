@@ -1,0 +1,103 @@
+"""Running and showing: progress of one run, its folder at the end, and the smoke test that compares some."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from scale import launch, records
+
+HELD_OUT = "val-core/tiny-arithmetic/acc/mean@8"
+"""verl's name for the mean reward over the tiny task's held-out prompts, 8 trajectories each."""
+
+
+def tiny_files(folder: Path, console: Console, seed: int = 0) -> Path:
+    """Return the folder of the tiny model and its task, made if it is not there."""
+    from scale import tiny
+
+    with console.status("making a tiny model and its task"):
+        tiny.make(folder, seed=seed)
+    return folder.resolve()
+
+
+def run(config: Any, out: Path, limits: launch.Limits, console: Console) -> int:
+    """Run verl with a progress bar; returns the exit status, after the cause of a failure."""
+    total = int(config.trainer.total_training_steps)
+    columns = (
+        TextColumn(f"{config.dynamo.method}{' (verl)' if config.dynamo.stock else ''}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+    )
+    start = time.perf_counter()
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=total, state="starting")
+
+        def echo(line: str) -> None:
+            progress = records.progress(out)
+            if progress is not None:
+                bar.update(task, completed=progress["step"], state=f"reward {progress.get('reward', float('nan')):.3f}")
+
+        outcome = launch.train(config, out, limits, echo)
+    if outcome.reason != "finished":
+        console.print(outcome.cause(), highlight=False, soft_wrap=True, style="red", markup=False)
+        console.print(f"log: {out / 'log.txt'}; the same command resumes", highlight=False, soft_wrap=True)
+        return 130 if outcome.reason == "interrupted" else 1
+    records.finish(out, config, time.perf_counter() - start)
+    console.print(f"{total} steps, {outcome.seconds:.0f} s, written to {out}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def smoke(args: argparse.Namespace, console: Console) -> int:
+    """Train the tiny model by some methods, load what they saved, and print what they learnt."""
+    start = time.perf_counter()
+    files = tiny_files(args.out / "tiny", console)
+    table = Table("method", "held-out reward before", "after", "rollouts of a prompt", "seconds")
+    for method in args.methods:
+        out = args.out / f"{method}-seed{args.seed}"
+        overrides = [
+            f"dynamo.method={method}",
+            f"dynamo.seed={args.seed}",
+            f"tiny_folder={files}",
+            f"trainer.total_training_steps={args.steps}",
+            f"trainer.save_freq={args.steps}",
+            f"trainer.test_freq={max(args.steps // 4, 1)}",
+            "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]",
+        ]
+        config = launch.compose("tiny", "cpu", out=out, overrides=overrides)
+        launch.check(config, out)
+        left = args.deadline - (time.perf_counter() - start)
+        began = time.perf_counter()
+        status = run(config, out, launch.Limits(left, args.silence), console)
+        if status:
+            return status
+        table.add_row(method, *summary(out), f"{time.perf_counter() - began:.0f}")
+        checkpoint = launch.latest_checkpoint(out)
+        assert checkpoint is not None
+        export = checkpoint / "actor" / "huggingface"
+        console.print(f"exported to {export}; it answers: {launch.answers(export, files)}", highlight=False, soft_wrap=True)
+    console.print(table)
+    console.print(
+        f"seed {args.seed}, {time.perf_counter() - start:.0f} s; held-out reward is the mean over prompts that are not "
+        "trained on, 8 trajectories each; one seed tells that methods run and learn, not which is better",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def summary(out: Path) -> tuple[str, str, str]:
+    """Return the held-out reward before and after, and the range of rollouts, of a run."""
+    lines = records.read_lines(out / records.METRICS)
+    rewards = [line[HELD_OUT] for line in lines if HELD_OUT in line]
+    counts = [n for line in records.read_lines(out / records.ALLOCATION) for n in line["counts"]]
+    return f"{rewards[0]:.3f}", f"{rewards[-1]:.3f}", f"{min(counts)} to {max(counts)}"
+
+

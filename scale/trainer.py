@@ -1,0 +1,335 @@
+"""verl's synchronous trainer, with rollouts divided by a rule of `theory.rules` and advantages shaped in the loss.
+
+A step: the batch's prompt keys -> counts from the history -> the rule -> `__rollout_n__` -> rollouts -> rewards back to the
+history, by key. Budget, number of rows and number of optimiser steps are exactly verl's for `rollout.n`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transfer_queue as tq
+from tensordict import TensorDict
+from verl.trainer.ppo.v1.trainer_base import register_trainer
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils import tensordict_utils as tu
+from verl.utils.config import omega_conf_to_dataclass
+from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_partitions
+from verl.workers.utils.padding import response_from_nested, response_to_nested
+
+from scale import records
+from scale.config import DynamoConfig
+from scale.engine import LOOK_AHEAD, STATISTICS, TOKEN_STATISTICS
+from scale.loss import SCOPE, VERL_AGGREGATIONS, MethodLoss, needs_statistics, singles_out, token_statistics_of
+from scale.supervisor import beat
+from theory._files import write_atomically
+from theory.allocation import variance_ratio
+from theory.history import SuccessHistory
+from theory.losses import ClipCov
+from theory.modulation import Modulation, instability, scope_of
+from theory.rules import get_allocator
+
+STATE = "dynamo.json"
+"""File of a checkpoint with what verl does not know of."""
+
+SAMPLE_POLL = 0.05
+"""Seconds between two looks of the trainer for finished rollouts; verl's own are 2."""
+
+
+def row_of(key: str) -> tuple[str, int, int]:
+    """Return the prompt, trajectory and turn of a row of verl's queue: "00000001-00002_3_0" is ("00000001-00002", 3, 0)."""
+    uid, session, turn = key.rsplit("_", 2)
+    return uid, int(session), int(turn)
+
+
+def deal(lengths: list[int], num_minibatches: int, num_ranks: int) -> list[int]:
+    """Return the order of rows in which every rank's part of every mini-batch has about the same number of tokens.
+
+    Rows stay in their mini-batch: what is learnt from together does not depend on the number of ranks. verl gives rank r
+    the r-th part of the rows, and cuts that into mini-batches.
+
+    Parameters
+    ----------
+    lengths
+        Tokens of every row; as many rows as `num_minibatches` times `num_ranks` divides.
+    num_minibatches
+        Optimiser steps.
+    num_ranks
+        Data-parallel ranks.
+
+    Examples
+    --------
+    >>> deal([9, 1, 8, 2, 5, 5, 5, 5], 2, 2)
+    [1, 0, 4, 5, 2, 3, 6, 7]
+    """
+    if len(lengths) % (num_minibatches * num_ranks):
+        raise ValueError(
+            f"lengths: expected a multiple of {num_minibatches} mini-batches x {num_ranks} ranks, got {len(lengths)} rows"
+        )
+    size = len(lengths) // num_minibatches
+    if num_ranks == 1:
+        return list(range(len(lengths)))
+    ranks: list[list[int]] = [[] for _ in range(num_ranks)]
+    for start in range(0, len(lengths), size):
+        workload = calculate_workload(torch.tensor(lengths[start : start + size]))
+        parts = get_seqlen_balanced_partitions(workload, k_partitions=num_ranks, equal_size=True)
+        for rank, part in zip(ranks, parts, strict=True):
+            rank.extend(start + i for i in part)
+    return [row for rank in ranks for row in rank]
+
+
+class ReproducibleTrainer(PPOTrainerSync):  # type: ignore[misc]  # verl is untyped
+    """verl's own synchronous trainer, whose rows have names and an order that do not depend on chance.
+
+    Registered as `stock-seeded`. Formulas, budget and losses are verl's.
+    """
+
+    # verl takes a trainer of any other name for an asynchronous one.
+    trainer_mode = property(lambda self: "sync", lambda self, value: None)
+
+    def __init__(self, config: Any) -> None:
+        self.settings = DynamoConfig.from_mapping(config.dynamo)
+        self.records = records.Records(Path(config.trainer.default_local_dir).parent)
+        self.keys: dict[str, str] = {}
+        super().__init__(config)
+
+    @property
+    def num_minibatches(self) -> int:
+        """Optimiser steps per rollout batch and epoch."""
+        return int(self.config.data.train_batch_size // self.config.actor_rollout_ref.actor.ppo_mini_batch_size)
+
+    def _build_replay_buffer(self) -> Any:
+        buffer = super()._build_replay_buffer()
+        buffer.poll_interval = SAMPLE_POLL
+        return buffer
+
+    def _next_train_batch(self, num_prompts: int | None = None) -> Any:
+        batch = super()._next_train_batch(num_prompts)
+        names = [f"{self.global_steps:08d}-{row:05d}" for row in range(len(batch))]
+        self.keys = dict(zip(names, (str(info["key"]) for info in _values(batch, "extra_info")), strict=True))
+        tu.assign_non_tensor_stack(batch, "uid", names)
+        return batch
+
+    def _balance_batch(self, batch: Any, metrics: dict[str, Any], **kwargs: Any) -> Any:
+        """Order the rows; that of verl depends on which request was answered first."""
+        self._require_rows(batch)
+        batch.reorder(sorted(range(len(batch)), key=lambda i: row_of(batch.keys[i])))
+        group = self.actor_rollout_wg
+        if "actor" not in group._dispatch_info:
+            group._dispatch_info["actor"] = group._query_dispatch_info("actor")
+        lengths = [tag["seq_len"] for tag in batch.tags]
+        batch.reorder(deal(lengths, self.num_minibatches, max(group._dispatch_info["actor"]) + 1))
+        return batch
+
+    def _require_rows(self, batch: Any) -> None:
+        expected = self._counts()
+        found = Counter(row_of(key)[0] for key in batch.keys)
+        if found != expected:
+            different = {uid: (n, found[uid]) for uid, n in expected.items() if found[uid] != n}
+            raise RuntimeError(
+                f"rollouts: expected {expected.total()}, got {found.total()} (expected, got): {different}"
+            )
+
+    def _counts(self) -> Counter[str]:
+        """Return the rollouts of every prompt of the step."""
+        return Counter(dict.fromkeys(self.keys, int(self.config.actor_rollout_ref.rollout.n)))
+
+    def _validate(self) -> dict[str, Any]:
+        metrics: dict[str, Any] = super()._validate()
+        if self.global_steps == 0 or self.config.trainer.get("val_only", False):
+            self.records.append(self.global_steps, metrics)
+        return metrics
+
+    def _compute_metrics(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        super()._compute_metrics(batch, metrics, *args, **kwargs)
+        self.records.append(self.global_steps, metrics)
+        reward = metrics.get("critic/score/mean", math.nan)
+        beat(self.global_steps, reward=float(reward), of=int(self.total_training_steps))
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        self.records.truncate(self.global_steps)
+
+
+@register_trainer("stock-seeded")  # type: ignore[misc]
+class StockTrainer(ReproducibleTrainer):
+    """verl's GRPO, reproducibly."""
+
+
+@register_trainer("dynamo")  # type: ignore[misc]
+class DynamoTrainer(ReproducibleTrainer):
+    """Trainer for every method of `theory.methods`."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.method = self.settings.resolved()
+        self.history = SuccessHistory(self.settings.history_discount)
+        self.counts: Counter[str] = Counter()
+
+    def on_init_end(self) -> None:
+        """Hand the loss to the workers, and verl's weights to the rollouts."""
+        folder = str(self.records.folder / "modulated") if self.settings.dump else None
+        actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
+        self.actor_rollout_wg.set_loss_fn(MethodLoss(self.method, actor, self.settings.scope, folder))
+        super().on_init_end()
+
+    # Allocation
+
+    def _next_train_batch(self, num_prompts: int | None = None) -> Any:
+        batch = super()._next_train_batch(num_prompts)
+        successes, attempts = self.history.counts(self.keys.values())
+        budget = int(self.config.actor_rollout_ref.rollout.n) * len(batch)
+        rng = np.random.default_rng([self.settings.seed, self.global_steps])
+        low, high = self.settings.rollouts_low, self.settings.rollouts_high
+        counts = get_allocator(self.method.allocator).allocate(successes, attempts, budget, low, high, rng)
+        self.counts = Counter(dict(zip(self.keys, counts.tolist(), strict=True)))
+        tu.assign_non_tensor_stack(batch, "__rollout_n__", counts.tolist())
+        return batch
+
+    def _counts(self) -> Counter[str]:
+        return self.counts
+
+    # Learning
+
+    def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        batch.extra_info[TOKEN_STATISTICS] = needs_statistics(self.method)
+        return super()._compute_old_log_prob(batch, metrics)
+
+    def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        batch = super()._compute_advantage(batch, metrics)
+        fields = ["rm_scores", "response_mask", "advantages"]
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+        rewards = torch.tensor([row.sum().item() for row in data["rm_scores"].unbind()])
+        uids = [row_of(key)[0] for key in batch.keys]
+        self._learn_rates(uids, rewards, metrics)
+        fields = self._own_advantages(uids, rewards, data) | self._uniforms(data)
+        if fields:
+            content = TensorDict(fields, batch_size=len(batch))
+            batch = tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=content)
+        return batch
+
+    def _learn_rates(self, uids: list[str], rewards: torch.Tensor, metrics: dict[str, Any]) -> None:
+        """Update the history by key, and record the allocation."""
+        known = rewards.numpy()
+        if not np.isin(known, (0.0, 1.0)).all():
+            if self.method.allocator == "uniform":
+                return
+            odd = sorted(set(known.tolist()) - {0.0, 1.0})[:5]
+            raise ValueError(
+                f"rewards: expected 0 or 1, since the rule {self.method.allocator} counts successes, got {odd}"
+            )
+        successes = Counter(uid for uid, reward in zip(uids, known, strict=True) if reward == 1)
+        names = list(self.keys)
+        keys = [self.keys[uid] for uid in names]
+        k, n = np.array([successes[uid] for uid in names]), np.array([self.counts[uid] for uid in names])
+        past_k, past_n = self.history.counts(keys)
+        rates = (past_k + 1) / (past_n + 2)
+        self.history.update(keys, k, n)
+        self.records.allocation(self.global_steps, keys, n, k)
+        degenerate = (k == 0) | (k == n)
+        metrics |= {
+            "dynamo/rollouts": int(n.sum()),
+            "dynamo/rollouts_min": int(n.min()),
+            "dynamo/rollouts_max": int(n.max()),
+            "dynamo/allocation_concentration": float(len(n) * (n * n).sum() / n.sum() ** 2),
+            "dynamo/degenerate_groups": float(degenerate.mean()),
+            "dynamo/rollouts_wasted": float(n[degenerate].sum() / n.sum()),
+            "dynamo/variance_ratio_predicted": float(variance_ratio(rates * (1 - rates), n)),
+            "dynamo/estimate_error": float(np.abs(k / n - rates).mean()),
+        }
+
+    def _own_advantages(self, uids: list[str], rewards: torch.Tensor, data: Any) -> dict[str, Any]:
+        """Return advantages where the method's differ from verl's; verl's are those of GRPO."""
+        if self.method.advantage == "grpo":
+            return {}
+        ids = {uid: i for i, uid in enumerate(dict.fromkeys(uids))}
+        groups = torch.tensor([ids[uid] for uid in uids])
+        advantages = self.method.advantages(rewards, groups, rewards == 1)
+        mask = data["response_mask"]
+        padded = mask.to_padded_tensor(0)
+        return {"advantages": response_to_nested(advantages.unsqueeze(-1) * padded, mask)}
+
+    def _uniforms(self, data: Any) -> dict[str, Any]:
+        """Return random numbers of tokens for the losses that draw, in the canonical order of rows."""
+        if not isinstance(self.method.loss, ClipCov):
+            return {}
+        mask = data["response_mask"]
+        padded = mask.to_padded_tensor(0)
+        rng = np.random.default_rng([self.settings.seed, self.global_steps, 1])
+        return {"uniforms": response_to_nested(torch.from_numpy(rng.random(tuple(padded.shape))), mask)}
+
+    def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        shaping = self.method.shaping
+        batch.extra_info[TOKEN_STATISTICS] = needs_statistics(self.method)
+        batch.extra_info[LOOK_AHEAD] = (
+            singles_out(self.method)
+            or self.method.aggregation not in VERL_AGGREGATIONS
+            or (isinstance(shaping, Modulation) and self.settings.scope == "mini-batch")
+        )
+        if isinstance(shaping, Modulation) and self.settings.scope == "rollout-batch":
+            batch.extra_info[SCOPE] = self._scope(batch, shaping)
+        return super()._update_actor(batch, metrics)
+
+    def _scope(self, batch: Any, shaping: Modulation) -> Any:
+        """Return the extremes over the rollout batch, under the policy that sampled it."""
+        fields = ["old_log_probs", "advantages", "response_mask", *STATISTICS]
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+        nested = data["response_mask"]
+        mask = nested.to_padded_tensor(0).bool()
+        statistics = [response_from_nested(data[name], nested).to_padded_tensor(0) for name in STATISTICS]
+        stats = token_statistics_of(data["old_log_probs"].to_padded_tensor(0), statistics, mask)
+        advantages = data["advantages"].to_padded_tensor(0)
+        return scope_of(stats, instability(stats, advantages, mask, shaping.mean), mask)
+
+    # State
+
+    def _save_checkpoint(self) -> None:
+        """Write our state first: a checkpoint that verl calls complete has it."""
+        folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / STATE, json.dumps(self.state_dict()).encode())
+        super()._save_checkpoint()
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        if self.global_steps:
+            folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
+            self.load_state_dict(records.read_json(folder / STATE))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as plain data; random numbers have none, they belong to their step."""
+        return {"method": self.method.to_dict(), "history": self.history.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the state of a run of the same method.
+
+        Raises
+        ------
+        ValueError
+            If the method or the history's discount is another one.
+        """
+        require_same_method(state, self.settings)
+        self.history.load_state_dict(state["history"])
+
+
+def require_same_method(state: Mapping[str, Any], settings: DynamoConfig) -> None:
+    """Require that a checkpoint's state belongs to the method that is to be trained."""
+    expected = settings.resolved().to_dict()
+    different = [name for name, value in expected.items() if dict(state["method"]).get(name) != value]
+    if different:
+        raise ValueError(
+            f"checkpoint: expected one of the method {settings.method}, got one that differs in {', '.join(different)}; "
+            "choose another folder"
+        )
+
+
+def _values(batch: Any, name: str) -> list[Any]:
+    values = batch[name]
+    return [getattr(value, "data", value) for value in values]

@@ -1,0 +1,42 @@
+"""What vLLM's workers run of ours: reports of failures, and weights that can be loaded again on a CPU.
+
+An exception in here during a weight sync would leave verl waiting for ever; a report ends the run with its cause.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
+
+from scale.supervisor import reported
+
+
+def _keep_weights() -> None:
+    """Let vLLM's CPU build multiply by the weights as they are.
+
+    It would pack every matrix into a layout of its own and delete the original, after which none can be updated.
+    """
+    from vllm.model_executor.layers import utils
+
+    def dispatch(layer: Any, remove_weight: bool) -> None:
+        layer.cpu_linear = torch.nn.functional.linear
+
+    utils.dispatch_cpu_unquantized_gemm = dispatch
+
+
+class WorkerExtension(vLLMColocateWorkerExtension):  # type: ignore[misc]  # verl is untyped
+    """verl's extension of a vLLM worker (`worker_extension_cls`)."""
+
+    def __new__(cls, **kwargs: Any) -> Any:
+        """Prepare the process for the first model."""
+        if os.environ.get("VERL_PLATFORM") == "cpu":
+            _keep_weights()
+        return super().__new__(cls, **kwargs)
+
+    @reported("vLLM worker")
+    def update_weights_from_ipc(self, *args: Any, **kwargs: Any) -> Any:
+        """Receive weights, as verl does."""
+        return super().update_weights_from_ipc(*args, **kwargs)
