@@ -48,13 +48,17 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--stock", action="store_true", help="verl's own GRPO, with seeds, to compare with")
     train.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the run (default: 1)")
     train.add_argument("--steps", type=int, metavar="N", help="training steps, those of a resumed run included")
-    train.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: results/scale/MODEL-METHOD-SEED)")
+    train.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the run (default: results/scale/MODEL-METHOD-SEED)"
+    )
     train.add_argument("--dry-run", action="store_true", help="compose and check the configuration, start nothing")
     _limits(train, deadline=14 * 24 * 3600)
     train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of verl's configuration")
 
     smoke = commands.add_parser("smoke", help="a tiny model, GRPO and DynaMO, on two cores")
-    smoke.add_argument("--out", type=Path, default=Path("results/scale/smoke"), metavar="DIR", help="default: %(default)s")
+    smoke.add_argument(
+        "--out", type=Path, default=Path("results/scale/smoke"), metavar="DIR", help="default: %(default)s"
+    )
     smoke.add_argument("--steps", type=int, default=40, metavar="N", help="default: %(default)s")
     smoke.add_argument("--seed", type=int, default=1, metavar="N", help="default: %(default)s")
     smoke.add_argument("--methods", nargs="+", default=["grpo", "dynamo"], metavar="NAME", help="default: grpo dynamo")
@@ -64,7 +68,11 @@ def parser() -> argparse.ArgumentParser:
 
 def _limits(command: argparse.ArgumentParser, deadline: float) -> None:
     command.add_argument(
-        "--deadline", type=float, default=deadline, metavar="S", help="end the run after this many seconds (%(default)s)"
+        "--deadline",
+        type=float,
+        default=deadline,
+        metavar="S",
+        help="end the run after this many seconds (%(default)s)",
     )
     command.add_argument(
         "--silence", type=float, default=1800.0, metavar="S", help="end it after this long without a step (%(default)s)"

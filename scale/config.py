@@ -111,3 +111,10 @@ class DynamoConfig:
                 raise ValueError(f"dynamo.alpha: expected a method with DynaMO's modulation, got {self.method}")
             method = replace(method, shaping=replace(method.shaping, alpha=self.alpha))
         return method
+
+
+def differences(state: Mapping[str, Any], settings: DynamoConfig) -> list[str]:
+    """Return the names of what a checkpoint's state (`scale.trainer`) has otherwise than the settings ask for."""
+    method, discount = state["method"], state["history"]["discount"]
+    found = [name for name, value in settings.resolved().to_dict().items() if method.get(name) != value]
+    return found + ["history_discount"] * (discount != settings.history_discount)

@@ -27,8 +27,8 @@ STATISTICS = ("token_entropy", "token_collision", "token_mean_pi_lambda")
 """Names of the statistics among the model's outputs."""
 
 
-@EngineRegistry.register("language_model", ["fsdp", "fsdp2"], device="cuda", vendor="nvidia")  # type: ignore[misc]
-@EngineRegistry.register("language_model", "fsdp2", device="cpu")  # type: ignore[misc]  # verl is untyped
+@EngineRegistry.register("language_model", ["fsdp", "fsdp2"], device="cuda", vendor="nvidia")
+@EngineRegistry.register("language_model", "fsdp2", device="cpu")
 class StatisticsEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
     """FSDP engine with a language model's head, token statistics and a look ahead."""
 

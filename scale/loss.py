@@ -1,7 +1,7 @@
 """The loss of a method of `theory.methods` inside verl: shaped advantages, then verl's own loss, KL and aggregation.
 
-Formulas are those of `theory`. The clipped surrogate is verl's own (equal to `theory.losses`, which a test holds it to),
-so that modulation composes with whatever verl adds; losses that single tokens out are `theory.losses`.
+Formulas are those of `theory`. The clipped surrogate is verl's own (equal to `theory.losses`, which a test holds it
+to), so that modulation composes with whatever verl adds; losses that single tokens out are `theory.losses`.
 
 What a token is compared with is stated by `scope`:
 
@@ -43,7 +43,6 @@ from theory.losses import (
 from theory.methods import Method
 from theory.modulation import Modulation, Scope, instability, modulate, scope_of
 from theory.softmax import TokenStatistics
-
 
 SCOPE, COUNTED, TARGETED, WEIGHTS = "modulation_scope", "counted_tokens", "targeted_tokens", "token_weights"
 """Names of what `prepare` and the trainer hand to the loss with the data."""
@@ -120,7 +119,7 @@ class MethodLoss:
         """
         method = self.method
         tokens = self._tokens(outputs, data)
-        mine = {name: x.cpu() for name, x in tokens.items()}
+        mine: dict[str, Any] = {name: x.detach().cpu() for name, x in tokens.items()}
         mine["prompts"] = [str(uid) for uid in tu.get(data, "uid")]
         ranks = [mine]
         if torch.distributed.is_initialized() and torch.distributed.get_world_size(group) > 1:
@@ -152,13 +151,13 @@ class MethodLoss:
             selection = self._select(merged | {"advantages": advantages}, mask, stats)
             counted = selection.counted
             for name, x in ((COUNTED, selection.counted), (TARGETED, selection.targeted)):
-                data[name] = response_to_nested(x[rows, columns].to(mine["mask"].device), data["response_mask"])
+                data[name] = response_to_nested(x[rows, columns].to(tokens["mask"].device), data["response_mask"])
         if singles_out(method) or method.aggregation not in VERL_AGGREGATIONS:
             names = [name for part in ranks for name in part["prompts"]]
             ids = {name: i for i, name in enumerate(dict.fromkeys(names))}
             prompts = torch.tensor([ids[name] for name in names])
             weights = aggregation_weights(counted, method.aggregation, prompts=prompts, dtype=torch.float32)
-            data[WEIGHTS] = response_to_nested(weights[rows, columns], data["response_mask"])
+            data[WEIGHTS] = response_to_nested(weights[rows, columns].to(tokens["mask"].device), data["response_mask"])
 
     def _select(self, tokens: dict[str, torch.Tensor], mask: torch.Tensor, stats: TokenStatistics | None) -> Selection:
         return select_tokens(

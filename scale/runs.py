@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from scale import launch, records
+from scale import launch, records, supervisor
 
 HELD_OUT = "val-core/tiny-arithmetic/acc/mean@8"
 """verl's name for the mean reward over the tiny task's held-out prompts, 8 trajectories each."""
@@ -41,7 +41,7 @@ def run(config: Any, out: Path, limits: launch.Limits, console: Console) -> int:
         task = bar.add_task("", total=total, state="starting")
 
         def echo(line: str) -> None:
-            progress = records.progress(out)
+            progress = supervisor.progress(out)
             if progress is not None:
                 bar.update(task, completed=progress["step"], state=f"reward {progress.get('reward', float('nan')):.3f}")
 
@@ -82,7 +82,9 @@ def smoke(args: argparse.Namespace, console: Console) -> int:
         checkpoint = launch.latest_checkpoint(out)
         assert checkpoint is not None
         export = checkpoint / "actor" / "huggingface"
-        console.print(f"exported to {export}; it answers: {launch.answers(export, files)}", highlight=False, soft_wrap=True)
+        console.print(
+            f"exported to {export}; it answers: {launch.answers(export, files)}", highlight=False, soft_wrap=True
+        )
     console.print(table)
     console.print(
         f"seed {args.seed}, {time.perf_counter() - start:.0f} s; held-out reward is the mean over prompts that are not "
@@ -99,5 +101,3 @@ def summary(out: Path) -> tuple[str, str, str]:
     rewards = [line[HELD_OUT] for line in lines if HELD_OUT in line]
     counts = [n for line in records.read_lines(out / records.ALLOCATION) for n in line["counts"]]
     return f"{rewards[0]:.3f}", f"{rewards[-1]:.3f}", f"{min(counts)} to {max(counts)}"
-
-

@@ -1,7 +1,7 @@
 """verl's synchronous trainer, with rollouts divided by a rule of `theory.rules` and advantages shaped in the loss.
 
-A step: the batch's prompt keys -> counts from the history -> the rule -> `__rollout_n__` -> rollouts -> rewards back to the
-history, by key. Budget, number of rows and number of optimiser steps are exactly verl's for `rollout.n`.
+A step: the batch's prompt keys -> counts from the history -> the rule -> `__rollout_n__` -> rollouts -> rewards back to
+the history, by key. Budget, number of rows and number of optimiser steps are exactly verl's for `rollout.n`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_
 from verl.workers.utils.padding import response_from_nested, response_to_nested
 
 from scale import records
-from scale.config import DynamoConfig
+from scale.config import DynamoConfig, differences
 from scale.engine import LOOK_AHEAD, STATISTICS, TOKEN_STATISTICS
 from scale.loss import SCOPE, VERL_AGGREGATIONS, MethodLoss, needs_statistics, singles_out, token_statistics_of
 from scale.supervisor import beat
@@ -44,7 +44,7 @@ SAMPLE_POLL = 0.05
 
 
 def row_of(key: str) -> tuple[str, int, int]:
-    """Return the prompt, trajectory and turn of a row of verl's queue: "00000001-00002_3_0" is ("00000001-00002", 3, 0)."""
+    """Return the prompt, trajectory and turn of a row of verl's queue: "1-2_3_0" is ("1-2", 3, 0)."""
     uid, session, turn = key.rsplit("_", 2)
     return uid, int(session), int(turn)
 
@@ -52,8 +52,8 @@ def row_of(key: str) -> tuple[str, int, int]:
 def deal(lengths: list[int], num_minibatches: int, num_ranks: int) -> list[int]:
     """Return the order of rows in which every rank's part of every mini-batch has about the same number of tokens.
 
-    Rows stay in their mini-batch: what is learnt from together does not depend on the number of ranks. verl gives rank r
-    the r-th part of the rows, and cuts that into mini-batches.
+    Rows stay in their mini-batch: what is learnt from together does not depend on the number of ranks. verl gives rank
+    r the r-th part of the rows, and cuts that into mini-batches.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def deal(lengths: list[int], num_minibatches: int, num_ranks: int) -> list[int]:
     """
     if len(lengths) % (num_minibatches * num_ranks):
         raise ValueError(
-            f"lengths: expected a multiple of {num_minibatches} mini-batches x {num_ranks} ranks, got {len(lengths)} rows"
+            f"lengths: expected a multiple of {num_minibatches} mini-batches x {num_ranks} ranks, got {len(lengths)}"
         )
     size = len(lengths) // num_minibatches
     if num_ranks == 1:
@@ -158,12 +158,12 @@ class ReproducibleTrainer(PPOTrainerSync):  # type: ignore[misc]  # verl is unty
         self.records.truncate(self.global_steps)
 
 
-@register_trainer("stock-seeded")  # type: ignore[misc]
+@register_trainer("stock-seeded")
 class StockTrainer(ReproducibleTrainer):
     """verl's GRPO, reproducibly."""
 
 
-@register_trainer("dynamo")  # type: ignore[misc]
+@register_trainer("dynamo")
 class DynamoTrainer(ReproducibleTrainer):
     """Trainer for every method of `theory.methods`."""
 
@@ -209,9 +209,9 @@ class DynamoTrainer(ReproducibleTrainer):
         rewards = torch.tensor([row.sum().item() for row in data["rm_scores"].unbind()])
         uids = [row_of(key)[0] for key in batch.keys]
         self._learn_rates(uids, rewards, metrics)
-        fields = self._own_advantages(uids, rewards, data) | self._uniforms(data)
-        if fields:
-            content = TensorDict(fields, batch_size=len(batch))
+        own = self._own_advantages(uids, rewards, data) | self._uniforms(data)
+        if own:
+            content = TensorDict(own, batch_size=len(batch))
             batch = tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=content)
         return batch
 
@@ -321,12 +321,11 @@ class DynamoTrainer(ReproducibleTrainer):
 
 def require_same_method(state: Mapping[str, Any], settings: DynamoConfig) -> None:
     """Require that a checkpoint's state belongs to the method that is to be trained."""
-    expected = settings.resolved().to_dict()
-    different = [name for name, value in expected.items() if dict(state["method"]).get(name) != value]
+    different = differences(state, settings)
     if different:
         raise ValueError(
-            f"checkpoint: expected one of the method {settings.method}, got one that differs in {', '.join(different)}; "
-            "choose another folder"
+            f"checkpoint: expected one of the method {settings.method}, got one that differs in "
+            f"{', '.join(different)}; choose another folder"
         )
 
 

@@ -1,0 +1,410 @@
+"""Runs here are plain Python children; that of Ray and vLLM is the smoke test."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scale import supervisor
+from scale.supervisor import Failure, Outcome, beat, failures, progress, report_failure, reported
+
+psutil = pytest.importorskip("psutil")
+
+ROOT = Path(__file__).parents[2]
+
+DAEMON = """
+import os, signal, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if {hidden}:
+            os.execve(sys.executable, [sys.executable, "-S", "-c", "import signal, time; time.sleep(100)"], {{}})
+        open({ready!r}, "w").close()
+        time.sleep(100)
+    os._exit(0)
+"""
+
+HANG = "\nimport time\ntime.sleep(100)\n"
+
+
+def command(code: str) -> list[str]:
+    return [sys.executable, "-c", textwrap.dedent(code)]
+
+
+def run(code: str, folder: Path, **options: Any) -> Outcome:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return supervisor.run(
+        command(code), **{"folder": folder, "deadline": 20, "silence": 20, "environ": environ, **options}
+    )
+
+
+def left(folder: Path) -> list[int]:
+    """Return the processes of the run in a folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(supervisor.RUN_FOLDER) == str(folder.resolve()):
+                found.append(process.pid)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+# Ends of a run
+
+
+def test_run_finishes(tmp_path):
+    echoed = []
+    outcome = run("print('one'); print('two', end='')", tmp_path / "new" / "run", echo=echoed.append)
+    assert (outcome.reason, outcome.returncode, outcome.failures) == ("finished", 0, ())
+    assert outcome.lines == ("one", "two")
+    assert echoed == ["one", "two"]
+    assert outcome.seconds < 5
+    outcome.raise_for_failure()
+
+
+def test_run_that_fails_shows_its_last_line(tmp_path):
+    outcome = run("raise ValueError('no such prompt')", tmp_path)
+    assert (outcome.reason, outcome.returncode) == ("failed", 1)
+    assert "exit status 1" in outcome.cause()
+    assert "ValueError: no such prompt" in outcome.cause()
+    with pytest.raises(RuntimeError, match="no such prompt"):
+        outcome.raise_for_failure()
+
+
+def test_run_ended_by_a_signal(tmp_path):
+    outcome = run("import os; os.kill(os.getpid(), 9)", tmp_path)
+    assert (outcome.reason, outcome.returncode) == ("failed", 137)
+    assert "signal 9" in outcome.cause()
+
+
+REPORT = """
+from scale.supervisor import reported
+with reported("reward worker"):
+    raise ZeroDivisionError("no tokens")
+"""
+
+
+def test_reported_failure_ends_a_run_that_hangs(tmp_path):
+    outcome = run(f"try:\n{textwrap.indent(REPORT, ' ')}\nexcept Exception: pass\n{HANG}", tmp_path)
+    assert outcome.reason == "failed"
+    assert outcome.seconds < 5
+    assert "reward worker" in outcome.cause()
+    assert "ZeroDivisionError: no tokens" in outcome.cause()
+    assert 'File "<string>", line 5' in outcome.cause()
+    assert left(tmp_path) == []
+
+
+def test_reported_failure_counts_though_the_command_succeeds(tmp_path):
+    outcome = run(f"try:\n{textwrap.indent(REPORT, ' ')}\nexcept Exception: pass", tmp_path)
+    assert (outcome.reason, outcome.returncode) == ("failed", 0)
+    assert "no tokens" in outcome.cause()
+
+
+def test_deadline(tmp_path):
+    outcome = run(f"from scale.supervisor import beat\nbeat(3)\n{HANG}", tmp_path, deadline=1.5)
+    assert outcome.reason == "deadline"
+    assert 1.5 <= outcome.seconds < 5
+    assert "deadline" in outcome.cause()
+    assert "last step was 3" in outcome.cause()
+
+
+def env() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def test_silence(tmp_path):
+    outcome = run(HANG, tmp_path, silence=1)
+    assert outcome.reason == "silence"
+    assert 1 <= outcome.seconds < 4
+    assert "no step for 1 s" in outcome.cause()
+    assert "no step was done" in outcome.cause()
+
+
+def test_beats_keep_a_run_alive(tmp_path):
+    code = "import time\nfrom scale.supervisor import beat\nfor i in range(6): beat(i, reward=0.5); time.sleep(0.5)"
+    outcome = run(code, tmp_path, silence=1.5)
+    assert outcome.reason == "finished"
+    assert outcome.progress["step"] == 5
+    assert outcome.progress["reward"] == 0.5
+
+
+def test_run_starts_anew_in_a_folder(tmp_path):
+    run("from scale.supervisor import beat\nbeat(1)\nprint('first')\n" + REPORT, tmp_path)
+    assert len(failures(tmp_path)) == 1
+    outcome = run("print('second')", tmp_path)
+    assert (outcome.reason, outcome.failures, outcome.progress, outcome.lines) == ("finished", (), None, ("second",))
+    assert (tmp_path / "log.txt").read_text().startswith("first\n")
+
+
+def test_output_that_is_not_utf8(tmp_path):
+    outcome = run(r"import sys; sys.stdout.buffer.write(b'a\xff\n\xe2\x82')", tmp_path)
+    assert outcome.lines == ("a�", "�")
+    assert (tmp_path / "log.txt").read_bytes() == b"a\xff\n\xe2\x82"
+
+
+def test_arguments_see_no_shell(tmp_path):
+    argument = "$HOME; exit 3 'x' *"
+    outcome = supervisor.run(
+        [*command("import sys; print(sys.argv[1])"), argument], folder=tmp_path, deadline=20, silence=20
+    )
+    assert outcome.lines == (argument,)
+
+
+@pytest.mark.parametrize("bad", [[], ["no-such-program"]])
+def test_bad_command(bad, tmp_path):
+    with pytest.raises(ValueError, match="command: expected a program"):
+        supervisor.run(bad, folder=tmp_path, deadline=1, silence=1)
+
+
+# Nothing is left
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["with environment", "without"])
+@pytest.mark.parametrize("hangs", [False, True], ids=["ends", "hangs"])
+def test_daemon_that_ignores_sigterm_is_gone(hidden, hangs, tmp_path):
+    before = set(psutil.pids())
+    ready = str(tmp_path / "ready")
+    code = DAEMON.format(hidden=hidden, ready=ready) + "\ntime.sleep(0.5)" + (HANG if hangs else "")
+    outcome = run(code, tmp_path, silence=1.5)
+    assert outcome.reason == ("silence" if hangs else "finished")
+    assert hidden or Path(ready).exists()
+    assert outcome.seconds < 10
+    assert left(tmp_path) == []
+    new = [p for p in psutil.process_iter() if p.pid not in before and "time.sleep(100)" in " ".join(cmdline(p))]
+    assert new == []
+
+
+def cmdline(process: Any) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from scale import supervisor
+folder = Path(sys.argv[1])
+outcome = supervisor.run(
+    [sys.executable, "-c", sys.argv[2]], folder=folder, deadline=50, silence=50, temporary=folder / "temporary"
+)
+print(outcome.reason)
+"""
+
+
+def parent_of(folder: Path) -> subprocess.Popen[str]:
+    (folder / "temporary" / "ray").mkdir(parents=True)
+    code = DAEMON.format(hidden=False, ready=str(folder / "ready")) + HANG
+    # Its own session, and Ctrl-C heard even where the tests run with it ignored.
+    parent = subprocess.Popen(
+        [sys.executable, "-c", "import signal; signal.signal(2, signal.default_int_handler)\n" + PARENT, folder, code],
+        env=env(),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert eventually((folder / "ready").exists)
+    assert len(left(folder)) == 3  # guard, command, daemon
+    return parent
+
+
+def test_parent_killed(tmp_path):
+    with parent_of(tmp_path) as parent:
+        parent.kill()
+        assert eventually(lambda: not left(tmp_path))
+        assert eventually(lambda: not (tmp_path / "temporary").exists())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_parent_interrupted(number, tmp_path):
+    with parent_of(tmp_path) as parent:
+        parent.send_signal(number)
+        assert parent.communicate(timeout=15)[0] == "interrupted\n"
+    assert left(tmp_path) == []
+    assert not (tmp_path / "temporary").exists()
+
+
+def test_guard_killed(tmp_path):
+    code = DAEMON.format(hidden=False, ready=str(tmp_path / "ready"))
+    code += "\ntime.sleep(0.5); os.kill(os.getppid(), 9)" + HANG
+    outcome = run(code, tmp_path)
+    assert (outcome.reason, outcome.returncode) == ("failed", 137)
+    assert left(tmp_path) == []
+
+
+def test_echo_that_fails_ends_the_run(tmp_path):
+    def echo(line: str) -> None:
+        raise KeyError(line)
+
+    with pytest.raises(KeyError, match="hello"):
+        run("print('hello', flush=True)" + HANG, tmp_path, echo=echo)
+    assert left(tmp_path) == []
+
+
+def test_runs_side_by_side(tmp_path):
+    outcomes: dict[str, Outcome] = {}
+
+    def start(name: str, code: str, silence: float) -> None:
+        outcomes[name] = run(code, tmp_path / name, silence=silence)
+
+    threads = [
+        threading.Thread(target=start, args=("a", "import time; time.sleep(4); print('alive')", 20)),
+        threading.Thread(target=start, args=("b", HANG, 1)),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes["b"].reason == "silence"
+    assert (outcomes["a"].reason, outcomes["a"].lines) == ("finished", ("alive",))
+
+
+@pytest.mark.skipif(not Path("/dev/shm").exists(), reason="no shared memory in files")
+def test_shared_memory_of_a_killed_process_is_gone(tmp_path):
+    code = """
+    import signal, time
+    from multiprocessing import resource_tracker, shared_memory
+    resource_tracker.register = lambda *args: None
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    memory = shared_memory.SharedMemory(create=True, size=4096)
+    memory.buf[0] = 1
+    print(memory.name, flush=True)
+    time.sleep(100)
+    """
+    outcome = run(code, tmp_path, silence=1.5)
+    (name,) = outcome.lines
+    assert name.startswith("psm_")
+    assert not Path("/dev/shm", name).exists()
+
+
+# Inside a run
+
+
+def test_reports_in_order_of_time(tmp_path, monkeypatch):
+    monkeypatch.setenv(supervisor.RUN_FOLDER, str(tmp_path))
+    for i in range(12):
+        report_failure(f"part {i}", ValueError("\ud800 é"))
+    found = failures(tmp_path)
+    assert [failure.where for failure in found] == [f"part {i}" for i in range(12)]
+    assert (found[0].type, found[0].message, found[0].pid) == ("ValueError", "\ud800 é", os.getpid())
+    assert abs(found[0].time - time.time()) < 60
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"{", b"[]", b'{"where": "x"}'])
+def test_damaged_report_is_named(content, tmp_path):
+    path = tmp_path / "failures" / "17-3.json"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    (found,) = failures(tmp_path)
+    assert found.type == "damaged report"
+    assert str(path) in found.message
+    assert str(path) in Outcome("failed", 0, 1.0, (found,)).cause()
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_report_failure_never_raises(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv(supervisor.RUN_FOLDER, str(tmp_path))
+    report_failure("part", Unprintable())
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(supervisor.RUN_FOLDER, str(tmp_path / "file"))
+    report_failure("part", ValueError("x"))
+    assert caplog.text.count("could not be reported") == 2
+
+
+def test_report_outside_a_run_warns(monkeypatch, caplog):
+    monkeypatch.delenv(supervisor.RUN_FOLDER, raising=False)
+    with caplog.at_level(logging.WARNING):
+        report_failure("reward", ValueError("lost"))
+        beat(1)
+    assert "reward failed outside a supervised run" in caplog.text
+    assert "lost" in caplog.text
+
+
+def test_reported_lets_exceptions_and_values_pass(tmp_path, monkeypatch):
+    monkeypatch.setenv(supervisor.RUN_FOLDER, str(tmp_path))
+
+    @reported("sync")
+    def divide(a: float, b: float) -> float:
+        """Divide."""
+        return a / b
+
+    @reported("async")
+    async def divide_later(a: float, b: float) -> float:
+        await asyncio.sleep(0)
+        return a / b
+
+    assert divide(1, b=2) == asyncio.run(divide_later(1, b=2)) == 0.5
+    assert divide.__doc__ == "Divide."
+    assert asyncio.iscoroutinefunction(divide_later)
+    assert failures(tmp_path) == ()
+    with pytest.raises(ZeroDivisionError):
+        divide(1, 0)
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(divide_later(1, 0))
+    assert [failure.where for failure in failures(tmp_path)] == ["sync", "async"]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, asyncio.CancelledError])
+def test_an_interrupt_is_no_failure(kind, tmp_path, monkeypatch):
+    monkeypatch.setenv(supervisor.RUN_FOLDER, str(tmp_path))
+    with pytest.raises(kind), reported("part"):
+        raise kind
+    assert failures(tmp_path) == ()
+
+
+def test_progress(tmp_path, monkeypatch):
+    assert progress(tmp_path) is None
+    monkeypatch.setenv(supervisor.RUN_FOLDER, str(tmp_path))
+    beat(7, reward=math.nan, of=10)
+    found = progress(tmp_path)
+    assert found is not None
+    assert (found["step"], found["of"]) == (7, 10)
+    assert math.isnan(found["reward"])
+    assert [path.name for path in tmp_path.iterdir()] == ["progress.json"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
+def test_damaged_progress_is_named(content, tmp_path):
+    (tmp_path / "progress.json").write_text(content)
+    with pytest.raises(ValueError, match=r"progress\.json: expected progress"):
+        progress(tmp_path)
+
+
+def test_first_cause_comes_first():
+    first, second = (Failure(f"part {i}", "E", "m", "", i, float(i)) for i in range(2))
+    cause = Outcome("failed", 1, 2.0, (first, second), ("noise",)).cause()
+    assert "part 0" in cause
+    assert "part 1" not in cause
+    assert "1 more failure followed" in cause
+    assert "noise" not in cause
+    json.dumps(cause)
