@@ -1,0 +1,136 @@
+"""Real runs of verl and vLLM on the CPU, shared by the tests: one process at a time, some seconds a step."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+HERE = [name for name in ("verl", "vllm", "ray", "hydra", "transformers") if find_spec(name) is not None]
+MISSING = len(HERE) < 5
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs verl where it is not installed; in CI that is a failure."""
+    for item in items:
+        if "needs_verl" in item.keywords and MISSING:
+            if os.environ.get("CI"):
+                pytest.fail("verl and vLLM's CPU build are not installed: make scale-cpu", pytrace=False)
+            item.add_marker(pytest.mark.skip(reason="verl and vLLM's CPU build are not installed: make scale-cpu"))
+
+
+class Runs:
+    """Runs of `python -m scale train` on the tiny model, small: 8 prompts x 8 rollouts, 3 batches an epoch."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.loops = folder / "loops.yaml"
+        self.loops.write_text("- name: failing\n  _target_: tests.scale.faults.FailingLoop\n")
+
+    def start(self, name, *arguments, steps=4):
+        """Start a run; returns the process and the run's folder."""
+        out = self.folder / name
+        settings = {
+            "actor_rollout_ref.actor.ppo_mini_batch_size": 4,
+            "actor_rollout_ref.rollout.agent.agent_loop_config_path": self.loops,
+            "actor_rollout_ref.rollout.agent.default_agent_loop": "failing",
+            "actor_rollout_ref.rollout.engine_kwargs.vllm.worker_extension_cls": "tests.scale.faults.FailingExtension",
+            "data.train_batch_size": 8,
+            "data.train_max_samples": 24,
+            "reward.custom_reward_function.path": ROOT / "tests" / "scale" / "faults.py",
+            "trainer.checkpoint_callback_class": "tests.scale.faults.FailingCallback",
+            "trainer.rollout_data_dir": out / "rollouts",
+            "trainer.save_freq": 1,
+            "trainer.test_freq": -1,
+            "trainer.val_before_train": "false",
+        }
+        command = [
+            sys.executable,
+            "-m",
+            "scale",
+            "train",
+            "--steps",
+            str(steps),
+            "--out",
+            str(out),
+            "--deadline",
+            "300",
+        ]
+        overrides = [f"{key}={value}" for key, value in settings.items()]
+        environ = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        with (self.folder / f"{name}.txt").open("a") as output:
+            process = subprocess.Popen(
+                [*command, *arguments, *overrides], cwd=self.folder, env=environ, stdout=output, stderr=output
+            )
+        return process, out
+
+    def finish(self, name, *arguments, steps=4):
+        """Run to the end; returns the folder."""
+        process, out = self.start(name, *arguments, steps=steps)
+        assert process.wait() == 0, self.said(name)
+        return out
+
+    def fail(self, name, part, *arguments, after):
+        """Let a part fail after a step, while the run goes on; returns the folder and the seconds until it had ended."""
+        process, out = self.start(name, *arguments, steps=1000)
+        self.wait_for(process, name, after)
+        (out / f"fail-{part}").touch()
+        asked = time.monotonic()
+        assert process.wait(timeout=120) == 1, self.said(name)
+        (out / f"fail-{part}").unlink()
+        return out, time.monotonic() - asked
+
+    def kill(self, name, *arguments, after, steps=4):
+        """Kill a run and all of its processes after a step."""
+        process, out = self.start(name, *arguments, steps=steps)
+        self.wait_for(process, name, after)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return out
+
+    def wait_for(self, process, name, step):
+        """Wait until a step is done."""
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                break
+            try:
+                if json.loads((self.folder / name / "progress.json").read_text())["step"] >= step:
+                    return
+            except (OSError, ValueError, KeyError):
+                pass
+            time.sleep(0.05)
+        process.kill()
+        pytest.fail(f"{name}: no step {step}: {self.said(name)}")
+
+    def said(self, name):
+        """Return what the command printed."""
+        return (self.folder / f"{name}.txt").read_text()
+
+
+def lines(out, file="metrics.jsonl"):
+    """Return the records of a run."""
+    return [json.loads(line) for line in (out / file).read_text().splitlines()]
+
+
+def learning(out):
+    """Return what was learnt, by step: everything but times, memory and vLLM's own probabilities.
+
+    vLLM computes them in batches that depend on when requests arrive, so that they differ by rounding.
+    """
+    left_out = ("timing", "perf", "actor/perf", "training/rollout", "step")
+    return {line["step"]: {name: x for name, x in line.items() if not name.startswith(left_out)} for line in lines(out)}
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    return Runs(tmp_path_factory.mktemp("runs"))

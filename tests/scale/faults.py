@@ -1,0 +1,48 @@
+"""Failures on demand in the parts of a run: each looks for a file `fail-PART` in the folder of the run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from scale import tiny
+
+
+def fail_if_asked(part):
+    folder = os.environ.get("DYNAMO_RUN_FOLDER")
+    if folder and (Path(folder) / f"fail-{part}").exists():
+        raise ArithmeticError(f"a deliberate failure of the {part}")
+
+
+def compute_score(*args, **kwargs):
+    fail_if_asked("reward")
+    return tiny.compute_score(*args, **kwargs)
+
+
+try:
+    from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
+
+    from scale.vllm_worker import WorkerExtension
+except ImportError:  # the reward worker loads this file by its path, without the rest
+    pass
+else:
+
+    class FailingLoop(SingleTurnAgentLoop):
+        async def run(self, *args, **kwargs):
+            fail_if_asked("loop")
+            return await super().run(*args, **kwargs)
+
+    class FailingExtension(WorkerExtension):
+        def _update_weights(self, *args, **kwargs):
+            fail_if_asked("worker")
+            return super()._update_weights(*args, **kwargs)
+
+
+class FailingCallback:
+    """verl's checkpoint callback, called in the trainer."""
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def on_save(self, *args, **kwargs):
+        fail_if_asked("trainer")

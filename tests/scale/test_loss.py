@@ -1,0 +1,241 @@
+"""The loss inside verl, on tensors as verl hands them over; no Ray."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("verl")
+import numpy as np
+import torch
+from tensordict import TensorDict
+from verl.utils import tensordict_utils as tu
+from verl.workers.config import ActorConfig
+from verl.workers.utils.losses import ppo_loss
+
+from scale.engine import STATISTICS
+from scale.launch import NO_DUAL_CLIP
+from scale.loss import SCOPE, VERL_AGGREGATIONS, MethodLoss, coefficient_of, singles_out
+from theory.aggregation import aggregate
+from theory.losses import ClippedSurrogate, EntropyAdvantages, entropy_advantages, policy_loss
+from theory.methods import METHODS
+from theory.modulation import Modulation, instability, modulate, scope_of
+from theory.softmax import token_statistics
+
+VOCABULARY = 7
+PROMPTS = (0, 0, 0, 1, 1, 2, 2, 2)
+LENGTHS = (3, 1, 4, 2, 5, 3, 2, 4)
+
+
+class Batch:
+    """Responses of made-up policies, as rows padded on the right and as verl's nested tensors."""
+
+    def __init__(self, seed=0, spread=0.5, dtype=torch.float32):
+        rng = np.random.default_rng(seed)
+        width = max(LENGTHS)
+        self.mask = torch.arange(width) < torch.tensor(LENGTHS).unsqueeze(-1)
+        self.logits = torch.from_numpy(rng.normal(size=(len(LENGTHS), width, VOCABULARY))).to(dtype).requires_grad_()
+        old = self.logits.detach() + spread * torch.from_numpy(rng.normal(size=self.logits.shape)).to(dtype)
+        self.actions = torch.from_numpy(rng.integers(VOCABULARY, size=self.mask.shape))
+        self.stats = token_statistics(self.logits, self.actions)
+        self.old = token_statistics(old, self.actions).log_prob
+        rewards = rng.normal(size=len(LENGTHS))
+        self.advantages = (torch.from_numpy(rewards).to(dtype).unsqueeze(-1) * self.mask).contiguous()
+        self.uniforms = torch.from_numpy(rng.random(self.mask.shape))
+
+    def nested(self, rows, lengths):
+        return torch.nested.as_nested_tensor([x[:n] for x, n in zip(rows, lengths, strict=True)], layout=torch.jagged)
+
+    def outputs(self, rows):
+        """Return the model's outputs: full sequences, one prompt token first; that at t tells of the token after."""
+
+        def full(x):
+            parts = [torch.cat([x[i, : LENGTHS[i]], x.new_zeros(1)]) for i in rows]
+            return torch.nested.as_nested_tensor(parts, layout=torch.jagged)
+
+        return {"log_probs": full(self.stats.log_prob)} | {
+            name: full(x.detach()) for name, x in zip(STATISTICS, self.stats[1:], strict=True)
+        }
+
+    def data(self, rows):
+        lengths = [LENGTHS[i] for i in rows]
+        part = lambda x: self.nested(x[list(rows)], lengths)  # noqa: E731
+        fields = {
+            "prompts": self.nested(torch.zeros(len(rows), 1, dtype=torch.int64), [1] * len(rows)),
+            "responses": part(self.actions),
+            "response_mask": part(self.mask.to(torch.int64)),
+            "old_log_probs": part(self.old),
+            "advantages": part(self.advantages),
+            "uniforms": part(self.uniforms),
+        }
+        data = TensorDict(fields, batch_size=len(rows))
+        tu.assign_non_tensor_stack(data, "uid", [f"1-{PROMPTS[i]}" for i in rows])
+        tu.assign_non_tensor(data, dp_size=1, batch_num_tokens=sum(LENGTHS), global_batch_size=len(LENGTHS))
+        return data
+
+
+def actor(method, **fields):
+    """Return verl's config for a method, as `scale.launch` sets it."""
+    loss = method.loss
+    clips = {}
+    if isinstance(loss, ClippedSurrogate):
+        clips = {"clip_ratio_low": loss.clip_low, "clip_ratio_high": loss.clip_high}
+        clips["clip_ratio_c"] = NO_DUAL_CLIP if loss.dual_clip is None else loss.dual_clip
+    mode = VERL_AGGREGATIONS.get(method.aggregation, "token-mean")
+    common = {"strategy": "fsdp2", "rollout_n": 8, "use_dynamic_bsz": True, "loss_agg_mode": mode}
+    return ActorConfig(**common, **clips, **fields)
+
+
+def run(loss, batch, parts):
+    """Return the loss, its gradient in the logits, and the metrics, with the rows in parts; as verl's engine does."""
+    rows = [i for part in parts for i in part]
+    whole = batch.data(rows)
+    method = loss.method
+    if isinstance(method.shaping, Modulation) and loss.scope == "rollout-batch":
+        tu.assign_non_tensor_data(whole, SCOPE, rollout_scope(batch, method))
+    if singles_out(method) or method.aggregation not in VERL_AGGREGATIONS or loss.scope == "mini-batch":
+        outputs = {name: x.detach() for name, x in batch.outputs(rows).items()}
+        loss.prepare(outputs, whole, None)
+    batch.logits.grad = None
+    total, metrics, start = 0.0, [], 0
+    for part in parts:
+        micro = tu.index_select_tensor_dict(whole, list(range(start, start + len(part))))
+        start += len(part)
+        value, found = loss(batch.outputs(part), micro)
+        total, metrics = total + value, [*metrics, found]
+    total.backward(retain_graph=True)
+    return total.item(), batch.logits.grad.clone(), metrics
+
+
+def rollout_scope(batch, method):
+    """Return extremes, here of the current statistics, as the trainer computes them for the old."""
+    stats = type(batch.stats)(*(x.detach() for x in batch.stats))
+    indicator = instability(stats, batch.advantages, batch.mask, method.shaping.mean)
+    return scope_of(stats, indicator, batch.mask)
+
+
+def by_theory(batch, method, scope):
+    """Return the loss of a mini-batch by `theory` alone."""
+    stats, mask = batch.stats, batch.mask
+    advantages = batch.advantages
+    fixed = type(stats)(*(x.detach() for x in stats))
+    if isinstance(method.shaping, Modulation):
+        xi = coefficient_of(method, advantages, fixed.log_prob, batch.old)
+        over = rollout_scope(batch, method) if scope == "rollout-batch" else None
+        advantages = modulate(advantages, fixed, mask, method.shaping, coefficient=xi, scope=over).advantages
+    elif isinstance(method.shaping, EntropyAdvantages):
+        shaping = method.shaping
+        advantages = entropy_advantages(advantages, fixed.entropy, alpha=shaping.alpha, kappa=shaping.kappa)
+    found = policy_loss(
+        method.loss,
+        stats.log_prob,
+        batch.old,
+        advantages,
+        mask,
+        token_selection=method.token_selection,
+        entropy=fixed.entropy,
+        uniforms=batch.uniforms.to(advantages.dtype),
+    )
+    return aggregate(found.values, found.mask, method.aggregation, prompts=torch.tensor(PROMPTS))
+
+
+# A share of tokens that is not 0 in so small a batch.
+CLIP_COV, KL_COV = METHODS["clip-cov"], METHODS["kl-cov"]
+VARIANTS = {
+    **{name: method for name, method in METHODS.items() if method.entropy_bonus is None},
+    "clip-cov": replace(CLIP_COV, loss=replace(CLIP_COV.loss, ratio=0.3, covariance_low=-5.0)),
+    "kl-cov": replace(KL_COV, loss=replace(KL_COV.loss, ratio=0.3)),
+    "sequence-mean": replace(METHODS["dynamo"], aggregation="sequence-mean"),
+    "prompt-mean": replace(METHODS["dynamo"], aggregation="prompt-mean"),
+}
+
+
+@pytest.mark.parametrize("scope", ["rollout-batch", "mini-batch"])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_method_is_theorys(name, scope):
+    """Loss and gradient, with ratios that are clipped."""
+    method, batch = VARIANTS[name], Batch(dtype=torch.float64)
+    loss, gradient, _ = run(MethodLoss(method, actor(method), scope), batch, [range(len(LENGTHS))])
+    expected = by_theory(batch, method, scope)
+    batch.logits.grad = None
+    expected.backward()
+    # Statistics at scale are float32 or better; gradients see log-probabilities only, in float64.
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(gradient, batch.logits.grad, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("scope", ["rollout-batch", "mini-batch"])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_R6_packing_and_order_change_nothing(name, scope):
+    method, batch = VARIANTS[name], Batch()
+    loss = MethodLoss(method, actor(method), scope)
+    expected, gradient, _ = run(loss, batch, [range(len(LENGTHS))])
+    for parts in ([[i] for i in range(8)], [[7, 0, 3], [5], [1, 2, 4, 6]]):
+        value, found, _ = run(loss, batch, parts)
+        assert value == pytest.approx(expected, rel=1e-5, abs=1e-7)
+        torch.testing.assert_close(found, gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_micro_batch_scope_depends_on_packing():
+    """As the public code does: that is what the other scopes are for."""
+    method, batch = METHODS["dynamo"], Batch()
+    loss = MethodLoss(method, actor(method), "micro-batch")
+    one, several = (run(loss, batch, parts)[0] for parts in ([range(8)], [range(4), range(4, 8)]))
+    assert one != pytest.approx(several, rel=1e-3)
+
+
+def test_alpha_zero_is_verls_loss_to_the_bit():
+    method = replace(METHODS["dynamo"], shaping=Modulation(alpha=0.0))
+    batch = Batch()
+    value, gradient, _ = run(MethodLoss(method, actor(method)), batch, [range(8)])
+    expected, _ = ppo_loss(actor(method), batch.outputs(range(8)), batch.data(range(8)))
+    batch.logits.grad = None
+    expected.backward()
+    assert value == expected.item()
+    assert torch.equal(gradient, batch.logits.grad)
+
+
+def test_factors_are_constants_for_the_gradient():
+    """The gradient is that of the same loss with the shaped advantages given."""
+    method, batch = METHODS["dynamo"], Batch()
+    _, gradient, _ = run(MethodLoss(method, actor(method)), batch, [range(8)])
+    fixed = type(batch.stats)(*(x.detach() for x in batch.stats))
+    xi = coefficient_of(method, batch.advantages, fixed.log_prob, batch.old)
+    over = rollout_scope(batch, method)
+    shaped = modulate(batch.advantages, fixed, batch.mask, method.shaping, coefficient=xi, scope=over).advantages
+    assert not torch.equal(shaped, batch.advantages)
+    batch.advantages = shaped
+    expected, _ = ppo_loss(actor(method), batch.outputs(range(8)), batch.data(range(8)))
+    batch.logits.grad = None
+    expected.backward()
+    torch.testing.assert_close(gradient, batch.logits.grad, rtol=1e-5, atol=1e-8)
+
+
+def test_entropy_bonus_and_kl_are_verls():
+    """Beside a loss of `theory` as beside verl's own: KL-Cov without its KL is the unclipped surrogate."""
+    batch, totals = Batch(), []
+    plain = replace(KL_COV, loss=replace(KL_COV.loss, coefficient=0.0))
+    for method in (plain, replace(KL_COV, loss=ClippedSurrogate(clip_low=1.0, clip_high=1e9))):
+        loss = MethodLoss(method, actor(method, entropy_coeff=0.01, use_kl_loss=True, kl_loss_coef=0.1))
+        data = batch.data(range(8))
+        data["ref_log_prob"] = batch.nested(batch.old * 1.1, LENGTHS)
+        outputs = batch.outputs(range(8))
+        outputs["entropy"] = outputs[STATISTICS[0]]
+        if singles_out(method):
+            loss.prepare({name: x.detach() for name, x in outputs.items()}, data, None)
+        value, metrics = loss(outputs, data)
+        totals.append(value.item())
+        assert {"actor/entropy_loss", "kl_loss"} <= set(metrics)
+    assert totals[0] == pytest.approx(totals[1], rel=1e-5)
+
+
+def test_metrics_are_exact_means_over_the_tokens_of_all_micro_batches():
+    method, batch = METHODS["dynamo"], Batch()
+    loss = MethodLoss(method, actor(method))
+    means = []
+    for parts in ([range(8)], [[i] for i in range(8)]):
+        _, _, metrics = run(loss, batch, parts)
+        means.append(sum(found["dynamo/compensation_mean"].aggregate() for found in metrics))
+    assert means[0] == pytest.approx(means[1], rel=1e-6)
+    assert means[0] > 1.0
