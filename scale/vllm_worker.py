@@ -40,3 +40,8 @@ class WorkerExtension(vLLMColocateWorkerExtension):  # type: ignore[misc]  # ver
     def update_weights_from_ipc(self, *args: Any, **kwargs: Any) -> Any:
         """Receive weights, as verl does."""
         return super().update_weights_from_ipc(*args, **kwargs)
+
+    @reported("vLLM worker")
+    def _update_weights(self, *args: Any, **kwargs: Any) -> Any:
+        """Load weights; what fails here comes out of the transfer around it as the failure of that."""
+        return super()._update_weights(*args, **kwargs)

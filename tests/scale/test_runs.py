@@ -1,0 +1,243 @@
+"""Whole runs of verl and vLLM on the CPU: real Ray, FSDP2, vLLM, weight sync, checkpoints, failures.
+
+Every run ends by a failure that is asked for, so that few runs show much: each kind of actor fails in one of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.scale.conftest import learning, lines
+from theory.history import SuccessHistory
+from theory.rules import get_allocator
+
+# One process has all the runs: they share the machine's two cores badly.
+pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("verl")]
+
+AFTER = 4
+"""Steps of the runs that are compared; an epoch has 3."""
+
+
+@pytest.fixture(scope="module")
+def stock(runs):
+    return runs.fail("stock", "worker", "--stock", after=AFTER)
+
+
+@pytest.fixture(scope="module")
+def neutral(runs):
+    return runs.fail("neutral", "reward", "--alpha", "0", "--allocator", "uniform", after=AFTER)
+
+
+@pytest.fixture(scope="module")
+def dynamo(runs):
+    return runs.fail("dynamo", "loop", "dynamo.dump=true", after=6)
+
+
+@pytest.fixture(scope="module")
+def resumed(runs):
+    killed = runs.kill("resumed", after=3, steps=6)
+    steps = max(learning(killed))
+    runs.finish("resumed", steps=6)
+    return killed, steps
+
+
+@pytest.fixture(scope="module")
+def ranks(runs):
+    return runs.fail("ranks", "trainer", "trainer.n_gpus_per_node=2", after=AFTER)
+
+
+def left_over(out):
+    """Return processes that still carry the run's folder in their environment."""
+    wanted = f"DYNAMO_RUN_FOLDER={out}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and wanted in (entry / "environ").read_bytes().split(b"\0"):
+                found.append((entry.name, (entry / "cmdline").read_bytes()[:80]))
+        except OSError:
+            continue
+    return found
+
+
+def test_alpha_0_and_uniform_allocation_is_stock_grpo(stock, neutral):
+    """To the last digit: loss, gradient norm, clipping, entropy, rewards, advantages, lengths."""
+    expected, found = learning(stock[0]), learning(neutral[0])
+    for step in range(1, AFTER + 1):
+        common = {name: x for name, x in expected[step].items() if name in found[step]}
+        assert {"actor/pg_loss", "actor/grad_norm", "actor/entropy", "critic/score/mean"} <= set(common)
+        assert {name: found[step][name] for name in common} == common
+    assert len({x["actor/grad_norm"] for x in expected.values()}) >= AFTER
+
+
+def test_trainer_and_sampler_agree(stock, dynamo):
+    """After every step vLLM has the trained weights: its probabilities are the trainer's up to rounding."""
+    for out, _ in (stock, dynamo):
+        for line in lines(out):
+            assert line["training/rollout_probs_diff_max"] < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [("stock", "vLLM worker"), ("neutral", "agent loop"), ("dynamo", "agent loop"), ("ranks", "trainer")],
+)
+def test_a_failure_anywhere_ends_the_run_with_its_cause(name, where, runs, request):
+    """Within a minute, and no process is left. Rewards are computed for the agent loop, which reports their failures."""
+    out, seconds = request.getfixturevalue(name)
+    assert seconds < 60
+    said = runs.said(name)
+    part = {"stock": "worker", "neutral": "reward", "dynamo": "loop", "ranks": "trainer"}[name]
+    assert f"a deliberate failure of the {part}" in said
+    assert where in said
+    assert left_over(out) == []
+
+
+def test_budget_bounds_and_keys(dynamo):
+    """Every step spends 8 x 8 within [4, 12], by the rule, from what the history knew of the prompt's key."""
+    out, _ = dynamo
+    history, rule, seen = SuccessHistory(), get_allocator("dynamo"), set()
+    rows = lines(out, "allocation.jsonl")
+    for row in rows:
+        counts = np.array(row["counts"])
+        assert counts.sum() == 64
+        assert counts.min() >= 4
+        assert counts.max() <= 12
+        successes, attempts = history.counts(row["keys"])
+        expected = rule.allocate(successes, attempts, 64, 4, 12, np.random.default_rng(0))
+        assert counts.tolist() == expected.tolist()
+        history.update(row["keys"], row["successes"], row["counts"])
+        seen |= set(row["keys"])
+    assert len(seen) == 24, "three batches are an epoch; the second visits the same prompts in another order"
+    assert any(len(set(row["counts"])) > 1 for row in rows)
+    state = json.loads((out / "checkpoints" / f"global_step_{rows[-1]['step']}" / "dynamo.json").read_text())
+    saved = SuccessHistory()
+    saved.load_state_dict(state["history"])
+    assert [x.tolist() for x in saved.counts(sorted(seen))] == [x.tolist() for x in history.counts(sorted(seen))]
+
+
+def test_R1_R2_rewards_belong_to_their_prompts(dynamo):
+    """Verl's dumps, read by question: as many responses as allocated, and as many right as the history was told."""
+    torch = pytest.importorskip("torch")
+    del torch
+    from scale import tiny
+
+    out, _ = dynamo
+    keys = {x.question: x for x in tiny.sums()}
+    for row in lines(out, "allocation.jsonl"):
+        dumped = [json.loads(line) for line in (out / "rollouts" / f"{row['step']}.jsonl").read_text().splitlines()]
+        counts, successes = {}, {}
+        for one in dumped:
+            question = one["input"].splitlines()[1].strip()
+            x = keys[question]
+            assert one["gts"] == x.answer
+            assert one["score"] == float(one["output"].strip() == x.answer)
+            counts[x.key] = counts.get(x.key, 0) + 1
+            successes[x.key] = successes.get(x.key, 0) + int(one["score"])
+        for key, n, k in zip(row["keys"], row["counts"], row["successes"], strict=True):
+            assert (counts[key], successes[key]) == (n, k)
+
+
+def modulated(out):
+    """Return the dumped micro-batches."""
+    import torch
+
+    return [torch.load(path) for path in sorted((out / "modulated").glob("*.pt"))]
+
+
+def test_advantages_of_unequal_groups(dynamo):
+    """Recomputed by hand for every group: (r - mean) / (sample std + 1e-6), constant over a response's tokens."""
+    out, _ = dynamo
+    found, expected = [], []
+    for row in lines(out, "allocation.jsonl"):
+        for n, k in zip(row["counts"], row["successes"], strict=True):
+            rewards = np.array([1.0] * k + [0.0] * (n - k))
+            values = (rewards - rewards.mean()) / (rewards.std(ddof=1) + 1e-6)
+            expected += values.tolist()
+    for part in modulated(out):
+        mask = part["mask"]
+        assert (part["advantages"] == part["advantages"][:, :1] * mask).all()
+        found += part["advantages"][:, 0].tolist()
+    # The dump may hold a step more than the records, under way when the run was ended.
+    found = found[: len(expected)]
+    np.testing.assert_allclose(sorted(found), sorted(expected), atol=2e-6)
+
+
+def test_modulated_advantages_are_theorys(dynamo):
+    """The tensors of a real run through `theory.modulation` in float64."""
+    from theory.modulation import Modulation, Scope, modulate
+    from theory.softmax import TokenStatistics
+
+    out, _ = dynamo
+    parts = modulated(out)
+    assert len(parts) >= 12
+    changed = 0
+    for part in parts:
+        double = {name: x.double() for name, x in part.items() if name not in ("mask", "scope")}
+        stats = TokenStatistics(*(double[name] for name in TokenStatistics._fields))
+        result = modulate(
+            double["advantages"],
+            stats,
+            part["mask"],
+            Modulation(),
+            coefficient=double["coefficient"],
+            scope=Scope(**part["scope"]),
+        )
+        np.testing.assert_allclose(part["shaped"], result.advantages, atol=1e-5)
+        changed += int((part["shaped"] != part["advantages"]).sum())
+    assert changed > 0
+
+
+def test_normalisers_are_those_of_the_rollout_batch(dynamo):
+    """One scope per step for all of its mini-batches, and it contains what they measured before the first update."""
+    out, _ = dynamo
+    scopes = [tuple(part["scope"].values()) for part in modulated(out)]
+    assert scopes[0::2] == scopes[1::2][: len(scopes[0::2])]
+    assert len(set(scopes)) >= 6
+    first = modulated(out)[0]
+    entropy = first["entropy"][first["mask"]]
+    assert float(entropy.min()) >= first["scope"]["entropy_min"] - 1e-6
+    assert float(entropy.max()) <= first["scope"]["entropy_max"] + 1e-6
+
+
+def test_a_killed_run_resumes_to_the_same_numbers(resumed, dynamo):
+    """Kill -9 after three steps, then the same command: six steps like those of the run that was not killed."""
+    out, steps = resumed
+    assert 3 <= steps < 6
+    expected, found = learning(dynamo[0]), learning(out)
+    for step in range(1, 7):
+        assert {name: found[step][name] for name in expected[step]} == expected[step]
+    assert [line["step"] for line in lines(out)] == list(range(1, 7))
+    by_step = {row["step"]: row for row in lines(dynamo[0], "allocation.jsonl")}
+    for row in lines(out, "allocation.jsonl"):
+        assert row == by_step[row["step"]]
+
+
+def test_two_ranks_are_one(ranks, dynamo):
+    """Two data-parallel workers, each with its own vLLM: the same rollouts, the same updates up to rounding."""
+    expected, found = learning(dynamo[0]), learning(ranks[0])
+    for step in range(1, AFTER + 1):
+        for name in ("critic/score/mean", "dynamo/rollouts_max", "dynamo/degenerate_groups"):
+            assert found[step][name] == expected[step][name], (step, name)
+        for name in ("actor/pg_loss", "actor/grad_norm", "actor/entropy", "actor/dynamo/compensation_mean"):
+            assert found[step][name] == pytest.approx(expected[step][name], rel=1e-3, abs=1e-5), (step, name)
+
+
+def test_a_finished_run_is_in_the_projects_format(resumed):
+    import pyarrow.parquet as pq
+
+    out, _ = resumed
+    table = pq.read_table(out / "metrics.parquet")
+    assert table["step"].to_pylist() == list(range(1, 7))
+    assert set(table["seed"].to_pylist()) == {1}
+    found = json.loads((out / "versions.json").read_text())
+    assert found["verl"] == "0.9.1"
+    assert found["seeds"] == [1]
+    assert json.loads((out / "config.json").read_text())["dynamo"]["method"] == "dynamo"
+
+
+def test_nothing_is_left_in_shared_memory(dynamo):
+    assert not [name for name in os.listdir("/dev/shm") if name.startswith("verl_weights_")]
