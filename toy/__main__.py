@@ -34,7 +34,7 @@ from toy import runner, summary
 from toy.config import OPTIMIZERS, OptimizerConfig, TrainConfig
 from toy.summary import Row
 from toy.sweeps import DEFAULT, SWEEPS, TIMING, Sweep, get_sweeps
-from toy.trainer import Run, train
+from toy.trainer import DEVICES, Run, train
 from toy.worlds import WORLDS, Population
 
 EXAMPLES = """\
@@ -140,8 +140,16 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument(
         "--checkpoint-every", type=int, default=20, metavar="N", help="steps between checkpoints (default: 20)"
     )
+    add_device(where)
     add_sweep(commands)
     return top
+
+
+def add_device(options: Any) -> None:
+    """Add the option `--device`."""
+    options.add_argument(
+        "--device", type=_known(DEVICES), default="cpu", metavar="NAME", help=f"{' or '.join(DEVICES)} (default: cpu)"
+    )
 
 
 def add_sweep(commands: Any) -> None:
@@ -163,6 +171,7 @@ def add_sweep(commands: Any) -> None:
     sweep.add_argument(
         "--tuned", type=Path, metavar="FILE", help="take learning rates from the chosen.json of the sweep tuning"
     )
+    add_device(sweep)
 
 
 def resolve(args: argparse.Namespace) -> TrainConfig:
@@ -237,7 +246,7 @@ def run_command(args: argparse.Namespace, console: Console) -> None:
         def advance(step: int, pass_at_1: float) -> None:
             bar.update(task, completed=step, pass_at_1=pass_at_1)
 
-        run = train(config, out=args.out, checkpoint_every=args.checkpoint_every, progress=advance)
+        run = train(config, out=args.out, checkpoint_every=args.checkpoint_every, progress=advance, device=args.device)
     report(run, args.out, console)
 
 
@@ -276,7 +285,7 @@ def sweep_command(args: argparse.Namespace, console: Console) -> None:
                 bar.remove_task(running.pop(folder))
             bar.advance(cells)
 
-        for sweep, rows in runner.run_sweeps(sweeps, out, jobs=args.jobs, progress=advance):
+        for sweep, rows in runner.run_sweeps(sweeps, out, jobs=args.jobs, progress=advance, device=args.device):
             for line in summary_of(sweep, rows):
                 console.print(line, highlight=False, soft_wrap=isinstance(line, str))
             console.print(f"written to {out / sweep.name}\n", highlight=False, soft_wrap=True)

@@ -87,11 +87,11 @@ def evaluate(
     mass = torch.where(decides, (pi * correct).sum(-1).clamp(max=1.0), 1.0)
     entropy = -(pi * log_pi).sum(-1)
     if rows is None:
-        rows = torch.arange(logits.shape[1]).reshape(1, -1, 1).expand(len(logits), -1, 1)
+        rows = torch.arange(logits.shape[1], device=logits.device).reshape(1, -1, 1).expand(len(logits), -1, 1)
     if tokens is None:
         tokens = torch.ones_like(rows, dtype=torch.bool)
-    at = (torch.arange(len(logits)).reshape(-1, 1, 1), rows)
-    p = torch.where(tokens, mass[at], 1.0).prod(-1).numpy()
+    at = (torch.arange(len(logits), device=logits.device).reshape(-1, 1, 1), rows)
+    p = torch.where(tokens, mass[at], 1.0).prod(-1).cpu().numpy()
     decisions, entropies = decides[at], entropy[at]
     return {
         "pass_at_1": p.mean(-1),

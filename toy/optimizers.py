@@ -34,10 +34,11 @@ class Optimizer:
         config = self.config
         self.num_steps += 1
         # In NumPy: torch splits a long sum over its threads, which would change the last bits.
-        norms: FloatArray = np.sqrt(np.square(gradient.flatten(1).numpy()).sum(-1))
+        norms: FloatArray = np.sqrt(np.square(gradient.flatten(1).cpu().numpy()).sum(-1))
         if config.max_grad_norm is not None:
             scale = np.minimum(config.max_grad_norm / (norms + 1e-6), 1.0)
-            gradient = gradient * torch.from_numpy(scale).reshape(-1, *[1] * (gradient.ndim - 1))
+            factor = torch.from_numpy(scale).to(gradient.device)
+            gradient = gradient * factor.reshape(-1, *[1] * (gradient.ndim - 1))
         if config.weight_decay:
             logits.mul_(1 - config.learning_rate * config.weight_decay)
         if config.name == "sgd":

@@ -13,9 +13,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from theory._checks import BoolArray, IntArray
+from theory._checks import BoolArray, FloatArray, IntArray
 from theory.modulation import Scope
 from theory.softmax import TokenStatistics, token_statistics
+
+MOST_COUNTED = 64
+"""Tokens up to which counting is faster than bisection; twice as fast at this many, equal at twice as many."""
+
+BLOCK = 150_000
+"""Uniforms that are counted at a time: about what a core's cache holds. Powers of 2 would share cache lines."""
 
 
 class Rollouts(NamedTuple):
@@ -67,17 +73,58 @@ class Outcomes:
         return np.asarray(self.successes(self._revealed) - before)
 
 
-def sample(log_pi: torch.Tensor, states: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """Sample tokens [S, Q, G, T] from log pi [S, U, K] at states [S, Q, T], by inversion of uniforms [S, Q, T, G]."""
-    cumulative = log_pi.exp().cumsum(-1)
+def sample(log_pi: torch.Tensor, states: torch.Tensor, uniforms: FloatArray) -> torch.Tensor:
+    """Sample tokens [S, Q, G, T] from log pi [S, U, K] at states [S, Q, T], by inversion of uniforms [S, Q, T, G].
+
+    A token is the number of cumulative probabilities that its uniform number reaches, wherever that is counted: on the
+    CPU, whatever the device of log pi.
+    """
+    cumulative = log_pi.cpu().exp().cumsum(-1)
     # The last value is 1 exactly, above every uniform; a token of probability 0 is never drawn.
-    cumulative = of_states(cumulative / cumulative[..., -1:], states)
-    return torch.searchsorted(cumulative, uniforms, right=True).transpose(2, 3).contiguous()
+    cumulative = cumulative / cumulative[..., -1:]
+    if cumulative.shape[-1] <= MOST_COUNTED:
+        actions = _count(cumulative.numpy(), states.cpu().numpy(), uniforms)
+    else:
+        bounds = of_states(cumulative, states.cpu())
+        actions = torch.searchsorted(bounds, torch.from_numpy(uniforms), right=True).transpose(2, 3).contiguous()
+    return actions.to(log_pi.device)
+
+
+def _count(cumulative: FloatArray, states: IntArray, uniforms: FloatArray) -> torch.Tensor:
+    """Return what `searchsorted` finds, by comparing all uniforms with one bound after the other, in long rows.
+
+    Bisection mispredicts a branch at every other step; a comparison of a row does not branch.
+    """
+    num_seeds, num_prompts, length, size = uniforms.shape
+    table = np.ascontiguousarray(cumulative.reshape(-1, cumulative.shape[-1]).T)
+    at = (np.arange(num_seeds).reshape(-1, 1, 1) * cumulative.shape[1] + states).reshape(-1)
+    draws = uniforms.reshape(-1, size)
+    actions = np.empty((num_seeds * num_prompts, size, length), dtype=np.int64)
+    block = max(BLOCK // (size * length), 1)
+    for start in range(0, len(actions), block):
+        tokens = slice(start * length, (start + block) * length)
+        columns, bounds = np.ascontiguousarray(draws[tokens].T), table.take(at[tokens], axis=1)
+        reached, found = np.empty(columns.shape, dtype=np.bool_), np.zeros(columns.shape, dtype=np.uint8)
+        for bound in bounds[:-1]:
+            np.greater_equal(columns, bound, out=reached)
+            found += reached.view(np.uint8)
+        actions[start : start + block] = found.reshape(size, -1, length).swapaxes(0, 1)
+    return torch.from_numpy(actions.reshape(num_seeds, num_prompts, size, length))
+
+
+def judge(correct: torch.Tensor, states: torch.Tensor, tokens: torch.Tensor, actions: torch.Tensor) -> BoolArray:
+    """Return which rollouts are correct, [S, Q, G]: those with a correct action at all `tokens` [S, Q, T].
+
+    `correct` [S, U, K] tells which tokens are in which state; `states` and `actions` are those of `of_actions`.
+    """
+    wrong = of_actions(~correct, states, actions).cpu().numpy()
+    # On booleans, the sum of products is the any of ands.
+    return np.asarray(~np.matmul(wrong, tokens.unsqueeze(-1).cpu().numpy())[..., 0])
 
 
 def of_states(values: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
     """Return values [S, U, ...] of states, such as rows of a table, at indices [S, ...]."""
-    seeds = torch.arange(len(values)).reshape(-1, *[1] * (states.ndim - 1))
+    seeds = torch.arange(len(values), device=values.device).reshape(-1, *[1] * (states.ndim - 1))
     return values[seeds, states]
 
 
@@ -89,6 +136,6 @@ def of_actions(values: torch.Tensor, states: torch.Tensor, actions: torch.Tensor
 
 def statistics_of(logits: torch.Tensor, states: torch.Tensor, log_prob: torch.Tensor) -> TokenStatistics:
     """Return the statistics of tokens [S, Q, G, T]; all but log_prob belong to their state, one of [S, U, K]."""
-    every = token_statistics(logits, torch.zeros(logits.shape[:-1], dtype=torch.int64))
+    every = token_statistics(logits, torch.zeros(logits.shape[:-1], dtype=torch.int64, device=logits.device))
     of_tokens = (of_states(x, states).unsqueeze(2).expand_as(log_prob) for x in every[1:])
     return TokenStatistics(log_prob, *of_tokens)

@@ -27,7 +27,7 @@ from toy import runs, summary
 from toy.config import TrainConfig, differences
 from toy.summary import Row
 from toy.sweeps import Sweep
-from toy.trainer import require_same, train
+from toy.trainer import get_device, require_same, train
 
 CHOSEN = "chosen.json"
 
@@ -38,7 +38,13 @@ Cells = Mapping[Path, TrainConfig]
 
 
 def run_sweeps(
-    sweeps: Sequence[Sweep], out: Path, *, jobs: int = 1, checkpoint_every: int = 20, progress: Progress | None = None
+    sweeps: Sequence[Sweep],
+    out: Path,
+    *,
+    jobs: int = 1,
+    checkpoint_every: int = 20,
+    progress: Progress | None = None,
+    device: str = "cpu",
 ) -> Iterator[tuple[Sweep, list[Row]]]:
     """Run sweeps, or what is left of them; yield each with its summary, also written to its folder, when it is done.
 
@@ -54,13 +60,17 @@ def run_sweeps(
         Steps between checkpoints.
     progress
         Called in this process.
+    device
+        One of `toy.trainer.DEVICES`.
 
     Raises
     ------
     ValueError
-        If `jobs` is no such number, or a folder holds another run, longer or damaged; the message names it.
+        If `jobs` is no such number, there is no such device, or a folder holds another run, longer or damaged; the
+        message names it.
     """
     _checks.count("jobs", jobs, 1)
+    get_device(device)
     cells = {out / sweep.name / cell.name: cell.config for sweep in sweeps for cell in sweep.cells}
     finished = [folder for folder, config in cells.items() if is_finished(folder, config)]
     tell = progress or _silent
@@ -91,7 +101,7 @@ def run_sweeps(
     for folder in finished:
         yield from settle(folder)
     train_all = _train_here if min(jobs, len(todo)) <= 1 else _train_in_processes
-    for folder in train_all(todo, jobs, checkpoint_every, tell):
+    for folder in train_all(todo, jobs, checkpoint_every, tell, device):
         yield from settle(folder)
 
 
@@ -175,9 +185,10 @@ def _copy(folder: Path, copy: Path) -> None:
 # Training
 
 
-def _train_here(cells: Cells, jobs: int, checkpoint_every: int, progress: Progress) -> Iterator[Path]:
+def _train_here(cells: Cells, jobs: int, checkpoint_every: int, progress: Progress, device: str) -> Iterator[Path]:
     for folder, config in cells.items():
-        train(config, out=folder, checkpoint_every=checkpoint_every, progress=partial(_tell, progress, folder))
+        tell = partial(_tell, progress, folder)
+        train(config, out=folder, checkpoint_every=checkpoint_every, progress=tell, device=device)
         yield folder
 
 
@@ -185,7 +196,9 @@ def _tell(progress: Progress, folder: Path, step: int, _: float) -> None:
     progress(folder, step)
 
 
-def _train_in_processes(cells: Cells, jobs: int, checkpoint_every: int, progress: Progress) -> Iterator[Path]:
+def _train_in_processes(
+    cells: Cells, jobs: int, checkpoint_every: int, progress: Progress, device: str
+) -> Iterator[Path]:
     context = multiprocessing.get_context("spawn")  # A fork would copy half of torch's state.
     steps: SimpleQueue[tuple[Path, int]] = context.SimpleQueue()
     stop = context.Event()
@@ -193,7 +206,8 @@ def _train_in_processes(cells: Cells, jobs: int, checkpoint_every: int, progress
         try:
             with _ignoring_interrupts():
                 futures = {
-                    pool.submit(_train_cell, folder, cells[folder], checkpoint_every): folder for folder in cells
+                    pool.submit(_train_cell, folder, cells[folder], checkpoint_every, device): folder
+                    for folder in cells
                 }
             left = set(futures)
             while left:
@@ -240,10 +254,10 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _train_cell(folder: Path, config: TrainConfig, checkpoint_every: int) -> None:
+def _train_cell(folder: Path, config: TrainConfig, checkpoint_every: int, device: str) -> None:
     def progress(step: int, _: float) -> None:
         _steps.put((folder, step))
         if _stop.is_set():
             raise _Stopped
 
-    train(config, out=folder, checkpoint_every=checkpoint_every, progress=progress)
+    train(config, out=folder, checkpoint_every=checkpoint_every, progress=progress, device=device)

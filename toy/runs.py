@@ -1,8 +1,8 @@
 """The folder of a run: what was asked, what came out, and with which software.
 
 A finished run holds `config.json` (the resolved config), `metrics.parquet` (one row per seed and step: columns `seed`,
-`step`, then the metrics) and `versions.json` (software, seeds, seconds). `versions.json` is written last: a folder that
-has it is complete. Each file is written whole or not at all. This module knows no trainer.
+`step`, then the metrics) and `versions.json` (software, device, seeds, seconds). `versions.json` is written last: a
+folder that has it is complete. Each file is written whole or not at all. This module knows no trainer.
 """
 
 from __future__ import annotations
@@ -82,15 +82,24 @@ def write_metrics(path: Path, columns: Mapping[str, np.ndarray[Any, Any]]) -> No
     write_atomically(path, sink.getvalue().to_pybytes())
 
 
-def versions(seeds: Sequence[int], seconds: float) -> dict[str, Any]:
-    """Return what `versions.json` holds."""
+def software() -> dict[str, str]:
+    """Return the versions of what runs now."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "not installed"
-    return {**found, "seeds": list(seeds), "seconds": round(seconds, 3)}
+    return found
+
+
+def versions(seeds: Sequence[int], seconds: float, used: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:
+    """Return what `versions.json` holds: the last software `used` (by default this one), and as `earlier` the others.
+
+    Bits are promised within one software only.
+    """
+    *earlier, last = used or [software()]
+    return {**last, "earlier": earlier, "seeds": list(seeds), "seconds": round(seconds, 3)}
 
 
 def read_run(folder: Path) -> RunFolder:

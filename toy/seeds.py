@@ -44,13 +44,13 @@ def select(
 def weights(mask: torch.Tensor, mode: str) -> torch.Tensor:
     """Return `theory.aggregation.aggregation_weights` of every seed's tokens, [S, Q, G, T]."""
     _, num_prompts, num_rollouts, _ = mask.shape
-    prompts = torch.arange(num_prompts).unsqueeze(-1).expand(num_prompts, num_rollouts)
+    prompts = torch.arange(num_prompts, device=mask.device).unsqueeze(-1).expand(num_prompts, num_rollouts)
     return torch.stack([aggregation_weights(m, mode, prompts=prompts, dtype=torch.float64) for m in mask])
 
 
 def mean(values: torch.Tensor, mask: torch.Tensor, *, empty: float) -> FloatArray:
     """Return every seed's mean of `values` over its masked tokens, [S]; `empty` where there are none."""
-    num = mask.flatten(1).sum(-1).numpy()
+    num = mask.flatten(1).sum(-1).cpu().numpy()
     # In NumPy: torch splits a long sum over its threads, which would change the last bits.
-    total = np.where(mask, values, 0.0).reshape(len(mask), -1).sum(-1)
+    total = np.where(mask.cpu(), values.cpu(), 0.0).reshape(len(mask), -1).sum(-1)
     return np.where(num > 0, total / np.maximum(num, 1), empty)

@@ -6,7 +6,9 @@ current policy's ratios, statistics and modulation. The modulation's normalisers
 under the policy that sampled it.
 
 Draws have no state (`toy.streams`) and seeds no common sums (`toy.seeds`): a seed's result is the same to the bit,
-alone or beside others, in one go or resumed.
+alone or beside others, in one go or resumed, on the CPU with the same software. A CUDA device has the same worlds and
+the same draws, which are made on the CPU; its sums are taken in an order of its own, not always the same, so that
+results agree up to rounding only, until a rounding decides on a token or a clip.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from theory import moments
+from theory import _checks, moments
 from theory._checks import BoolArray, FloatArray, IntArray
 from theory.entropy_change import update_coefficient
 from theory.history import SuccessHistory
@@ -39,8 +41,11 @@ from theory.softmax import log_softmax
 from toy import checkpoint, diagnostics, metrics, runs, seeds
 from toy.config import TrainConfig, differences
 from toy.optimizers import Optimizer
-from toy.rollouts import Outcomes, Rollouts, of_actions, of_states, sample, statistics_of
+from toy.rollouts import Outcomes, Rollouts, judge, of_actions, of_states, sample, statistics_of
 from toy.streams import Stream, generator
+
+DEVICES = ("cpu", "cuda")
+"""Where a run can be computed."""
 
 Progress = Callable[[int, float], None]
 """Called after every step with the number of steps done and the mean pass@1."""
@@ -78,20 +83,26 @@ class Run:
 
 
 class Trainer:
-    """The state of a run between two steps: tables, optimiser, histories, metrics, and the number of steps done."""
+    """The state of a run between two steps: tables, optimiser, histories, metrics, and the number of steps done.
 
-    def __init__(self, config: TrainConfig) -> None:
+    `software` lists the versions and the device of all parts of the run, this one's last.
+    """
+
+    def __init__(self, config: TrainConfig, device: str = "cpu") -> None:
         self.config = config
+        self.device = get_device(device)
         worlds = [config.world.sample(generator(seed, Stream.WORLD)) for seed in config.seeds]
         self.worlds = worlds
         self.keys = worlds[0].keys
-        self.correct = torch.from_numpy(np.stack([world.correct for world in worlds]))
-        self.logits = torch.from_numpy(np.stack([world.logits for world in worlds]))
-        self.rows = torch.from_numpy(np.stack([world.rows for world in worlds]))
-        self.tokens = torch.from_numpy(np.stack([world.mask for world in worlds]))
+        self.correct = self._tensor(np.stack([world.correct for world in worlds]))
+        self.logits = self._tensor(np.stack([world.logits for world in worlds]))
+        self.rows = self._tensor(np.stack([world.rows for world in worlds]))
+        self.tokens = self._tensor(np.stack([world.mask for world in worlds]))
         self.optimizer = Optimizer(config.optimizer, self.logits)
         self.histories = [SuccessHistory(config.history_discount) for _ in worlds]
+        self.software = [{**runs.software(), "device": device}]
         self.num_steps = 0
+        self._epoch, self._orders = -1, np.zeros((0, 0), dtype=np.int64)
         self.metrics: dict[str, list[FloatArray]] = {name: [] for name in metrics.METRICS}
         self._record({})
 
@@ -120,17 +131,17 @@ class Trainer:
         """Return the prompts of the step's batch, [S, Q]."""
         size = self.config.batch_prompts
         epoch, batch = divmod(self.num_steps, self.config.world.num_prompts // size)
-        orders = [
-            generator(seed, Stream.PROMPTS, epoch).permutation(self.config.world.num_prompts)
-            for seed in self.config.seeds
-        ]
-        return np.stack(orders)[:, batch * size : (batch + 1) * size]
+        if epoch != self._epoch:
+            generators = [generator(seed, Stream.PROMPTS, epoch) for seed in self.config.seeds]
+            self._epoch = epoch
+            self._orders = np.stack([rng.permutation(self.config.world.num_prompts) for rng in generators])
+        return self._orders[:, batch * size : (batch + 1) * size]
 
     def _roll_out(self) -> tuple[Rollouts, dict[str, FloatArray]]:
         config = self.config
         prompts = self._prompts()
         batch, correct, counts = self._batch(prompts, self._generators(Stream.ROLLOUTS))
-        successes = (correct & batch.mask.any(-1).numpy()).sum(-1)
+        successes = (correct & batch.mask.any(-1).cpu().numpy()).sum(-1)
         measured = {
             "reward": successes.sum(-1) / counts.sum(-1),
             "rollouts": counts.sum(-1).astype(np.float64),
@@ -155,21 +166,18 @@ class Trainer:
         rows, states, tokens = self._states(prompts)
         logits = of_states(self.logits, rows)
         log_pi = log_softmax(logits)
-        shape = (*states.shape[1:], config.rollouts_high)
-        uniforms = torch.from_numpy(np.stack([rng.random(shape) for rng in generators]))
-        actions = sample(log_pi, states, uniforms)
-        right = of_actions(of_states(self.correct, rows), states, actions)
-        correct = (right | ~tokens.unsqueeze(2)).all(-1)
-        counts = self._allocate(prompts, correct.numpy()) if counts is None else counts
-        paid = torch.arange(config.rollouts_high) < torch.from_numpy(counts).unsqueeze(-1)
+        actions = sample(log_pi, states, self._uniforms(generators, (*states.shape[1:], config.rollouts_high)))
+        correct = judge(of_states(self.correct, rows), states, tokens, actions)
+        counts = self._allocate(prompts, correct) if counts is None else counts
+        paid = torch.arange(config.rollouts_high, device=self.device) < self._tensor(counts).unsqueeze(-1)
         mask = paid.unsqueeze(-1) & tokens.unsqueeze(2)
         old_log_prob = of_actions(log_pi, states, actions)
-        advantages = self._advantages(correct, paid).unsqueeze(-1) * mask
+        advantages = self._advantages(self._tensor(correct), paid).unsqueeze(-1) * mask
         scope = None
         if isinstance(method.shaping, Modulation):
             stats = statistics_of(logits, states, old_log_prob)
             scope = scope_of(stats, instability(stats, advantages, mask, method.shaping.mean), mask, axis=(1, 2, 3))
-        return Rollouts(rows, states, actions, mask, old_log_prob, advantages, scope), correct.numpy(), counts
+        return Rollouts(rows, states, actions, mask, old_log_prob, advantages, scope), correct, counts
 
     def _diagnose(self, prompts: IntArray, counts: IntArray) -> dict[str, FloatArray]:
         """Return the diagnostics of the step under way, whose outcomes the histories do not know yet."""
@@ -181,14 +189,14 @@ class Trainer:
             batch, _, _ = self._batch(prompts, generators, given)
             draws = None
             if isinstance(method.loss, ClipCov):
-                draws = torch.from_numpy(np.stack([rng.random(batch.mask.shape[1:]) for rng in generators]))
+                draws = self._tensor(self._uniforms(generators, batch.mask.shape[1:]))
             gradient, _ = self._gradient(batch, (slice(None), slice(None)), draws)
-            return -gradient.numpy()
+            return -gradient.cpu().numpy()
 
         def scatter(gradient: FloatArray) -> FloatArray:
-            return self._scatter(of_states(self.rows, at), torch.from_numpy(gradient)).numpy()
+            return self._scatter(of_states(self.rows, at), self._tensor(gradient)).cpu().numpy()
 
-        at = torch.from_numpy(prompts)
+        at = self._tensor(prompts)
         rows, states, tokens = self._states(prompts)
         probs = of_states(log_softmax(of_states(self.logits, rows)).exp(), states)
         correct = of_states(of_states(self.correct, rows), states) | ~tokens.unsqueeze(-1)
@@ -197,8 +205,8 @@ class Trainer:
         return diagnostics.diagnose(
             method,
             (self.config.rollouts_low, self.config.rollouts_high),
-            probs.numpy(),
-            correct.numpy(),
+            probs.cpu().numpy(),
+            correct.cpu().numpy(),
             counts,
             (successes, attempts),
             np.stack([self._variances(s, own) for s, own in enumerate(prompts)]),
@@ -210,17 +218,29 @@ class Trainer:
         """Return the step's generators of all seeds for one purpose."""
         return [generator(seed, stream, self.num_steps) for seed in self.config.seeds]
 
+    def _uniforms(self, generators: list[np.random.Generator], shape: tuple[int, ...]) -> FloatArray:
+        """Draw uniform numbers for every seed, [S, *shape]."""
+        found = np.empty((len(generators), *shape))
+        for rng, own in zip(generators, found, strict=True):
+            rng.random(out=own)
+        return found
+
+    def _tensor(self, array: np.ndarray[Any, Any]) -> torch.Tensor:
+        """Return an array on the run's device."""
+        return torch.from_numpy(array).to(self.device)
+
     def _states(self, prompts: IntArray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the rows [S, U] of the table that prompts [S, Q] need, and their tokens' states and mask, [S, Q, T].
 
         The states are the tokens' rows one by one where these are fewer than the rows of the table, else all rows.
         """
-        at = torch.from_numpy(prompts)
+        at = self._tensor(prompts)
         rows, tokens = of_states(self.rows, at), of_states(self.tokens, at)
         num_seeds, num_rows, _ = self.logits.shape
         if rows[0].numel() < num_rows:
-            return rows.flatten(1), torch.arange(rows[0].numel()).reshape(rows[0].shape).expand_as(rows), tokens
-        return torch.arange(num_rows).expand(num_seeds, -1), rows, tokens
+            states = torch.arange(rows[0].numel(), device=self.device).reshape(rows[0].shape).expand_as(rows)
+            return rows.flatten(1), states, tokens
+        return torch.arange(num_rows, device=self.device).expand(num_seeds, -1), rows, tokens
 
     def _allocate(self, prompts: IntArray, correct: BoolArray) -> IntArray:
         """Divide the budget by the method's rule; returns the rollouts of a prompt, [S, Q]."""
@@ -253,7 +273,7 @@ class Trainer:
             return Knowledge(variances=self._variances(s, prompts))
         if method.allocator != "oracle-progress":
             return Knowledge()
-        logits = self.logits[s].numpy()
+        logits = self.logits[s].cpu().numpy()
         estimator = {"grpo": "grpo_sample"}.get(str(method.advantage), str(method.advantage))
         high = self.config.rollouts_high
         if world.max_length == 1:
@@ -276,7 +296,7 @@ class Trainer:
 
     def _variances(self, s: int, prompts: IntArray) -> FloatArray:
         """Return the exact variance of one rollout's gradient, [Q]."""
-        world, logits = self.worlds[s], self.logits[s].numpy()
+        world, logits = self.worlds[s], self.logits[s].cpu().numpy()
         if world.max_length > 1:
             return world.single_rollout_variance(logits)[prompts]
         rows = world.rows[prompts, 0]
@@ -284,8 +304,8 @@ class Trainer:
 
     def _advantages(self, correct: torch.Tensor, paid: torch.Tensor) -> torch.Tensor:
         """Return the advantage of every rollout, [S, Q, G]; groups are (seed, prompt)."""
-        groups = torch.arange(paid[..., 0].numel()).reshape(*paid.shape[:2], 1).expand_as(paid)
-        advantages = torch.zeros(paid.shape, dtype=torch.float64)
+        groups = torch.arange(paid[..., 0].numel(), device=self.device).reshape(*paid.shape[:2], 1).expand_as(paid)
+        advantages = torch.zeros(paid.shape, dtype=torch.float64, device=self.device)
         rewards = correct[paid].to(torch.float64)
         advantages[paid] = self.config.method.advantages(rewards, groups[paid], correct[paid])
         return advantages
@@ -297,7 +317,7 @@ class Trainer:
         uniforms = None
         if isinstance(config.method.loss, ClipCov):
             shape = (config.num_epochs, *batch.mask.shape[1:])
-            uniforms = torch.from_numpy(np.stack([rng.random(shape) for rng in self._generators(Stream.LOSS)]))
+            uniforms = self._tensor(self._uniforms(self._generators(Stream.LOSS), shape))
         measured: dict[str, list[FloatArray]] = {}
         for epoch in range(config.num_epochs):
             for minibatch in range(config.num_minibatches):
@@ -368,21 +388,22 @@ class Trainer:
 
     def _scatter(self, rows: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         """Add the gradients of rows [S, ...] of the table up to the gradient of the table."""
-        index = (torch.arange(len(rows)).reshape(-1, *[1] * (rows.ndim - 1)), rows)
+        index = (torch.arange(len(rows), device=self.device).reshape(-1, *[1] * (rows.ndim - 1)), rows)
         return torch.zeros_like(self.logits).index_put_(index, gradient, accumulate=True)
 
     # State
 
     def save(self, path: Path, seconds: float) -> None:
         """Write a checkpoint."""
-        arrays = {"logits": self.logits.numpy()}
-        arrays |= {f"optimizer.{name}": x.numpy() for name, x in self.optimizer.state.items()}
+        arrays = {"logits": self.logits.cpu().numpy()}
+        arrays |= {f"optimizer.{name}": x.cpu().numpy() for name, x in self.optimizer.state.items()}
         arrays |= {f"metrics.{name}": x for name, x in self.result().items()}
         data = {
             "config": self.config.to_dict(),
             "num_steps": self.num_steps,
             "optimizer_steps": self.optimizer.num_steps,
             "histories": [history.state_dict() for history in self.histories],
+            "software": self.software,
             "seconds": seconds,
         }
         checkpoint.save(path, arrays, data)
@@ -390,12 +411,21 @@ class Trainer:
     def load(self, path: Path) -> float:
         """Take over a checkpoint of the same config (`num_steps` apart); returns the seconds it took.
 
+        One of other software, or from another device, is taken over too, and `software` tells.
+
         Raises
         ------
         ValueError
-            If the file is damaged, or the config another one; the message names the file and the fields.
+            If the file is damaged or lacks something, or the config another one; the message names the file and what.
         """
         arrays, data = checkpoint.load(path)
+        needed = ["config", "num_steps", "optimizer_steps", "histories", "seconds", "logits"]
+        needed += [f"optimizer.{name}" for name in self.optimizer.state] + [
+            f"metrics.{name}" for name in metrics.METRICS
+        ]
+        missing = [name for name in needed if name not in arrays and name not in data]
+        if missing:
+            raise ValueError(f"{path}: expected a checkpoint of this trainer, got one without {', '.join(missing)}")
         require_same(path, data["config"], self.config)
         if data["num_steps"] > self.config.num_steps:
             raise ValueError(f"num_steps: expected at least the {data['num_steps']} done in {path.parent}, got fewer")
@@ -406,7 +436,23 @@ class Trainer:
         for history, state in zip(self.histories, data["histories"], strict=True):
             history.load_state_dict(state)
         self.metrics = {name: list(arrays[f"metrics.{name}"].T) for name in metrics.METRICS}
+        # Checkpoints of before do not tell.
+        self.software = [*(used for used in data.get("software", []) if used != self.software[-1]), self.software[-1]]
         return float(data["seconds"])
+
+
+def get_device(name: str) -> torch.device:
+    """Return a device by name.
+
+    Raises
+    ------
+    ValueError
+        If the name is not one of `DEVICES`, or the device is not there.
+    """
+    _checks.one_of("device", name, DEVICES)
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: expected cpu, for torch finds no CUDA device, got cuda")
+    return torch.device(name)
 
 
 def require_same(path: Path, found: dict[str, Any], config: TrainConfig) -> None:
@@ -426,9 +472,17 @@ def require_same(path: Path, found: dict[str, Any], config: TrainConfig) -> None
 
 
 def train(
-    config: TrainConfig, *, out: Path | None = None, checkpoint_every: int = 20, progress: Progress | None = None
+    config: TrainConfig,
+    *,
+    out: Path | None = None,
+    checkpoint_every: int = 20,
+    progress: Progress | None = None,
+    device: str = "cpu",
 ) -> Run:
     """Train, or resume the training in `out`; the result is the same to the bit.
+
+    That is promised for the CPU and the same versions of the software; `versions.json` tells what a run was made with,
+    and what earlier parts of it were if that was something else.
 
     Parameters
     ----------
@@ -441,18 +495,22 @@ def train(
         Steps between two checkpoints, >= 1; without effect on the result.
     progress
         Called after every step.
+    device
+        Where to compute, one of `DEVICES`. Draws, allocation and histories are the CPU's on all of them; results of
+        "cuda" agree with those of "cpu" up to rounding, and are not promised to repeat to the bit.
 
     Raises
     ------
     ValueError
-        If `out` holds the run of another config or a damaged checkpoint; the message names it.
+        If `out` holds the run of another config or a damaged checkpoint, or there is no such device; the message names
+        it.
     """
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every: expected an integer >= 1, got {checkpoint_every}")
     start = time.perf_counter()
     if out is not None and (out / runs.CONFIG).exists():
         require_same(out / runs.CONFIG, runs.read_json(out / runs.CONFIG), config)
-    trainer = Trainer(config)
+    trainer = Trainer(config, device)
     saved = None if out is None else out / checkpoint.NAME
     if saved is not None and saved.exists():
         start -= trainer.load(saved)
@@ -469,8 +527,8 @@ def train(
             trainer.save(saved, time.perf_counter() - start)
         if progress is not None:
             progress(trainer.num_steps, float(trainer.metrics["pass_at_1"][-1].mean()))
-    run = Run(config, trainer.result(), trainer.logits.numpy(), time.perf_counter() - start)
+    run = Run(config, trainer.result(), trainer.logits.cpu().numpy(), time.perf_counter() - start)
     if out is not None and not (out / runs.VERSIONS).exists():
         runs.write_metrics(out / runs.METRICS, run.columns())
-        runs.write_json(out / runs.VERSIONS, runs.versions(config.seeds, run.seconds))
+        runs.write_json(out / runs.VERSIONS, runs.versions(config.seeds, run.seconds, trainer.software))
     return run

@@ -14,7 +14,7 @@ from theory.methods import METHODS
 from theory.modulation import Modulation
 from theory.rules import ALLOCATORS
 from theory.softmax import log_softmax
-from toy import checkpoint, metrics, runs
+from toy import checkpoint, metrics, rollouts, runs
 from toy.config import OptimizerConfig
 from toy.rollouts import Outcomes
 from toy.streams import Stream, generator
@@ -257,6 +257,35 @@ def test_oracles_know_the_prompts_of_their_batch(small):
         np.testing.assert_array_equal(trainer._knowledge(1, batch).gains, expected * weight)
 
 
+@pytest.mark.parametrize(("num_tokens", "most"), [(2, 64), (16, 64), (64, 64), (65, 64), (9, 1)])
+def test_tokens_are_those_that_bisection_finds(num_tokens, most, monkeypatch):
+    """NumPy's search token by token, on both sides of the limit and of a block; ties and zero probabilities too."""
+    monkeypatch.setattr(rollouts, "MOST_COUNTED", most)
+    monkeypatch.setattr(rollouts, "BLOCK", 100)
+    rng = np.random.default_rng(num_tokens)
+    log_pi = torch.from_numpy(np.log(rng.dirichlet(np.full(num_tokens, 0.5), (2, 3))))
+    log_pi[0, 0, 0] = -torch.inf
+    cumulative = log_pi.exp().cumsum(-1)
+    cumulative = (cumulative / cumulative[..., -1:]).numpy()
+    states, uniforms = torch.from_numpy(rng.integers(3, size=(2, 5, 4))), rng.random((2, 5, 4, 7))
+    uniforms[0, 0, 0, 0] = cumulative[0, states[0, 0, 0], 0]
+    uniforms[1, 4, 3, 6] = 0.0
+    found = rollouts.sample(log_pi, states, uniforms)
+    assert found.dtype == torch.int64
+    assert found.is_contiguous()
+    for s, q, t, g in np.ndindex(uniforms.shape):
+        bounds = cumulative[s, states[s, q, t]]
+        assert found[s, q, g, t] == np.searchsorted(bounds, uniforms[s, q, t, g], side="right")
+
+
+def test_a_rollout_is_correct_if_all_its_tokens_are():
+    """Of two tokens, of which the second prompt has one only."""
+    correct = torch.tensor([[[True, False], [False, True]]])
+    states, tokens = torch.tensor([[[0, 1], [0, 1]]]), torch.tensor([[[True, True], [True, False]]])
+    actions = torch.tensor([[[[0, 1], [0, 0], [1, 1]]] * 2])
+    assert rollouts.judge(correct, states, tokens, actions).tolist() == [[[True, False, False], [True, True, False]]]
+
+
 def test_outcomes_are_revealed_in_order():
     outcomes = Outcomes(np.array([[True, False, True], [False, False, True]]))
     assert outcomes.reveal(np.array([1, 2])).tolist() == [1, 0]
@@ -373,6 +402,31 @@ def test_a_damaged_checkpoint_is_refused_by_name(small, tmp_path):
             train(small(), out=tmp_path)
     path.write_bytes(whole)
     train(small(), out=tmp_path)
+
+
+def test_a_checkpoint_that_lacks_something_is_refused_by_name(small, tmp_path):
+    train(small(), out=tmp_path)
+    path = tmp_path / checkpoint.NAME
+    arrays, data = checkpoint.load(path)
+    for name in ("config", "histories", "num_steps", "logits", "metrics.reward"):
+        checkpoint.save(
+            path, {k: x for k, x in arrays.items() if k != name}, {k: x for k, x in data.items() if k != name}
+        )
+        with pytest.raises(ValueError, match=rf"checkpoint.npz: expected a checkpoint .*, got one without {name}"):
+            train(small(), out=tmp_path)
+
+
+def test_a_run_tells_all_the_software_that_it_was_made_with(small, tmp_path, monkeypatch):
+    now = runs.software()
+    monkeypatch.setattr(runs, "software", lambda: {**now, "torch": "1.0"})
+    train(small(num_steps=2), out=tmp_path)
+    monkeypatch.undo()
+    for num_steps in (4, 6):
+        train(small(num_steps=num_steps), out=tmp_path)
+        found = runs.read_json(tmp_path / runs.VERSIONS)
+        assert found["torch"] == now["torch"]
+        assert found["earlier"] == [{**now, "torch": "1.0", "device": "cpu"}]
+    assert checkpoint.load(tmp_path / checkpoint.NAME)[1]["software"][-1] == {**now, "device": "cpu"}
 
 
 def test_a_checkpoint_of_newer_code_is_refused(small, tmp_path, monkeypatch):
