@@ -59,10 +59,10 @@ def parser() -> argparse.ArgumentParser:
     smoke.add_argument(
         "--out", type=Path, default=Path("results/scale/smoke"), metavar="DIR", help="default: %(default)s"
     )
-    smoke.add_argument("--steps", type=int, default=40, metavar="N", help="default: %(default)s")
+    smoke.add_argument("--steps", type=int, default=20, metavar="N", help="default: %(default)s")
     smoke.add_argument("--seed", type=int, default=1, metavar="N", help="default: %(default)s")
     smoke.add_argument("--methods", nargs="+", default=["grpo", "dynamo"], metavar="NAME", help="default: grpo dynamo")
-    _limits(smoke, deadline=900)
+    _limits(smoke, deadline=1200)
     return top
 
 

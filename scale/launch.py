@@ -253,12 +253,17 @@ def train(config: Any, out: Path, limits: Limits, echo: Callable[[str], None] | 
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, out / "verl.yaml", resolve=True)
-    with tempfile.TemporaryDirectory(prefix="dynamo") as temporary:
-        environ = environment(config, Path(temporary))
-        command = [sys.executable, "-m", "scale.driver", str(out / "verl.yaml")]
-        return supervisor.run(
-            command, folder=out, deadline=limits.deadline, silence=limits.silence, environ=environ, echo=echo
-        )
+    temporary = Path(tempfile.mkdtemp(prefix="dynamo"))
+    command = [sys.executable, "-m", "scale.driver", str(out / "verl.yaml")]
+    return supervisor.run(
+        command,
+        folder=out,
+        deadline=limits.deadline,
+        silence=limits.silence,
+        environ=environment(config, temporary),
+        echo=echo,
+        temporary=temporary,
+    )
 
 
 def environment(config: Any, temporary: Path) -> dict[str, str]:

@@ -68,7 +68,7 @@ def smoke(args: argparse.Namespace, console: Console) -> int:
             f"tiny_folder={files}",
             f"trainer.total_training_steps={args.steps}",
             f"trainer.save_freq={args.steps}",
-            f"trainer.test_freq={max(args.steps // 4, 1)}",
+            f"trainer.test_freq={max(args.steps // 2, 1)}",
             "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]",
         ]
         config = launch.compose("tiny", "cpu", out=out, overrides=overrides)

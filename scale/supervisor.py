@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -360,7 +361,12 @@ def run(
         with _interruptible():
             reason, last = "interrupted", start
             guard = subprocess.Popen(
-                guard_command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environ, start_new_session=True
+                guard_command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environ,
+                start_new_session=True,
             )
             try:
                 reason, last = _watch(guard, folder, tail, start, deadline, silence)
@@ -382,10 +388,10 @@ def _watch(
     guard: subprocess.Popen[bytes], folder: Path, tail: _Tail, start: float, deadline: float, silence: float
 ) -> tuple[str, float]:
     """Wait for the end of a run; returns the reason and the time of the last beat."""
+    assert guard.stdout is not None
     last, seen, failed = start, None, None
     while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            guard.wait(POLL)
+        if select.select([guard.stdout], [], [], POLL)[0]:  # The command has ended, or the guard is dead.
             return "ended", last
         tail.read()
         now = time.monotonic()
@@ -405,9 +411,7 @@ def _watch(
 
 def _end_guard(guard: subprocess.Popen[bytes], run_id: str, temporary: Path | None) -> None:
     """Let the guard end the run; do it here if the guard itself was killed."""
-    assert guard.stdin is not None
-    guard.stdin.close()
-    guard.wait()
+    guard.communicate()  # Closes its standard input.
     end_processes(run_id)
     if temporary is not None:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -460,7 +464,7 @@ class _Tail:
 # Ending
 
 
-def end_processes(run_id: str, adopted: bool = False) -> None:
+def end_processes(run_id: str, adopted: bool = False) -> dict[int, int]:
     """End all processes of a run but this one: SIGTERM, and SIGKILL to those that are left after a while.
 
     Parameters
@@ -469,10 +473,16 @@ def end_processes(run_id: str, adopted: bool = False) -> None:
         Of the run; its processes carry it in their environment.
     adopted
         Whether all descendants of this process belong to the run too.
+
+    Returns
+    -------
+    dict
+        Wait statuses of those that were children of this process, if `adopted`, by process.
     """
     start = time.monotonic()
     told: set[int] = set()
     segments: set[Path] = set()
+    ended: dict[int, int] = {}
     while time.monotonic() - start < UNKILLABLE:
         found = _processes(run_id, adopted)
         if not found:
@@ -484,11 +494,12 @@ def end_processes(run_id: str, adopted: bool = False) -> None:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
             told.add(pid)
-        if adopted:
-            _reap()
         time.sleep(0.05)
+        if adopted:
+            ended |= _reap()
     for path in segments:
         path.unlink(missing_ok=True)
+    return ended
 
 
 def _processes(run_id: str, adopted: bool) -> list[int]:
@@ -506,10 +517,10 @@ def _processes(run_id: str, adopted: bool) -> list[int]:
 
 
 def _segments(pid: int) -> set[Path]:
-    """Return Python's shared memory in use by a process, which outlives it if it is killed."""
+    """Return shared memory, of Python or verl, in use by a process, which outlives it if it is killed."""
     with contextlib.suppress(OSError):
         maps = Path(f"/proc/{pid}/maps").read_text(errors="replace")
-        return {Path(name) for name in re.findall(r"(/dev/shm/psm_\w+)$", maps, re.MULTILINE)}
+        return {Path(name) for name in re.findall(r"(/dev/shm/(?:psm|verl_weights)_\w+)$", maps, re.MULTILINE)}
     return set()
 
 
@@ -531,25 +542,24 @@ def _guard(run_id: str, temporary: str, *command: str) -> int:
         closed.set()
 
     threading.Thread(target=wait_for_end, daemon=True).start()
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-    status = None
-    while status is None and not closed.wait(0.05) and os.getppid() == parent:
-        status = _reap().get(child.pid)
-    if status is None:
-        os.kill(child.pid, signal.SIGTERM)  # First the command, so that it can end its processes in order.
-        begun = time.monotonic()
-        while status is None and time.monotonic() - begun < GRACE / 2:
-            time.sleep(0.05)
-            status = _reap().get(child.pid)
-    if status is None:
-        # Taken before the others are reaped: it is ended with them.
-        os.kill(child.pid, signal.SIGKILL)
-        status = os.waitpid(child.pid, 0)[1]
-    child.returncode = os.waitstatus_to_exitcode(status)
-    end_processes(run_id, adopted=True)
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True)
+    ended: dict[int, int] = {}
+    while child.pid not in ended and not closed.wait(0.05) and os.getppid() == parent:
+        ended |= _reap()
+    if child.pid in ended:  # Said before the rest is ended: that takes time, which is not the command's.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(1, str(_status(ended[child.pid])).encode())
+    ended |= end_processes(run_id, adopted=True)
     if temporary:
         shutil.rmtree(temporary, ignore_errors=True)
-    return child.returncode if child.returncode >= 0 else 128 - child.returncode
+    child.returncode = _status(ended.get(child.pid, signal.SIGKILL))
+    return child.returncode
+
+
+def _status(waited: int) -> int:
+    """Return the exit status as shells tell it."""
+    code = os.waitstatus_to_exitcode(waited)
+    return code if code >= 0 else 128 - code
 
 
 def _reap() -> dict[int, int]:

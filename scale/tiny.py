@@ -1,8 +1,9 @@
 """The embedded setting: a tiny Qwen2, its tokenizer and an arithmetic task of mixed difficulty, made in seconds.
 
-The model is warmed up on sums whose stated results are right only some of the time, less often for harder sums: it then
-knows how to add and is unsure, so that success rates differ widely over prompts and reinforcement has what to learn
-from. Held-out prompts are in the warm-up but not in `train.parquet`.
+The model is warmed up on sums and differences of digits: first on right results, until it knows most of them, then on
+results that are right only some of the time, less often for harder kinds, so that it is unsure. Success rates then
+differ widely over prompts, and reinforcement has what to learn from. Held-out prompts are in the warm-up but not in
+`train.parquet`.
 
 `compute_score` is the reward function that verl calls. Nothing heavy is imported before it is needed.
 """
@@ -17,21 +18,23 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-LEVELS = {"two digits": 0.85, "with tens": 0.5, "three digits": 0.25}
-"""Kinds of sums, and how often the warm-up states the right result: 3 + 4, 27 + 4, 3 + 4 + 5."""
+LEVELS = {"sum": 0.9, "difference": 0.4, "sum with carry": 0.1}
+"""Kinds of prompts (3+4, 9-2, 7+8), and how often the second part of the warm-up states the right result."""
 
-NUM_TRAIN, NUM_HELD_OUT = 320, 64
+NUM_HELD_OUT = 64
 
 HIDDEN, LAYERS, HEADS = 64, 2, 2  # a head of 32: vLLM's CPU attention has no smaller one
 
-STEPS, BATCH, LEARNING_RATE = 500, 128, 4e-3
+RIGHT_STEPS, UNSURE_STEPS = 200, 70
+
+RIGHT_RATE, UNSURE_RATE = 4e-3, 2e-3
 
 MANIFEST = "manifest.json"
 
 VERSION = 1
 
 
-class Sum(NamedTuple):
+class Prompt(NamedTuple):
     """A prompt: its text, its result, and its level."""
 
     question: str
@@ -57,36 +60,24 @@ def compute_score(
     return float(solution_str.strip() == ground_truth)
 
 
-def sums() -> list[Sum]:
-    """Return every sum of the task.
+def prompts() -> list[Prompt]:
+    """Return every prompt of the task.
 
     Examples
     --------
-    >>> len(sums()), sums()[0]
-    (1500, Sum(question='0+0', answer='0', level='two digits'))
+    >>> len(prompts()), prompts()[0]
+    (155, Prompt(question='0+0', answer='0', level='sum'))
     """
     digits = range(10)
-    found = [((a, b), "two digits") for a in digits for b in digits]
-    found += [((a, b), "with tens") for a in range(10, 50) for b in digits]
-    found += [((a, b, c), "three digits") for a in digits for b in digits for c in digits]
-    return [Sum("+".join(map(str, terms)), str(sum(terms)), level) for terms, level in found]
+    found = [Prompt(f"{a}+{b}", str(a + b), "sum" if a + b < 10 else "sum with carry") for a in digits for b in digits]
+    return found + [Prompt(f"{a}-{b}", str(a - b), "difference") for a in digits for b in range(a + 1)]
 
 
-def split(seed: int) -> tuple[list[Sum], list[Sum]]:
-    """Return the prompts to train on and those held out, disjoint, all levels alike in both."""
-    rng = random.Random(seed)
-    by_level = {level: [x for x in sums() if x.level == level] for level in LEVELS}
-    train: list[Sum] = []
-    held_out: list[Sum] = []
-    for number, members in enumerate(by_level.values()):
-        rng.shuffle(members)
-        first = NUM_HELD_OUT // len(by_level) + (number < NUM_HELD_OUT % len(by_level))
-        held_out += members[:first]
-        train += members[first : first + NUM_TRAIN // len(by_level) + (number < NUM_TRAIN % len(by_level))]
-    spare = [x for x in by_level["three digits"] if x not in train and x not in held_out]
-    train += spare[: NUM_TRAIN - len(train)]
-    rng.shuffle(train)
-    return train, held_out
+def split(seed: int) -> tuple[list[Prompt], list[Prompt]]:
+    """Return the prompts to train on and those held out, disjoint, drawn at random."""
+    every = prompts()
+    random.Random(seed).shuffle(every)
+    return every[NUM_HELD_OUT:], every[:NUM_HELD_OUT]
 
 
 def make(folder: Path, *, seed: int = 0) -> dict[str, Any]:
@@ -105,7 +96,7 @@ def make(folder: Path, *, seed: int = 0) -> dict[str, Any]:
         If the folder holds something else.
     """
     folder = Path(folder)
-    asked = {"version": VERSION, "seed": seed, "levels": LEVELS, "steps": STEPS}
+    asked = {"version": VERSION, "seed": seed, "levels": LEVELS, "steps": [RIGHT_STEPS, UNSURE_STEPS]}
     if (folder / MANIFEST).exists():
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
         if {name: manifest.get(name) for name in asked} == asked:
@@ -130,7 +121,7 @@ def make(folder: Path, *, seed: int = 0) -> dict[str, Any]:
     return manifest
 
 
-def _write_prompts(path: Path, members: list[Sum], first: int) -> None:
+def _write_prompts(path: Path, members: list[Prompt], first: int) -> None:
     """Write prompts in verl's schema."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -173,7 +164,7 @@ def tokenizer() -> Any:
     return found
 
 
-def warm_up(folder: Path, members: list[Sum], seed: int) -> dict[str, Any]:
+def warm_up(folder: Path, members: list[Prompt], seed: int) -> dict[str, Any]:
     """Train a new model on the task, save it with its tokenizer, and return quantiles of its success rates by level."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -182,37 +173,38 @@ def warm_up(folder: Path, members: list[Sum], seed: int) -> dict[str, Any]:
     threads, generator = torch.get_num_threads(), random.Random(seed + 1)
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    # As many embeddings as tokens: vLLM masks what the tokenizer cannot spell, and would then sample from another policy.
+    # As many embeddings as tokens: vLLM masks what the tokenizer cannot spell, which would be another policy.
     config = Qwen2Config(
         vocab_size=len(chat),
         hidden_size=HIDDEN,
-        intermediate_size=2 * HIDDEN,
+        intermediate_size=4 * HIDDEN,
         num_hidden_layers=LAYERS,
         num_attention_heads=HEADS,
-        num_key_value_heads=HEADS // 2,
+        num_key_value_heads=HEADS,
         max_position_embeddings=128,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=chat.eos_token_id,
         pad_token_id=chat.pad_token_id,
+        initializer_range=0.05,
     )
     model = Qwen2ForCausalLM(config).float()
-    every = sums()
-    prompts = {x.key: _prompt(chat, x) for x in every}
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS, pct_start=0.1)
+    every = prompts()
+    spelled = {x.key: _prompt(chat, x) for x in every}
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
     try:
-        for _ in range(STEPS):
-            chosen = [every[generator.randrange(len(every))] for _ in range(BATCH)]
-            answers = [_stated(x, generator) for x in chosen]
-            tokens, labels = _batch(chat, [prompts[x.key] for x in chosen], answers)
+        for step in range(RIGHT_STEPS + UNSURE_STEPS):
+            right = step < RIGHT_STEPS
+            optimizer.param_groups[0]["lr"] = _rate(step)
+            answers = [x.answer if right else _stated(x, generator) for x in every]
+            tokens, labels = _batch(chat, list(spelled.values()), answers)
             loss = model(input_ids=tokens, labels=labels).loss
             optimizer.zero_grad()
             loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            schedule.step()
         with torch.no_grad():
-            tokens, labels = _batch(chat, [prompts[x.key] for x in members], [x.answer for x in members])
+            tokens, labels = _batch(chat, [spelled[x.key] for x in members], [x.answer for x in members])
             log_pi = model(input_ids=tokens).logits[:, :-1].log_softmax(-1)
             labels = labels[:, 1:]
             chosen_log_pi = log_pi.gather(-1, labels.clamp(min=0).unsqueeze(-1))[..., 0]
@@ -229,27 +221,35 @@ def warm_up(folder: Path, members: list[Sum], seed: int) -> dict[str, Any]:
     }
 
 
-def _prompt(chat: Any, x: Sum) -> list[int]:
+def _rate(step: int) -> float:
+    """Return the learning rate: up, then level, then down to a fifth; and once more down for the second part."""
+    if step >= RIGHT_STEPS:
+        return UNSURE_RATE * (1 - 0.9 * (step - RIGHT_STEPS) / UNSURE_STEPS)
+    return RIGHT_RATE * min((step + 1) / 30, 1.0, 1 - 0.8 * (step / RIGHT_STEPS - 0.6) / 0.4)
+
+
+def _prompt(chat: Any, x: Prompt) -> list[int]:
     messages = [{"role": "user", "content": x.question}]
     text = chat.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     found: list[int] = chat(text).input_ids
     return found
 
 
-def _stated(x: Sum, rng: random.Random) -> str:
-    """Return the result that the warm-up states: the right one as often as `LEVELS` says, or one near it."""
+def _stated(x: Prompt, rng: random.Random) -> str:
+    """Return the result that the warm-up states: right as often as `LEVELS` says, else a near one or one misspelt."""
     if rng.random() < LEVELS[x.level]:
         return x.answer
-    right = int(x.answer)
-    return str(rng.choice([n for n in range(max(right - 5, 0), right + 6) if n != right]))
+    if rng.random() < 0.5:
+        return x.answer + rng.choice("?!.")
+    return str(rng.choice([n for n in range(max(int(x.answer) - 2, 0), int(x.answer) + 3) if n != int(x.answer)]))
 
 
-def _batch(chat: Any, prompts: list[list[int]], answers: list[str]) -> tuple[Any, Any]:
+def _batch(chat: Any, spelled: list[list[int]], answers: list[str]) -> tuple[Any, Any]:
     """Return tokens padded on the right, and labels that are -100 but for the answer and its end."""
     import torch
 
     rows = [
-        (prompt, [*chat(answer).input_ids, chat.eos_token_id]) for prompt, answer in zip(prompts, answers, strict=True)
+        (prompt, [*chat(answer).input_ids, chat.eos_token_id]) for prompt, answer in zip(spelled, answers, strict=True)
     ]
     length = max(len(prompt) + len(answer) for prompt, answer in rows)
     tokens = torch.full((len(rows), length), chat.pad_token_id)

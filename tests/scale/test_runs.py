@@ -126,7 +126,7 @@ def test_R1_R2_rewards_belong_to_their_prompts(dynamo):
     from scale import tiny
 
     out, _ = dynamo
-    keys = {x.question: x for x in tiny.sums()}
+    keys = {x.question: x for x in tiny.prompts()}
     for row in lines(out, "allocation.jsonl"):
         dumped = [json.loads(line) for line in (out / "rollouts" / f"{row['step']}.jsonl").read_text().splitlines()]
         counts, successes = {}, {}
