@@ -26,6 +26,8 @@ OPTIMIZERS = ("sgd", "adamw")
 
 MINIBATCHES = ("rollouts", "prompts")
 
+SUCCESS_RATES = ("history", "true")
+
 MAX_SEED = 2**32 - 1
 
 
@@ -89,6 +91,9 @@ class TrainConfig:
         Bounds on the rollouts of one prompt.
     history_discount
         Factor on a prompt's old counts at each visit; 1 is the paper's, which adds up for ever.
+    success_rates
+        What a rule goes by: "history", counts of the past; or "true", the policy's exact success rates, which tells the
+        cost of estimating them. Oracles, which know more, are not affected.
     num_minibatches
         Optimiser steps per pass over a rollout batch.
     minibatch
@@ -97,6 +102,10 @@ class TrainConfig:
         differ from 1 from the second mini-batch on in every world.
     num_epochs
         Passes over a rollout batch.
+    normalizer_prompts
+        Extremes that the modulation refers to: None, those of the rollout batch under the policy that sampled it; a
+        number, those of so many consecutive prompts' part of the mini-batch under the current policy, as in public code
+        that takes them over each micro-batch.
     diagnose_every
         Steps between two that are diagnosed (`toy.diagnostics`), which takes time; 0 for none. Without effect on the
         training.
@@ -116,9 +125,11 @@ class TrainConfig:
     rollouts_low: int = 8
     rollouts_high: int = 24
     history_discount: float = 1.0
+    success_rates: str = "history"
     num_minibatches: int = 4
     minibatch: str = "rollouts"
     num_epochs: int = 1
+    normalizer_prompts: int | None = None
     diagnose_every: int = 0
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
@@ -157,6 +168,13 @@ class TrainConfig:
                 f"{self.method.advantage!r}, whose progress does not depend on the number of rollouts"
             )
         _checks.in_range("history_discount", self.history_discount, 0.0, 1.0)
+        _checks.one_of("success_rates", self.success_rates, SUCCESS_RATES)
+        if self.normalizer_prompts is not None:
+            size = _checks.count("normalizer_prompts", self.normalizer_prompts, 1)
+            parts = self.num_minibatches if self.minibatch == "prompts" else 1
+            if self.batch_prompts % (parts * size):
+                prompts = f"{self.batch_prompts / parts:g} prompts"
+                raise ValueError(f"normalizer_prompts: expected a divisor of the mini-batch's {prompts}, got {size}")
 
     @property
     def seeds(self) -> tuple[int, ...]:

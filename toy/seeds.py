@@ -6,12 +6,16 @@ A seed's tokens compete with each other, never with another seed's: no result de
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 
 from theory._checks import FloatArray
 from theory.aggregation import aggregation_weights
 from theory.losses import ForkTokens, Loss, Selection, select_tokens
+from theory.modulation import Scope, instability, scope_of
+from theory.softmax import TokenStatistics
 
 
 def select(
@@ -46,6 +50,26 @@ def weights(mask: torch.Tensor, mode: str) -> torch.Tensor:
     _, num_prompts, num_rollouts, _ = mask.shape
     prompts = torch.arange(num_prompts, device=mask.device).unsqueeze(-1).expand(num_prompts, num_rollouts)
     return torch.stack([aggregation_weights(m, mode, prompts=prompts, dtype=torch.float64) for m in mask])
+
+
+def scope_by_prompts(
+    stats: TokenStatistics,
+    coefficient: torch.Tensor,
+    mask: torch.Tensor,
+    over: Literal["vocabulary", "sequence"],
+    num_prompts: int,
+) -> Scope:
+    """Return the modulation's extremes over every `num_prompts` consecutive prompts of every seed, [S, Q, 1, 1]."""
+    num_seeds, size, *rest = mask.shape
+
+    def in_blocks(x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(num_seeds, size // num_prompts, num_prompts, *rest)
+
+    indicator = instability(stats, coefficient, mask, over)
+    blocks = TokenStatistics(*(in_blocks(x.detach()) for x in stats))
+    scope = scope_of(blocks, in_blocks(indicator), in_blocks(mask), axis=(2, 3, 4))
+    fields = (scope.entropy_min, scope.entropy_max, scope.instability_max)
+    return Scope(*(torch.as_tensor(x).repeat_interleave(num_prompts, 1).reshape(num_seeds, size, 1, 1) for x in fields))
 
 
 def mean(values: torch.Tensor, mask: torch.Tensor, *, empty: float) -> FloatArray:

@@ -194,18 +194,25 @@ def _sizes() -> Iterable[tuple[str, int, str, dict[str, Any]]]:
         yield "skills", num_skills, "skills", {"num_skills": num_skills, "num_decisions": num_skills // 2}
 
 
-def _paper_and_code() -> Iterable[tuple[str, str, Method]]:
+MICRO_BATCH = 4
+"""Prompts whose part of a mini-batch stands for a micro-batch: 16 rollouts on average."""
+
+
+def _paper_and_code() -> Iterable[tuple[str, str, Method, dict[str, Any]]]:
     """Yield the paper's method with one choice of the public code at a time, then with all, and GRPO."""
+    per_micro_batch = {"normalizer_prompts": MICRO_BATCH}
     wide = replace(DYNAMO.loss, clip_high=0.28) if isinstance(DYNAMO.loss, ClippedSurrogate) else DYNAMO.loss
     by_sequence = Modulation(mean="sequence")
-    yield "paper", "dynamo", DYNAMO
-    yield "root-of-p", "dynamo", replace(DYNAMO, allocator="neyman")
-    yield "code-allocation", "dynamo", replace(DYNAMO, allocator="dynamo-code")
-    yield "clip-0.28", "dynamo", replace(DYNAMO, loss=wide)
-    yield "sequence-mean", "dynamo", replace(DYNAMO, shaping=by_sequence)
-    yield "prompt-mean", "dynamo", replace(DYNAMO, aggregation="prompt-mean")
-    yield "all-of-the-code", "dynamo", replace(DYNAMO, allocator="dynamo-code", loss=wide, shaping=by_sequence)
-    yield "grpo", "grpo", METHODS["grpo"]
+    yield "paper", "dynamo", DYNAMO, {}
+    yield "root-of-p", "dynamo", replace(DYNAMO, allocator="neyman"), {}
+    yield "code-allocation", "dynamo", replace(DYNAMO, allocator="dynamo-code"), {}
+    yield "clip-0.28", "dynamo", replace(DYNAMO, loss=wide), {}
+    yield "sequence-mean", "dynamo", replace(DYNAMO, shaping=by_sequence), {}
+    yield "micro-batch", "dynamo", DYNAMO, per_micro_batch
+    yield "prompt-mean", "dynamo", replace(DYNAMO, aggregation="prompt-mean"), {}
+    all_of_it = replace(DYNAMO, allocator="dynamo-code", loss=wide, shaping=by_sequence)
+    yield "all-of-the-code", "dynamo", all_of_it, per_micro_batch
+    yield "grpo", "grpo", METHODS["grpo"], {}
 
 
 def _with_rule(rule: str) -> Method:
@@ -348,16 +355,16 @@ _SWEEPS = (
         title="DynaMO as in the paper, with each choice of its public code, and with all",
         reproduces="what do the differences between paper and public code do?",
         cells=tuple(
-            _cell({"world": world, "variant": variant}, name, world, variant=method, num_steps=STEPS[world])
+            _cell({"world": world, "variant": variant}, name, world, variant=method, num_steps=STEPS[world], **fields)
             for world in STEPS
-            for variant, name, method in _paper_and_code()
+            for variant, name, method, fields in _paper_and_code()
         ),
         blocks=("world",),
         reference={"variant": "paper"},
     ),
     Sweep(
         name="lag",
-        title="allocation from lifetime counts, discounted counts, the last visit, and full knowledge",
+        title="allocation by lifetime counts, discounted ones, the last visit, true success rates, and oracles",
         reproduces="how much does the age of the history cost?",
         cells=(
             *(
@@ -371,6 +378,17 @@ _SWEEPS = (
                 )
                 for rule in ("dynamo", "neyman", "gvm", "vip")
                 for discount in (1.0, 0.5, 0.0)
+            ),
+            *(
+                _cell(
+                    {"rule": rule, "discount": "true"},
+                    "grpo",
+                    "mixed",
+                    variant=_with_rule(rule),
+                    num_steps=STEPS["mixed"],
+                    success_rates="true",
+                )
+                for rule in ("dynamo", "neyman", "gvm", "vip")
             ),
             *(
                 _cell(

@@ -261,7 +261,7 @@ class Trainer:
         return counts
 
     def _knowledge(self, s: int, prompts: IntArray) -> Knowledge:
-        """Return what only an oracle knows, for the oracle rules; nothing for the others.
+        """Return what only an oracle knows, for the oracle rules; for the others, true success rates if configured.
 
         Progress is weighted as the loss weighs prompts: with their rollouts under a mean over sequences, and with their
         tokens under a mean over tokens. The progress of a chain is that of the mean success probability of all prompts,
@@ -272,7 +272,10 @@ class Trainer:
         if method.allocator == "oracle-variance":
             return Knowledge(variances=self._variances(s, prompts))
         if method.allocator != "oracle-progress":
-            return Knowledge()
+            if self.config.success_rates == "history":
+                return Knowledge()
+            p = world.success_probability(self.logits[s].cpu().numpy())[prompts]
+            return Knowledge(success_rates=np.minimum(p, 1.0))
         logits = self.logits[s].cpu().numpy()
         estimator = {"grpo": "grpo_sample"}.get(str(method.advantage), str(method.advantage))
         high = self.config.rollouts_high
@@ -351,8 +354,13 @@ class Trainer:
         if isinstance(method.shaping, Modulation):
             assert stats is not None
             coefficient = self._coefficient(advantages, log_prob, old_log_prob)
+            scope = batch.scope
+            if self.config.normalizer_prompts is not None:
+                scope = seeds.scope_by_prompts(
+                    stats, coefficient, mask, method.shaping.mean, self.config.normalizer_prompts
+                )
             advantages, comp, stab = modulate(
-                advantages, stats, mask, method.shaping, coefficient=coefficient, scope=batch.scope
+                advantages, stats, mask, method.shaping, coefficient=coefficient, scope=scope
             )
         elif isinstance(method.shaping, EntropyAdvantages):
             assert stats is not None

@@ -99,17 +99,30 @@ def test_maps_have_every_rule():
 
 
 def test_paper_and_code_differ_in_what_the_variant_says():
-    cells = {cell.axes["variant"]: cell.config.to_dict()["method"] for cell in SWEEPS["paper-vs-code"].cells}
-    paper = cells.pop("paper")
-    changed = {name: set(differences(method, paper)) for name, method in cells.items() if name != "grpo"}
-    single = {
-        "root-of-p": {"allocator"},
-        "code-allocation": {"allocator"},
-        "clip-0.28": {"loss.clip_high"},
-        "sequence-mean": {"shaping.mean"},
-        "prompt-mean": {"aggregation"},
+    paper = next(cell.config.to_dict() for cell in SWEEPS["paper-vs-code"].cells if cell.axes["variant"] == "paper")
+    cells = {
+        cell.axes["variant"]: cell.config.to_dict()
+        for cell in SWEEPS["paper-vs-code"].cells
+        if cell.config.world_name == paper["world_name"]
     }
-    assert changed == {**single, "all-of-the-code": {"allocator", "loss.clip_high", "shaping.mean"}}
+    changed = {name: set(differences(config, paper)) for name, config in cells.items() if name not in ("grpo", "paper")}
+    single = {
+        "root-of-p": {"method.allocator"},
+        "code-allocation": {"method.allocator"},
+        "clip-0.28": {"method.loss.clip_high"},
+        "sequence-mean": {"method.shaping.mean"},
+        "micro-batch": {"normalizer_prompts"},
+        "prompt-mean": {"method.aggregation"},
+    }
+    every = {"method.allocator", "method.loss.clip_high", "method.shaping.mean", "normalizer_prompts"}
+    assert changed == {**single, "all-of-the-code": every}
+
+
+def test_lag_compares_histories_with_true_success_rates():
+    cells = {(cell.axes["rule"], cell.axes["discount"]): cell.config for cell in SWEEPS["lag"].cells}
+    for rule in ("dynamo", "neyman", "gvm", "vip"):
+        assert cells[rule, "true"].success_rates == "true"
+        assert {cells[rule, x].success_rates for x in ("1", "0.5", "0")} == {"history"}
 
 
 def test_names_groups_and_unknown_ones():

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from theory import moments
+from theory import allocation, moments
 from theory.entropy_change import update_coefficient
 from theory.methods import METHODS
-from theory.modulation import Modulation
+from theory.modulation import Modulation, modulate
 from theory.rules import ALLOCATORS
-from theory.softmax import log_softmax
-from toy import checkpoint, metrics, rollouts, runs
-from toy.config import OptimizerConfig
+from theory.softmax import log_softmax, token_statistics
+from toy import checkpoint, metrics, rollouts, runs, seeds
+from toy.config import OptimizerConfig, TrainConfig
 from toy.rollouts import Outcomes
 from toy.streams import Stream, generator
 from toy.trainer import Trainer, train
@@ -450,3 +450,39 @@ def test_unusable_folders_are_named(small, tmp_path):
     (tmp_path / runs.VERSIONS).write_text("{}")
     with pytest.raises(ValueError, match=r"metrics.parquet: expected a readable Parquet file"):
         runs.read_run(tmp_path)
+
+
+def test_true_success_rates_are_what_the_rule_goes_by():
+    """The rule's counts from exact p, on a first step, where a history knows nothing."""
+    config = TrainConfig.named("dynamo-only-dra", "mixed", num_seeds=2, num_steps=1, success_rates="true")
+    trainer = Trainer(config)
+    prompts = trainer._prompts()
+    counts = trainer._allocate(prompts, np.zeros((2, 64, 24), dtype=bool))
+    for s, world in enumerate(trainer.worlds):
+        p = world.success_probability(world.logits)[prompts[s]]
+        expected = allocation.water_level(p * (1 - p), 64 * 16, 8, 24)
+        assert counts[s].tolist() == expected.tolist()
+    blind = Trainer(replace(config, success_rates="history"))
+    assert (blind._allocate(prompts, np.zeros((2, 64, 24), dtype=bool)) == 16).all()
+
+
+@pytest.mark.parametrize("minibatch", ["rollouts", "prompts"])
+def test_normalizers_of_a_few_prompts(minibatch):
+    """Blocks of prompts are batches of their own; one block of all prompts is the mini-batch."""
+    fields = {"num_seeds": 2, "num_steps": 2, "batch_prompts": 16, "minibatch": minibatch}
+    config = TrainConfig.named("dynamo", "skills", **fields)
+    found = {n: train(replace(config, normalizer_prompts=n)).logits for n in (1, 4)}
+    assert not np.array_equal(found[1], found[4])
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(rng.normal(size=(2, 8, 3, 2, 5)))
+    stats = token_statistics(logits, torch.from_numpy(rng.integers(5, size=(2, 8, 3, 2))))
+    xi, mask = torch.from_numpy(rng.normal(size=(2, 8, 3, 2))), torch.from_numpy(rng.random((2, 8, 3, 2)) < 0.7)
+    scope = seeds.scope_by_prompts(stats, xi, mask, "vocabulary", 4)
+    result = modulate(xi, stats, mask, Modulation(), scope=scope)
+    for s in range(2):
+        for block in (slice(0, 4), slice(4, 8)):
+            part = type(stats)(*(x[s, block] for x in stats))
+            alone = modulate(xi[s, block], part, mask[s, block], Modulation())
+            assert torch.equal(result.advantages[s, block], alone.advantages)
+    with pytest.raises(ValueError, match="normalizer_prompts: expected a divisor of the mini-batch's"):
+        replace(config, normalizer_prompts=3)
