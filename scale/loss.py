@@ -204,7 +204,8 @@ class MethodLoss:
         scope: Scope | None = None if self.scope == "micro-batch" else tu.get(data, SCOPE)
         result = modulate(advantages, stats, mask, shaping, coefficient=xi, scope=scope)
         if self.dump is not None:
-            self._dump(tokens, stats, xi, scope, result)
+            texts = {name: data[name].to_padded_tensor(-1) for name in ("prompts", "responses")}
+            self._dump(tokens | texts, stats, xi, scope, result)
         share = data["dp_size"] / data["batch_num_tokens"]
         metrics: dict[str, Any] = {}
         for name, factor in (("compensation", result.compensation), ("stabilization", result.stabilization)):

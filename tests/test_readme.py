@@ -30,9 +30,17 @@ def test_snippets():
     assert doctest.DocTestRunner().run(test).failed == 0
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def _slow(command):
+    """Let the commands that run verl share one process, with the other runs of verl."""
+    marks = (pytest.mark.needs_verl, pytest.mark.xdist_group("verl")) if "-m scale" in command else ()
+    return pytest.param(command, marks=marks)
+
+
+@pytest.mark.parametrize("command", [_slow(command) for command in COMMANDS])
 def test_command(command: str, tmp_path: Path):
     program, *arguments = shlex.split(command)
+    if arguments[:3] == ["-m", "scale", "smoke"]:  # as long as a step takes
+        arguments += ["--steps", "1", "--methods", "dynamo"]
     if program == "make":  # running it here would recurse; that the target exists can be seen
         run = subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     else:

@@ -435,7 +435,7 @@ _SWEEPS = (
             )
             for world in STEPS
             for method in METHODS
-            for rate in (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+            for rate in (10.0, 30.0, 100.0, 300.0)
         ),
         blocks=("world", "method"),
         reference={"learning_rate": "10"},

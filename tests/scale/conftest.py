@@ -8,24 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-
-HERE = [name for name in ("verl", "vllm", "ray", "hydra", "transformers") if find_spec(name) is not None]
-MISSING = len(HERE) < 5
-
-
-def pytest_collection_modifyitems(items):
-    """Skip what needs verl where it is not installed; in CI that is a failure."""
-    for item in items:
-        if "needs_verl" in item.keywords and MISSING:
-            if os.environ.get("CI"):
-                pytest.fail("verl and vLLM's CPU build are not installed: make scale-cpu", pytrace=False)
-            item.add_marker(pytest.mark.skip(reason="verl and vLLM's CPU build are not installed: make scale-cpu"))
 
 
 class Runs:
@@ -80,7 +67,7 @@ class Runs:
         return out
 
     def fail(self, name, part, *arguments, after):
-        """Let a part fail after a step, while the run goes on; returns the folder and the seconds until it had ended."""
+        """Let a part fail after a step, while the run goes on; returns the folder and the seconds until the end."""
         process, out = self.start(name, *arguments, steps=1000)
         self.wait_for(process, name, after)
         (out / f"fail-{part}").touch()

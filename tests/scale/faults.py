@@ -33,9 +33,9 @@ else:
             return await super().run(*args, **kwargs)
 
     class FailingExtension(WorkerExtension):
-        def _update_weights(self, *args, **kwargs):
+        def _apply_buffer_updates_all_models(self, *args, **kwargs):
             fail_if_asked("worker")
-            return super()._update_weights(*args, **kwargs)
+            return super()._apply_buffer_updates_all_models(*args, **kwargs)
 
 
 class FailingCallback:

@@ -23,6 +23,8 @@ from theory.methods import METHODS
 from theory.modulation import Modulation, instability, modulate, scope_of
 from theory.softmax import token_statistics
 
+pytestmark = pytest.mark.needs_verl
+
 VOCABULARY = 7
 PROMPTS = (0, 0, 0, 1, 1, 2, 2, 2)
 LENGTHS = (3, 1, 4, 2, 5, 3, 2, 4)

@@ -6,12 +6,13 @@ Every run ends by a failure that is asked for, so that few runs show much: each 
 from __future__ import annotations
 
 import json
-import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from scale.supervisor import failures
 from tests.scale.conftest import learning, lines
 from theory.history import SuccessHistory
 from theory.rules import get_allocator
@@ -35,15 +36,19 @@ def neutral(runs):
 
 @pytest.fixture(scope="module")
 def dynamo(runs):
-    return runs.fail("dynamo", "loop", "dynamo.dump=true", after=6)
+    """Six steps and more, until kill -9."""
+    return runs.kill("dynamo", "dynamo.dump=true", after=6, steps=1000)
 
 
 @pytest.fixture(scope="module")
-def resumed(runs):
-    killed = runs.kill("resumed", after=3, steps=6)
-    steps = max(learning(killed))
-    runs.finish("resumed", steps=6)
-    return killed, steps
+def resumed(runs, dynamo):
+    """Resume the same run as if it had been killed after three steps."""
+    out = runs.folder / "resumed"
+    shutil.copytree(dynamo / "checkpoints", out / "checkpoints", ignore=shutil.ignore_patterns("global_step_[4-9]*"))
+    (out / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("3")
+    for name in ("metrics.jsonl", "allocation.jsonl"):
+        shutil.copy(dynamo / name, out / name)
+    return runs.fail("resumed", "loop", after=6)
 
 
 @pytest.fixture(scope="module")
@@ -76,21 +81,21 @@ def test_alpha_0_and_uniform_allocation_is_stock_grpo(stock, neutral):
 
 def test_trainer_and_sampler_agree(stock, dynamo):
     """After every step vLLM has the trained weights: its probabilities are the trainer's up to rounding."""
-    for out, _ in (stock, dynamo):
+    for out in (stock[0], dynamo):
         for line in lines(out):
             assert line["training/rollout_probs_diff_max"] < 1e-4
 
 
 @pytest.mark.parametrize(
     ("name", "where"),
-    [("stock", "vLLM worker"), ("neutral", "agent loop"), ("dynamo", "agent loop"), ("ranks", "trainer")],
+    [("stock", "vLLM worker"), ("neutral", "agent loop"), ("resumed", "agent loop"), ("ranks", "trainer")],
 )
 def test_a_failure_anywhere_ends_the_run_with_its_cause(name, where, runs, request):
-    """Within a minute, and no process is left. Rewards are computed for the agent loop, which reports their failures."""
+    """Within a minute, and no process is left. The agent loop asks for rewards, and reports their failures."""
     out, seconds = request.getfixturevalue(name)
     assert seconds < 60
     said = runs.said(name)
-    part = {"stock": "worker", "neutral": "reward", "dynamo": "loop", "ranks": "trainer"}[name]
+    part = {"stock": "worker", "neutral": "reward", "resumed": "loop", "ranks": "trainer"}[name]
     assert f"a deliberate failure of the {part}" in said
     assert where in said
     assert left_over(out) == []
@@ -98,7 +103,7 @@ def test_a_failure_anywhere_ends_the_run_with_its_cause(name, where, runs, reque
 
 def test_budget_bounds_and_keys(dynamo):
     """Every step spends 8 x 8 within [4, 12], by the rule, from what the history knew of the prompt's key."""
-    out, _ = dynamo
+    out = dynamo
     history, rule, seen = SuccessHistory(), get_allocator("dynamo"), set()
     rows = lines(out, "allocation.jsonl")
     for row in rows:
@@ -121,11 +126,9 @@ def test_budget_bounds_and_keys(dynamo):
 
 def test_R1_R2_rewards_belong_to_their_prompts(dynamo):
     """Verl's dumps, read by question: as many responses as allocated, and as many right as the history was told."""
-    torch = pytest.importorskip("torch")
-    del torch
     from scale import tiny
 
-    out, _ = dynamo
+    out = dynamo
     keys = {x.question: x for x in tiny.prompts()}
     for row in lines(out, "allocation.jsonl"):
         dumped = [json.loads(line) for line in (out / "rollouts" / f"{row['step']}.jsonl").read_text().splitlines()]
@@ -148,9 +151,9 @@ def modulated(out):
     return [torch.load(path) for path in sorted((out / "modulated").glob("*.pt"))]
 
 
-def test_advantages_of_unequal_groups(dynamo):
+def test_R4_advantages_of_unequal_groups(dynamo):
     """Recomputed by hand for every group: (r - mean) / (sample std + 1e-6), constant over a response's tokens."""
-    out, _ = dynamo
+    out = dynamo
     found, expected = [], []
     for row in lines(out, "allocation.jsonl"):
         for n, k in zip(row["counts"], row["successes"], strict=True):
@@ -171,7 +174,7 @@ def test_modulated_advantages_are_theorys(dynamo):
     from theory.modulation import Modulation, Scope, modulate
     from theory.softmax import TokenStatistics
 
-    out, _ = dynamo
+    out = dynamo
     parts = modulated(out)
     assert len(parts) >= 12
     changed = 0
@@ -191,9 +194,27 @@ def test_modulated_advantages_are_theorys(dynamo):
     assert changed > 0
 
 
+def test_statistics_are_those_of_the_model(dynamo, runs):
+    """Of the first mini-batch, from the logits of the untrained model in Transformers, in float64."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from theory.softmax import token_statistics
+
+    part = modulated(dynamo)[0]
+    model = AutoModelForCausalLM.from_pretrained(runs.folder / "results" / "scale" / "tiny" / "model").double()
+    for row, mask in enumerate(part["mask"]):
+        prompt, response = (part[name][row][part[name][row] >= 0] for name in ("prompts", "responses"))
+        with torch.no_grad():
+            logits = model(torch.cat([prompt, response])[None]).logits[0, len(prompt) - 1 : -1]
+        expected = token_statistics(logits, response)
+        for name, x in expected._asdict().items():
+            np.testing.assert_allclose(part[name][row][mask], x, atol=2e-5, err_msg=name)
+
+
 def test_normalisers_are_those_of_the_rollout_batch(dynamo):
     """One scope per step for all of its mini-batches, and it contains what they measured before the first update."""
-    out, _ = dynamo
+    out = dynamo
     scopes = [tuple(part["scope"].values()) for part in modulated(out)]
     assert scopes[0::2] == scopes[1::2][: len(scopes[0::2])]
     assert len(set(scopes)) >= 6
@@ -203,22 +224,18 @@ def test_normalisers_are_those_of_the_rollout_batch(dynamo):
     assert float(entropy.max()) <= first["scope"]["entropy_max"] + 1e-6
 
 
-def test_a_killed_run_resumes_to_the_same_numbers(resumed, dynamo):
-    """Kill -9 after three steps, then the same command: six steps like those of the run that was not killed."""
-    out, steps = resumed
-    assert 3 <= steps < 6
-    expected, found = learning(dynamo[0]), learning(out)
+def test_R9_a_killed_run_resumes_to_the_same_numbers(resumed, dynamo):
+    """Six steps in one go are three, a kill and three: history, allocation, rollouts and updates, to the last digit."""
+    expected, found = learning(dynamo), learning(resumed[0])
     for step in range(1, 7):
         assert {name: found[step][name] for name in expected[step]} == expected[step]
-    assert [line["step"] for line in lines(out)] == list(range(1, 7))
-    by_step = {row["step"]: row for row in lines(dynamo[0], "allocation.jsonl")}
-    for row in lines(out, "allocation.jsonl"):
-        assert row == by_step[row["step"]]
+    assert [line["step"] for line in lines(resumed[0])][:6] == list(range(1, 7))
+    assert lines(resumed[0], "allocation.jsonl")[:6] == lines(dynamo, "allocation.jsonl")[:6]
 
 
 def test_two_ranks_are_one(ranks, dynamo):
     """Two data-parallel workers, each with its own vLLM: the same rollouts, the same updates up to rounding."""
-    expected, found = learning(dynamo[0]), learning(ranks[0])
+    expected, found = learning(dynamo), learning(ranks[0])
     for step in range(1, AFTER + 1):
         for name in ("critic/score/mean", "dynamo/rollouts_max", "dynamo/degenerate_groups"):
             assert found[step][name] == expected[step][name], (step, name)
@@ -226,18 +243,28 @@ def test_two_ranks_are_one(ranks, dynamo):
             assert found[step][name] == pytest.approx(expected[step][name], rel=1e-3, abs=1e-5), (step, name)
 
 
-def test_a_finished_run_is_in_the_projects_format(resumed):
+def test_a_finished_run_is_in_the_projects_format(resumed, tmp_path):
+    """From the records of a real run."""
     import pyarrow.parquet as pq
+    from omegaconf import OmegaConf
 
-    out, _ = resumed
-    table = pq.read_table(out / "metrics.parquet")
+    from scale import records
+
+    for name in ("metrics.jsonl", "allocation.jsonl"):
+        shutil.copy(resumed[0] / name, tmp_path / name)
+    records.Records(tmp_path).truncate(6)
+    records.finish(tmp_path, OmegaConf.load(resumed[0] / "verl.yaml"), 1.0)
+    table = pq.read_table(tmp_path / "metrics.parquet")
     assert table["step"].to_pylist() == list(range(1, 7))
     assert set(table["seed"].to_pylist()) == {1}
-    found = json.loads((out / "versions.json").read_text())
+    found = json.loads((tmp_path / "versions.json").read_text())
     assert found["verl"] == "0.9.1"
     assert found["seeds"] == [1]
-    assert json.loads((out / "config.json").read_text())["dynamo"]["method"] == "dynamo"
+    assert json.loads((tmp_path / "config.json").read_text())["dynamo"]["method"] == "dynamo"
 
 
-def test_nothing_is_left_in_shared_memory(dynamo):
-    assert not [name for name in os.listdir("/dev/shm") if name.startswith("verl_weights_")]
+def test_the_processes_that_failed_are_gone(stock, neutral, resumed, ranks):
+    """By the process numbers in their reports."""
+    ended = [int(failure.pid) for out, _ in (stock, neutral, resumed, ranks) for failure in failures(out)]
+    assert len(ended) >= 4
+    assert not [pid for pid in ended if Path(f"/proc/{pid}").exists()]

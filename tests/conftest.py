@@ -1,0 +1,21 @@
+"""What all tests share: those that need verl are skipped where it is not installed; in CI that is a failure."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+import pytest
+
+NEEDED = ("verl", "vllm", "ray", "hydra", "transformers")
+
+
+def pytest_collection_modifyitems(items):
+    if all(find_spec(name) is not None for name in NEEDED):
+        return
+    reason = "verl and vLLM's CPU build are not installed: make scale-cpu"
+    for item in items:
+        if "needs_verl" in item.keywords:
+            if os.environ.get("CI", "").lower() in ("1", "true"):
+                pytest.fail(reason, pytrace=False)
+            item.add_marker(pytest.mark.skip(reason=reason))
