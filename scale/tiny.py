@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from scale import records
 
 LEVELS = {"sum": 0.9, "difference": 0.4, "sum with carry": 0.1}
 """Kinds of prompts (3+4, 9-2, 7+8), and how often the second part of the warm-up states the right result."""
@@ -96,16 +97,24 @@ def make(folder: Path, *, seed: int = 0) -> dict[str, Any]:
         If the folder holds something else.
     """
     folder = Path(folder)
-    asked = {"version": VERSION, "seed": seed, "levels": LEVELS, "steps": [RIGHT_STEPS, UNSURE_STEPS]}
+    asked = {
+        "version": VERSION,
+        "seed": seed,
+        "levels": LEVELS,
+        "sizes": [HIDDEN, LAYERS, HEADS, NUM_HELD_OUT],
+        "warm_up": [RIGHT_STEPS, UNSURE_STEPS, RIGHT_RATE, UNSURE_RATE],
+        "libraries": {name: records.installed(name) for name in ("torch", "transformers", "tokenizers")},
+    }
     if (folder / MANIFEST).exists():
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        manifest = records.read_json(folder / MANIFEST)
         if {name: manifest.get(name) for name in asked} == asked:
             return manifest
-        raise ValueError(f"{folder}: expected the tiny setting of seed {seed}, got another; choose another folder")
+        different = ", ".join(name for name, value in asked.items() if manifest.get(name) != value)
+        raise ValueError(f"{folder}: expected the tiny setting asked for, got one that differs in {different}")
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder}: expected an empty folder or the tiny setting, got other files")
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # what a killed call left
     partial.mkdir(parents=True)
     try:
         train, held_out = split(seed)
@@ -172,7 +181,6 @@ def warm_up(folder: Path, members: list[Prompt], seed: int) -> dict[str, Any]:
     chat = tokenizer()
     threads, generator = torch.get_num_threads(), random.Random(seed + 1)
     torch.set_num_threads(1)
-    torch.manual_seed(seed)
     # As many embeddings as tokens: vLLM masks what the tokenizer cannot spell, which would be another policy.
     config = Qwen2Config(
         vocab_size=len(chat),
@@ -188,7 +196,9 @@ def warm_up(folder: Path, members: list[Prompt], seed: int) -> dict[str, Any]:
         pad_token_id=chat.pad_token_id,
         initializer_range=0.05,
     )
-    model = Qwen2ForCausalLM(config).float()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Qwen2ForCausalLM(config).float()
     every = prompts()
     spelled = {x.key: _prompt(chat, x) for x in every}
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
