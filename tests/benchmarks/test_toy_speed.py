@@ -117,8 +117,8 @@ def test_rollouts_per_second(benchmark, world):
     loop, which is not: that needs 0.5 ms per batch in `mixed` and 3.6 ms in `skills`. There is more than the floor that
     no sampler of these draws is spared: generators that are seeded anew for every seed and step (0.2 ms), and the
     policy itself, two exponentials and a sum per token of every state (0.4 ms in `mixed`, where a state has 24 draws
-    only). Counting takes 0.25 ms in `mixed` and 1.3 ms in `skills`, putting numbers in its order and tokens back 0.1
-    and 0.8 ms, looking up what is correct 0.1 and 0.8 ms.
+    only). Timed apart, counting takes 0.25 ms in `mixed` and 1.3 ms in `skills`, putting numbers in its order and
+    tokens back 0.1 and 0.8 ms, looking up what is correct 0.1 and 0.8 ms.
     """
     trainer = Trainer(TrainConfig.named("grpo", world, num_seeds=32 if benchmark.enabled else 2))
     actions, correct = benchmark.pedantic(core, args=(trainer,), rounds=30, warmup_rounds=2 * benchmark.enabled)

@@ -16,6 +16,7 @@ from scale.supervisor import failures
 from tests.scale.conftest import learning, lines
 from theory.history import SuccessHistory
 from theory.rules import get_allocator
+from toy import runs as run_format
 
 # One process has all the runs: they share the machine's two cores badly.
 pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("verl")]
@@ -261,6 +262,7 @@ def test_a_finished_run_is_in_the_projects_format(resumed, tmp_path):
     assert found["verl"] == "0.9.1"
     assert found["seeds"] == [1]
     assert json.loads((tmp_path / "config.json").read_text())["dynamo"]["method"] == "dynamo"
+    assert run_format.read_run(tmp_path).metrics.num_rows == 6
 
 
 def test_the_processes_that_failed_are_gone(stock, neutral, resumed, ranks):
