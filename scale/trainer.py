@@ -67,7 +67,7 @@ def deal(lengths: list[int], num_minibatches: int, num_ranks: int) -> list[int]:
     Examples
     --------
     >>> deal([9, 1, 8, 2, 5, 5, 5, 5], 2, 2)
-    [1, 0, 4, 5, 2, 3, 6, 7]
+    [0, 1, 4, 7, 2, 3, 5, 6]
     """
     if len(lengths) % (num_minibatches * num_ranks):
         raise ValueError(
