@@ -155,7 +155,7 @@ class ReproducibleTrainer(PPOTrainerSync):  # type: ignore[misc]  # verl is unty
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
-        self.records.truncate(self.global_steps)
+        self.records.truncate(self.global_steps or -1)  # a run from scratch validates before its first step again
 
 
 @register_trainer("stock-seeded")

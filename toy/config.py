@@ -93,7 +93,8 @@ class TrainConfig:
         Factor on a prompt's old counts at each visit; 1 is the paper's, which adds up for ever.
     success_rates
         What a rule goes by: "history", counts of the past; or "true", the policy's exact success rates, which tells the
-        cost of estimating them. Oracles, which know more, are not affected.
+        cost of estimating them. Without effect on oracles, which know more, and on rules that spend in rounds, which go
+        by what they observe.
     num_minibatches
         Optimiser steps per pass over a rollout batch.
     minibatch

@@ -215,6 +215,10 @@ def _paper_and_code() -> Iterable[tuple[str, str, Method, dict[str, Any]]]:
     yield "grpo", "grpo", METHODS["grpo"], {}
 
 
+LAGGING = ("dynamo", "neyman", "gvm", "vip", "log-progress")
+"""Rules that go by success rates, for the sweep of their age."""
+
+
 def _with_rule(rule: str) -> Method:
     return replace(METHODS["grpo"], allocator=rule)
 
@@ -263,14 +267,14 @@ _SWEEPS = (
         reproduces="Figure 3",
         cells=tuple(
             _cell(
-                {"factor": factor, "value": value},
+                {"factor": factor, "setting": setting},
                 "dynamo",
                 "mixed",
                 variant=method,
                 num_steps=FEW_STEPS,
                 **fields,
             )
-            for factor, value, method, fields in _factors()
+            for factor, setting, method, fields in _factors()
         ),
         blocks=(),
         reference={"factor": "default"},
@@ -281,16 +285,16 @@ _SWEEPS = (
         reproduces="Figure 4",
         cells=tuple(
             _cell(
-                {"size": size, "value": value, "method": method},
+                {"size": size, "setting": setting, "method": method},
                 method,
                 world,
                 num_steps=FEW_STEPS,
                 world=replace(WORLDS[world], **changes),
             )
-            for size, value, world, changes in _sizes()
+            for size, setting, world, changes in _sizes()
             for method in ("grpo", "dynamo")
         ),
-        blocks=("size", "value"),
+        blocks=("size", "setting"),
         reference={"method": "grpo"},
     ),
     Sweep(
@@ -376,7 +380,7 @@ _SWEEPS = (
                     num_steps=STEPS["mixed"],
                     history_discount=discount,
                 )
-                for rule in ("dynamo", "neyman", "gvm", "vip")
+                for rule in LAGGING
                 for discount in (1.0, 0.5, 0.0)
             ),
             *(
@@ -388,7 +392,7 @@ _SWEEPS = (
                     num_steps=STEPS["mixed"],
                     success_rates="true",
                 )
-                for rule in ("dynamo", "neyman", "gvm", "vip")
+                for rule in LAGGING
             ),
             *(
                 _cell(

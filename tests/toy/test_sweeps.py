@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
 from theory.methods import METHODS
 from theory.rules import ALLOCATORS
 from toy.config import TrainConfig, differences
-from toy.summary import MEASURES
+from toy.summary import MEASURES, Row
 from toy.sweeps import DEFAULT, STEPS, SWEEPS, TIMING, Cell, Sweep, get_sweeps
 from toy.worlds import WORLDS
 
@@ -89,6 +89,12 @@ def test_fig4_varies_one_size_at_a_time():
         assert len(changed) in (0, sizes.get(cell.axes["size"], 1))
 
 
+def test_axes_are_not_columns_of_the_summary():
+    """Both are columns of the written rows: an axis `value` is overwritten by the number."""
+    columns = {field.name for field in fields(Row)}
+    assert {axis for sweep in SWEEPS.values() for axis in sweep.axes} & columns == set()
+
+
 def test_maps_have_every_rule():
     cells = (*SWEEPS["allocation-map"].cells, *SWEEPS["allocation-map-more"].cells)
     worlds = ("binary", "diffuse", "mixed", "peaked", "skills")
@@ -120,7 +126,7 @@ def test_paper_and_code_differ_in_what_the_variant_says():
 
 def test_lag_compares_histories_with_true_success_rates():
     cells = {(cell.axes["rule"], cell.axes["discount"]): cell.config for cell in SWEEPS["lag"].cells}
-    for rule in ("dynamo", "neyman", "gvm", "vip"):
+    for rule in ("dynamo", "neyman", "gvm", "vip", "log-progress"):
         assert cells[rule, "true"].success_rates == "true"
         assert {cells[rule, x].success_rates for x in ("1", "0.5", "0")} == {"history"}
 
