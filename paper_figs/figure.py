@@ -16,7 +16,7 @@ import matplotlib.figure
 import paper_figs
 from paper_figs import style
 from paper_figs.sources import LedgerData, ToyRun
-from theory._files import write_atomically
+from theory._runs import write_atomically
 
 # matplotlib's names for what each format can say of itself; without the date, the same data give the same bytes.
 METADATA: dict[str, dict[str, str | None]] = {

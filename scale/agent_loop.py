@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
+from scale.config import FIRST_SESSION
 from scale.supervisor import reported
 
 _Worker: Any = AgentLoopWorkerTQ.__ray_metadata__.modified_class
@@ -47,6 +48,7 @@ class SeededWorker(_Worker):  # type: ignore[misc]  # verl is untyped
     async def _run_agent_loop(self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs: Any) -> Any:
         step = -1 if trajectory["validate"] else int(trajectory["step"])
         key = str((kwargs.get("extra_info") or {}).get("key", trajectory["sample_index"]))
+        kwargs["session_id"] += kwargs.pop(FIRST_SESSION, 0)
         seed = trajectory_seed(self.config.dynamo.seed, step, key, kwargs["session_id"])
         return await super()._run_agent_loop({**sampling_params, "seed": seed}, trajectory, **kwargs)
 

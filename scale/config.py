@@ -9,15 +9,15 @@ from typing import Any
 from theory import _checks
 from theory.methods import Method, get_method
 from theory.modulation import Modulation
-from theory.rules import ALLOCATORS, get_allocator
+from theory.rules import ALLOCATORS, ORACLES
 
 SCOPES = ("rollout-batch", "mini-batch", "micro-batch")
 
-NEED_KNOWLEDGE = ("oracle-variance", "oracle-progress")
-"""Rules that need the true policy gradient's moments, which only a tabular world has."""
+RULES = tuple(name for name in ALLOCATORS if name not in ORACLES)
+"""Allocation rules of a run: those that decide from the history, and those that spend in rounds."""
 
-RULES = tuple(name for name in ALLOCATORS if name not in NEED_KNOWLEDGE and not get_allocator(name).in_rounds)
-"""Allocation rules that decide from the history before the step's first rollout."""
+FIRST_SESSION = "first_session"
+"""What trainer and agent loop call the number of a prompt's first trajectory in a round of rollouts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +80,10 @@ class DynamoConfig:
         _checks.count("dynamo.seed", self.seed)
         rule = self.resolved().allocator
         if rule not in RULES:
-            why = "needs what only a tabular world knows" if rule in NEED_KNOWLEDGE else "spends in rounds"
-            raise ValueError(f"dynamo.allocator: expected one of {', '.join(RULES)}, got {rule}, which {why}")
+            raise ValueError(
+                f"dynamo.allocator: expected one of {', '.join(RULES)}, got {rule}, which needs what only a tabular "
+                "world knows"
+            )
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> DynamoConfig:

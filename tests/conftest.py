@@ -6,6 +6,11 @@ import os
 from importlib.util import find_spec
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no finding; the benchmarks measure time.
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
 
 NEEDED = ("verl", "vllm", "ray", "hydra", "transformers")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from toy.runs import write_atomically
+from theory._runs import write_atomically
 
 NAME = "checkpoint.npz"
 

@@ -20,6 +20,7 @@ from typing import Any
 from theory import _checks
 from theory.advantages import ADVANTAGES
 from theory.methods import METHODS, Method
+from theory.rules import ORACLES, get_allocator
 from toy.worlds import WORLDS, AnyPopulation
 
 OPTIMIZERS = ("sgd", "adamw")
@@ -93,8 +94,8 @@ class TrainConfig:
         Factor on a prompt's old counts at each visit; 1 is the paper's, which adds up for ever.
     success_rates
         What a rule goes by: "history", counts of the past; or "true", the policy's exact success rates, which tells the
-        cost of estimating them. Without effect on oracles, which know more, and on rules that spend in rounds, which go
-        by what they observe.
+        cost of estimating them. Not for oracles, which know more, nor for rules that spend in rounds, which go by what
+        they observe.
     num_minibatches
         Optimiser steps per pass over a rollout batch.
     minibatch
@@ -170,6 +171,9 @@ class TrainConfig:
             )
         _checks.in_range("history_discount", self.history_discount, 0.0, 1.0)
         _checks.one_of("success_rates", self.success_rates, SUCCESS_RATES)
+        rule = self.method.allocator
+        if self.success_rates == "true" and (get_allocator(rule).in_rounds or rule in ORACLES):
+            raise ValueError(f"success_rates: expected 'history' with the rule {rule}, which looks at none, got 'true'")
         if self.normalizer_prompts is not None:
             size = _checks.count("normalizer_prompts", self.normalizer_prompts, 1)
             parts = self.num_minibatches if self.minibatch == "prompts" else 1

@@ -23,7 +23,8 @@ from typing import Any
 import torch
 
 from theory import _checks
-from toy import runs, summary
+from theory import _runs as runs
+from toy import summary
 from toy.config import TrainConfig, differences
 from toy.summary import Row
 from toy.sweeps import Sweep

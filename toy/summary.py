@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from theory import _runs as runs
 from theory._checks import FloatArray
 from theory.intervals import interquartile_mean, stratified_bootstrap_interval
-from toy import runs
 from toy.sweeps import TIMING, Cell, Sweep
 
 NUM_RESAMPLES = 2000

@@ -439,7 +439,7 @@ _SWEEPS = (
             )
             for world in STEPS
             for method in METHODS
-            for rate in (10.0, 30.0, 100.0, 300.0)
+            for rate in (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
         ),
         blocks=("world", "method"),
         reference={"learning_rate": "10"},

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from theory import _checks, moments
+from theory import _runs as runs
 from theory._checks import BoolArray, FloatArray, IntArray
 from theory.entropy_change import update_coefficient
 from theory.history import SuccessHistory
@@ -38,7 +39,7 @@ from theory.losses import (
 from theory.modulation import Modulation, instability, modulate, scope_of
 from theory.rules import Knowledge, get_allocator
 from theory.softmax import log_softmax
-from toy import checkpoint, diagnostics, metrics, runs, seeds
+from toy import checkpoint, diagnostics, metrics, seeds
 from toy.config import TrainConfig, differences
 from toy.optimizers import Optimizer
 from toy.rollouts import Outcomes, Rollouts, judge, of_actions, of_states, sample, statistics_of
@@ -497,8 +498,8 @@ def train(
     config
         What to train.
     out
-        Folder of the run (`toy.runs`), made if missing; None keeps everything in memory. An unfinished run of the same
-        config in it is resumed from its last checkpoint; so is a finished one of fewer steps.
+        Folder of the run (`theory._runs`), made if missing; None keeps everything in memory. An unfinished run of the
+        same config in it is resumed from its last checkpoint; so is a finished one of fewer steps.
     checkpoint_every
         Steps between two checkpoints, >= 1; without effect on the result.
     progress

@@ -14,9 +14,9 @@ import pytest
 
 from scale.supervisor import failures
 from tests.scale.conftest import learning, lines
+from theory import _runs as run_format
 from theory.history import SuccessHistory
 from theory.rules import get_allocator
-from toy import runs as run_format
 
 # One process has all the runs: they share the machine's two cores badly.
 pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("verl")]
@@ -55,6 +55,13 @@ def resumed(runs, dynamo):
 @pytest.fixture(scope="module")
 def ranks(runs):
     return runs.fail("ranks", "trainer", "trainer.n_gpus_per_node=2", after=AFTER)
+
+
+@pytest.fixture(scope="module")
+def rounds(runs):
+    """Roll out in rounds, with a loss in which tokens compete, on two ranks."""
+    budget = ("actor_rollout_ref.rollout.n=12", "dynamo.rollouts_high=24", "trainer.n_gpus_per_node=2")
+    return runs.finish("rounds", "--method", "kl-cov", "--allocator", "reinforce-ada", *budget, steps=3)
 
 
 def left_over(out):
@@ -143,6 +150,36 @@ def test_R1_R2_rewards_belong_to_their_prompts(dynamo):
             successes[x.key] = successes.get(x.key, 0) + int(one["score"])
         for key, n, k in zip(row["keys"], row["counts"], row["successes"], strict=True):
             assert (counts[key], successes[key]) == (n, k)
+
+
+def test_a_rule_in_rounds_is_charged_for_what_it_rolls_out(rounds):
+    """The rule again, on the rewards of the dumped responses in their order; what it leaves is padding."""
+    spent = []
+    for row in lines(rounds, "allocation.jsonl"):
+        dumped = [json.loads(line) for line in (rounds / "rollouts" / f"{row['step']}.jsonl").read_text().splitlines()]
+        rewards = {}
+        for one in dumped:
+            name, number, _ = one["uid"].rsplit("_", 2)
+            assert len(rewards.setdefault(name, [])) == int(number), "trajectories are numbered through the rounds"
+            rewards[name].append(one["score"])
+        rewards, done = [rewards[name] for name in sorted(rewards)], np.zeros(8, dtype=int)
+
+        def observe(counts, rewards=rewards, done=done):
+            new = [sum(x[start : start + n]) for x, start, n in zip(rewards, done, counts, strict=True)]
+            done += counts
+            return np.array(new)
+
+        rule, nothing = get_allocator("reinforce-ada"), np.zeros(8)
+        expected = rule.allocate(nothing, nothing, 96, 4, 24, np.random.default_rng(0), observe=observe)
+        assert row["counts"] == expected.tolist() == [len(x) for x in rewards]
+        assert row["successes"] == [sum(x) for x in rewards]
+        spent.append(sum(row["counts"]))
+    assert max(spent) <= 96
+    assert min(spent) < 96, "otherwise there is no padding"
+    for line, total in zip(lines(rounds), spent, strict=True):
+        assert line["dynamo/rollouts"] == total
+        assert line["dynamo/targeted"] > 0
+        assert line["actor/grad_norm"] > 0
 
 
 def modulated(out):

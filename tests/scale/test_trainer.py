@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from scale import records
 from scale.config import DynamoConfig
-from scale.trainer import DynamoTrainer, deal, row_of
+from scale.trainer import DynamoTrainer, deal, row_of, spread
 from theory.history import SuccessHistory
 
 pytestmark = pytest.mark.needs_verl
@@ -52,6 +52,39 @@ def test_every_rank_gets_its_share_of_every_mini_batch(lengths, num_minibatches,
     ranks = np.array(order).reshape(num_ranks, num_minibatches, -1)
     for number in range(num_minibatches):
         assert sorted(ranks[:, number].ravel()) == list(range(number * size, (number + 1) * size))
+
+
+@given(
+    data=st.data(),
+    num_minibatches=st.integers(1, 6),
+    size=st.integers(1, 9),
+)
+def test_padding_is_spread_over_mini_batches(data, num_minibatches, size):
+    """Every mini-batch has as many real rows as any other, up to one, in the canonical order."""
+    num_rows = num_minibatches * size
+    num_real = data.draw(st.integers(0, num_rows))
+    order = spread(num_real, num_rows, num_minibatches)
+    assert sorted(order) == list(range(num_rows))
+    assert [row for row in order if row < num_real] == list(range(num_real))
+    real = (np.array(order) < num_real).reshape(num_minibatches, size).sum(1)
+    assert real.max() - real.min() <= 1
+
+
+def test_random_numbers_belong_to_their_rows(tmp_path):
+    """Whatever rank or mini-batch a row is dealt to."""
+    made = trainer(tmp_path, method="clip-cov")
+    lengths = {"1-0_0_0": 1, "1-0_1_0": 3, "1-1_0_0": 2, "1-1_10_0": 3}
+
+    def drawn(keys):
+        rows = [torch.ones(lengths[key], dtype=torch.int64) for key in keys]
+        mask = torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+        found = made._uniforms(keys, {"response_mask": mask})["uniforms"]
+        return dict(zip(keys, (row.tolist() for row in found.unbind()), strict=True))
+
+    keys = list(lengths)
+    assert drawn(keys) == drawn(keys[::-1])
+    assert len({x for row in drawn(keys).values() for x in row}) == 9
+    assert trainer(tmp_path)._uniforms(keys, {}) == {}
 
 
 def test_deal_balances_tokens():

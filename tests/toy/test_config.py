@@ -75,6 +75,13 @@ def test_mistakes_are_named_by_their_path(path, value, message):
         TrainConfig.from_dict(data)
 
 
+@pytest.mark.parametrize("rule", ["dars", "reinforce-ada", "pilot-commit", "oracle-variance", "oracle-progress"])
+def test_true_success_rates_are_not_for_rules_that_look_at_none(rule):
+    config = replace(CONFIG, method=replace(CONFIG.method, allocator=rule))
+    with pytest.raises(ValueError, match=f"success_rates: expected 'history' with the rule {rule}, .*, got 'true'"):
+        replace(config, success_rates="true")
+
+
 def test_missing_fields_are_named():
     data = CONFIG.to_dict()
     del data["world"]["num_answers"]

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from theory import _runs as runs
 from theory.methods import METHODS
 from theory.rules import ALLOCATORS
-from toy import checkpoint, runs
+from toy import checkpoint
 from toy.__main__ import main, parser, resolve
 from toy.config import TrainConfig
 from toy.sweeps import SWEEPS, Cell

@@ -27,12 +27,13 @@ import pytest
 import torch
 
 import toy
-from toy import checkpoint, metrics, runs
+from theory import _runs as runs
+from toy import checkpoint, metrics
 from toy.config import OptimizerConfig, TrainConfig
 from toy.trainer import Trainer, train
 from toy.worlds import LogisticNormal
 
-SOURCES = str(Path(toy.__file__).parent)
+SOURCES = (str(Path(toy.__file__).parent), runs.__file__)
 ROOT = Path(__file__).parents[2]
 FINAL = {runs.CONFIG, runs.METRICS, runs.VERSIONS, checkpoint.NAME}
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -113,7 +114,7 @@ def lines_of(config: TrainConfig, out: Path) -> list[str]:
 
 def points(lines: list[str], num: int, seed: int) -> list[int]:
     """Draw lines: half of them anywhere, half where files are written."""
-    writing = [i for i, line in enumerate(lines) if line.startswith(("runs.py", "checkpoint.py"))]
+    writing = [i for i, line in enumerate(lines) if line.startswith(("_runs.py", "checkpoint.py"))]
     rng = random.Random(seed)
     return rng.sample(range(len(lines)), num - num // 2) + rng.sample(writing, num // 2)
 

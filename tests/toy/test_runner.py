@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from tests.toy.conftest import small_config
-from toy import checkpoint, runner, runs
+from theory import _runs as runs
+from toy import checkpoint, runner
 from toy.runner import run_sweeps
 from toy.sweeps import Cell, Sweep
 from toy.trainer import train

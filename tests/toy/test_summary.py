@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from toy import metrics, runs, summary
+from theory import _runs as runs
+from toy import metrics, summary
 from toy.summary import MEASURES, Row
 from toy.sweeps import TIMING, Cell, Sweep
 

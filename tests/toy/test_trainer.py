@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from theory import _runs as runs
 from theory import allocation, moments
 from theory.entropy_change import update_coefficient
 from theory.methods import METHODS
 from theory.modulation import Modulation, modulate
 from theory.rules import ALLOCATORS
 from theory.softmax import log_softmax, token_statistics
-from toy import checkpoint, metrics, rollouts, runs, seeds
+from toy import checkpoint, metrics, rollouts, seeds
 from toy.config import OptimizerConfig, TrainConfig
 from toy.rollouts import Outcomes
 from toy.streams import Stream, generator

@@ -31,6 +31,7 @@ from theory.rules._protocol import Allocator, Knowledge, Observe
 
 __all__ = [
     "ALLOCATORS",
+    "ORACLES",
     "Allocator",
     "Cures",
     "Dars",
@@ -69,6 +70,9 @@ _RULES: tuple[Allocator, ...] = (
 )
 ALLOCATORS: Mapping[str, Allocator] = MappingProxyType({rule.name: rule for rule in _RULES})
 """The rules with their default parameters, by name."""
+
+ORACLES = ("oracle-variance", "oracle-progress")
+"""Rules that need exact moments of the policy gradient, which only a tabular world has."""
 
 
 def get_allocator(name: str) -> Allocator:

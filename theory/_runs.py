@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 CONFIG, METRICS, VERSIONS = "config.json", "metrics.parquet", "versions.json"
 
 PACKAGES = ("dynamo-testbed", "numpy", "scipy", "torch")
+"""What every run stands on."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class RunFolder:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a whole file or none; a second call replaces what a killed first one left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
         file.write(content)
@@ -82,15 +84,17 @@ def write_metrics(path: Path, columns: Mapping[str, np.ndarray[Any, Any]]) -> No
     write_atomically(path, sink.getvalue().to_pybytes())
 
 
-def software() -> dict[str, str]:
-    """Return the versions of what runs now."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+def software(*others: str) -> dict[str, str]:
+    """Return the versions of what runs now: Python, `PACKAGES` and other distributions."""
+    return {"python": platform.python_version(), **{name: installed(name) for name in (*PACKAGES, *others)}}
+
+
+def installed(package: str) -> str:
+    """Return a distribution's version, or "not installed"."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def versions(seeds: Sequence[int], seconds: float, used: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:
