@@ -31,12 +31,12 @@ from scale import records
 from scale.config import FIRST_SESSION, DynamoConfig, differences
 from scale.engine import LOOK_AHEAD, STATISTICS, TOKEN_STATISTICS
 from scale.loss import SCOPE, MethodLoss, needs_statistics, singles_out, token_statistics_of, weighs_itself
+from scale.metrics import allocation_metrics, factor_quantiles
 from scale.supervisor import beat
 from theory._runs import write_atomically
-from theory.allocation import variance_ratio
 from theory.history import SuccessHistory
 from theory.losses import ClipCov
-from theory.modulation import Modulation, instability, scope_of
+from theory.modulation import Modulation, instability, modulate, scope_of
 from theory.rules import get_allocator
 
 STATE = "dynamo.json"
@@ -309,17 +309,8 @@ class DynamoTrainer(ReproducibleTrainer):
         rates = (past_k + 1) / (past_n + 2)
         self.history.update(keys, k, n)
         self.records.allocation(self.global_steps, keys, n, k)
-        degenerate = (k == 0) | (k == n)
-        metrics |= {
-            "dynamo/rollouts": int(n.sum()),
-            "dynamo/rollouts_min": int(n.min()),
-            "dynamo/rollouts_max": int(n.max()),
-            "dynamo/allocation_concentration": float(len(n) * (n * n).sum() / n.sum() ** 2),
-            "dynamo/degenerate_groups": float(degenerate.mean()),
-            "dynamo/rollouts_wasted": float(n[degenerate].sum() / n.sum()),
-            "dynamo/variance_ratio_predicted": float(variance_ratio(rates * (1 - rates), n)),
-            "dynamo/estimate_error": float(np.abs(k / n - rates).mean()),
-        }
+        bounds = (self.settings.rollouts_low, self.settings.rollouts_high)
+        metrics |= allocation_metrics(n, k, rates, bounds)
 
     def _own_advantages(self, uids: list[str], rewards: torch.Tensor, data: Any) -> dict[str, Any]:
         """Return advantages where the method's differ from verl's; verl's are those of GRPO."""
@@ -351,12 +342,14 @@ class DynamoTrainer(ReproducibleTrainer):
             or weighs_itself(self.method)
             or (isinstance(shaping, Modulation) and self.settings.scope == "mini-batch")
         )
-        if isinstance(shaping, Modulation) and self.settings.scope == "rollout-batch":
-            batch.extra_info[SCOPE] = self._scope(batch, shaping)
+        if isinstance(shaping, Modulation):
+            scope = self._scope(batch, shaping, metrics)
+            if self.settings.scope == "rollout-batch":
+                batch.extra_info[SCOPE] = scope
         return super()._update_actor(batch, metrics)
 
-    def _scope(self, batch: Any, shaping: Modulation) -> Any:
-        """Return the extremes over the rollout batch, under the policy that sampled it."""
+    def _scope(self, batch: Any, shaping: Modulation, metrics: dict[str, Any]) -> Any:
+        """Return the extremes over the rollout batch, under the policy that sampled it; measure the factors."""
         fields = ["old_log_probs", "advantages", "response_mask", *STATISTICS]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         nested = data["response_mask"]
@@ -364,7 +357,11 @@ class DynamoTrainer(ReproducibleTrainer):
         statistics = [response_from_nested(data[name], nested).to_padded_tensor(0) for name in STATISTICS]
         stats = token_statistics_of(data["old_log_probs"].to_padded_tensor(0), statistics, mask)
         advantages = data["advantages"].to_padded_tensor(0)
-        return scope_of(stats, instability(stats, advantages, mask, shaping.mean), mask)
+        scope = scope_of(stats, instability(stats, advantages, mask, shaping.mean), mask)
+        factors = modulate(advantages, stats, mask, shaping, scope=scope)
+        for name in ("compensation", "stabilization"):
+            metrics |= factor_quantiles(name, getattr(factors, name)[mask].numpy())
+        return scope
 
     # State
 

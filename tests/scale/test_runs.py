@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scale.metrics import METRICS
 from scale.supervisor import failures
 from tests.scale.conftest import learning, lines
 from theory import _runs as run_format
@@ -150,6 +151,16 @@ def test_R1_R2_rewards_belong_to_their_prompts(dynamo):
             successes[x.key] = successes.get(x.key, 0) + int(one["score"])
         for key, n, k in zip(row["keys"], row["counts"], row["successes"], strict=True):
             assert (counts[key], successes[key]) == (n, k)
+
+
+def test_every_metric_of_ours_is_explained(dynamo, rounds):
+    found = {name for out in (dynamo, rounds) for line in lines(out) for name in line if "dynamo/" in name}
+    assert found <= set(METRICS)
+    assert len(found) >= 25
+    for line in lines(dynamo):
+        low, middle, high = (line[f"dynamo/compensation_q{q}"] for q in ("05", "50", "95"))
+        assert 1 <= low <= middle <= high <= 1.4
+        assert line["dynamo/rollouts_q25"] <= line["dynamo/rollouts_q75"]
 
 
 def test_a_rule_in_rounds_is_charged_for_what_it_rolls_out(rounds):
