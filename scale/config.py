@@ -32,6 +32,8 @@ class DynamoConfig:
         Another allocation rule than the method's, one of `RULES`.
     alpha
         Another strength of the modulation than the method's, for methods that have one.
+    sharpness, threshold
+        Another steepness and another onset of the stabilization than the method's, for methods that have one.
     aggregation
         Another aggregation than the method's, a name of `theory.aggregation.AGGREGATIONS`.
     stock
@@ -63,6 +65,8 @@ class DynamoConfig:
     method: str = "dynamo"
     allocator: str | None = None
     alpha: float | None = None
+    sharpness: float | None = None
+    threshold: float | None = None
     aggregation: str | None = None
     stock: bool = False
     rollouts_low: int = 8
@@ -108,10 +112,14 @@ class DynamoConfig:
             method = replace(method, allocator=self.allocator)
         if self.aggregation is not None:
             method = replace(method, aggregation=self.aggregation)
-        if self.alpha is not None:
+        shape = {name: getattr(self, name) for name in ("alpha", "sharpness", "threshold")}
+        shape = {name: value for name, value in shape.items() if value is not None}
+        if shape:
             if not isinstance(method.shaping, Modulation):
-                raise ValueError(f"dynamo.alpha: expected a method with DynaMO's modulation, got {self.method}")
-            method = replace(method, shaping=replace(method.shaping, alpha=self.alpha))
+                raise ValueError(
+                    f"dynamo.{next(iter(shape))}: expected a method with DynaMO's modulation, got {self.method}"
+                )
+            method = replace(method, shaping=replace(method.shaping, **shape))
         return method
 
 

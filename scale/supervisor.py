@@ -208,7 +208,7 @@ def failures(folder: Path) -> tuple[Failure, ...]:
 
     A damaged report counts as a failure of an unknown part, and its message names the file.
     """
-    paths = sorted((folder / FAILURES).glob("[0-9]*.json"), key=lambda path: path.name.rjust(60))
+    paths = sorted((folder / FAILURES).glob("[0-9]*.json"), key=lambda path: int(re.split(r"\D", path.name)[0]))
     return tuple(_read_failure(path) for path in paths)
 
 

@@ -189,7 +189,7 @@ def test_a_rule_in_rounds_is_charged_for_what_it_rolls_out(rounds):
     assert min(spent) < 96, "otherwise there is no padding"
     for line, total in zip(lines(rounds), spent, strict=True):
         assert line["dynamo/rollouts"] == total
-        assert line["dynamo/targeted"] > 0
+        assert line["actor/dynamo/targeted"] > 0
         assert line["actor/grad_norm"] > 0
 
 

@@ -306,6 +306,14 @@ def test_shared_memory_of_a_killed_process_is_gone(prefix, tmp_path):
 # Inside a run
 
 
+def test_the_first_report_comes_first_whatever_its_process_is_called(tmp_path, monkeypatch):
+    monkeypatch.setenv("DYNAMO_RUN_FOLDER", str(tmp_path))
+    for where, pid in (("first", 1234567), ("second", 8)):
+        monkeypatch.setattr("os.getpid", lambda pid=pid: pid)
+        report_failure(where, ValueError("x"))
+    assert [failure.where for failure in failures(tmp_path)] == ["first", "second"]
+
+
 def test_reports_in_order_of_time(tmp_path, monkeypatch):
     monkeypatch.setenv(supervisor.RUN_FOLDER, str(tmp_path))
     for i in range(12):
