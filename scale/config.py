@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -29,7 +30,7 @@ class DynamoConfig:
     method
         A name of `theory.methods.METHODS`.
     allocator
-        Another allocation rule than the method's, one of `RULES`.
+        Another allocation rule than the method's, one of `RULES` or of those that `modules` register.
     alpha
         Another strength of the modulation than the method's, for methods that have one.
     sharpness, threshold
@@ -48,6 +49,8 @@ class DynamoConfig:
         What a token's entropy and instability are compared with, one of `SCOPES` (`scale.loss`).
     seed
         Seed of the run: order of prompts, trajectories, random choices of rules and losses.
+    modules
+        Modules of one's own to import first, with rules that they register (`theory.rules.register`).
     dump
         Write the tensors of every modulated micro-batch into the run's folder (`modulated/`).
 
@@ -74,16 +77,22 @@ class DynamoConfig:
     history_discount: float = 1.0
     scope: str = "rollout-batch"
     seed: int = 1
+    modules: Sequence[str] = ()
     dump: bool = False
 
     def __post_init__(self) -> None:
+        for module in self.modules:
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                raise ValueError(f"dynamo.modules: expected modules to import, got {module!r}: {error}") from error
         _checks.one_of("dynamo.scope", self.scope, SCOPES)
         low = _checks.count("dynamo.rollouts_low", self.rollouts_low, 2)
         _checks.count("dynamo.rollouts_high", self.rollouts_high, low)
         _checks.in_range("dynamo.history_discount", self.history_discount, 0.0, 1.0)
         _checks.count("dynamo.seed", self.seed)
         rule = self.resolved().allocator
-        if rule not in RULES:
+        if rule in ORACLES:
             raise ValueError(
                 f"dynamo.allocator: expected one of {', '.join(RULES)}, got {rule}, which needs what only a tabular "
                 "world knows"

@@ -110,6 +110,11 @@ class MethodLoss:
     scope: str = "rollout-batch"
     dump: str | None = None
     _calls: Any = field(default_factory=itertools.count, repr=False)
+    _weighs_itself: bool = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # Here, in the trainer's process: workers do not know the rules that others registered.
+        self._weighs_itself = weighs_itself(self.method)
 
     # Before a mini-batch
 
@@ -160,7 +165,7 @@ class MethodLoss:
             counted = selection.counted
             for name, x in ((COUNTED, selection.counted), (TARGETED, selection.targeted)):
                 data[name] = response_to_nested(x[rows, columns].to(tokens["mask"].device), data["response_mask"])
-        if singles_out(method) or weighs_itself(method):
+        if singles_out(method) or self._weighs_itself:
             names = [name for part in ranks for name in part["prompts"]]
             ids = {name: i for i, name in enumerate(dict.fromkeys(names))}
             prompts = torch.tensor([ids[name] for name in names])
@@ -192,7 +197,7 @@ class MethodLoss:
         if needs_statistics(self.method):
             stats = token_statistics_of(log_prob, [tokens[name] for name in STATISTICS], mask)
         advantages, metrics = self._shape(tokens, stats, data)
-        if not singles_out(self.method) and not weighs_itself(self.method):
+        if not singles_out(self.method) and not self._weighs_itself:
             data["advantages"] = response_to_nested(advantages, data["response_mask"])
             loss, found = ppo_loss(self.actor, model_output, data, dp_group)
         else:

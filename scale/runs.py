@@ -1,9 +1,11 @@
-"""Running and showing: progress of one run, its folder at the end, and the smoke test that compares some."""
+"""Running and showing: progress of one run, its folder at the end, and the smoke test of everything."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from scale import launch, records, supervisor
+from scale import launch, records, supervisor, tiny
 
 HELD_OUT = "val-core/tiny-arithmetic/acc/mean@8"
 """verl's name for the mean reward over the tiny task's held-out prompts, 8 trajectories each."""
@@ -19,8 +21,6 @@ HELD_OUT = "val-core/tiny-arithmetic/acc/mean@8"
 
 def tiny_files(folder: Path, console: Console, seed: int = 0) -> Path:
     """Return the folder of the tiny model and its task, made if it is not there."""
-    from scale import tiny
-
     with console.status("making a tiny model and its task"):
         tiny.make(folder, seed=seed)
     return folder.resolve()
@@ -56,19 +56,30 @@ def run(config: Any, out: Path, limits: launch.Limits, console: Console) -> int:
 
 
 def smoke(args: argparse.Namespace, console: Console) -> int:
-    """Train the tiny model by some methods, load what they saved, and print what they learnt."""
+    """Prepare data, train the tiny model by some methods, evaluate and audit; returns the exit status.
+
+    Every part is the command of that name (`prepare`, `train`, `evaluate`, `audit`), so that what works here is what is
+    used on GPUs.
+    """
     start = time.perf_counter()
     files = tiny_files(args.out / "tiny", console)
+    data = args.out / "data"
+    tiny.write_source(args.out / "source")
+    asked = ["--source", args.out / "source", "--out", data, "--template", "plain", "--force"]
+    _command("data", [tiny.SOURCE, *asked], console)
     table = Table("method", "held-out reward before", "after", "rollouts of a prompt", "seconds")
+    folders = []
     for method in args.methods:
         out = args.out / f"{method}-seed{args.seed}"
         overrides = [
             f"dynamo.method={method}",
             f"dynamo.seed={args.seed}",
             f"tiny_folder={files}",
+            f"data.train_files={(data / tiny.SOURCE).resolve()}.parquet",
             f"trainer.total_training_steps={args.steps}",
             f"trainer.save_freq={args.steps}",
             f"trainer.test_freq={max(args.steps // 2, 1)}",
+            f"trainer.rollout_data_dir={(out / 'rollouts').resolve()}",
             "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]",
         ]
         config = launch.compose("tiny", "cpu", out=out, overrides=overrides)
@@ -79,12 +90,14 @@ def smoke(args: argparse.Namespace, console: Console) -> int:
         if status:
             return status
         table.add_row(method, *summary(out), f"{time.perf_counter() - began:.0f}")
-        checkpoint = launch.latest_checkpoint(out)
-        assert checkpoint is not None
-        export = checkpoint / "actor" / "huggingface"
-        console.print(
-            f"exported to {export}; it answers: {launch.answers(export, files)}", highlight=False, soft_wrap=True
-        )
+        folders.append(out)
+    asked = ["--data", files / "val.parquet", "--samples", "8", "--k", "1", "8", "--seeds", "1", "2"]
+    status = _command("evaluate", [*folders, *asked, "--out", args.out / "evaluation"], console)
+    if status:
+        return status
+    for out in folders:
+        console.print(f"audit of {out}", highlight=False, soft_wrap=True)
+        _command("audit", [out / "rollouts", "--out", out / "audit", "--force"], console)
     console.print(table)
     console.print(
         f"seed {args.seed}, {time.perf_counter() - start:.0f} s; held-out reward is the mean over prompts that are not "
@@ -93,6 +106,14 @@ def smoke(args: argparse.Namespace, console: Console) -> int:
         soft_wrap=True,
     )
     return 0
+
+
+def _command(module: str, arguments: Sequence[Any], console: Console) -> int:
+    """Run a command of `python -m scale`."""
+    implementation = importlib.import_module(f"scale.{module}")
+    parser = argparse.ArgumentParser()
+    implementation.add_arguments(parser)
+    return int(implementation.command(parser.parse_args([str(x) for x in arguments]), console))
 
 
 def summary(out: Path) -> tuple[str, str, str]:

@@ -32,6 +32,9 @@ RIGHT_RATE, UNSURE_RATE = 4e-3, 2e-3
 
 MANIFEST = "manifest.json"
 
+SOURCE = "dapo-math-17k"
+"""The data set whose schema `write_source` imitates."""
+
 VERSION = 1
 
 
@@ -128,6 +131,38 @@ def make(folder: Path, *, seed: int = 0) -> dict[str, Any]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return manifest
+
+
+def write_source(folder: Path, *, seed: int = 0) -> Path:
+    """Write the prompts to train on as the hub has DAPO-Math-17k: every row twice, and a problem with two answers.
+
+    Parameters
+    ----------
+    folder
+        Where.
+    seed
+        As in `make`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    train, held_out = split(seed)
+    known = [(x.question, x.answer) for x in train]
+    odd = [(held_out[0].question, held_out[0].answer), (held_out[0].question, f"{held_out[0].answer}0")]
+    rows = [
+        {
+            "data_source": "math_dapo",
+            "prompt": [{"content": question, "role": "user"}],
+            "ability": "MATH",
+            "reward_model": {"ground_truth": answer, "style": "rule-lighteval/MATH_v2"},
+            "extra_info": {"index": str(number)},
+        }
+        for number, (question, answer) in enumerate([*known, *known, *odd])
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{SOURCE}.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
 
 
 def _write_prompts(path: Path, members: list[Prompt], first: int) -> None:

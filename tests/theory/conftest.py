@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+import theory.rules
+
 
 @dataclass(frozen=True)
 class Backend:
@@ -53,3 +55,12 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 def rng() -> np.random.Generator:
     """Return a generator with a fixed seed."""
     return np.random.default_rng(20260222)
+
+
+@pytest.fixture(autouse=True)
+def _rules_as_they_were():
+    """Forget rules that a test, or an example in a docstring, has registered."""
+    known = dict(theory.rules._KNOWN)
+    yield
+    theory.rules._KNOWN.clear()
+    theory.rules._KNOWN.update(known)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError, dataclass, field
+from dataclasses import FrozenInstanceError, dataclass, field, replace
 from itertools import product
 
 import numpy as np
@@ -17,6 +17,7 @@ from tests.theory import fuzzing
 from theory import moments
 from theory.allocation import optimal_any, variance_ratio
 from theory.history import SuccessHistory
+from theory.methods import METHODS
 from theory.rules import (
     ALLOCATORS,
     Cures,
@@ -35,6 +36,7 @@ from theory.rules import (
     Uniform,
     Vip,
     get_allocator,
+    register,
 )
 
 ONE_SHOT = [name for name, rule in ALLOCATORS.items() if not rule.in_rounds]
@@ -355,6 +357,31 @@ def test_names():
         get_allocator("dynano")
     with pytest.raises(TypeError):
         ALLOCATORS["new"] = Uniform()
+
+
+class Mine:
+    name, in_rounds = "mine", False
+
+    def allocate(self, successes, attempts, budget, low, high, rng, *, observe=None, knowledge=None):
+        return np.full(len(successes), budget // len(successes))
+
+
+def test_a_rule_of_ones_own_can_be_named_by_a_method():
+    with pytest.raises(ValueError, match=r"allocator: expected one of uniform, .*, got 'mine'"):
+        replace(METHODS["grpo"], allocator="mine")
+    first, second = Mine(), Mine()
+    assert register(first) is get_allocator("mine") is first
+    assert replace(METHODS["grpo"], allocator="mine").allocator == "mine"
+    assert register(second) is get_allocator("mine") is second
+
+
+@pytest.mark.parametrize("name", ["dynamo", "uniform"])
+def test_the_rules_here_cannot_be_replaced(name):
+    rule = Mine()
+    rule.name = name
+    with pytest.raises(ValueError, match=f"rule: expected another name than those of the rules here, got {name}"):
+        register(rule)
+    assert ALLOCATORS[name] is not rule
 
 
 # --- One-shot rules, by hand ------------------------------------------------------------------------------------------
@@ -789,6 +816,14 @@ def test_fuzz_Allocator_allocate(rule, problem, seed):
 def test_fuzz_get_allocator(name):
     rule = fuzzing.call(get_allocator, name)
     assert rule is None or rule is ALLOCATORS[name]
+
+
+@fuzzing.fuzz
+@given(st.fixed_dictionaries({}, optional={x: st.none() | st.text() | st.booleans() for x in ("name", "in_rounds")}))
+def test_fuzz_register(attributes):
+    rule = type("Rule", (), {**attributes, "allocate": Mine.allocate})()
+    found = fuzzing.call(register, rule)
+    assert found is None or ALLOCATORS[attributes["name"]] is rule
 
 
 @fuzzing.fuzz

@@ -50,6 +50,7 @@ __all__ = [
     "Uniform",
     "Vip",
     "get_allocator",
+    "register",
 ]
 
 _RULES: tuple[Allocator, ...] = (
@@ -68,8 +69,11 @@ _RULES: tuple[Allocator, ...] = (
     OracleVariance(),
     OracleProgress(),
 )
-ALLOCATORS: Mapping[str, Allocator] = MappingProxyType({rule.name: rule for rule in _RULES})
-"""The rules with their default parameters, by name."""
+_OURS = frozenset(rule.name for rule in _RULES)
+_KNOWN: dict[str, Allocator] = {rule.name: rule for rule in _RULES}
+
+ALLOCATORS: Mapping[str, Allocator] = MappingProxyType(_KNOWN)
+"""The rules with their default parameters, by name; `register` adds to them."""
 
 ORACLES = ("oracle-variance", "oracle-progress")
 """Rules that need exact moments of the policy gradient, which only a tabular world has."""
@@ -100,3 +104,44 @@ def get_allocator(name: str) -> Allocator:
     """
     _checks.one_of("name", name, ALLOCATORS)
     return ALLOCATORS[name]
+
+
+def register(rule: Allocator) -> Allocator:
+    """Add a rule of one's own to `ALLOCATORS`, so that a method can name it; a later one of the same name replaces it.
+
+    Parameters
+    ----------
+    rule
+        Anything with `name`, `in_rounds` and `allocate` (see `Allocator`).
+
+    Returns
+    -------
+    Allocator
+        The rule.
+
+    Raises
+    ------
+    ValueError
+        If it is no such object, or its name is one of the rules here.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theory.allocation import water_level
+    >>> class Unsolved:
+    ...     name, in_rounds = "unsolved", False
+    ...
+    ...     def allocate(self, successes, attempts, budget, low, high, rng, *, observe=None, knowledge=None):
+    ...         return water_level(np.where(successes < attempts, 1.0, 0.0), budget, low, high)
+    >>> rule = register(Unsolved())
+    >>> get_allocator("unsolved").allocate(np.array([4, 2]), np.array([4, 4]), 8, 2, 6, None).tolist()
+    [2, 6]
+    """
+    name = getattr(rule, "name", None)
+    fits = isinstance(name, str) and isinstance(getattr(rule, "in_rounds", None), bool)
+    if not fits or not callable(getattr(rule, "allocate", None)):
+        raise ValueError(f"rule: expected an object with name, in_rounds and allocate, got {rule!r}")
+    if name in _OURS:
+        raise ValueError(f"rule: expected another name than those of the rules here, got {name}")
+    _KNOWN[rule.name] = rule
+    return rule
