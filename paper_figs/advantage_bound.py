@@ -7,6 +7,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 
 from paper_figs.figure import Figure
+from paper_figs.reading import span, verdict
 from paper_figs.sources import Columns, LedgerData
 from paper_figs.style import COLUMN_WIDTH, GUIDE, PALETTE, POINTS, legend_above, panels
 
@@ -52,4 +53,21 @@ def caption(chains: Columns) -> str:
     )
 
 
-FIGURE = Figure("advantage_bound", (LedgerData("G4", ("success", "num_tokens", "length", "ratio")),), draw, caption)
+def reading(chains: Columns) -> str:
+    """Say what the figure shows."""
+    short, long = (chains["ratio"][chains["length"] == end(chains["length"])] for end in (np.min, np.max))
+    return (
+        f"The norm over its bound is {span(short.tolist(), '.2f')} for responses of {chains['length'].min()} token and "
+        f"{span(long.tolist(), '.2f')} for {chains['length'].max():,} tokens. "
+        + verdict("advantage-weighted updates stay below the bound", (chains["ratio"] <= 1).tolist(), "chains")
+    )
+
+
+FIGURE = Figure(
+    name="advantage_bound",
+    title="The bound with advantages, against the length of a response",
+    inputs=(LedgerData("G4", ("success", "num_tokens", "length", "ratio")),),
+    draw=draw,
+    caption=caption,
+    reading=reading,
+)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
+from paper_figs.experiments import INTERVALS, aggregate
 from paper_figs.figure import Figure
+from paper_figs.reading import span, verdict
 from paper_figs.sources import Curves, Run, ToyRun
-from paper_figs.style import GUIDE, METHODS, TEXT_WIDTH, legend_above, panels
+from paper_figs.style import TEXT_WIDTH, legend_above, panels, plot_band, zero_line
 from theory import methods
-from theory.intervals import interquartile_mean, stratified_bootstrap_interval
 
 BASELINE, METHOD = "grpo", "dynamo"
 TITLES = {name: methods.METHODS[name].title for name in (BASELINE, METHOD)}
 METRICS = {"pass_at_1": "exact pass@1", "entropy": "entropy (nats)", "gradient_norm": "gradient norm"}
-NUM_RESAMPLES = 2000
 
 
 def require_pairs(baseline: Run, run: Run) -> None:
@@ -34,16 +33,6 @@ def require_pairs(baseline: Run, run: Run) -> None:
         raise ValueError(f"{folders}: expected runs that differ in the method only, got other {', '.join(different)}")
 
 
-def plot_band(ax: Axes, curves: Curves, method: str, label: str) -> None:
-    """Draw the interquartile mean over seeds at every step, and its interval as a band."""
-    interval = stratified_bootstrap_interval(
-        curves.values[:, None], interquartile_mean, np.random.default_rng(0), num_resamples=NUM_RESAMPLES
-    )
-    look = METHODS[method]
-    ax.fill_between(curves.steps, interval.low, interval.high, color=look.color, alpha=0.25, linewidth=0)
-    ax.plot(curves.steps, interval.point, **look._asdict(), markevery=0.125, label=label)
-
-
 def draw(baseline: Run, run: Run) -> Drawing:
     """Draw the three metrics, and the paired difference in pass@1."""
     require_pairs(baseline, run)
@@ -56,7 +45,7 @@ def draw(baseline: Run, run: Run) -> Drawing:
 
     steps, values = run.metrics["pass_at_1"]
     difference = Curves(steps, values - baseline.metrics["pass_at_1"].values)
-    axes[3].axhline(0.0, color=GUIDE, linewidth=0.8, linestyle=":")
+    zero_line(axes[3])
     plot_band(axes[3], difference, METHOD, f"{TITLES[METHOD]} minus {TITLES[BASELINE]}")
     axes[3].set_ylabel("paired difference in pass@1")
     legend_above(axes[3], 1)
@@ -69,9 +58,30 @@ def caption(baseline: Run, run: Run) -> str:
     """Say what is drawn."""
     return (
         f"{TITLES[BASELINE]} and {TITLES[METHOD]} in the tabular world '{run.config['world_name']}', "
-        f"{run.config['rollouts']} rollouts per prompt on average: interquartile mean over {len(run.seeds)} seeds; "
-        f"bands: 95 % percentile bootstrap over seeds, {NUM_RESAMPLES:,} resamples; (d) differences within seeds."
+        f"{run.config['rollouts']} rollouts per prompt on average, {len(run.seeds)} seeds; bands, and (d): {INTERVALS}."
     )
 
 
-FIGURE = Figure("bandit_training", tuple(ToyRun(name, tuple(METRICS)) for name in (BASELINE, METHOD)), draw, caption)
+def reading(baseline: Run, run: Run) -> str:
+    """Say what the figure shows."""
+    gains = run.metrics["pass_at_1"].values - baseline.metrics["pass_at_1"].values
+    steps = run.metrics["pass_at_1"].steps
+    middle = np.median(gains, axis=0)
+    last = aggregate(gains[:, -1])
+    best = int(np.argmax(middle))
+    return (
+        f"{TITLES[METHOD]} minus {TITLES[BASELINE]} in pass@1 is largest at step {steps[best]} "
+        f"({span([100 * middle[best]], '+.1f')} points, median over seeds) and {span([100 * last.value], '+.1f')} "
+        "points "
+        "at the end. " + verdict(f"{TITLES[METHOD]} ends above {TITLES[BASELINE]}", [last.sign > 0], "worlds")
+    )
+
+
+FIGURE = Figure(
+    name="bandit_training",
+    title="Learning curves in the bandit",
+    inputs=tuple(ToyRun(name, tuple(METRICS)) for name in (BASELINE, METHOD)),
+    draw=draw,
+    caption=caption,
+    reading=reading,
+)

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from paper_figs.figure import Figure
+from paper_figs.reading import verdict
 from paper_figs.sources import Columns, LedgerData
 from paper_figs.style import GUIDE, PALETTE, POINTS, TEXT_WIDTH, legend_above, panels
 from theory._checks import FloatArray
@@ -64,20 +65,41 @@ def draw(updates: Columns, sweep: Columns) -> Drawing:
 def caption(updates: Columns, sweep: Columns) -> str:
     """Say what is drawn."""
     return (
-        f"Entropy change of single sampled updates of softmax policies, exact values (ledger rows S3 and S4): "
-        f"(a) {len(updates['exact']):,} updates, predicted to first order (27) and by the "
-        f"two factors xi and pi(a) Lambda(a) alone, without the expectation; "
-        f"(b) what the first order leaves out, for {len(remainder(sweep))} policies, median slope "
-        f"{fitted_slope(sweep):.2f} for learning rates up to {FIT_UP_TO}."
+        "Entropy change of single sampled updates of softmax policies, exact values (ledger rows S3 and S4): (a) "
+        f"{len(updates['exact']):,} updates, predicted to first order (27) and by the two factors xi and pi(a) "
+        f"Lambda(a) alone, without the expectation; (b) what the first order leaves out, for {len(remainder(sweep))} "
+        f"policies, median slope {fitted_slope(sweep):.2f} for learning rates up to {FIT_UP_TO}."
+    )
+
+
+def explained(updates: Columns, column: str) -> float:
+    """Return the share of the variance of the exact changes that a linear fit of a prediction explains."""
+    return float(np.corrcoef(updates["exact"], updates[column])[0, 1] ** 2)
+
+
+def reading(updates: Columns, sweep: Columns) -> str:
+    """Say what the figure shows."""
+    first, two = (explained(updates, column) for column in ("first_order", "two_factor"))
+    slope = fitted_slope(sweep)
+    return (
+        f"The first order explains {100 * first:.1f} % of the variance of exact entropy changes, the factors xi and "
+        f"pi Lambda alone {100 * two:.0f} %; what it leaves out falls with slope {slope:.2f}. "
+        + verdict(
+            "the change factorizes to first order, up to a remainder of second order",
+            [abs(slope - 2) < 0.05],
+            "fits",
+        )
     )
 
 
 FIGURE = Figure(
-    "entropy_change",
-    (
+    name="entropy_change",
+    title="Factorised entropy change and its error",
+    inputs=(
         LedgerData("S3", ("exact", "first_order", "two_factor")),
         LedgerData("S4", ("policy", "learning_rate", "exact", "first_order")),
     ),
-    draw,
-    caption,
+    draw=draw,
+    caption=caption,
+    reading=reading,
 )

@@ -1,64 +1,163 @@
-"""What a figure is, where figures are found, and how one is written."""
+"""What a figure and a table are, where they are found, and how they are written."""
 
 from __future__ import annotations
 
 import importlib
 import io
 import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import matplotlib as mpl
 import matplotlib.figure
 
 import paper_figs
 from paper_figs import style
-from paper_figs.sources import LedgerData, ToyRun
+from paper_figs.sheet import Sheet
 from theory._runs import write_atomically
 
 # matplotlib's names for what each format can say of itself; without the date, the same data give the same bytes.
 METADATA: dict[str, dict[str, str | None]] = {
-    "pdf": {"Title": "{name}", "Subject": "{caption}", "Creator": "paper_figs", "CreationDate": None},
-    "svg": {"Title": "{name}", "Description": "{caption}", "Creator": "paper_figs", "Date": None},
-    "png": {"Title": "{name}", "Description": "{caption}", "Software": "paper_figs"},
+    "pdf": {"Title": "{title}", "Subject": "{caption}", "Creator": "paper_figs", "CreationDate": None},
+    "svg": {"Title": "{title}", "Description": "{caption}", "Creator": "paper_figs", "Date": None},
+    "png": {"Title": "{title}", "Description": "{caption}", "Software": "paper_figs"},
 }
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A figure of result files.
+class Input(Protocol):
+    """Result files that an item needs."""
+
+    def exists(self, source: Path) -> bool:
+        """Return whether they are there below `source`, fit or not."""
+
+    def read(self, source: Path) -> Any:
+        """Read them; a `ValueError` names an unfit file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A figure or a table of result files.
 
     Attributes
     ----------
     name
         Name of the module and of the files.
+    title
+        What it is, in a few words.
     inputs
-        The result files; what they read is passed to `draw` and `caption`, in this order.
-    draw
-        Data in, drawing out.
+        The result files; what they read is passed to the functions below, in this order.
     caption
         Data in, one line out: what the data are, how many seeds, which interval.
+    reading
+        Data in, two sentences out: what it shows, and whether the paper's statement appears; both follow from the data.
+    made_by
+        None for an item of `make reproduce`; else the command that makes its inputs, without which it is skipped.
     """
 
     name: str
-    inputs: tuple[LedgerData | ToyRun, ...]
-    draw: Callable[..., matplotlib.figure.Figure]
+    title: str
+    inputs: tuple[Input, ...]
     caption: Callable[..., str]
+    reading: Callable[..., str]
+    made_by: str | None = None
 
 
-def figures() -> dict[str, Figure]:
-    """Return every figure of this package by name: the `FIGURE` of each module that has one."""
+@dataclass(frozen=True, kw_only=True)
+class Figure(Item):
+    """A figure; `draw` turns data into a drawing."""
+
+    draw: Callable[..., matplotlib.figure.Figure]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table(Item):
+    """A table; `fill` turns data into rows."""
+
+    fill: Callable[..., Sheet]
+
+
+@dataclass(frozen=True)
+class Built:
+    """An item that was written.
+
+    Attributes
+    ----------
+    item
+        What was built.
+    caption, reading
+        What is said of it.
+    files
+        What was written, by suffix.
+    content
+        Of a table: its columns and rows as text.
+    """
+
+    item: Item
+    caption: str
+    reading: str
+    files: Mapping[str, Path]
+    content: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the item's entry in the index; files are relative to it."""
+        return {
+            "name": self.item.name,
+            "kind": type(self.item).__name__.lower(),
+            "title": self.item.title,
+            "caption": self.caption,
+            "reading": self.reading,
+            "files": {suffix: path.name for suffix, path in self.files.items()},
+            **self.content,
+        }
+
+
+def items() -> dict[str, Item]:
+    """Return every figure and table by name, the paper's first: the `FIGURE` or `TABLE` of each module that has one."""
     names = sorted(module.name for module in pkgutil.iter_modules(paper_figs.__path__) if module.name != "__main__")
     modules = {name: importlib.import_module(f"paper_figs.{name}") for name in names}
-    return {name: module.FIGURE for name, module in modules.items() if hasattr(module, "FIGURE")}
+    found = {
+        name: getattr(module, kind)
+        for name, module in modules.items()
+        for kind in ("FIGURE", "TABLE")
+        if isinstance(getattr(module, kind, None), Item)
+    }
+    return dict(sorted(found.items(), key=lambda pair: (_place(pair[0]), pair[0])))
 
 
-def build(figure: Figure, source: Path, output: Path) -> tuple[str, list[Path]]:
-    """Read the inputs below `source` and write the figure into `output`; returns its caption and its files."""
-    data: list[Any] = [result.read(source) for result in figure.inputs]
-    caption = figure.caption(*data)
+def _place(name: str) -> int:
+    """Return 0 for figures of the paper, 1 for its tables, 2 for ours."""
+    return 0 if re.match(r"fig\d", name) else 1 if re.match(r"table\d", name) else 2
+
+
+def build(item: Item, source: Path, output: Path) -> Built:
+    """Read the inputs below `source` and write the figure or table into `output`.
+
+    Raises
+    ------
+    ValueError
+        If a result file is missing or unfit; the message names it.
+    """
+    data = [result.read(source) for result in item.inputs]
+    caption, reading = item.caption(*data), item.reading(*data)
+    content: dict[str, Any] = {}
+    if isinstance(item, Table):
+        sheet = item.fill(*data)
+        texts = sheet.render(item.name, item.title, caption)
+        contents = {suffix: text.encode() for suffix, text in texts.items()}
+        content = {"columns": sheet.headings, "rows": sheet.texts()}
+    else:
+        assert isinstance(item, Figure)
+        contents = _draw(item, data, caption)
+    files = {suffix: output / f"{item.name}.{suffix}" for suffix in contents}
+    for suffix, path in files.items():
+        write_atomically(path, contents[suffix])
+    return Built(item, caption, reading, files, content)
+
+
+def _draw(figure: Figure, data: list[Any], caption: str) -> dict[str, bytes]:
     with mpl.rc_context():
         mpl.rcdefaults()  # a user's matplotlibrc must not change a figure
         mpl.rcParams.update(style.RC)
@@ -66,9 +165,7 @@ def build(figure: Figure, source: Path, output: Path) -> tuple[str, list[Path]]:
         contents = {}
         for suffix, entries in METADATA.items():
             buffer = io.BytesIO()
-            texts = {key: text and text.format(name=figure.name, caption=caption) for key, text in entries.items()}
+            texts = {key: text and text.format(title=figure.title, caption=caption) for key, text in entries.items()}
             drawing.savefig(buffer, format=suffix, metadata=texts)
-            contents[output / f"{figure.name}.{suffix}"] = buffer.getvalue()
-    for path, content in contents.items():
-        write_atomically(path, content)
-    return caption, list(contents)
+            contents[suffix] = buffer.getvalue()
+    return contents

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from paper_figs.figure import Figure
+from paper_figs.reading import verdict
 from paper_figs.sources import Columns, LedgerData
 from paper_figs.style import COLUMN_WIDTH, GUIDE, PALETTE, POINTS, panels
 from theory.softmax import TokenStatistics, score_norm_bound
@@ -53,6 +54,22 @@ def caption(policies: Columns) -> str:
     )
 
 
+def reading(policies: Columns) -> str:
+    """Say what the figure shows."""
+    slack = policies["bound"] - policies["expected"]
+    below = slack >= -1e-12
+    return (
+        f"The mean squared norm of the score is up to {slack.max():.2f} below the bound, and meets it (to 1e-9) for "
+        f"{int((np.abs(slack) < 1e-9).sum())} of {len(slack)} policies. "
+        + verdict("entropy bounds the norm", below.tolist(), "policies")
+    )
+
+
 FIGURE = Figure(
-    "score_norm", (LedgerData("G3", ("num_tokens", "entropy", "expected", "bound"), ("family",)),), draw, caption
+    name="score_norm",
+    title="Score norm and its entropy bound",
+    inputs=(LedgerData("G3", ("num_tokens", "entropy", "expected", "bound"), ("family",)),),
+    draw=draw,
+    caption=caption,
+    reading=reading,
 )

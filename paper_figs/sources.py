@@ -60,6 +60,10 @@ class LedgerData:
     numbers: tuple[str, ...]
     texts: tuple[str, ...] = ()
 
+    def exists(self, source: Path) -> bool:
+        """Return whether the file is there, fit or not."""
+        return (source / "ledger" / f"{self.id}.parquet").exists()
+
     def read(self, source: Path) -> Columns:
         """Read the required columns."""
         command = f"python -m theory --json {source / 'ledger' / 'ledger.json'} --data {source / 'ledger'}"
@@ -81,28 +85,36 @@ class ToyRun:
     method: str
     metrics: tuple[str, ...]
 
+    def exists(self, source: Path) -> bool:
+        """Return whether the folder is there, fit or not."""
+        return (source / "toy" / self.method).exists()
+
     def read(self, source: Path) -> Run:
         """Read the configuration and the required metrics."""
         folder = source / "toy" / self.method
-        command = f"python -m toy run --method {self.method} --out {folder}"
-        read_json(folder / "versions.json", (), command)  # written last, so that a run without it is not finished
-        config = read_json(folder / "config.json", ("world_name", "rollouts"), command)
-        path = folder / "metrics.parquet"
-        columns = read_columns(path, ("seed", "step"), (), command, numbers_or_null=self.metrics)
-        seeds, steps = np.unique(columns["seed"]), np.unique(columns["step"])
-        order = np.lexsort((columns["step"], columns["seed"]))
-        rows = np.stack([columns["seed"][order], columns["step"][order]])
-        if not np.array_equal(rows, np.stack([np.repeat(seeds, len(steps)), np.tile(steps, len(seeds))])):
-            got = f"{len(order)} rows of {len(seeds)} seeds and {len(steps)} steps"
-            raise _error(path, "one row for every seed at every step", got, command)
-        metrics = {}
-        for name in self.metrics:
-            values = columns[name][order].reshape(len(seeds), len(steps))
-            first = 1 if np.isnan(values[:, 0]).all() else 0
-            metrics[name] = Curves(steps[first:], values[:, first:])
-            if np.isnan(values[:, first:]).any() or first == len(steps):
-                raise _error(path, f"a value of {name} for every seed at every step after 0", "gaps", command)
-        return Run(config, seeds, metrics)
+        return read_run(folder, self.metrics, f"python -m toy run --method {self.method} --out {folder}")
+
+
+def read_run(folder: Path, metrics: tuple[str, ...], command: str) -> Run:
+    """Read a run of the tabular testbed; `command` is the one that makes it."""
+    read_json(folder / "versions.json", (), command)  # written last, so that a run without it is not finished
+    config = read_json(folder / "config.json", ("method_name", "world_name", "rollouts"), command)
+    path = folder / "metrics.parquet"
+    columns = read_columns(path, ("seed", "step"), (), command, numbers_or_null=metrics)
+    seeds, steps = np.unique(columns["seed"]), np.unique(columns["step"])
+    order = np.lexsort((columns["step"], columns["seed"]))
+    rows = np.stack([columns["seed"][order], columns["step"][order]])
+    if not np.array_equal(rows, np.stack([np.repeat(seeds, len(steps)), np.tile(steps, len(seeds))])):
+        got = f"{len(order)} rows of {len(seeds)} seeds and {len(steps)} steps"
+        raise unfit(path, "one row for every seed at every step", got, command)
+    curves = {}
+    for name in metrics:
+        values = columns[name][order].reshape(len(seeds), len(steps))
+        first = 1 if np.isnan(values[:, 0]).all() else 0
+        curves[name] = Curves(steps[first:], values[:, first:])
+        if np.isnan(values[:, first:]).any() or first == len(steps):
+            raise unfit(path, f"a value of {name} for every seed at every step after 0", "gaps", command)
+    return Run(config, seeds, curves)
 
 
 def read_columns(
@@ -119,47 +131,53 @@ def read_columns(
     names = (*numbers, *numbers_or_null, *texts)
     expected = f"a Parquet table with the columns {', '.join(names)}"
     if not path.is_file():
-        raise _error(path, expected, "no such file", command)
+        raise unfit(path, expected, "no such file", command)
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise _error(path, expected, f"a file that cannot be read ({_first_line(error)})", command) from error
+        raise unfit(path, expected, f"a file that cannot be read ({_first_line(error)})", command) from error
     missing = [name for name in names if name not in table.column_names]
     if missing:
         got = f"a table without {', '.join(missing)} (it has {', '.join(table.column_names) or 'no column'})"
-        raise _error(path, expected, got, command)
+        raise unfit(path, expected, got, command)
     if table.num_rows == 0:
-        raise _error(path, f"{expected} and at least one row", "no row", command)
+        raise unfit(path, f"{expected} and at least one row", "no row", command)
+    columns = {}
     for name in names:
         kind, column = table.schema.field(name).type, table.column(name)
+        if pa.types.is_null(kind) and name in numbers_or_null:
+            columns[name] = np.full(table.num_rows, np.nan)
+            continue
         is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
         if is_text != (name in texts) or not (is_text or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-            raise _error(path, f"{'text' if name in texts else 'numbers'} in column {name}", f"type {kind}", command)
+            raise unfit(path, f"{'text' if name in texts else 'numbers'} in column {name}", f"type {kind}", command)
         if column.null_count and name not in numbers_or_null:
-            raise _error(path, f"no gap in column {name}", f"{column.null_count} of them", command)
+            raise unfit(path, f"no gap in column {name}", f"{column.null_count} of them", command)
         if not is_text and not np.isfinite(column.drop_null().to_numpy()).all():
-            raise _error(path, f"finite numbers in column {name}", "NaN or infinity", command)
-    return {name: table.column(name).to_numpy() for name in names}
+            raise unfit(path, f"finite numbers in column {name}", "NaN or infinity", command)
+        columns[name] = column.to_numpy()
+    return columns
 
 
 def read_json(path: Path, keys: tuple[str, ...], command: str) -> Mapping[str, Any]:
     """Read a JSON object with at least `keys`; `command` is the one that makes the file."""
     expected = f"a JSON object{' with ' if keys else ''}{', '.join(keys)}"
     if not path.is_file():
-        raise _error(path, expected, "no such file", command)
+        raise unfit(path, expected, "no such file", command)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise _error(path, expected, f"a file that cannot be read ({_first_line(error)})", command) from error
+        raise unfit(path, expected, f"a file that cannot be read ({_first_line(error)})", command) from error
     if not isinstance(content, dict):
-        raise _error(path, expected, f"a JSON {type(content).__name__}", command)
+        raise unfit(path, expected, f"a JSON {type(content).__name__}", command)
     missing = [key for key in keys if key not in content]
     if missing:
-        raise _error(path, expected, f"one without {', '.join(missing)}", command)
+        raise unfit(path, expected, f"one without {', '.join(missing)}", command)
     return content
 
 
-def _error(path: Path, expected: str, got: str, command: str) -> ValueError:
+def unfit(path: Path, expected: str, got: str, command: str) -> ValueError:
+    """Return the error of an unfit file; `command` is the one that makes it."""
     return ValueError(f"{path}: expected {expected}, got {got}; make it with `{command}`")
 
 

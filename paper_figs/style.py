@@ -5,11 +5,17 @@ Colours are safe for colour-blind readers; lines and markers alone tell the meth
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from paper_figs.experiments import NUM_RESAMPLES, Estimate
+from paper_figs.sources import Curves
+from theory.intervals import interquartile_mean, stratified_bootstrap_interval
 
 # Inches, of the ACL style: one column, and the two columns together.
 COLUMN_WIDTH = 3.03
@@ -87,10 +93,12 @@ METHODS: dict[str, MethodStyle] = {
 """Look of the methods by their names in `theory.methods.METHODS`, which has their titles."""
 
 
-def panels(width: float, height: float, num_rows: int = 1, num_columns: int = 1) -> tuple[Figure, list[Axes]]:
+def panels(
+    width: float, height: float, num_rows: int = 1, num_columns: int = 1, **options: Any
+) -> tuple[Figure, list[Axes]]:
     """Return a figure of the given size in inches and its axes row by row; more than one are lettered (a), (b), ..."""
     figure = Figure(figsize=(width, height))
-    axes = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
+    axes = list(figure.subplots(num_rows, num_columns, squeeze=False, **options).flat)
     if len(axes) > 1:
         for letter, ax in zip("abcdefghijkl", axes, strict=False):
             ax.set_title(f"({letter})", loc="left", fontweight="bold", pad=4)
@@ -100,3 +108,29 @@ def panels(width: float, height: float, num_rows: int = 1, num_columns: int = 1)
 def legend_above(ax: Axes, num_columns: int, **options: Any) -> None:
     """Put the legend above the axes, where it cannot hide data."""
     ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=num_columns, columnspacing=0.8, **options)
+
+
+def plot_estimates(ax: Axes, x: Sequence[float], estimates: Sequence[Estimate], **look: Any) -> None:
+    """Draw estimates over x as a line with markers, and their intervals as bars where they have one."""
+    values, low, high = np.array(estimates, dtype=np.float64).reshape(-1, 3).T
+    ends = np.nan_to_num(np.stack([values - low, high - values]))
+    label, color = look.pop("label", None), look["color"]
+    ax.errorbar(x, values, yerr=ends, fmt="none", ecolor=color, elinewidth=0.8, capsize=1.5, capthick=0.8)
+    ax.plot(x, values, label=label, **look)
+
+
+def plot_band(ax: Axes, curves: Curves, method: str, label: str) -> None:
+    """Draw the interquartile mean over seeds at every step, and its interval as a band if there are two or more."""
+    look = METHODS[method]
+    middle = interquartile_mean(curves.values, axis=0)
+    if len(curves.values) > 1:
+        interval = stratified_bootstrap_interval(
+            curves.values[:, None], interquartile_mean, np.random.default_rng(0), num_resamples=NUM_RESAMPLES
+        )
+        ax.fill_between(curves.steps, interval.low, interval.high, color=look.color, alpha=0.25, linewidth=0)
+    ax.plot(curves.steps, middle, **look._asdict(), markevery=0.125, label=label)
+
+
+def zero_line(ax: Axes) -> None:
+    """Draw the line of no difference."""
+    ax.axhline(0.0, color=GUIDE, linewidth=0.8, linestyle=":", zorder=0)

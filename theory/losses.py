@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 from theory import _checks
 from theory._backend import stop_gradient
 from theory._checks import Array
+from theory.softmax import TokenStatistics
 from theory.token_selection import CovarianceScope, clip_cov_tokens, covariance, fork_tokens, kl_cov_tokens
 
 LOG_RATIO_CLAMP = 20.0
@@ -98,6 +99,31 @@ class EntropyAdvantages:
     def __post_init__(self) -> None:
         _checks.in_range("alpha", self.alpha, 0.0)
         _checks.in_range("kappa", self.kappa, 1.0, open_low=True)
+
+    def shape(self, advantages: Array, stats: TokenStatistics) -> Array:
+        """Return the shaped advantages (`entropy_advantages`).
+
+        Parameters
+        ----------
+        advantages
+            A, [..., T].
+        stats
+            Of the current policy, [..., T].
+
+        Raises
+        ------
+        ValueError
+            As `entropy_advantages`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from theory.softmax import token_statistics
+        >>> stats = token_statistics(np.zeros((1, 8)), np.array([3]))
+        >>> EntropyAdvantages().shape(np.array([1.0]), stats)
+        array([1.5])
+        """
+        return entropy_advantages(advantages, stats.entropy, alpha=self.alpha, kappa=self.kappa)
 
 
 Loss: TypeAlias = ClippedSurrogate | ClipCov | KlCov

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from theory import _checks
 from theory._checks import Array
@@ -21,6 +21,7 @@ from theory.aggregation import AGGREGATIONS
 from theory.losses import ClipCov, ClippedSurrogate, EntropyAdvantages, EntropyBonus, ForkTokens, KlCov
 from theory.modulation import Modulation
 from theory.rules import ALLOCATORS
+from theory.softmax import TokenStatistics
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,14 @@ class WReinforce:
 
     def __post_init__(self) -> None:
         _checks.in_range("weight", self.weight, 0.0)
+
+
+class Shaping(Protocol):
+    """A shaping of one's own: a frozen dataclass whose advantages depend on the token alone (`register_shaping`)."""
+
+    def shape(self, advantages: Array, stats: TokenStatistics) -> Array:
+        """Return shaped advantages, [..., T], from A and the current policy's statistics; neither is to be changed."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +59,8 @@ class Method:
     advantage
         A name of `theory.advantages.ADVANTAGES`, or `WReinforce`.
     shaping
-        What is done to the advantages of tokens: `Modulation`, `EntropyAdvantages` or None.
+        What is done to the advantages of tokens: `Modulation`, `EntropyAdvantages`, one that `register_shaping` knows,
+        or None.
     loss
         Per-token policy loss.
     entropy_bonus
@@ -66,7 +76,7 @@ class Method:
     notes: str = ""
     allocator: str = "uniform"
     advantage: str | WReinforce = "grpo"
-    shaping: Modulation | EntropyAdvantages | None = None
+    shaping: Modulation | EntropyAdvantages | Shaping | None = None
     loss: ClippedSurrogate | ClipCov | KlCov
     entropy_bonus: EntropyBonus | None = None
     token_selection: ForkTokens | None = None
@@ -168,6 +178,49 @@ _PARTS: dict[str, tuple[type, ...]] = {
 }
 _TYPES: dict[str, type] = {cls.__name__: cls for known in _PARTS.values() for cls in known if cls is not type(None)}
 _TYPES["WReinforce"] = WReinforce
+_OURS = frozenset(_TYPES)
+
+ShapingType = TypeVar("ShapingType")
+
+
+def register_shaping(kind: type[ShapingType]) -> type[ShapingType]:
+    """Make a shaping of one's own known, so that a method can have it; a later one of the same name replaces it.
+
+    Parameters
+    ----------
+    kind
+        A dataclass with a method `shape` (see `Shaping`); its fields are part of the method's config.
+
+    Returns
+    -------
+    type
+        The same, so that this serves as a decorator.
+
+    Raises
+    ------
+    ValueError
+        If it is no such class, or its name is one of the parts here.
+
+    Examples
+    --------
+    >>> @register_shaping
+    ... @dataclass(frozen=True)
+    ... class Calm:
+    ...     strength: float = 0.5
+    ...
+    ...     def shape(self, advantages, stats):
+    ...         return advantages * (1 - self.strength * stats.collision)
+    >>> replace(METHODS["grpo"], shaping=Calm()).to_dict()["shaping"]
+    {'type': 'Calm', 'strength': 0.5}
+    """
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind) and callable(getattr(kind, "shape", None))):
+        raise ValueError(f"kind: expected a dataclass with a method shape, got {kind!r}")
+    if kind.__name__ in _OURS:
+        raise ValueError(f"kind: expected another name than those of the parts here, got {kind.__name__}")
+    old = _TYPES.get(kind.__name__)
+    _PARTS["shaping"] = (*(known for known in _PARTS["shaping"] if known is not old), kind)
+    _TYPES[kind.__name__] = kind
+    return kind
 
 
 def _encode(value: Any) -> Any:

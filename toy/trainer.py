@@ -30,9 +30,7 @@ from theory.history import SuccessHistory
 from theory.losses import (
     LARGEST_CLIP,
     ClipCov,
-    EntropyAdvantages,
     KlCov,
-    entropy_advantages,
     entropy_bonus,
     policy_loss,
 )
@@ -363,10 +361,9 @@ class Trainer:
             advantages, comp, stab = modulate(
                 advantages, stats, mask, method.shaping, coefficient=coefficient, scope=scope
             )
-        elif isinstance(method.shaping, EntropyAdvantages):
+        elif method.shaping is not None:
             assert stats is not None
-            shaping = method.shaping
-            advantages = entropy_advantages(advantages, stats.entropy, alpha=shaping.alpha, kappa=shaping.kappa)
+            advantages = method.shaping.shape(advantages, stats)
 
         selection = None
         if method.token_selection or isinstance(method.loss, (ClipCov, KlCov)):

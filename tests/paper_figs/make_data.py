@@ -1,15 +1,21 @@
-"""Recipe of `tests/paper_figs/data`: real results, thinned to a few kB.
+"""Recipe of `tests/paper_figs/data`: real results, thinned to a few hundred kB.
 
-Run `python -m tests.paper_figs.make_data [FOLDER]` from the root of the repository.
+Run `python -m tests.paper_figs.make_data [FOLDER] [--scale RUNS]` from the root of the repository. RUNS are real runs
+of verl; those that are committed were made with
+
+    python -m scale smoke --out RUNS --methods grpo dynamo --steps 6 --seed S        (S = 1, 2)
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
+import json
 import shutil
-import sys
 import tempfile
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +23,34 @@ import pyarrow.parquet as pq
 
 from theory.__main__ import main as judge
 from toy.config import TrainConfig
+from toy.runner import run_sweeps
+from toy.sweeps import SWEEPS, Sweep
 from toy.trainer import train
 
 DATA = Path(__file__).parent / "data"
-ROWS = ("S3", "S4", "G3", "G4", "A5")
+ROWS = ("S3", "S4", "G3", "G4", "A5", "A7", "A10", "M4")
 METHODS = ("grpo", "dynamo")
+
+SUMMARIES = (
+    "table1", "table2", "fig2", "fig3", "fig4", "fig5", "fig6", "allocation-map", "allocation-map-more",
+    "paper-vs-code",
+)  # fmt: skip
+
+# What is kept of runs at scale: of their configs (which hold paths of the machine), and of their metrics.
+SETTINGS = (
+    "dynamo", "data.train_batch_size", "data.max_prompt_length", "data.max_response_length",
+    "trainer.total_training_steps", "algorithm.adv_estimator", "actor_rollout_ref.actor.ppo_mini_batch_size",
+    "actor_rollout_ref.actor.optim.optimizer", "actor_rollout_ref.actor.optim.lr",
+    "actor_rollout_ref.actor.optim.weight_decay", "actor_rollout_ref.actor.optim.lr_warmup_steps",
+    "actor_rollout_ref.actor.grad_clip", "actor_rollout_ref.actor.clip_ratio_low",
+    "actor_rollout_ref.actor.clip_ratio_high", "actor_rollout_ref.actor.clip_ratio_c",
+    "actor_rollout_ref.actor.loss_agg_mode", "actor_rollout_ref.actor.entropy_coeff",
+    "actor_rollout_ref.actor.use_kl_loss", "actor_rollout_ref.rollout.n", "actor_rollout_ref.rollout.temperature",
+    "actor_rollout_ref.rollout.top_p", "actor_rollout_ref.rollout.top_k", "actor_rollout_ref.rollout.name",
+    "actor_rollout_ref.rollout.tensor_model_parallel_size", "actor_rollout_ref.rollout.gpu_memory_utilization",
+    "actor_rollout_ref.rollout.max_num_seqs", "actor_rollout_ref.rollout.max_num_batched_tokens",
+)  # fmt: skip
+METRICS = ("seed", "step", "actor/entropy", "actor/grad_norm", "timing_s/step", "val-core/tiny-arithmetic/acc/mean@8")
 
 
 def write_ledger(source: Path) -> None:
@@ -36,27 +65,83 @@ def write_runs(source: Path, num_seeds: int, num_steps: int) -> None:
         config = TrainConfig.named(method, "mixed", num_seeds=num_seeds, num_steps=num_steps)
         with tempfile.TemporaryDirectory() as folder:
             train(config, out=Path(folder))
-            (source / "toy" / method).mkdir(parents=True, exist_ok=True)
-            for name in ("config.json", "metrics.parquet", "versions.json"):
-                shutil.copy(Path(folder) / name, source / "toy" / method / name)
+            copy_run(Path(folder), source / "toy" / method)
+
+
+def copy_run(folder: Path, target: Path) -> None:
+    """Copy a run without its checkpoint."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "metrics.parquet", "versions.json"):
+        shutil.copy(folder / name, target / name)
+
+
+def short(sweep: Sweep, num_seeds: int, num_steps: int) -> Sweep:
+    """Return a sweep with all its cells, few seeds and few steps."""
+    cells = (
+        replace(cell, config=replace(cell.config, num_seeds=num_seeds, num_steps=num_steps)) for cell in sweep.cells
+    )
+    return replace(sweep, cells=tuple(cells))
+
+
+def write_sweeps(source: Path, names: Iterable[str], num_seeds: int, num_steps: int) -> None:
+    """Write short sweeps: the summary, and of the cells what the figures read."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        for sweep, _ in run_sweeps([short(SWEEPS[name], num_seeds, num_steps) for name in names], out):
+            target = source / "toy" / sweep.name
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy(out / sweep.name / "summary.parquet", target)
+            for cell in sweep.cells:
+                if sweep.name == "fig5":
+                    copy_run(out / sweep.name / cell.name, target / cell.name)
+                elif "world" not in sweep.axes or (sweep.name, cell.axes.get("method")) == ("table1", "dynamo"):
+                    (target / cell.name).mkdir(exist_ok=True)
+                    shutil.copy(out / sweep.name / cell.name / "config.json", target / cell.name)
+
+
+def write_scale(source: Path, runs: Path) -> None:
+    """Write what the figures read of runs at scale, without paths of the machine."""
+    for folder in sorted(path.parent for path in runs.glob("*/versions.json")):
+        target = source / "scale" / folder.name
+        target.mkdir(parents=True, exist_ok=True)
+        whole = json.loads((folder / "config.json").read_text())
+        kept: dict[str, object] = {"actor_rollout_ref": {"model": {"path": "tiny/model"}}}
+        for setting in SETTINGS:
+            *parents, last = setting.split(".")
+            value, place = whole, kept
+            for name in parents:
+                value, place = value[name], place.setdefault(name, {})
+            place[last] = value[last]
+        (target / "config.json").write_text(json.dumps(kept, indent=1) + "\n")
+        shutil.copy(folder / "versions.json", target)
+        pq.write_table(pq.read_table(folder / "metrics.parquet").select(METRICS), target / "metrics.parquet")
 
 
 def thin(source: Path) -> None:
-    """Keep whole policies of S4, pairs with and without bounds of A5, and every few rows of the others."""
+    """Keep whole policies of S4, pairs with and without bounds of A5, every few rows or columns of the others."""
     keep = {
         "S3": lambda i, table: i % 8 == 0,
         "S4": lambda i, table: table["policy"].to_numpy() < 6,
         "G3": lambda i, table: i % 6 == 0,
         "A5": lambda i, table: i // 2 % 6 == 0,
+        "A7": lambda i, table: i % 49 % 2 == 0,
     }
     for row, chosen in keep.items():
         path = source / "ledger" / f"{row}.parquet"
         table = pq.read_table(path)
         pq.write_table(table.filter(chosen(np.arange(len(table)), table)), path)
+    for path in source.glob("toy/fig5/*/metrics.parquet"):
+        pq.write_table(pq.read_table(path).select(["seed", "step", "entropy", "gradient_norm"]), path)
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else DATA
-    write_ledger(target)
-    thin(target)
-    write_runs(target, num_seeds=6, num_steps=10)
+    parser = argparse.ArgumentParser(description="Make the results that the tests draw.")
+    parser.add_argument("folder", nargs="?", type=Path, default=DATA)
+    parser.add_argument("--scale", type=Path, metavar="RUNS", help="finished runs at scale; without, they stay")
+    args = parser.parse_args()
+    write_ledger(args.folder)
+    write_runs(args.folder, num_seeds=6, num_steps=10)
+    write_sweeps(args.folder, SUMMARIES, num_seeds=4, num_steps=8)
+    thin(args.folder)
+    if args.scale is not None:
+        write_scale(args.folder, args.scale)

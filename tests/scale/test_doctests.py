@@ -10,7 +10,10 @@ import pytest
 pytestmark = pytest.mark.needs_verl
 
 
-@pytest.mark.parametrize("name", ["agent_loop", "config", "metrics", "supervisor", "tiny", "token_statistics", "trainer"])
+MODULES = ["agent_loop", "config", "metrics", "supervisor", "tiny", "token_statistics", "trainer"]
+
+
+@pytest.mark.parametrize("name", MODULES)
 def test_doctests_run(name):
     found = doctest.testmod(importlib.import_module(f"scale.{name}"), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert found.attempted

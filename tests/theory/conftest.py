@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import theory.methods
 import theory.rules
 
 
@@ -58,9 +59,11 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture(autouse=True)
-def _rules_as_they_were():
-    """Forget rules that a test, or an example in a docstring, has registered."""
-    known = dict(theory.rules._KNOWN)
+def _registries_as_they_were():
+    """Forget the rules and shapings that a test, or an example in a docstring, has registered."""
+    registries = (theory.rules._KNOWN, theory.methods._PARTS, theory.methods._TYPES)
+    known = [dict(registry) for registry in registries]
     yield
-    theory.rules._KNOWN.clear()
-    theory.rules._KNOWN.update(known)
+    for registry, before in zip(registries, known, strict=True):
+        registry.clear()
+        registry.update(before)

@@ -25,7 +25,7 @@ from theory.losses import (
     policy_loss,
     select_tokens,
 )
-from theory.softmax import centred_log_prob, log_softmax, token_statistics
+from theory.softmax import TokenStatistics, centred_log_prob, log_softmax, token_statistics
 from theory.token_selection import CovarianceScope, covariance
 
 LOSSES = [
@@ -257,6 +257,16 @@ def test_fuzz_entropy_advantages(x, alpha, kappa):
         assert np.all(shaped >= advantages)
         assert np.all(shaped * advantages >= 0)
         assert not shaped[advantages == 0].any()
+
+
+@fuzzing.fuzz
+@given(fuzzing.float_arrays((2, 3), st.floats(-1e3, 1e3) | fuzzing.any_float), st.floats(0, 10), st.floats(1.01, 100))
+def test_fuzz_EntropyAdvantages_shape(x, alpha, kappa):
+    stats = TokenStatistics(x[0], np.abs(x[1]), x[0], x[0])
+    shaped = fuzzing.call(losses.EntropyAdvantages(alpha, kappa).shape, x[0], stats)
+    if shaped is not None:
+        expected = losses.entropy_advantages(x[0], np.abs(x[1]), alpha, kappa)
+        np.testing.assert_array_equal(shaped, expected)
 
 
 def test_entropy_rounded_below_zero_counts_as_zero(backend):

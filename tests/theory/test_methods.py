@@ -6,7 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ from theory.losses import (
     KlCov,
     policy_loss,
 )
-from theory.methods import METHODS, Method, WReinforce, get_method
+from theory.methods import METHODS, Method, WReinforce, get_method, register_shaping
 from theory.modulation import Modulation
 
 TABLE_1 = [
@@ -256,3 +256,31 @@ def test_fuzz_Method_from_dict(name, changes):
 def test_fuzz_get_method(name):
     method = fuzzing.call(get_method, name)
     assert method is None or method is METHODS[name]
+
+
+@dataclass(frozen=True)
+class Calm:
+    """A shaping of one's own."""
+
+    strength: float = 0.5
+
+    def shape(self, advantages, stats):
+        return advantages * (1 - self.strength * stats.collision)
+
+
+def test_a_shaping_of_ones_own_is_part_of_a_method_and_its_config():
+    with pytest.raises(ValueError, match=r"shaping: expected one of Modulation, EntropyAdvantages, None, got Calm"):
+        replace(METHODS["grpo"], shaping=Calm())
+    assert register_shaping(Calm) is Calm
+    method = replace(METHODS["grpo"], shaping=Calm(0.25))
+    assert Method.from_dict(method.to_dict()) == method
+    again = register_shaping(dataclass(frozen=True)(type("Calm", (), {"shape": Calm.shape})))
+    assert replace(METHODS["grpo"], shaping=again()).shaping == again()
+    with pytest.raises(ValueError, match="shaping: expected one of"):
+        replace(METHODS["grpo"], shaping=Calm())
+
+
+@fuzzing.fuzz
+@given(st.sampled_from([None, 7, Calm(), Calm, int, Modulation, dict]) | st.text(max_size=3))
+def test_fuzz_register_shaping(kind):
+    assert fuzzing.call(register_shaping, kind) in (None, Calm)

@@ -1,0 +1,311 @@
+"""Sphinx: a page for each part. What the code says itself is read from the code, when the pages are built.
+
+A line `<!-- generated: NAME -->` of a page is replaced by the Markdown that `GENERATED[NAME]` makes.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, fields
+from functools import partial
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from docutils import nodes
+from sphinx import addnodes
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+ABSENT = ("verl", "vllm", "ray", "tensordict", "transfer_queue", "hydra", "omegaconf")
+"""What `scale` extends. Taken for absent where it is installed, too: pages are the same everywhere, and built fast."""
+
+
+class Absent(ModuleType):
+    """A module that is not there, or anything in it: a base class that adds nothing, a decorator that changes nothing.
+
+    Sphinx's own mocks would take the place of what they decorate.
+    """
+
+    __path__: Sequence[str] = ()
+
+    def __getattr__(self, name: str) -> Absent:
+        if name.startswith("_") and name != "__ray_metadata__":
+            raise AttributeError(name)
+        return Absent(f"{self.__name__}.{name}")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return args[0] if args and (inspect.isclass(args[0]) or inspect.isfunction(args[0])) else self
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[Any, ...]:
+        return ()
+
+
+class Absence(MetaPathFinder, Loader):
+    """Finds an `Absent` for every module of `ABSENT`."""
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self, is_package=True) if fullname.split(".")[0] in ABSENT else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return Absent(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        pass
+
+
+sys.meta_path.insert(0, Absence())
+
+from paper_figs.figure import items  # noqa: E402
+from scale.__main__ import COMMANDS  # noqa: E402
+from scale.config import DynamoConfig  # noqa: E402
+from scale.metrics import METRICS  # noqa: E402
+from theory import __version__  # noqa: E402
+from theory.claims import LEDGER  # noqa: E402
+from theory.methods import METHODS  # noqa: E402
+from theory.rules import ALLOCATORS, ORACLES  # noqa: E402
+from toy import metrics as toy_metrics  # noqa: E402
+from toy.config import TrainConfig  # noqa: E402
+from toy.sweeps import DEFAULT, SWEEPS  # noqa: E402
+from toy.worlds import WORLDS  # noqa: E402
+
+project = "dynamo-testbed"
+version = release = __version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+default_role = "py:obj"  # `name` in a docstring
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_preserve_defaults = True
+autodoc_typehints_format = "short"
+maximum_signature_line_length = 88
+napoleon_google_docstring = False
+# The fields of a class are explained in its docstring; as entries of their own they would be there twice.
+napoleon_custom_sections = [("Attributes", "params_style")]
+
+html_theme = "alabaster"
+html_title = f"{project} {release}"
+html_copy_source = False
+html_theme_options = {"page_width": "1100px", "fixed_sidebar": True, "description": "Theory, worlds and glue of DynaMO"}
+
+LONGEST_VALUE = 80
+"""Characters of a constant's value that are shown; longer ones are left to the source."""
+
+
+def cell(text: object) -> str:
+    """Return plain text as a table's cell: `code` stays, all else is shown as it is."""
+    parts = re.split(r"(`[^`]*`)", str(text))
+    return "".join(p.replace("|", r"\|") if p[:1] == "`" else re.sub(r"([\\*_\[\]<>|$~^])", r"\\\1", p) for p in parts)
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table; cells are plain text."""
+    lines = [heads, ["---"] * len(heads), *([cell(x) for x in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def summary(thing: object) -> str:
+    """Return the first sentence of a docstring."""
+    return (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def settings(cls: type) -> str:
+    """Return the fields of a dataclass with their defaults, and what its docstring says of them."""
+    section = re.search(r"^Attributes\n-+\n(.*?)(?=^\w+\n-+$|\Z)", inspect.getdoc(cls) or "", re.M | re.S)
+    assert section, cls
+    entries = re.findall(r"^(\w.*)\n((?:[ ]+.*\n?|\n)+)", section[1], re.M)
+    known = {f.name: f for f in fields(cls)}
+    rows = []
+    for names, text in entries:
+        each = names.split(", ")
+        defaults = ", ".join(_default(known.pop(name)) for name in each)
+        rows.append((", ".join(f"`{name}`" for name in each), defaults, " ".join(text.split())))
+    assert not known, f"{cls.__name__}: nothing is said of {', '.join(known)}"
+    return table(("setting", "default", "what it is"), rows)
+
+
+def _default(field: Field[Any]) -> str:
+    if field.default is not MISSING:
+        return f"`{field.default!r}`"
+    return "required" if field.default_factory is MISSING else f"`{field.default_factory()!r}`"
+
+
+def described(heads: Sequence[str], known: Mapping[str, str]) -> str:
+    """Return names and what they are."""
+    return table(heads, ((f"`{name}`", text) for name, text in known.items()))
+
+
+def rules() -> str:
+    """Return the allocation rules."""
+    return table(
+        ("rule", "what it does", "kind"),
+        (
+            (f"`{name}`", summary(type(rule)), "in rounds" if rule.in_rounds else "oracle" if name in ORACLES else "")
+            for name, rule in ALLOCATORS.items()
+        ),
+    )
+
+
+def methods() -> str:
+    """Return the methods and their parts."""
+    parts = ("allocator", "advantage", "shaping", "loss", "entropy_bonus", "token_selection")
+    return table(
+        ("method", "title", "source", *parts),
+        (
+            (f"`{name}`", method.title, method.source, *(_part(getattr(method, part)) for part in parts))
+            for name, method in METHODS.items()
+        ),
+    )
+
+
+def _part(value: object) -> str:
+    return "" if value is None else f"`{value}`" if isinstance(value, str) else f"`{type(value).__name__}`"
+
+
+def ledger() -> str:
+    """Return the rows of the ledger, as recorded."""
+    return table(
+        ("row", "claim", "source", "recorded verdict"),
+        ((row.id, row.statement, row.source, row.recorded.value) for row in LEDGER),
+    )
+
+
+def sweeps() -> str:
+    """Return the sweeps, those of `make reproduce` marked."""
+    return table(
+        ("sweep", "what is varied", "reproduces, or asks", "runs", "measures"),
+        (
+            (
+                f"`{name}`" + " †" * (name in DEFAULT),
+                sweep.title,
+                sweep.reproduces,
+                len(sweep.cells),
+                ", ".join(f"`{measure}`" for measure in sweep.measures),
+            )
+            for name, sweep in SWEEPS.items()
+        ),
+    )
+
+
+def worlds() -> str:
+    """Return the worlds with their settings."""
+    return table(
+        ("world", "population", "settings"),
+        (
+            (
+                f"`{name}`",
+                f"`{type(world).__name__}`",
+                ", ".join(f"`{f.name}={getattr(world, f.name)!r}`" for f in fields(world)),
+            )
+            for name, world in WORLDS.items()
+        ),
+    )
+
+
+def modules(package: str) -> Iterator[str]:
+    """Yield the names of a package's public modules, its own first."""
+    yield package
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+        if not any(part.startswith("_") for part in module.name.split(".")):
+            yield module.name
+
+
+def undocumented(name: str) -> Iterator[tuple[str, str]]:
+    """Yield the public constants of a module that have no docstring, which autodoc passes over, and their values."""
+    body = ast.parse(inspect.getsource(importlib.import_module(name))).body
+    for node, following in zip(body, [*body[1:], None], strict=True):
+        documented = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value and not documented:
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                for each in target.elts if isinstance(target, ast.Tuple) else [target]:
+                    if isinstance(each, ast.Name) and not each.id.startswith("_"):
+                        yield each.id, ast.unparse(node.value)
+
+
+def api(package: str) -> str:
+    """Return a section for each module of a package."""
+    lines = []
+    for name in modules(package):
+        lines += [f"### {name}", "", "```{eval-rst}", f".. automodule:: {name}", ""]
+        for constant, value in undocumented(name):
+            lines += [f".. py:data:: {constant}", *[f"   :value: {value}"] * (len(value) <= LONGEST_VALUE), ""]
+        lines += ["```", ""]
+    return "\n".join(lines)
+
+
+def guides() -> str:
+    """Return the pages that are no part's."""
+    return "\n".join(name for name in ("laptop-to-a100s", "audit") if (HERE / f"{name}.md").exists())
+
+
+NAME = ("metric", "what it is")
+GENERATED: dict[str, Callable[[], str]] = {
+    **{f"api {package}": partial(api, package) for package in ("theory", "toy", "scale", "paper_figs")},
+    **{
+        f"toy metrics {part}": partial(described, NAME, getattr(toy_metrics, part))
+        for part in ("POLICY", "STEP", "DIAGNOSTICS")
+    },
+    "guides": guides,
+    "items": lambda: table(
+        ("name", "kind", "title", "needs"),
+        (
+            (f"`{name}`", type(item).__name__.lower(), item.title, f"`{item.made_by or 'make reproduce'}`")
+            for name, item in items().items()
+        ),
+    ),
+    "ledger": ledger,
+    "methods": methods,
+    "rules": rules,
+    "scale commands": partial(described, ("command", "what it does"), COMMANDS),
+    "scale metrics": partial(described, NAME, METRICS),
+    "scale settings": partial(settings, DynamoConfig),
+    "sweeps": sweeps,
+    "toy settings": partial(settings, TrainConfig),
+    "worlds": worlds,
+}
+
+
+def expand(app: Any, docname: str, source: list[str]) -> None:
+    """Replace the marked lines of a page."""
+    source[0] = re.sub(r"^<!-- generated: (.+) -->$", lambda mark: GENERATED[mark[1]](), source[0], flags=re.M)
+
+
+def plain(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Keep formulas of docstrings as they are written: |x| no substitution, a * b no emphasis; blocks after a colon."""
+    literal = False
+    for i, line in enumerate(lines):
+        indented = line.startswith(" ")
+        literal = literal and (indented or not line)
+        if literal or line.lstrip().startswith((">>>", "...")):
+            continue
+        lines[i] = re.sub(r"(`[^`]*`)|([|*\\])", lambda m: m[1] or "\\" + m[2], line)
+        following = [*lines[i + 1 : i + 3], "", ""]
+        if line.endswith(":") and not indented and not following[0] and following[1].startswith(" "):
+            lines[i] += ":"
+            literal = True
+
+
+def shorten(app: Any, doctree: nodes.document) -> None:
+    """Drop the values of constants that are pages long."""
+    for signature in doctree.findall(addnodes.desc_signature):
+        for node in list(signature.findall(addnodes.desc_annotation)):
+            if node.astext().lstrip().startswith("=") and len(node.astext()) > LONGEST_VALUE:
+                signature.remove(node)
+
+
+def setup(app: Any) -> None:
+    """Connect the functions above."""
+    app.connect("source-read", expand)
+    app.connect("autodoc-process-docstring", plain, priority=400)  # before napoleon
+    app.connect("doctree-read", shorten)

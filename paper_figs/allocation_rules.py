@@ -1,0 +1,130 @@
+"""Which allocation rule is best where, at equal cost: GRPO with every rule, pilots included in the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
+
+from paper_figs.experiments import INTERVALS, Cell, Experiment, about, settings
+from paper_figs.figure import Figure
+from paper_figs.reading import counted, span, verdict
+from paper_figs.style import GUIDE, PALETTE, TEXT_WIDTH, panels
+
+UNIFORM, PAPER = "uniform", "dynamo"
+COST = "rollouts"
+MEASURES = {
+    "pass_at_1": ("at the end", PALETTE[0], "o"),
+    "pass_at_1_mean": ("mean over steps", PALETTE[2], "^"),
+}
+CHEAP = 0.99
+"""Share of the uniform rule's rollouts below which a rule's cost is written beside it."""
+
+
+@dataclass(frozen=True)
+class Sweeps:
+    """The cells of the sweep `allocation-map`, and those of `allocation-map-more` if it was run."""
+
+    def exists(self, source: Path) -> bool:
+        """Return whether the first is there."""
+        return _sweep("allocation-map").exists(source)
+
+    def read(self, source: Path) -> list[Cell]:
+        """Read the cells of both."""
+        more = _sweep("allocation-map-more")
+        return [*_sweep("allocation-map").read(source), *(more.read(source) if more.exists(source) else ())]
+
+
+def _sweep(name: str) -> Experiment:
+    return Experiment(name=name, axes=("rule",), measures=(*MEASURES, COST))
+
+
+def _rules(cells: Sequence[Cell]) -> list[str]:
+    """Return the rules but uniform, in order."""
+    return [rule for rule in dict.fromkeys(cell.axes["rule"] for cell in cells) if rule != UNIFORM]
+
+
+def _cost(cells: Sequence[Cell], cell: Cell) -> float:
+    """Return what a rule spends, as a share of what the uniform rule spends in that world."""
+    uniform = next(c for c in cells if c.setting == cell.setting and c.axes["rule"] == UNIFORM)
+    return cell.values[COST].value / uniform.values[COST].value
+
+
+def draw(cells: Sequence[Cell]) -> Drawing:
+    """Draw the difference of every rule to the uniform one, a panel per world."""
+    rules, worlds = _rules(cells), settings(cells)
+    num_columns = min(3, len(worlds))
+    num_rows = -(-len(worlds) // num_columns)
+    figure, axes = panels(TEXT_WIDTH, num_rows * (0.6 + 0.16 * len(rules)), num_rows, num_columns, sharey=True)
+    for world, ax in zip(worlds, axes, strict=False):
+        found = {cell.axes["rule"]: cell for cell in cells if cell.setting == world}
+        _plot(ax, cells, [found.get(rule) for rule in rules])
+        ax.set(xlabel=f"points of pass@1, {world}")
+    for ax in axes[::num_columns]:
+        ax.set_yticks(range(len(rules)), rules)
+    axes[0].invert_yaxis()
+    spare = axes[len(worlds) :]
+    for ax in spare:
+        ax.set_visible(False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=len(handles))
+    return figure
+
+
+def _plot(ax: Axes, cells: Sequence[Cell], of_rules: Sequence[Cell | None]) -> None:
+    ax.axvline(0.0, color=GUIDE, linewidth=0.8, linestyle=":", zorder=0)
+    there = [(y, cell) for y, cell in enumerate(of_rules) if cell is not None]
+    for i, (measure, (label, color, marker)) in enumerate(MEASURES.items()):
+        gains = np.array([cell.differences[measure].scaled(100) for _, cell in there])
+        at = np.array([y for y, _ in there]) + 0.3 * (i - 0.5)
+        ends = np.nan_to_num(np.abs(gains[:, 1:].T - gains[:, 0]))
+        ax.errorbar(gains[:, 0], at, xerr=ends, fmt="none", ecolor=color, elinewidth=0.8)
+        ax.plot(gains[:, 0], at, linestyle="none", marker=marker, color=color, label=label, markersize=3)
+    for y, cell in there:
+        share = _cost(cells, cell)
+        if share < CHEAP:
+            ax.annotate(
+                f"{100 * share:.0f} %", (1.0, y), xycoords=("axes fraction", "data"), ha="right", va="center",
+                fontsize=6, color=GUIDE,
+            )  # fmt: skip
+    low, high = ax.get_xlim()
+    ax.set_xlim(low, high + 0.16 * (high - low))  # room for the costs
+    ax.grid(axis="y", color="0.92", linewidth=0.5)
+
+
+def caption(cells: Sequence[Cell]) -> str:
+    """Say what is drawn."""
+    return (
+        "GRPO with every allocation rule minus GRPO with equal rollouts, in pass@1, at one budget with pilots "
+        f"included; percentages: what rules that stop early spend of it; {about(cells)}; {INTERVALS}."
+    )
+
+
+def reading(cells: Sequence[Cell]) -> str:
+    """Say what the figure shows."""
+    worlds = settings(cells)
+    leaders = {}
+    for world in worlds:
+        found = {c.axes["rule"]: c.values["pass_at_1"].value for c in cells if c.setting == world}
+        leaders[world] = max(found, key=found.__getitem__)
+    gains = [cell.differences["pass_at_1"] for cell in cells if cell.axes["rule"] == PAPER and cell.differences]
+    return (
+        f"Highest pass@1 at the end: {', '.join(f'{rule} in {world}' for world, rule in leaders.items())}; the "
+        f"paper's rule changes it by {span([100 * gain.value for gain in gains])} points "
+        f"({counted([gain.sign for gain in gains])} of {len(gains)} worlds). "
+        + verdict("its allocation beats equal rollouts", [gain.sign > 0 for gain in gains], "worlds at the end")
+    )
+
+
+FIGURE = Figure(
+    name="allocation_rules",
+    title="Allocation rules at equal cost",
+    inputs=(Sweeps(),),
+    draw=draw,
+    caption=caption,
+    reading=reading,
+)

@@ -1,0 +1,221 @@
+"""Experiments read back: cells that compete, what was measured of them, and how they differ from their reference.
+
+The sweeps of the tabular testbed come with a summary (`toy/SWEEP`); finished runs at scale (`scale/`, a folder per
+seed) are summarised here in the same way. Either alone is enough for a figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from paper_figs.scale_runs import ScaleRun, blocks, find_runs
+from paper_figs.sources import read_columns, read_json, unfit
+from theory._checks import FloatArray
+from theory.intervals import interquartile_mean, stratified_bootstrap_interval
+
+NUM_RESAMPLES = 2000
+"""Bootstrap resamples of intervals that are made here."""
+
+
+class Estimate(NamedTuple):
+    """A number and its 95 % interval; NaN where there is no interval, as with one seed."""
+
+    value: float
+    low: float = np.nan
+    high: float = np.nan
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval is above or below 0; 0 where it holds 0, or there is none."""
+        return int(self.low > 0) - int(self.high < 0)
+
+    def scaled(self, factor: float) -> Estimate:
+        """Return the estimate in another unit."""
+        return Estimate(*(factor * x for x in self))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of an experiment.
+
+    Attributes
+    ----------
+    setting
+        World of the tabular testbed, or model at scale; cells compete within one.
+    is_toy
+        Whether it is of the tabular testbed.
+    axes
+        What is varied, as text.
+    num_seeds
+        Seeds behind its numbers.
+    values
+        By measure: interquartile mean over seeds.
+    differences
+        By measure: interquartile mean of the differences per seed to the reference; empty for the reference.
+    config
+        The resolved configuration; empty where it was not needed.
+    """
+
+    setting: str
+    is_toy: bool
+    axes: Mapping[str, str]
+    num_seeds: int
+    values: Mapping[str, Estimate]
+    differences: Mapping[str, Estimate]
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """The cells of an experiment: `toy/NAME/summary.parquet`, and what fits of the runs below `scale/`.
+
+    Attributes
+    ----------
+    name
+        Name of the sweep.
+    axes
+        What is varied, apart from the setting.
+    measures
+        Measures that must be there; others are ignored.
+    worlds
+        Whether the sweep has the axis `world`; else its cells share one, and the configuration of each is read as well.
+    scale
+        Axes by which runs at scale differ in this experiment, names of `scale_runs.AXES`; none: it has no such runs.
+    reference
+        Values of some axes; runs at scale are compared with the cell that has them.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    measures: tuple[str, ...]
+    worlds: bool = True
+    scale: tuple[str, ...] = ()
+    reference: Mapping[str, str] | None = None
+
+    def exists(self, source: Path) -> bool:
+        """Return whether there is a summary, fit or not, or a run at scale to compare."""
+        return (source / "toy" / self.name / "summary.parquet").exists() or bool(self._scale_cells(source))
+
+    def read(self, source: Path) -> list[Cell]:
+        """Read the cells, those of the testbed first."""
+        cells = self._scale_cells(source)
+        if cells and not (source / "toy" / self.name).exists():
+            return cells
+        return [*self._toy_cells(source), *cells]
+
+    def _toy_cells(self, source: Path) -> list[Cell]:
+        folder = source / "toy" / self.name
+        path, command = folder / "summary.parquet", f"python -m toy sweep {self.name} --out {source / 'toy'}"
+        numbers = ("low", "high", "difference", "difference_low", "difference_high")
+        axes = ("world", *self.axes) if self.worlds else self.axes
+        rows = read_columns(path, ("num_seeds", "value"), ("cell", "measure", *axes), command, numbers_or_null=numbers)
+        cells = []
+        for name in dict.fromkeys(rows["cell"]):
+            of_cell = {m: np.flatnonzero((rows["cell"] == name) & (rows["measure"] == m)) for m in self.measures}
+            for measure, found in of_cell.items():
+                if len(found) != 1:
+                    raise unfit(path, f"one row of {measure} for every cell", f"{len(found)} for {name}", command)
+            at = {measure: int(found[0]) for measure, found in of_cell.items()}
+            first = next(iter(at.values()))
+            config: Mapping[str, Any] = {}
+            if not self.worlds:
+                config = read_json(folder / str(name) / "config.json", ("world_name",), command)
+            cells.append(
+                Cell(
+                    str(rows["world"][first]) if self.worlds else str(config["world_name"]),
+                    True,
+                    {axis: str(rows[axis][first]) for axis in self.axes},
+                    int(rows["num_seeds"][first]),
+                    {m: Estimate(*(float(rows[x][i]) for x in ("value", "low", "high"))) for m, i in at.items()},
+                    {
+                        m: Estimate(*(float(rows[x][i]) for x in numbers[2:]))
+                        for m, i in at.items()
+                        if not np.isnan(rows["difference"][i])
+                    },
+                    config,
+                )
+            )
+        return cells
+
+    def _scale_cells(self, source: Path) -> list[Cell]:
+        if not self.scale or self.reference is None:
+            return []
+        cells = []
+        for setting, block in blocks(find_runs(source), self.scale):
+            for values, runs in block.items():
+                axes = dict(zip(self.scale, values, strict=True))
+                reference = block.get(tuple({**axes, **self.reference}[axis] for axis in self.scale))
+                cells.append(_summarise(setting, axes, runs, reference, self.measures))
+        return cells
+
+
+def _summarise(
+    setting: str,
+    axes: Mapping[str, str],
+    runs: Sequence[ScaleRun],
+    reference: Sequence[ScaleRun] | None,
+    measures: Sequence[str],
+) -> Cell:
+    """Summarise the runs of a cell, one per seed."""
+    values, differences = {}, {}
+    for measure in measures:
+        own = {run.seed: run.measure(measure) for run in runs}
+        if not np.isnan(list(own.values())).any():
+            values[measure] = aggregate(np.array(list(own.values())))
+        other = {run.seed: run.measure(measure) for run in reference or ()}
+        both = [own[seed] - other[seed] for seed in own if seed in other]
+        if both and reference is not runs and not np.isnan(both).any():
+            differences[measure] = aggregate(np.array(both))
+    return Cell(setting, False, axes, len(runs), values, differences, runs[0].config)
+
+
+def aggregate(values: FloatArray) -> Estimate:
+    """Return the interquartile mean of one value per seed, with its bootstrap interval if there are two or more."""
+    if len(values) < 2:
+        return Estimate(float(values[0]))
+    interval = stratified_bootstrap_interval(
+        values[:, None], interquartile_mean, np.random.default_rng(0), num_resamples=NUM_RESAMPLES
+    )
+    return Estimate(*(float(x) for x in interval))
+
+
+def settings(cells: Sequence[Cell]) -> list[str]:
+    """Return the settings, in order."""
+    return list(dict.fromkeys(cell.setting for cell in cells))
+
+
+def about(cells: Sequence[Cell]) -> str:
+    """Say where the cells come from, how many seeds they have, and which intervals."""
+    toy = [cell for cell in cells if cell.is_toy]
+    parts = []
+    if toy:
+        parts.append(f"tabular world{'s' * (len(settings(toy)) > 1)} {', '.join(settings(toy))} ({_seeds(toy)})")
+    models = settings([cell for cell in cells if not cell.is_toy])
+    for model in models:
+        parts.append(f"{model} in verl ({_seeds([cell for cell in cells if cell.setting == model])})")
+    return f"{'; '.join(parts)}"
+
+
+INTERVALS = (
+    "interquartile means over seeds, differences within seeds; intervals: 95 % percentile bootstrap over seeds, "
+    f"{NUM_RESAMPLES:,} resamples"
+)
+"""What numbers and intervals of cells are."""
+
+
+def _seeds(cells: Sequence[Cell]) -> str:
+    counts = sorted({cell.num_seeds for cell in cells})
+    return f"{counts[0]} seed{'s' * (counts[-1] > 1)}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+
+
+def number(text: str) -> float:
+    """Return the number that an axis has as text; -inf if it is none, so that it sorts first."""
+    try:
+        return float(text)
+    except ValueError:
+        return -np.inf

@@ -1,0 +1,121 @@
+"""Figure 3: the hyper-parameters of DynaMO, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure as Drawing
+
+from paper_figs.experiments import INTERVALS, Cell, Estimate, Experiment, about
+from paper_figs.figure import Figure
+from paper_figs.reading import span, verdict
+from paper_figs.style import GUIDE, PALETTE, TEXT_WIDTH, legend_above, panels, plot_estimates
+
+NARROW = 1.0
+"""Points of pass@1 within which a hyper-parameter counts as harmless."""
+
+MEASURES = {
+    "pass_at_1": ("at the end", PALETTE[0], "o", "-"),
+    "pass_at_1_mean": ("mean over steps", PALETTE[2], "^", "--"),
+}
+
+
+class Factor(NamedTuple):
+    """A hyper-parameter: how it is labelled, its value in a configuration, and how that is ordered and printed."""
+
+    label: str
+    value: Any
+    text: Any = "{:g}".format
+
+
+def _shaping(config: Mapping[str, Any], name: str) -> float:
+    return float(config["method"]["shaping"][name])
+
+
+FACTORS = {
+    "alpha": Factor("modulation strength $\\alpha$", lambda c: _shaping(c, "alpha")),
+    "bounds": Factor(
+        "bounds on the rollouts of a prompt",
+        lambda c: (c["rollouts_low"] - c["rollouts_high"], c["rollouts_low"], c["rollouts_high"]),
+        lambda v: f"[{v[1]}, {v[2]}]",
+    ),
+    "sharpness": Factor("sharpness $\\gamma$", lambda c: _shaping(c, "sharpness")),
+    "threshold": Factor("threshold $\\tau$", lambda c: _shaping(c, "threshold")),
+}
+
+
+def _series(cells: Sequence[Cell], factor: str) -> list[tuple[Any, Cell]]:
+    """Return the cells along a factor, the default among them, ordered by its value."""
+    of = FACTORS[factor].value
+    chosen = [(of(cell.config), cell) for cell in cells if cell.axes["factor"] in (factor, "default")]
+    return sorted(chosen, key=lambda pair: pair[0])
+
+
+def _gain(cell: Cell, measure: str) -> Estimate:
+    """Return the difference to the default; 0 for the default itself."""
+    return cell.differences.get(measure, Estimate(0.0))
+
+
+def draw(cells: Sequence[Cell]) -> Drawing:
+    """Draw pass@1 minus that of the default over each factor; the default is marked."""
+    figure, axes = panels(TEXT_WIDTH, 3.6, 2, 2)
+    for (factor, (label, _, text)), ax in zip(FACTORS.items(), axes, strict=True):
+        series = _series(cells, factor)
+        for measure, (name, color, marker, line) in MEASURES.items():
+            gains = [_gain(cell, measure).scaled(100) for _, cell in series]
+            plot_estimates(ax, list(range(len(series))), gains, color=color, marker=marker, linestyle=line, label=name)
+        at = next(i for i, (_, cell) in enumerate(series) if cell.axes["factor"] == "default")
+        ax.axvline(at, color=GUIDE, linewidth=0.8, linestyle=":", zorder=0)
+        ax.axhline(0.0, color=GUIDE, linewidth=0.8, linestyle=":", zorder=0)
+        ax.set_xticks(range(len(series)), [text(value) for value, _ in series])
+        ax.margins(x=0.1)
+        ax.set(xlabel=label, ylabel="pass@1 minus default's (points)")
+    low, high = min(ax.get_ylim()[0] for ax in axes), max(ax.get_ylim()[1] for ax in axes)
+    for ax in axes:
+        ax.set_ylim(low, high)  # one scale, so that flat is flat
+    legend_above(axes[0], 2)
+    return figure
+
+
+def caption(cells: Sequence[Cell]) -> str:
+    """Say what is drawn."""
+    (default,) = [cell for cell in cells if cell.axes["factor"] == "default"]
+    texts = {factor: text(value(default.config)) for factor, (_, value, text) in FACTORS.items()}
+    return (
+        f"DynaMO with one hyper-parameter changed at a time, against the default (dotted: alpha {texts['alpha']}, "
+        f"bounds {texts['bounds']}, gamma {texts['sharpness']}, tau {texts['threshold']}; pass@1 "
+        f"{100 * default.values['pass_at_1'].value:.1f} % at the end); {about(cells)}; {INTERVALS}."
+    )
+
+
+def reading(cells: Sequence[Cell]) -> str:
+    """Say what the figure shows."""
+    parts, narrow = [], []
+    for factor in FACTORS:
+        gains = [100 * _gain(cell, "pass_at_1").value for _, cell in _series(cells, factor)]
+        parts.append(f"{factor} {span(gains)}")
+        narrow.append(max(gains) - min(gains) <= NARROW)
+    alpha = [cell.values["pass_at_1"].value for _, cell in _series(cells, "alpha")]
+    inside = 0 < alpha.index(max(alpha)) < len(alpha) - 1
+    peak = FACTORS["alpha"].text(_series(cells, "alpha")[alpha.index(max(alpha))][0])
+    flat = ", ".join(factor for factor, is_narrow in zip(FACTORS, narrow, strict=True) if is_narrow) or "none"
+    return (
+        f"Final pass@1 minus the default's, in points: {'; '.join(parts)}; the largest over alpha is at {peak}; within "
+        f"{NARROW:g} point: {flat}. "
+        + verdict(
+            "alpha has an inverted U, and that bounds, sharpness and threshold hardly matter over wide ranges",
+            [inside, *narrow[1:]],
+            f"parts (alpha: a maximum inside the range; the others: a span of at most {NARROW:g} point)",
+        )
+    )
+
+
+FIGURE = Figure(
+    name="fig3_hyperparameters",
+    title="Figure 3: sensitivity to hyper-parameters",
+    inputs=(Experiment(name="fig3", axes=("factor", "setting"), measures=tuple(MEASURES), worlds=False),),
+    draw=draw,
+    caption=caption,
+    reading=reading,
+)

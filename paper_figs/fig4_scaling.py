@@ -1,0 +1,143 @@
+"""Figure 4: DynaMO against GRPO as problems, or models, grow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure as Drawing
+
+from paper_figs.experiments import INTERVALS, Cell, Experiment, about
+from paper_figs.figure import Figure
+from paper_figs.reading import counted, span, verdict
+from paper_figs.style import PALETTE, TEXT_WIDTH, legend_above, panels, plot_estimates, zero_line
+
+MEASURES = {
+    "pass_at_1": ("pass@1, end", PALETTE[0], "o", "-"),
+    "pass_at_1_mean": ("pass@1, mean", PALETTE[2], "^", "--"),
+    "pass_at_32": ("pass@32, end", PALETTE[3], "D", ":"),
+}
+METHOD = "dynamo"
+
+# Sizes of a world: its fields, the first of which is drawn, and what it counts.
+SIZES = {
+    "answers": (("num_answers",), "answers of a prompt"),
+    "prompts": (("num_prompts",), "prompts"),
+    "length": (("length_low", "length_high"), "tokens of a chain"),
+    "skills": (("num_skills", "num_decisions"), "skills"),
+}
+
+
+def _rest(config: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name, value in config["world"].items() if name not in fields}
+
+
+def _along(cells: Sequence[Cell], size: str) -> list[tuple[float, Cell]]:
+    """Return the toy cells of DynaMO that differ in that size alone, ascending; also of sweeps of another size."""
+    fields, _ = SIZES[size]
+    ours = [cell for cell in cells if cell.is_toy and cell.axes["method"] == METHOD]
+    first = next((cell for cell in ours if cell.axes["size"] == size), None)
+    if first is None:
+        return []
+    alike = [
+        cell
+        for cell in ours
+        if cell.setting == first.setting and _rest(cell.config, fields) == _rest(first.config, fields)
+    ]
+    by_size = {float(cell.config["world"][fields[0]]): cell for cell in alike}
+    return sorted(by_size.items())
+
+
+def _models(cells: Sequence[Cell]) -> list[Cell]:
+    return [cell for cell in cells if not cell.is_toy and cell.axes["method"] == METHOD and cell.differences]
+
+
+def _drawn(cells: Sequence[Cell]) -> dict[str, list[tuple[float, Cell]]]:
+    """Return the series that are drawn: by size of the tabular worlds, then models."""
+    found = {size: series for size in SIZES if (series := _along(cells, size))}
+    models = _models(cells)
+    return {**found, **({"models": list(enumerate(models))} if models else {})}
+
+
+def draw(cells: Sequence[Cell]) -> Drawing:
+    """Draw the difference of DynaMO and GRPO over every size, and for every model."""
+    drawn = _drawn(cells)
+    num_rows = -(-len(drawn) // 2)
+    figure, axes = panels(TEXT_WIDTH, 2.0 * num_rows, num_rows, 2)
+    for (size, series), ax in zip(drawn.items(), axes, strict=False):
+        zero_line(ax)
+        x = np.array([value for value, _ in series])
+        for i, (measure, (label, color, marker, line)) in enumerate(MEASURES.items()):
+            there = [(value, cell.differences[measure]) for value, cell in series if measure in cell.differences]
+            if there:
+                at = [v + 0.06 * (i - 1) if size == "models" else v * 1.04 ** (i - 1) for v, _ in there]
+                plot_estimates(
+                    ax, at, [gain.scaled(100) for _, gain in there], color=color, marker=marker, linestyle=line,
+                    label=label,
+                )  # fmt: skip
+        if size == "models":
+            ax.set_xticks(x, [cell.setting for _, cell in series])
+            ax.set_xlim(-0.5, len(x) - 0.5)
+            ax.set_xlabel("model")
+        else:
+            ax.set_xscale("log", base=2)
+            ax.set_xticks(x, [f"{value:g}" for value in x])
+            ax.minorticks_off()
+            ax.set_xlabel(f"{SIZES[size][1]} (world {series[0][1].setting})")
+        ax.set_ylabel("DynaMO minus GRPO (points)")
+    for ax in axes[len(drawn) :]:
+        ax.set_visible(False)
+    legend_above(axes[0], 3, handlelength=1.8)
+    return figure
+
+
+def caption(cells: Sequence[Cell]) -> str:
+    """Say what is drawn."""
+    toy = any(cell.is_toy for cell in cells)
+    what = " as worlds grow, one size at a time and the rest as in their world (a table has no model size)" * toy
+    models = " for every model" * bool(_models(cells))
+    return (
+        f"DynaMO minus GRPO{what}{' and' * (toy and bool(models))}{models}; end: after the last step, mean: over all "
+        f"steps; {about(cells)}; {INTERVALS}."
+    )
+
+
+def reading(cells: Sequence[Cell]) -> str:
+    """Say what the figure shows."""
+    drawn = _drawn(cells)
+    gains = {
+        size: [c.differences["pass_at_1"] for _, c in series if "pass_at_1" in c.differences]
+        for size, series in drawn.items()
+    }
+    every = [gain for series in gains.values() for gain in series]
+    parts = [f"{size} {span([100 * gain.value for gain in series])}" for size, series in gains.items()]
+    growing = [len(s) > 1 and all(a.value < b.value for a, b in pairwise(s)) for s in gains.values()]
+    return (
+        f"DynaMO minus GRPO in final pass@1, in points: {'; '.join(parts)} ({counted([gain.sign for gain in every])} "
+        f"of {len(every)}). "
+        + verdict("DynaMO is ahead at every size", [gain.sign > 0 for gain in every], "sizes")
+        + f" It rises with every step of the size in {sum(growing) or 'none'} of {len(growing)} series; the paper's "
+        "lead widens with the model."
+    )
+
+
+FIGURE = Figure(
+    name="fig4_scaling",
+    title="Figure 4: growing problems",
+    inputs=(
+        Experiment(
+            name="fig4",
+            axes=("size", "setting", "method"),
+            measures=tuple(MEASURES),
+            worlds=False,
+            scale=("method",),
+            reference={"method": "grpo"},
+        ),
+    ),
+    draw=draw,
+    caption=caption,
+    reading=reading,
+    made_by="python -m toy sweep fig4",
+)

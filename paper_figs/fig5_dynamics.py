@@ -1,0 +1,180 @@
+"""Figure 5: entropy and gradient norm over training, GRPO against DynaMO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
+
+from paper_figs.experiments import INTERVALS, Estimate, aggregate
+from paper_figs.figure import Figure
+from paper_figs.reading import span, verdict
+from paper_figs.scale_runs import ScaleRun, blocks, find_runs
+from paper_figs.sources import Curves, Run, read_run, unfit
+from paper_figs.style import METHODS, TEXT_WIDTH, legend_above, panels, plot_band
+from theory import methods
+from theory._checks import FloatArray
+
+BASELINE, METHOD = "grpo", "dynamo"
+METRICS = {"entropy": "entropy (nats)", "gradient_norm": "gradient norm"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Runs of both methods in one setting, of the same seeds and steps."""
+
+    setting: str
+    is_toy: bool
+    baseline: Run
+    method: Run
+
+    def differences(self, of: str) -> tuple[FloatArray, FloatArray]:
+        """Return a measure of `MEASURES` of both methods, one value per seed."""
+        metric, measure = MEASURES[of]
+        first, second = (measure(run.metrics[metric].values) for run in (self.baseline, self.method))
+        return first, second
+
+
+def tail(norms: FloatArray) -> FloatArray:
+    """Return the 99 % quantile over the median of the steps, per seed: how far spikes stand out."""
+    return np.asarray(np.quantile(norms, 0.99, axis=-1) / np.median(norms, axis=-1))
+
+
+def roughness(values: FloatArray) -> FloatArray:
+    """Return the root mean square second difference over steps, per seed: how erratic a curve is."""
+    return np.asarray(np.sqrt((np.diff(values, n=2, axis=-1) ** 2).mean(-1)))
+
+
+MEASURES = {"spikes": ("gradient_norm", tail), "roughness": ("entropy", roughness)}
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """Runs of GRPO and DynaMO: those of the sweep `toy/fig5`, and what fits of the runs below `scale/`."""
+
+    def exists(self, source: Path) -> bool:
+        """Return whether there is a pair to read."""
+        return (source / "toy" / "fig5").exists() or bool(_scale_pairs(source))
+
+    def read(self, source: Path) -> list[Pair]:
+        """Read every pair, those of the testbed first."""
+        pairs = _scale_pairs(source)
+        if pairs and not (source / "toy" / "fig5").exists():
+            return pairs
+        return [*_toy_pairs(source), *pairs]
+
+
+def _toy_pairs(source: Path) -> list[Pair]:
+    folder, command = source / "toy" / "fig5", f"python -m toy sweep fig5 --out {source / 'toy'}"
+    runs: dict[str, dict[str, Run]] = {}
+    for inner in sorted(folder.glob("*/")):
+        run = read_run(inner, tuple(METRICS), command)
+        runs.setdefault(str(run.config["world_name"]), {})[str(run.config["method_name"])] = run
+    pairs = []
+    for world, by_method in runs.items():
+        if not {BASELINE, METHOD} <= set(by_method):
+            raise unfit(folder, f"runs of {BASELINE} and {METHOD} in {world}", ", ".join(by_method), command)
+        pairs.append(_paired(folder, command, world, True, by_method[BASELINE], by_method[METHOD]))
+    if not pairs:
+        raise unfit(folder, f"runs of {BASELINE} and {METHOD}", "none", command)
+    return pairs
+
+
+def _scale_pairs(source: Path) -> list[Pair]:
+    pairs = []
+    for setting, block in blocks(find_runs(source), ("method",)):
+        if (BASELINE,) in block and (METHOD,) in block:
+            both = [_merged(block[name,]) for name in (BASELINE, METHOD)]
+            pairs.append(_paired(source / "scale", "python -m scale train", setting, False, *both))
+    return pairs
+
+
+def _merged(runs: Sequence[ScaleRun]) -> Run:
+    """Return runs of one seed each as one, at the steps that all of them have."""
+    metrics = {}
+    for name in METRICS:
+        curves = [run.curves.get(name, Curves(np.array([], dtype=np.int64), np.zeros((1, 0)))) for run in runs]
+        steps = sorted(set.intersection(*(set(curve.steps.tolist()) for curve in curves)))
+        values = [curve.values[0, np.isin(curve.steps, steps)] for curve in curves]
+        metrics[name] = Curves(np.array(steps, dtype=np.int64), np.stack(values))
+    return Run(runs[0].config, np.array([run.seed for run in runs]), metrics)
+
+
+def _paired(folder: Path, command: str, setting: str, is_toy: bool, baseline: Run, method: Run) -> Pair:
+    same = np.array_equal(baseline.seeds, method.seeds) and all(
+        len(baseline.metrics[name].steps) > 2
+        and np.array_equal(baseline.metrics[name].steps, method.metrics[name].steps)
+        for name in METRICS
+    )
+    if not same:
+        expected = f"runs of {BASELINE} and {METHOD} in {setting} of the same seeds and at least three steps"
+        raise unfit(folder, expected, "others", command)
+    return Pair(setting, is_toy, baseline, method)
+
+
+def draw(pairs: Sequence[Pair]) -> Drawing:
+    """Draw both metrics of every setting: one seed as a thin line, all seeds as a band."""
+    figure, axes = panels(TEXT_WIDTH, 2.05 * len(pairs), len(pairs), 2)
+    for pair, row in zip(pairs, zip(axes[::2], axes[1::2], strict=True), strict=True):
+        for ax, (metric, label) in zip(row, METRICS.items(), strict=True):
+            for name, run in ((BASELINE, pair.baseline), (METHOD, pair.method)):
+                _plot(ax, run.metrics[metric], name)
+            ax.set(xlabel="training step", ylabel=f"{label}, {pair.setting}")
+            ax.set_xlim(0, pair.baseline.metrics[metric].steps[-1])
+    legend_above(axes[0], 2)
+    return figure
+
+
+def _plot(ax: Axes, curves: Curves, method: str) -> None:
+    ax.plot(curves.steps, curves.values[0], color=METHODS[method].color, linewidth=0.4, alpha=0.8)
+    plot_band(ax, curves, method, methods.METHODS[method].title)
+
+
+def caption(pairs: Sequence[Pair]) -> str:
+    """Say what is drawn."""
+    parts = [
+        f"{'tabular world ' if pair.is_toy else ''}{pair.setting}{'' if pair.is_toy else ' in verl'} "
+        f"({len(pair.baseline.seeds)} seed{'s' * (len(pair.baseline.seeds) > 1)})"
+        for pair in pairs
+    ]
+    return (
+        f"Mean entropy of the policy's tokens and norm of the gradient before clipping, GRPO and DynaMO; "
+        f"{'; '.join(parts)}; thick: {INTERVALS}; thin: the first seed alone, so that no spike is averaged away."
+    )
+
+
+def reading(pairs: Sequence[Pair]) -> str:
+    """Say what the figure shows."""
+    changes: dict[str, list[Estimate]] = {}
+    shares: dict[str, list[float]] = {}
+    for of in MEASURES:
+        both = [pair.differences(of) for pair in pairs]
+        changes[of] = [aggregate(second - first) for first, second in both]
+        shares[of] = [100 * (float(np.mean(second) / np.mean(first)) - 1) for first, second in both]
+    signs = [change.sign for of in MEASURES for change in changes[of]]
+    spiky = [float(np.mean(pair.differences("spikes")[0])) for pair in pairs]
+    return (
+        f"GRPO's gradient norm has a 99 % quantile of {span(spiky, '.2f')} times its median; DynaMO's spikes differ "
+        f"by {span(shares['spikes'], '+.0f')} %, and the roughness of its entropy by "
+        f"{span(shares['roughness'], '+.0f')} % (below GRPO's in {sum(s < 0 for s in signs)} of {len(signs)} "
+        f"comparisons, above in {sum(s > 0 for s in signs)}). "
+        + verdict(
+            "DynaMO has smoother gradient norms and entropies than GRPO, which has spikes",
+            [sign < 0 for sign in signs],
+            "comparisons (two in every setting)",
+        )
+    )
+
+
+FIGURE = Figure(
+    name="fig5_dynamics",
+    title="Figure 5: training dynamics",
+    inputs=(Dynamics(),),
+    draw=draw,
+    caption=caption,
+    reading=reading,
+)

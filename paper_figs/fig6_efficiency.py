@@ -1,0 +1,124 @@
+"""Figure 6: what a training step costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure as Drawing
+
+from paper_figs.experiments import Cell, Experiment, settings
+from paper_figs.figure import Figure
+from paper_figs.reading import span, verdict
+from paper_figs.style import GUIDE, METHODS, PALETTE, TEXT_WIDTH, panels
+from theory import methods
+
+MEASURE, BASELINE, METHOD = "seconds_per_step", "grpo", "dynamo"
+NEAR = 10.0
+"""Percent of GRPO's time within which a method counts as comparable."""
+
+
+def _in(cells: Sequence[Cell], setting: str) -> dict[str, Cell]:
+    """Return the cells of a setting by method, in the order of the table of methods."""
+    found = {cell.axes["method"]: cell for cell in cells if cell.setting == setting}
+    return {name: found[name] for name in (*methods.METHODS, *found) if name in found}
+
+
+def _extra(cells: Sequence[Cell], setting: str) -> dict[str, float]:
+    """Return by how many percent a step of every other method takes longer than GRPO's; none without GRPO."""
+    found = _in(cells, setting)
+    base = found[BASELINE].values[MEASURE].value if BASELINE in found else np.nan
+    return {
+        name: 100 * (cell.values[MEASURE].value / base - 1)
+        for name, cell in found.items()
+        if name != BASELINE and not np.isnan(base)
+    }
+
+
+def draw(cells: Sequence[Cell]) -> Drawing:
+    """Draw a bar per method and setting, and write what it costs beside GRPO."""
+    rows = settings(cells)
+    num_bars = max(len(_in(cells, setting)) for setting in rows)
+    num_columns = min(2, len(rows))
+    num_rows = -(-len(rows) // num_columns)
+    figure, axes = panels(TEXT_WIDTH, num_rows * (0.55 + 0.17 * num_bars), num_rows, num_columns)
+    for setting, ax in zip(rows, axes, strict=False):
+        found, extra = _in(cells, setting), _extra(cells, setting)
+        seconds = [cell.values[MEASURE] for cell in found.values()]
+        looks: list[dict[str, Any]] = [
+            {"color": METHODS[name].color if name in METHODS else PALETTE[7], "hatch": "///" * (name == METHOD)}
+            for name in found
+        ]
+        y = range(len(found))
+        for at, value, look in zip(y, seconds, looks, strict=True):
+            ax.barh(at, value.value, height=0.7, edgecolor="white", linewidth=0, **look)
+            if not np.isnan(value.low):
+                ends = [[value.value - value.low], [value.high - value.value]]
+                ax.errorbar(value.value, at, xerr=ends, fmt="none", ecolor=GUIDE, elinewidth=0.8, capsize=1.5)
+        for at, name, value in zip(y, found, seconds, strict=True):
+            text = f"{extra[name]:+.0f} %".replace("-", "−") if name in extra else ""
+            ax.text(np.nanmax([value.value, value.high]), at, f" {text}", va="center", fontsize=7, color=GUIDE)
+        ax.set_yticks(y, [methods.METHODS[name].title if name in methods.METHODS else name for name in found])
+        ax.invert_yaxis()
+        ax.margins(x=0.12)
+        ax.set(xlabel=f"seconds per step, {setting}")
+    for ax in axes[len(rows) :]:
+        ax.set_visible(False)
+    return figure
+
+
+def caption(cells: Sequence[Cell]) -> str:
+    """Say what is drawn."""
+    toy = settings([cell for cell in cells if cell.is_toy])
+    models = settings([cell for cell in cells if not cell.is_toy])
+    parts = []
+    if toy:
+        counts = {cell.num_seeds for cell in cells if cell.is_toy}
+        parts.append(
+            f"tabular world{'s' * (len(toy) > 1)} {', '.join(toy)}: one run of {', '.join(map(str, sorted(counts)))} "
+            "seeds together, so that there is no interval"
+        )
+    for model in models:
+        counts = {cell.num_seeds for cell in cells if cell.setting == model}
+        parts.append(
+            f"{model} in verl: interquartile means over {', '.join(map(str, sorted(counts)))} seeds, with 95 % "
+            "percentile bootstrap intervals where there are two or more"
+        )
+    return (
+        f"Wall time of a training step by method, and what it takes more than GRPO's; {'; '.join(parts)}; times are of "
+        "one machine and not reproducible."
+    )
+
+
+def reading(cells: Sequence[Cell]) -> str:
+    """Say what the figure shows."""
+    ours = [extra[METHOD] for setting in settings(cells) if METHOD in (extra := _extra(cells, setting))]
+    others = [x for s in settings(cells) for name, x in _extra(cells, s).items() if name != METHOD]
+    if not ours:
+        return "There is no time of DynaMO beside one of GRPO. The paper says that the two are comparable."
+    compared = f", the other methods {span(others, '+.0f')} %" if others else ""
+    return (
+        f"A step of DynaMO takes {span(ours, '+.0f')} % against GRPO's{compared}; a tabular step has no model to run, "
+        "so that what a method adds weighs most there. "
+        + verdict(
+            f"DynaMO's time per step is comparable (taken as within {NEAR:g} %)",
+            [abs(x) <= NEAR for x in ours],
+            "settings",
+        )
+    )
+
+
+FIGURE = Figure(
+    name="fig6_efficiency",
+    title="Figure 6: time per step",
+    inputs=(
+        Experiment(
+            name="fig6", axes=("method",), measures=(MEASURE,), scale=("method",), reference={"method": BASELINE}
+        ),
+    ),
+    draw=draw,
+    caption=caption,
+    reading=reading,
+    made_by="python -m toy sweep fig6 --jobs 1",
+)

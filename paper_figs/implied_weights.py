@@ -1,0 +1,87 @@
+"""Section 4.2: how many rollouts a prompt gets changes how much it counts, not only how noisy it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure as Drawing
+
+from paper_figs.figure import Figure
+from paper_figs.reading import span, verdict
+from paper_figs.sources import Columns, LedgerData
+from paper_figs.style import GUIDE, PALETTE, TEXT_WIDTH, legend_above, panels
+
+LOW, HIGH = 8, 24
+"""The paper's range of rollouts per prompt (Table 3)."""
+
+ESTIMATORS = {"rloo": "RLOO", "grpo": "GRPO"}
+SHOWN = (0.02, 0.05, 0.1, 0.5)
+LOOKS = (("-", "o"), ("--", "s"), (":", "D"), ("-.", "^"))
+KINDS = {"prompt_mean": "mean over prompts", "token_mean": "mean over tokens"}
+
+
+def _curve(weights: Columns, estimator: str, p: float, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    rows = np.flatnonzero((weights["estimator"] == estimator) & np.isclose(weights["p"], p))
+    rows = rows[np.argsort(weights["num_rollouts"][rows])]
+    return weights["num_rollouts"][rows], weights[kind][rows]
+
+
+def gains(weights: Columns, estimator: str, kind: str) -> list[float]:
+    """Return, for every p, the weight at the upper bound over that at the lower one."""
+    found = []
+    for p in np.unique(weights["p"]):
+        sizes, weight = _curve(weights, estimator, p, kind)
+        ends = [weight[sizes == size] for size in (LOW, HIGH)]
+        if any(len(end) != 1 for end in ends):
+            raise ValueError(f"A10: expected one weight of {estimator} at p = {p:g} and n = {LOW}, {HIGH}, got others")
+        found.append(float(ends[1][0] / ends[0][0]))
+    return found
+
+
+def draw(weights: Columns) -> Drawing:
+    """Draw the implied weight over the rollouts of a prompt, for two estimators and two means of the loss."""
+    figure, axes = panels(TEXT_WIDTH, 4.0, 2, 2)
+    for row, (estimator, title) in enumerate(ESTIMATORS.items()):
+        for column, (kind, of) in enumerate(KINDS.items()):
+            ax = axes[2 * row + column]
+            ax.axvspan(LOW, HIGH, color="0.93", linewidth=0, zorder=-2)
+            ax.axhline(1.0, color=GUIDE, linewidth=0.8, linestyle=":", zorder=-1)
+            for p, color, (line, marker) in zip(SHOWN, PALETTE, LOOKS, strict=False):
+                sizes, weight = _curve(weights, estimator, p, kind)
+                look: dict[str, Any] = {"color": color, "linestyle": line, "marker": marker, "markevery": 5}
+                ax.plot(sizes, weight, label=f"$p =$ {p:g}", **look)
+            ax.set(xlabel=f"rollouts of the prompt ({of})", ylabel=f"implied weight, {title}")
+            ax.set_ylim(0, 1.06 * ax.get_ylim()[1])
+    legend_above(axes[1], 4, handlelength=1.8)
+    return figure
+
+
+def caption(weights: Columns) -> str:
+    """Say what is drawn."""
+    return (
+        f"Weight w of a prompt's gradient in the expected update, E[g] = w grad J, over the rollouts that it gets, for "
+        f"success probabilities {', '.join(f'{p:g}' for p in SHOWN)} (ledger row A10, exact moments; 1 keeps the "
+        f"objective; under a mean over tokens relative to 16 rollouts); grey: the paper's range [{LOW}, {HIGH}]."
+    )
+
+
+def reading(weights: Columns) -> str:
+    """Say what the figure shows."""
+    factors = {(e, k): gains(weights, e, k) for e in ESTIMATORS for k in KINDS}
+    parts = [f"{ESTIMATORS[e]} under a {KINDS[k]} {span(values, '.2f')}" for (e, k), values in factors.items()]
+    return f"From {LOW} to {HIGH} rollouts a prompt's weight is multiplied by: {'; '.join(parts)}. " + verdict(
+        "allocation changes the variance of the gradient; what it estimates would then stay the same",
+        [all(abs(x - 1) < 1e-9 for x in values) for values in factors.values()],
+        "combinations of estimator and mean",
+    )
+
+
+FIGURE = Figure(
+    name="implied_weights",
+    title="Allocation re-weights prompts",
+    inputs=(LedgerData("A10", ("num_rollouts", "p", "prompt_mean", "token_mean"), ("estimator",)),),
+    draw=draw,
+    caption=caption,
+    reading=reading,
+)

@@ -1,0 +1,48 @@
+"""Sentences about results, which follow from the numbers: how many comparisons bear a statement of the paper out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def verdict(statement: str, holds: Sequence[bool], of: str, who: str = "The paper") -> str:
+    """Say of how many of the comparisons a statement is true.
+
+    Examples
+    --------
+    >>> verdict("it helps", [True, False], "worlds")
+    'The paper says that it helps; here this appears in 1 of 2 worlds.'
+    """
+    count, total = sum(holds), len(holds)
+    share = f"all {total} {of}" if count == total > 1 else f"{count or 'none'} of {total} {of}"
+    if total == 1:
+        return f"{who} says that {statement}; here this {'appears' if count else 'does not appear'}."
+    return f"{who} says that {statement}; here this appears in {share}."
+
+
+def counted(signs: Sequence[int]) -> str:
+    """Say how many differences are above 0, below, or neither beyond their intervals.
+
+    Examples
+    --------
+    >>> counted([1, -1, -1, 0])
+    'ahead in 1, behind in 2, undecided in 1'
+    """
+    return (
+        f"ahead in {sum(s > 0 for s in signs)}, behind in {sum(s < 0 for s in signs)}, undecided in "
+        f"{sum(s == 0 for s in signs)}"
+    )
+
+
+def span(values: Sequence[float], spec: str = "+.2f") -> str:
+    """Return the least and largest of some numbers.
+
+    Examples
+    --------
+    >>> span([0.5, -0.25])
+    '−0.25 to +0.50'
+    >>> span([0.5])
+    '+0.50'
+    """
+    ends = [f"{x:{spec}}".replace("-", "−") for x in (min(values), max(values))]
+    return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"

@@ -1,0 +1,177 @@
+"""Finished runs at scale, found below `scale/` and told apart by what their configurations say, never by folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from paper_figs.sources import Curves, read_columns, read_json, unfit
+
+CURVES: Mapping[str, str] = MappingProxyType(
+    {
+        "entropy": r"actor/entropy",
+        "gradient_norm": r"actor/grad_norm",
+        "pass_at_1": r"val-core/.+/mean@\d+",
+        "pass_at_32": r"val-(core|aux)/.+/best@32/mean",
+        "seconds_per_step": r"timing_s/step",
+    }
+)
+"""verl's names of our metrics, as patterns; where several fit, as for several benchmarks, their mean is taken."""
+
+
+def _get(config: Mapping[str, Any], path: str) -> Any:
+    value: Any = config
+    for key in path.split("."):
+        value = value[key]
+    return value
+
+
+def model_name(config: Mapping[str, Any]) -> str:
+    """Return the name of the model: the last part of its path that says something.
+
+    Examples
+    --------
+    >>> model_name({"actor_rollout_ref": {"model": {"path": "Qwen/Qwen2.5-Math-7B"}}})
+    'Qwen2.5-Math-7B'
+    >>> model_name({"actor_rollout_ref": {"model": {"path": "/runs/tiny/model"}}})
+    'tiny'
+    """
+    parts = [part for part in str(_get(config, "actor_rollout_ref.model.path")).split("/") if part]
+    return next((part for part in reversed(parts) if part not in ("model", "huggingface")), "model")
+
+
+AXES: Mapping[str, Callable[[Mapping[str, Any]], str]] = MappingProxyType(
+    {
+        "model": model_name,
+        "method": lambda c: "grpo (verl's own)" if _get(c, "dynamo.stock") else str(_get(c, "dynamo.method")),
+        "rollouts": lambda c: f"{_get(c, 'actor_rollout_ref.rollout.n')}",
+        "bounds": lambda c: f"{_get(c, 'dynamo.rollouts_low')}-{_get(c, 'dynamo.rollouts_high')}",
+        "allocator": lambda c: str(_get(c, "dynamo.allocator")),
+        "alpha": lambda c: str(_get(c, "dynamo.alpha")),
+        "aggregation": lambda c: str(_get(c, "dynamo.aggregation")),
+        "discount": lambda c: f"{_get(c, 'dynamo.history_discount')}",
+        "scope": lambda c: str(_get(c, "dynamo.scope")),
+        "prompts": lambda c: f"{_get(c, 'data.train_batch_size')}",
+        "response": lambda c: f"{_get(c, 'data.max_response_length')}",
+        "learning rate": lambda c: f"{_get(c, 'actor_rollout_ref.actor.optim.lr')}",
+        "steps": lambda c: f"{_get(c, 'trainer.total_training_steps')}",
+    }
+)
+"""What tells runs apart, apart from their seeds, as text from the configuration."""
+
+
+@dataclass(frozen=True)
+class ScaleRun:
+    """A finished run at scale, of one seed.
+
+    Attributes
+    ----------
+    folder
+        Where it is.
+    seed
+        Its seed.
+    axes
+        Its values of `AXES`.
+    config
+        The resolved configuration.
+    curves
+        Those of `CURVES` that it has, at the steps that have them; values are [1, num_steps].
+    """
+
+    folder: Path
+    seed: int
+    axes: Mapping[str, str]
+    config: Mapping[str, Any]
+    curves: Mapping[str, Curves]
+
+    def measure(self, name: str) -> float:
+        """Return a number of the run: the last value of a curve, `CURVE_mean` its mean over steps; NaN without it."""
+        curve = self.curves.get(name.removesuffix("_mean"))
+        if curve is None:
+            return np.nan
+        over_run = name.endswith("_mean") or name in ("gradient_norm", "seconds_per_step")
+        return float(curve.values.mean() if over_run else curve.values[0, -1])
+
+
+def find_runs(source: Path) -> tuple[ScaleRun, ...]:
+    """Read every finished run below `scale/`, in the order of their folders; runs that still go on are left out."""
+    folders = []
+    for folder, inner, files in os.walk(source / "scale"):
+        inner.sort()
+        if "versions.json" in files and "config.json" in files:  # versions.json is written last
+            folders.append(Path(folder))
+        if "metrics.jsonl" in files or "versions.json" in files:
+            inner.clear()  # checkpoints are large
+    return tuple(_read(folder, (folder / "versions.json").stat().st_mtime_ns) for folder in folders)
+
+
+@cache
+def _read(folder: Path, written: int) -> ScaleRun:
+    """Read a run once, however many figures draw it."""
+    command = "python -m scale train"
+    config = read_json(folder / "config.json", ("dynamo", "actor_rollout_ref", "data", "trainer"), command)
+    try:
+        axes = {name: of(config) for name, of in AXES.items()}
+        seed = int(_get(config, "dynamo.seed"))
+    except (KeyError, TypeError, ValueError) as error:
+        expected = "the configuration of a run at scale"
+        raise unfit(folder / "config.json", expected, f"one without {error}", command) from error
+    path = folder / "metrics.parquet"
+    found = {name: [c for c in _columns(path) if re.fullmatch(like, c)] for name, like in CURVES.items()}
+    names = tuple(name for of_curve in found.values() for name in of_curve)
+    columns = read_columns(path, ("seed", "step"), (), command, numbers_or_null=names)
+    if set(columns["seed"]) != {seed} or np.any(np.diff(columns["step"]) <= 0):
+        raise unfit(path, f"ascending steps of seed {seed}", "other rows", command)
+    curves = {}
+    for curve, of_curve in found.items():
+        if of_curve:
+            values = np.mean([columns[name] for name in of_curve], axis=0)
+            there = ~np.isnan(values)
+            if there.any():
+                curves[curve] = Curves(columns["step"][there], values[None, there])
+    return ScaleRun(folder, seed, axes, config, curves)
+
+
+def _columns(path: Path) -> list[str]:
+    try:
+        return list(pq.read_schema(path).names)
+    except (pa.ArrowException, OSError):
+        return []  # read_columns says what is wrong
+
+
+Block = Mapping[tuple[str, ...], Sequence[ScaleRun]]
+"""Runs by their values on the axes of an experiment; one per seed."""
+
+
+def blocks(runs: Sequence[ScaleRun], varied: tuple[str, ...]) -> list[tuple[str, Block]]:
+    """Return the runs that may be compared: alike in all of `AXES` but those that are varied, with a name for each.
+
+    Blocks in which nothing varies are left out. Of two runs that differ in nothing, as two experiments may share, the
+    first counts.
+    """
+    if "rollouts" in varied:
+        varied = (*varied, "bounds")  # they are scaled along
+    same = [axis for axis in AXES if axis not in varied]
+    grouped: dict[tuple[str, ...], dict[tuple[str, ...], dict[int, ScaleRun]]] = {}
+    for run in runs:
+        key = tuple(run.axes[axis] for axis in same)
+        cell = tuple(run.axes[axis] for axis in varied if axis != "bounds" or "rollouts" not in varied)
+        grouped.setdefault(key, {}).setdefault(cell, {}).setdefault(run.seed, run)
+    kept = {key: cells for key, cells in grouped.items() if len(cells) > 1}
+    found: list[tuple[str, Block]] = []
+    for key, cells in kept.items():
+        alike = [other for other in kept if other[0] == key[0]]
+        differing = [f"{same[i]} {key[i]}" for i in range(1, len(same)) if len({other[i] for other in alike}) > 1]
+        name = ", ".join([key[0], *differing])
+        found.append((name, {cell: [by_seed[s] for s in sorted(by_seed)] for cell, by_seed in cells.items()}))
+    return found

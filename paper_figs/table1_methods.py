@@ -1,0 +1,167 @@
+"""Table 1: nine methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paper_figs.experiments import INTERVALS, Cell, Estimate, Experiment, about, settings
+from paper_figs.figure import Table
+from paper_figs.reading import counted, verdict
+from paper_figs.sheet import Column, Sheet, Value
+from paper_figs.sources import read_json, unfit
+from theory import methods
+from theory.claims.published import TABLE_1
+
+METHOD, REFERENCE = "dynamo", "grpo"
+MEASURES = ("pass_at_1", "pass_at_32", "pass_at_1_mean")
+COLUMNS = (
+    Column("method"),
+    Column("pass@1 (%)"),
+    Column("gain", signed=True),
+    Column("pass@32 (%)"),
+    Column("gain in pass@32", signed=True),
+    Column("mean pass@1 (%)"),
+    Column("gain in mean", signed=True),
+)
+
+
+PUBLISHED = (
+    "Rows marked published are copied from Table {table} of arXiv 2602.19208 for reference, averages of six benchmarks "
+    "and three seeds; nothing of them was measured here, and they have no intervals."
+)
+
+
+def title(method: str) -> str:
+    """Return a method's name in the paper."""
+    return methods.METHODS[method].title if method in methods.METHODS else method
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Rows of `scale/evaluation/table.json`, as `python -m scale evaluate` writes it; none if it is not there."""
+
+    def exists(self, source: Path) -> bool:
+        """Return True: it may be missing."""
+        return True
+
+    def read(self, source: Path) -> Sequence[Mapping[str, Any]]:
+        """Read the measured rows."""
+        path, command = source / "scale" / "evaluation" / "table.json", "python -m scale evaluate"
+        if not path.exists():
+            return []
+        rows = read_json(path, ("rows",), command)["rows"]
+        try:
+            measured = [row for row in rows if row["source"] == "measured"]
+            for row in measured:
+                _ = row["model"], row["method"], len(row["seeds"]), _score(row, 1), _score(row, 32)
+        except (KeyError, TypeError, ValueError) as error:
+            raise unfit(path, "rows of an evaluation", f"one without {error}", command) from error
+        return measured
+
+
+def _score(row: Mapping[str, Any], k: int) -> Estimate | None:
+    """Return the average pass@k of a row in percent, if it was measured."""
+    cell = row["cells"]["average"].get(f"pass@{k}")
+    return Estimate(*(float(cell[x]) for x in ("value", "low", "high"))) if cell else None
+
+
+def rows_of(cells: Sequence[Cell], setting: str, measures: Sequence[str]) -> list[tuple[Value, ...]]:
+    """Return a row per method of a setting: every measure in percent, and its difference to the reference in points."""
+    rows = []
+    for cell in cells:
+        if cell.setting == setting:
+            values: list[Value] = [title(cell.axes["method"])]
+            for measure in measures:
+                value, difference = cell.values.get(measure), cell.differences.get(measure)
+                values += [value and value.scaled(100), difference and difference.scaled(100)]
+            rows.append(tuple(values))
+    return rows
+
+
+def kind(cells: Sequence[Cell], setting: str) -> str:
+    """Return what a setting is, as a heading of its rows."""
+    of = [cell for cell in cells if cell.setting == setting]
+    seeds = max(cell.num_seeds for cell in of)
+    return f"{setting} ({'tabular world' if of[0].is_toy else 'verl'}, {seeds} seed{'s' * (seeds > 1)})"
+
+
+def published() -> list[tuple[str, tuple[tuple[Value, ...], ...]]]:
+    """Return the averages over six benchmarks that the paper prints, as groups of rows."""
+    groups: list[tuple[str, tuple[tuple[Value, ...], ...]]] = []
+    for model, of_model in TABLE_1.items():
+        base = of_model["GRPO"][2]
+        rows: list[tuple[Value, ...]] = []
+        for name, (_, _, average) in of_model.items():
+            values = [
+                (printed(x), None if name == "GRPO" else printed(x - y, "+"))
+                for x, y in zip(average, base, strict=True)
+            ]
+            rows.append((name, *values[0], *values[1], None, None))
+        groups.append((f"{model} (published)", tuple(rows)))
+    return groups
+
+
+def printed(value: float, sign: str = "") -> str:
+    """Return a published number with the one decimal that it is printed with."""
+    return f"{value:{sign}.1f}".replace("-", "−")
+
+
+def fill(cells: Sequence[Cell], evaluation: Sequence[Mapping[str, Any]]) -> Sheet:
+    """Fill the table: measured worlds and models, then what the paper has."""
+    groups = [(kind(cells, setting), tuple(rows_of(cells, setting, MEASURES))) for setting in settings(cells)]
+    for model in dict.fromkeys(str(row["model"]) for row in evaluation):
+        rows = tuple(
+            (str(row["method"]), _score(row, 1), None, _score(row, 32), None, None, None)
+            for row in evaluation
+            if row["model"] == model
+        )
+        seeds = max(len(row["seeds"]) for row in evaluation if row["model"] == model)
+        groups.append((f"{model} (scale evaluate, {seeds} seed{'s' * (seeds > 1)})", rows))
+    return Sheet(COLUMNS, (*groups, *published()), highest=(1, 3, 5))
+
+
+def caption(cells: Sequence[Cell], evaluation: Sequence[Mapping[str, Any]]) -> str:
+    """Say what the table holds."""
+    evaluated = (
+        " Rows of scale evaluate: averages over benchmarks, intervals over problems and seeds." if evaluation else ""
+    )
+    return (
+        "pass@1 and pass@32 at the end and the mean of pass@1 over all steps, in percent; gains: minus GRPO, in "
+        f"points; bold: the highest of a group; {about(cells)}; {INTERVALS}.{evaluated} {PUBLISHED.format(table=1)}"
+    )
+
+
+def reading(cells: Sequence[Cell], evaluation: Sequence[Mapping[str, Any]]) -> str:
+    """Say what the table shows."""
+    names = settings(cells)
+    best, gains = [], []
+    for setting in names:
+        found = {c.axes["method"]: c for c in cells if c.setting == setting and "pass_at_1" in c.values}
+        if METHOD in found:
+            top = max(found, key=lambda name: found[name].values["pass_at_1"].value)
+            best.append((setting, top))
+            gains += [found[METHOD].differences["pass_at_1"]] if found[METHOD].differences else []
+    signs = [gain.sign for gain in gains]
+    return (
+        f"Highest final pass@1: {', '.join(f'{title(name)} in {setting}' for setting, name in best)}; DynaMO against "
+        f"GRPO: {counted(signs)} of {len(signs)} settings. "
+        + verdict("DynaMO is above all baselines", [name == METHOD for _, name in best], "settings")
+    )
+
+
+TABLE = Table(
+    name="table1_methods",
+    title="Table 1: nine methods",
+    inputs=(
+        Experiment(
+            name="table1", axes=("method",), measures=MEASURES, scale=("method",), reference={"method": REFERENCE}
+        ),
+        Evaluation(),
+    ),
+    fill=fill,
+    caption=caption,
+    reading=reading,
+)

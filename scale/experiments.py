@@ -1,0 +1,205 @@
+"""The paper's experiments as data: cells of a model, a method, a seed and overrides, each a run of its own.
+
+`python -m scale experiments` lists them. A cell's folder is named by what is trained, not by the experiment: cells that
+several experiments share, such as DynaMO on 7B, are trained once.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from theory import _checks
+from theory.methods import METHODS
+
+SEEDS = (1, 2, 3)
+"""As many as in the paper."""
+
+ROOT = Path("results/scale")
+"""Where runs go if nothing else is said."""
+
+MODEL_1_5B, MODEL_7B, MODEL_14B, TINY = "qwen2.5-math-1.5b", "qwen2.5-math-7b", "qwen3-14b", "tiny"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A run of an experiment.
+
+    Attributes
+    ----------
+    name
+        Within the experiment; what `--cell` takes.
+    model
+        A file of `conf/model`.
+    method
+        A name of `theory.methods.METHODS`.
+    seed
+        Of the run.
+    overrides
+        What else is set, as on the command line.
+    variant
+        Name of the overrides, "" if there are none.
+
+    Examples
+    --------
+    >>> print(get_cell("table1", "7b-dynamo-1").command())
+    python -m scale train --model qwen2.5-math-7b --method dynamo --seed 1 --out results/scale/qwen2.5-math-7b-dynamo-1
+    """
+
+    name: str
+    model: str
+    method: str
+    seed: int
+    overrides: tuple[str, ...] = ()
+    variant: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """Where the run goes; the same for the same run, whatever the experiment."""
+        return ROOT / run_name(self.model, self.method, self.seed, self.variant)
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """What the run sets beside model and cluster."""
+        return (f"dynamo.method={self.method}", f"dynamo.seed={self.seed}", *self.overrides)
+
+    def command(self) -> str:
+        """Return the command that starts or resumes the run."""
+        words = ["python", "-m", "scale", "train", "--model", self.model, "--method", self.method]
+        words += ["--seed", str(self.seed), "--out", str(self.folder), *self.overrides]
+        return shlex.join(words)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table or figure of the paper.
+
+    Attributes
+    ----------
+    name
+        Of the experiment.
+    title
+        What varies.
+    cells
+        Its runs.
+    """
+
+    name: str
+    title: str
+    cells: tuple[Cell, ...]
+
+    def __post_init__(self) -> None:
+        names = [cell.name for cell in self.cells]
+        if len(set(names)) != len(names):
+            raise ValueError(f"cells: expected different names, got {', '.join(names)}")
+
+
+def run_name(model: str, method: str, seed: int, variant: str = "") -> str:
+    """Return the name of a run's folder.
+
+    Examples
+    --------
+    >>> run_name("tiny", "dynamo", 1), run_name("tiny", "dynamo", 1, "n8")
+    ('tiny-dynamo-1', 'tiny-dynamo-n8-1')
+    """
+    return "-".join(filter(None, (model, method, variant, str(seed))))
+
+
+def _by_method(models: Mapping[str, str], methods: Iterable[str], seeds: Sequence[int] = SEEDS) -> tuple[Cell, ...]:
+    """Return models x methods x seeds; `models` gives each its prefix in the cells' names."""
+    return tuple(
+        Cell(f"{prefix}{method}-{seed}", model, method, seed)
+        for model, prefix in models.items()
+        for method in methods
+        for seed in seeds
+    )
+
+
+def _budgets() -> Iterable[Cell]:
+    """Yield figure 2: average rollouts, with bounds of half and one and a half of them as [8, 24] is to 16."""
+    for mean in (8, 16, 24, 32):
+        overrides = _rollouts(mean, mean // 2, mean + mean // 2) if mean != 16 else ()
+        variant = f"n{mean}" if overrides else ""
+        for method in ("dynamo", "dynamo-no-dra"):
+            for seed in SEEDS:
+                yield Cell(f"n{mean}-{method}-{seed}", MODEL_7B, method, seed, overrides, variant)
+
+
+def _rollouts(mean: int, low: int, high: int) -> tuple[str, ...]:
+    return (f"actor_rollout_ref.rollout.n={mean}", f"dynamo.rollouts_low={low}", f"dynamo.rollouts_high={high}")
+
+
+def _factors() -> Iterable[Cell]:
+    """Yield figure 3: one factor at a time, the others at their defaults (alpha .4, [8, 24], sharpness 50, .9)."""
+    variants: dict[str, tuple[str, ...]] = {"": ()}
+    variants |= {f"alpha{x:g}": (f"dynamo.alpha={x:g}",) for x in (0.0, 0.2, 0.6, 0.8, 1.0)}
+    variants |= {f"bounds{low}-{high}": _rollouts(16, low, high)[1:] for low, high in ((4, 28), (12, 20), (16, 16))}
+    variants |= {f"sharpness{x:g}": (f"dynamo.sharpness={x:g}",) for x in (5, 20, 100, 200)}
+    variants |= {f"threshold{x:g}": (f"dynamo.threshold={x:g}",) for x in (0.5, 0.7, 0.8, 0.99)}
+    for variant, overrides in variants.items():
+        for seed in SEEDS:
+            yield Cell(f"{variant or 'default'}-{seed}", MODEL_7B, "dynamo", seed, overrides, variant)
+
+
+TABLE_1 = tuple(name for name in METHODS if not name.startswith("dynamo-"))
+
+TABLE_2 = ("dynamo", *(name for name in METHODS if name.startswith("dynamo-")), "grpo")
+
+EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
+    {
+        x.name: x
+        for x in (
+            Experiment("table1", "nine methods", _by_method({MODEL_1_5B: "1.5b-", MODEL_7B: "7b-"}, TABLE_1)),
+            Experiment("table2", "DynaMO without each part; GRPO has none", _by_method({MODEL_7B: ""}, TABLE_2)),
+            Experiment("fig2", "average rollouts, with dynamic allocation and without", tuple(_budgets())),
+            Experiment("fig3", "alpha, bounds, sharpness and threshold, one at a time", tuple(_factors())),
+            Experiment(
+                "fig4",
+                "three sizes of a model",
+                _by_method({MODEL_1_5B: "1.5b-", MODEL_7B: "7b-", MODEL_14B: "14b-"}, ("grpo", "dynamo")),
+            ),
+            Experiment("smoke", "a tiny model, without a GPU", _by_method({TINY: ""}, ("grpo", "dynamo"), seeds=(1,))),
+        )
+    }
+)
+"""Every experiment, by name. What the paper does not say is chosen here: the model of figure 2, the values of figure 3
+but for alpha = 0, and three seeds for every figure."""
+
+
+def get_experiment(name: str) -> Experiment:
+    """Return an experiment.
+
+    Raises
+    ------
+    ValueError
+        If there is no such experiment.
+    """
+    _checks.one_of("experiment", name, EXPERIMENTS)
+    return EXPERIMENTS[name]
+
+
+def get_cell(experiment: str, cell: str) -> Cell:
+    """Return a cell.
+
+    Raises
+    ------
+    ValueError
+        If there is no such experiment, or no such cell in it.
+    """
+    cells = {x.name: x for x in get_experiment(experiment).cells}
+    _checks.one_of("cell", cell, cells)
+    return cells[cell]
+
+
+def distinct(names: Iterable[str] = EXPERIMENTS) -> tuple[Cell, ...]:
+    """Return the runs of some experiments, each once.
+
+    Examples
+    --------
+    >>> len(EXPERIMENTS["table2"].cells), len(distinct(["table1", "table2"])) - len(distinct(["table1"]))
+    (24, 18)
+    """
+    return tuple({cell.folder: cell for name in names for cell in EXPERIMENTS[name].cells}.values())

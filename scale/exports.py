@@ -1,0 +1,240 @@
+"""Checkpoints to evaluate: from a run's folder, a checkpoint of it, or any model in Hugging Face's format."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scale.config import DynamoConfig, differences
+from theory import _runs as run_format
+from theory.methods import METHODS
+
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+
+ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+
+LEARNING = (
+    "algorithm",
+    *(f"data.{name}" for name in ("max_prompt_length", "max_response_length", "train_batch_size")),
+    "dynamo",
+    *(
+        f"{ACTOR}.{name}"
+        for name in ("clip_ratio_low", "clip_ratio_high", "clip_ratio_c", "entropy_coeff", "grad_clip")
+    ),
+    *(
+        f"{ACTOR}.{name}"
+        for name in ("kl_loss_coef", "loss_agg_mode", "optim", "ppo_epochs", "ppo_mini_batch_size", "use_kl_loss")
+    ),
+    *(f"{ROLLOUT}.{name}" for name in ("n", "temperature", "top_k", "top_p")),
+    "reward.custom_reward_function.name",
+)
+"""Beginnings of what runs in one row of a table have in common; where and how fast they ran may differ."""
+
+OTHERWISE = ("dynamo.seed", "dynamo.dump")
+"""What they may differ in nevertheless."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model to evaluate.
+
+    Attributes
+    ----------
+    name
+        Of its folder among the evaluations.
+    export
+        Folder with `config.json`, tokenizer and weights.
+    config
+        The run's resolved configuration; None for a model that no run of ours made.
+    step
+        Of training; None likewise.
+    """
+
+    name: str
+    export: Path
+    config: dict[str, Any] | None
+    step: int | None
+
+    def setting(self, path: str, default: Any = None) -> Any:
+        """Return a value of the run's configuration, such as "data.max_response_length"."""
+        return lookup(self.config or {}, path, default)
+
+    @property
+    def settings(self) -> DynamoConfig | None:
+        """Return the run's method and seed."""
+        return None if self.config is None else DynamoConfig.from_mapping(self.config["dynamo"])
+
+    @property
+    def seed(self) -> int | None:
+        """Return the run's seed."""
+        return None if self.settings is None else self.settings.seed
+
+    @property
+    def model(self) -> str:
+        """Return the name of the model that the training began with."""
+        return Path(self.setting("actor_rollout_ref.model.path", str(self.export))).name
+
+    @property
+    def method(self) -> str:
+        """Return the method's name, with what the run has otherwise than the method."""
+        settings = self.settings
+        if settings is None:
+            return "no training here"
+        if settings.stock:
+            return "GRPO (verl)"
+        names = ("allocator", "alpha", "aggregation")
+        other = [f"{name} {value}" for name in names if (value := getattr(settings, name)) is not None]
+        return METHODS[settings.method].title + (f" ({', '.join(other)})" if other else "")
+
+
+def lookup(config: Mapping[str, Any], path: str, default: Any = None) -> Any:
+    """Return the value at a dotted path, or the default if it is not there or null.
+
+    Examples
+    --------
+    >>> lookup({"data": {"seed": 3}}, "data.seed"), lookup({"data": {}}, "data.seed", 1)
+    (3, 1)
+    """
+    found: Any = config
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return default if found is None else found
+
+
+def resolve(path: Path) -> Checkpoint:
+    """Find the exported model that a path means.
+
+    Parameters
+    ----------
+    path
+        A run's folder (its latest checkpoint), a `global_step_N` of one, or a folder in Hugging Face's format.
+
+    Raises
+    ------
+    ValueError
+        If there is none, it has no weights, or the checkpoint was trained by another method than the run's
+        configuration says.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ValueError(f"{path}: expected the folder of a run, a checkpoint or a model, got none")
+    place = path.resolve()
+    if (place / "checkpoints").is_dir():
+        place = _latest(place)
+    folder = next((x for x in (place, *place.parents[:2]) if re.fullmatch(r"global_step_\d+", x.name)), None)
+    if folder is None:
+        if not (place / "config.json").exists():
+            raise ValueError(f"{path}: expected the folder of a run, a checkpoint or a model, got other files")
+        _check_weights(place, None)
+        return Checkpoint(place.name, place, None, None)
+    export = folder / "actor" / "huggingface"
+    _check_weights(export, folder)
+    run = folder.parent.parent
+    config = _run_config(run)
+    if not isinstance(config.get("dynamo"), Mapping):
+        raise ValueError(f"{run}: expected a configuration with the node dynamo, got none")
+    step = int(folder.name.removeprefix("global_step_"))
+    found = Checkpoint(f"{run.name}-step{step}", export, config, step)
+    _check_method(folder, found)
+    return found
+
+
+def _latest(run: Path) -> Path:
+    from scale.launch import latest_checkpoint
+
+    try:
+        folder = latest_checkpoint(run)
+    except ValueError as error:
+        raise ValueError(f"{run}: expected the number of its last checkpoint, got {error}") from error
+    if folder is None or not folder.is_dir():
+        raise ValueError(f"{run}: expected a run with a checkpoint, got none yet")
+    return folder
+
+
+def _check_weights(export: Path, folder: Path | None) -> None:
+    if not (export / "config.json").exists() or not any(next(export.glob(x), None) for x in WEIGHTS):
+        how = ""
+        if folder is not None:
+            how = (
+                "; train with actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model], or "
+                f"make it now: python -m verl.model_merger merge --backend fsdp --local_dir {folder / 'actor'} "
+                f"--target_dir {export}"
+            )
+        raise ValueError(f"{export}: expected a model's config.json and weights, got no such export{how}")
+    index = export / "model.safetensors.index.json"
+    if index.exists():
+        missing = sorted(set(run_format.read_json(index)["weight_map"].values()) - {x.name for x in export.iterdir()})
+        if missing:
+            raise ValueError(f"{export}: expected all weights of its index, got no {', '.join(missing)}")
+    for file in export.glob("*.safetensors"):
+        _check_whole(file)
+
+
+def _check_whole(file: Path) -> None:
+    """Require a file of weights as long as its header says."""
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if length > file.stat().st_size:
+                raise ValueError("too few bytes")
+            header = json.loads(stream.read(length))
+        end = max((x["data_offsets"][1] for name, x in header.items() if name != "__metadata__"), default=0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file}: expected a whole file of weights, got {error}") from error
+    if 8 + length + end != file.stat().st_size:
+        raise ValueError(f"{file}: expected {8 + length + end} bytes, got {file.stat().st_size}")
+
+
+def _run_config(run: Path) -> dict[str, Any]:
+    if (run / "verl.yaml").exists():
+        from omegaconf import OmegaConf
+
+        found: Any = OmegaConf.to_container(OmegaConf.load(run / "verl.yaml"), resolve=True)
+        return dict(found)
+    if (run / run_format.CONFIG).exists():
+        return run_format.read_json(run / run_format.CONFIG)
+    raise ValueError(f"{run}: expected verl.yaml or config.json beside its checkpoints, got neither")
+
+
+def _check_method(folder: Path, found: Checkpoint) -> None:
+    settings = found.settings
+    if settings is None or settings.stock or not (folder / "dynamo.json").exists():
+        return
+    different = differences(run_format.read_json(folder / "dynamo.json"), settings)
+    if different:
+        raise ValueError(
+            f"{folder}: expected a checkpoint of the method {settings.method} of its run's configuration, got one that "
+            f"differs in {', '.join(different)}"
+        )
+
+
+def fingerprint(export: Path) -> str:
+    """Return a hash that tells a model from another: its configuration, and lengths and samples of its weights."""
+    found = hashlib.sha256((export / "config.json").read_bytes())
+    for file in sorted(x for pattern in WEIGHTS for x in export.glob(pattern)):
+        size = file.stat().st_size
+        found.update(f"{file.name} {size}".encode())
+        with file.open("rb") as stream:
+            for at in (0, size // 2, max(0, size - 2**20)):
+                stream.seek(at)
+                found.update(stream.read(2**20))
+    return found.hexdigest()[:16]
+
+
+def other_settings(first: Checkpoint, second: Checkpoint) -> list[str]:
+    """Return the settings of learning, the seed apart, in which two runs differ."""
+    a, b = (_flat(x.config or {}) for x in (first, second))
+    names = [x for x in sorted(a.keys() | b.keys()) if f"{x}.".startswith(tuple(f"{y}." for y in LEARNING))]
+    return [x for x in names if a.get(x) != b.get(x) and x not in OTHERWISE]
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found

@@ -1,0 +1,338 @@
+"""The process that holds vLLM: `python -m scale.generate SPEC`, started by `scale.evaluate`; and the file of samples.
+
+Every response is sampled with a seed of its own and scored by the run's reward function in processes beside, then
+appended to its evaluation's `samples.jsonl` as one line. A line without an end is what a killed process left; it is
+dropped and its sample drawn again, with the same seed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from scale.problems import Problem, Score, load_reward, score
+from scale.supervisor import beat, reported
+from theory._runs import read_json
+
+SAMPLES = "samples.jsonl"
+
+FIELDS = frozenset({"key", "sample", "seed", "correct", "unverified", "tokens", "finish", "text"})
+
+WAITING = 4096
+"""Responses that may wait for their score."""
+
+SHOW = 1.0
+"""Seconds between two reports of progress."""
+
+LOCK_SECONDS = 20.0
+"""How long to wait for the samples of a process that is just being ended."""
+
+
+def sample_seed(seed: int, key: str, sample: int) -> int:
+    """Return the seed of a response, in [0, 2^31): a hash of the evaluation's seed, the problem and the number.
+
+    Parameters
+    ----------
+    seed
+        Seed of the evaluation.
+    key
+        Key of the problem.
+    sample
+        Number of the response among the problem's.
+
+    Examples
+    --------
+    >>> sample_seed(1, "a", 0) == sample_seed(1, "a", 0) != sample_seed(1, "a", 1)
+    True
+    """
+    return int.from_bytes(hashlib.sha256(f"evaluation/{seed}/{sample}/{key}".encode()).digest()[:4], "big") >> 1
+
+
+# The file of samples
+
+
+def read_samples(path: Path, problems: Sequence[Problem], seed: int) -> Iterator[dict[str, Any]]:
+    """Return the samples of an evaluation, without one that a killed process left unfinished.
+
+    Parameters
+    ----------
+    path
+        The file; it need not be there.
+    problems, seed
+        Of the evaluation.
+
+    Raises
+    ------
+    ValueError
+        If a finished line is no sample, is one of another problem or seed, or is there twice.
+    """
+    if not path.exists():
+        return
+    keys, seen = {x.key for x in problems}, set()
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                found = json.loads(line)
+                at = found["key"], found["sample"]
+                whole = found.keys() >= FIELDS and found["seed"] == sample_seed(seed, *at) and at[0] in keys
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{path}: expected a sample in line {number}, got {line[:60]!r}: {error!r}") from error
+            if not whole:
+                raise ValueError(
+                    f"{path}: expected samples of its problems and seed, got in line {number} {line[:60]!r}"
+                )
+            if at in seen:
+                raise ValueError(f"{path}: expected each sample once, got {at[1]} of {at[0]!r} twice")
+            seen.add(at)
+            yield found
+
+
+def drop_unfinished(path: Path) -> None:
+    """Cut off a last line without an end."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        end = at = file.seek(0, os.SEEK_END)
+        while at > 0:
+            start = max(0, at - 2**16)
+            file.seek(start)
+            newline = file.read(at - start).rfind(b"\n")
+            if newline >= 0:
+                at = start + newline + 1
+                break
+            at = start
+        if at < end:
+            file.truncate(at)
+
+
+@contextmanager
+def only_writer(path: Path) -> Iterator[Any]:
+    """Open a file of samples to append to, alone.
+
+    Raises
+    ------
+    ValueError
+        If another process is writing it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    with path.open("ab", buffering=0) as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() - start > LOCK_SECONDS:
+                    raise ValueError(f"{path}: expected no other writer, got another evaluation at work") from error
+                time.sleep(0.2)
+        drop_unfinished(path)
+        yield file
+
+
+class Evaluation:
+    """An evaluation at work: what is missing, and where it goes.
+
+    Parameters
+    ----------
+    spec
+        Its folder, problems and sampling settings.
+    file
+        Its samples, open to append.
+    """
+
+    def __init__(self, spec: Mapping[str, Any], file: Any) -> None:
+        self.spec, self.file = spec, file
+        self.problems = [Problem(**x) for x in spec["problems"]]
+        samples = read_samples(Path(spec["folder"], SAMPLES), self.problems, spec["seed"])
+        done = {(x["key"], x["sample"]) for x in samples}
+        self.missing = [
+            (problem, number)
+            for problem in self.problems
+            for number in range(spec["samples"])
+            if (problem.key, number) not in done
+        ]
+
+    def append(self, problem: Problem, number: int, output: Mapping[str, Any], found: Score) -> None:
+        """Add a sample."""
+        line = {
+            "key": problem.key,
+            "sample": number,
+            "seed": sample_seed(self.spec["seed"], problem.key, number),
+            **found._asdict(),
+            **output,
+        }
+        data = (json.dumps(line) + "\n").encode()
+        if self.file.write(data) < len(data):  # One write: a line is there whole, or it has no end.
+            raise OSError(f"{self.file.name}: the disk is full")
+
+
+# Scoring, in processes of their own
+
+_reward: Callable[..., Any]
+
+
+def scorers(reward: str, arguments: Mapping[str, Any], processes: int) -> ProcessPoolExecutor:
+    """Return processes that run `score_response` with a reward function."""
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(processes, spawn, _start_scoring, (reward, arguments))
+
+
+def _start_scoring(name: str, arguments: Mapping[str, Any]) -> None:
+    global _reward
+    _reward = load_reward(name, arguments)
+
+
+def score_response(problem: Problem, response: str) -> Score:
+    """Return the score of a response, in a process of `scorers`."""
+    return score(_reward, problem, response)
+
+
+# Generation
+
+
+@reported("generation")
+def main(path: str) -> None:
+    """Draw, score and store the samples that a specification asks for."""
+    spec = read_json(Path(path))
+    beat(0, tokens=0)
+    with ExitStack() as stack:
+        evaluations = [
+            Evaluation(each, stack.enter_context(only_writer(Path(each["folder"], SAMPLES))))
+            for each in spec["evaluations"]
+        ]
+        pool = stack.enter_context(scorers(spec["reward"], spec["reward_arguments"], spec["scorers"]))
+        _generate(spec, evaluations, pool)
+
+
+def _generate(spec: Mapping[str, Any], evaluations: list[Evaluation], pool: ProcessPoolExecutor) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(spec["model"])
+    prompts = {
+        (number, problem.key): _tokens(tokenizer, problem, spec["template"])
+        for number, each in enumerate(evaluations)
+        for problem in each.problems
+    }
+    longest = max(map(len, prompts.values())) + max(each.spec["max_tokens"] for each in evaluations)
+    arguments = engine_arguments(spec, longest)
+    import vllm  # Heavy: what is wrong with the prompts has been said by now.
+
+    llm = vllm.LLM(spec["model"], **arguments)
+    engine = llm.llm_engine
+    room = 2 * engine.vllm_config.scheduler_config.max_num_seqs
+    jobs = iter([(number, *job) for number, each in enumerate(evaluations) for job in each.missing])
+    running: dict[str, tuple[int, Problem, int]] = {}
+    waiting: dict[Future[Score], tuple[int, Problem, int, dict[str, Any]]] = {}
+    scored: SimpleQueue[Future[Score]] = SimpleQueue()
+    stored = shown = tokens = 0
+    start = last = time.monotonic()
+    more = True
+    while more or running or waiting:
+        while more and len(running) < room:
+            job = next(jobs, None)
+            if job is None:
+                more = False
+                break
+            number, problem, sample = job
+            name = f"{number}-{sample}-{problem.key}"
+            running[name] = job
+            sampling = _sampling(vllm, evaluations[number].spec, problem.key, sample)
+            engine.add_request(name, {"prompt_token_ids": prompts[number, problem.key]}, sampling)
+        for found in engine.step() if running else ():
+            if found.finished:
+                number, problem, sample = running.pop(found.request_id)
+                first = found.outputs[0]
+                if first.finish_reason not in ("stop", "length"):
+                    raise RuntimeError(f"vLLM ended a response of {problem.key} by {first.finish_reason}")
+                output = {"tokens": len(first.token_ids), "finish": first.finish_reason, "text": first.text}
+                future = pool.submit(score_response, problem, first.text)
+                waiting[future] = (number, problem, sample, output)
+                future.add_done_callback(scored.put)
+                tokens += len(first.token_ids)
+        for future in _finished(scored, block=bool(waiting) and (not running or len(waiting) >= WAITING)):
+            number, problem, sample, output = waiting.pop(future)
+            evaluations[number].append(problem, sample, output, future.result())
+            stored += 1
+        if stored > shown and time.monotonic() - last > SHOW:
+            shown, last = stored, time.monotonic()
+            _show(evaluations, stored, tokens, last - start)
+    _show(evaluations, stored, tokens, time.monotonic() - start)
+
+
+def _finished(scored: SimpleQueue[Future[Score]], *, block: bool) -> Iterator[Future[Score]]:
+    """Return what has been scored by now; wait a second for the first with `block`."""
+    with contextlib.suppress(Empty):
+        while True:
+            yield scored.get(block, 1.0)
+            block = False
+
+
+def _show(evaluations: Sequence[Evaluation], stored: int, tokens: int, seconds: float) -> None:
+    """Say how far it is, and let it be on the disk; what hangs, engine or reward function, stores nothing more."""
+    for each in evaluations:
+        os.fsync(each.file.fileno())
+    beat(stored, tokens=tokens, seconds=seconds)
+    print(f"{stored} samples, {tokens} tokens, {seconds:.1f} s", flush=True)
+
+
+def _tokens(tokenizer: Any, problem: Problem, arguments: Mapping[str, Any]) -> list[int]:
+    text = tokenizer.apply_chat_template(problem.prompt, tokenize=False, add_generation_prompt=True, **arguments)
+    found: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+    return found
+
+
+def engine_arguments(spec: Mapping[str, Any], longest: int) -> dict[str, Any]:
+    """Return vLLM's settings for prompts and responses of at most so many tokens.
+
+    Raises
+    ------
+    ValueError
+        If prompt and response do not fit into the model's positions.
+    """
+    positions = read_json(Path(spec["model"], "config.json")).get("max_position_embeddings")
+    changed = spec["max_position_embeddings"]
+    if max(positions or longest, changed or 0) < longest:
+        raise ValueError(
+            f"max_tokens: expected the longest prompt and its response within the model's {positions} positions, got "
+            f"{longest}; --max-position-embeddings gives it more, as in training"
+        )
+    found: dict[str, Any] = {
+        "dtype": spec["dtype"],
+        "max_model_len": longest,
+        "tensor_parallel_size": max(spec["gpus"], 1),
+        "enforce_eager": not spec["gpus"],
+        "disable_log_stats": True,
+    }
+    if not spec["gpus"]:
+        # vLLM's CPU build fails where a prompt with a seed of its own is prefilled in parts.
+        found |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(8192, longest)}
+    if changed:
+        found["hf_overrides"] = {"max_position_embeddings": changed}
+    return found
+
+
+def _sampling(vllm: Any, spec: Mapping[str, Any], key: str, sample: int) -> Any:
+    return vllm.SamplingParams(
+        temperature=spec["temperature"],
+        top_p=spec["top_p"],
+        max_tokens=spec["max_tokens"],
+        seed=sample_seed(spec["seed"], key, sample),
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,214 @@
+"""Problems to evaluate on, from verl's Parquet files, and the function that scores their responses."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+COLUMNS = ("data_source", "prompt", "reward_model", "extra_info")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem.
+
+    Attributes
+    ----------
+    key
+        Its identity, `extra_info.key`.
+    benchmark
+        Its `data_source`.
+    prompt
+        Chat messages.
+    answer
+        Its `reward_model.ground_truth`.
+    extra_info
+        What the reward function is given besides.
+    """
+
+    key: str
+    benchmark: str
+    prompt: list[dict[str, str]]
+    answer: str
+    extra_info: dict[str, Any]
+
+
+def read_problems(path: Path) -> list[Problem]:
+    """Read the problems of a Parquet file in verl's schema, each once.
+
+    Parameters
+    ----------
+    path
+        The file: columns `data_source`, `prompt`, `reward_model.ground_truth`, `extra_info.key`.
+
+    Returns
+    -------
+    list of Problem
+        In the file's order.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read (missing, truncated), lacks a column, is empty, or a row is not as above or its key
+        not the only one.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{path}: expected a whole Parquet file, got {error}") from error
+    missing = [name for name in COLUMNS if name not in table.column_names]
+    if missing:
+        raise ValueError(
+            f"{path}: expected verl's columns {', '.join(COLUMNS)}, got none named {', '.join(missing)} among "
+            f"{', '.join(table.column_names)}"
+        )
+    if not table.num_rows:
+        raise ValueError(f"{path}: expected at least one problem, got none")
+    found: dict[str, Problem] = {}
+    for number, row in enumerate(table.select(COLUMNS).to_pylist()):
+        problem = _problem(f"{path}: row {number}", row)
+        first = found.setdefault(problem.key, problem)
+        if first is not problem:
+            same = (first.prompt, first.answer) == (problem.prompt, problem.answer)
+            with_what = "alike" if same else f"with the answers {first.answer!r} and {problem.answer!r}"
+            raise ValueError(
+                f"{path}: row {number}: expected every key once, got {problem.key!r} again, {with_what}; "
+                "samples are drawn by --samples, not by copies of rows"
+            )
+    return list(found.values())
+
+
+def _problem(where: str, row: Mapping[str, Any]) -> Problem:
+    reward, extra, prompt = row["reward_model"], row["extra_info"], row["prompt"]
+    fields = {
+        "extra_info.key": extra.get("key") if isinstance(extra, Mapping) else None,
+        "data_source": row["data_source"],
+        "reward_model.ground_truth": reward.get("ground_truth") if isinstance(reward, Mapping) else None,
+    }
+    for name, value in fields.items():
+        if not isinstance(value, str) or not value:
+            raise ValueError(f"{where}: expected a text as {name}, got {value!r:.80}")
+    if not isinstance(prompt, list) or not prompt or not all(_is_message(x) for x in prompt):
+        raise ValueError(f"{where}: expected chat messages (role, content) as prompt, got {prompt!r:.80}")
+    messages = [{"role": x["role"], "content": x["content"]} for x in prompt]
+    key, benchmark, answer = fields.values()
+    return Problem(str(key), str(benchmark), messages, str(answer), dict(extra))
+
+
+def _is_message(x: Any) -> bool:
+    return isinstance(x, Mapping) and all(isinstance(x.get(name), str) for name in ("role", "content"))
+
+
+def fingerprint(problems: Sequence[Problem]) -> str:
+    """Return a hash of what is asked and what is right, whatever the file around it looks like."""
+    content = [(x.key, x.benchmark, x.prompt, x.answer) for x in problems]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def to_dict(problem: Problem) -> dict[str, Any]:
+    """Return a problem as plain values."""
+    return asdict(problem)
+
+
+# Rewards
+
+
+class Score(NamedTuple):
+    """A response's score: whether it is correct, and whether the reward function could not tell."""
+
+    correct: bool
+    unverified: bool
+
+
+def load_reward(name: str, arguments: Mapping[str, Any] | None = None) -> Callable[..., Any]:
+    """Return a reward function by its name.
+
+    Parameters
+    ----------
+    name
+        `pkg://module:function` or `path/to/file.py:function`.
+    arguments
+        Keyword arguments of every call, verl's `reward_kwargs`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such function, or it cannot be imported.
+    """
+    place, _, function = name.rpartition(":")
+    try:
+        if place.startswith("pkg://"):
+            module = importlib.import_module(place.removeprefix("pkg://"))
+        else:
+            spec = importlib.util.spec_from_file_location("reward_function", place)
+            if spec is None or spec.loader is None:
+                raise ValueError(f"reward: expected pkg://module:function or file.py:function, got {name!r}")
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        found = getattr(module, function)
+    except (ImportError, OSError, AttributeError) as error:
+        raise ValueError(f"reward: expected a function that can be imported, got {name!r}: {error}") from error
+    if not inspect.isfunction(found):
+        raise ValueError(f"reward: expected a function, got {name!r}, a {type(found).__name__}")
+    return partial(found, **arguments) if arguments else found
+
+
+def reward_files(reward: Callable[..., Any]) -> list[Path]:
+    """Return the file of a reward function and those beside it that it uses, by name."""
+    function = reward.func if isinstance(reward, partial) else reward
+    waiting = [function.__globals__]
+    found: dict[str, Path] = {}
+    while waiting:
+        names = waiting.pop()
+        path = Path(names["__file__"])
+        if path.name in found:
+            continue
+        found[path.name] = path
+        for value in names.values():
+            module = (
+                value if isinstance(value, ModuleType) else sys.modules.get(getattr(value, "__module__", None) or "")
+            )
+            if module is not None and Path(getattr(module, "__file__", None) or "").parent == path.parent:
+                waiting.append(vars(module))
+    return [found[name] for name in sorted(found)]
+
+
+def score(reward: Callable[..., Any], problem: Problem, response: str) -> Score:
+    """Score a response as training does.
+
+    A dict's `acc` tells correctness if it is there, else its `score` does; `unverified` marks a response that could not
+    be checked, which does not count as correct and is reported apart.
+
+    Raises
+    ------
+    ValueError
+        If the score is other than 0 and 1, so that it does not tell what is correct.
+    """
+    found = reward(
+        data_source=problem.benchmark,
+        solution_str=response,
+        ground_truth=problem.answer,
+        extra_info=dict(problem.extra_info),
+    )
+    unverified = bool(found.get("unverified", False)) if isinstance(found, Mapping) else False
+    value = found.get("acc", found.get("score")) if isinstance(found, Mapping) else found
+    if not isinstance(value, (bool, int, float)) or not math.isfinite(value) or value not in (0, 1):
+        raise ValueError(
+            f"reward: expected 0 or 1, or a dict with such an acc or score, got {found!r:.80} for problem "
+            f"{problem.key!r}; pass@k counts correct responses"
+        )
+    return Score(bool(value) and not unverified, unverified)

@@ -1,0 +1,173 @@
+"""The reward of mathematical answers: 1 for a response whose answer equals the right one, by Math-Verify, else 0.
+
+verl calls `compute_score` (`reward.custom_reward_function.path=pkg://scale.rewards`), in threads, Ray workers or the
+main process alike. What could not be decided, in time or at all, scores 0 and is reported as *unverified*.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scale import verifier
+from scale.answers import extract, integer, is_words, plain, plain_text, same_text, without_percent
+from scale.verifier import CORRECT, UNVERIFIED, WRONG, Pair, Verdict
+from theory import _checks
+
+TIMEOUT = 5.0
+"""Seconds of CPU time for a comparison; most take milliseconds."""
+
+WORKERS = 2
+"""Comparisons at a time in each process that calls `compute_score`; verl has several such processes."""
+
+LONGEST = 1_000
+"""Characters of a boxed answer, unless the right one is half as long; a longer one is not compared."""
+
+SHOWN = 200
+"""Characters of an answer that are reported."""
+
+
+def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: dict[str, Any] | None = None,
+    *,
+    timeout: float = TIMEOUT,
+    workers: int = WORKERS,
+    require_box: bool = False,
+    **kwargs: Any,
+) -> dict[str, Any]:
+    r"""Return the score of a response.
+
+    Parameters
+    ----------
+    data_source, extra_info
+        Not used: every data set is scored alike.
+    solution_str
+        The response.
+    ground_truth
+        The right answer, in LaTeX or as a number.
+    timeout
+        Limit on the comparison, in seconds of CPU time (`scale.verifier`).
+    workers
+        Processes that compare; the first call decides.
+    require_box
+        Only a box counts as an answer.
+    **kwargs
+        What else verl hands over; not used.
+
+    Returns
+    -------
+    dict
+        `score` and `acc`: 1.0 or 0.0. `unverified`: 1.0 if it could not be decided, which scores 0. `pred`: the answer.
+        `reason`: why it is not correct, where that is known.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as above, or Math-Verify is not installed.
+
+    Examples
+    --------
+    >>> compute_score("aime24", r"Thus \boxed{33}.", "033")
+    {'score': 1.0, 'acc': 1.0, 'unverified': 0.0, 'pred': '33', 'reason': ''}
+    """
+    if not isinstance(solution_str, str):
+        raise ValueError(f"solution_str: expected a text, got {type(solution_str).__name__}")
+    if not isinstance(ground_truth, str) or not ground_truth.strip():
+        raise ValueError(f"ground_truth: expected a text, got {ground_truth!r:.80}")
+    _checks.in_range("timeout", timeout, 0, open_low=True)
+    _checks.count("workers", workers, 1)
+    found = extract(solution_str, require_box=require_box)
+    if found is None:
+        return _result(Verdict(WRONG, "no box" if require_box else "no answer found"), "")
+    if len(found.text) > max(LONGEST, 2 * len(ground_truth)) and found.latex:
+        return _result(Verdict(UNVERIFIED, f"an answer of {len(found.text)} characters"), found.text)
+    answer = plain(found.text) if found.latex else plain_text(found.text)
+    verdict = decide(plain(ground_truth), answer, latex=found.latex, timeout=timeout, workers=workers)
+    return _result(verdict, found.text)
+
+
+def _result(verdict: Verdict, answer: str) -> dict[str, Any]:
+    score = float(verdict.outcome == CORRECT)
+    unverified = float(verdict.outcome == UNVERIFIED)
+    shown = answer[:SHOWN].encode("utf-8", "replace").decode()  # half of a surrogate pair has no UTF-8
+    return {"score": score, "acc": score, "unverified": unverified, "pred": shown, "reason": verdict.reason}
+
+
+def decide(gold: str, answer: str, *, latex: bool, timeout: float = TIMEOUT, workers: int = WORKERS) -> Verdict:
+    """Decide whether an answer is right: equal texts and integers at once, the rest by Math-Verify.
+
+    Parameters
+    ----------
+    gold, answer
+        The right answer and the one given, spelt plainly (`scale.answers.plain`).
+    latex
+        Whether the one given is LaTeX, or a text that has it somewhere.
+    timeout, workers
+        As in `compute_score`.
+    """
+    pairs = []
+    for one, other in readings(gold, answer):
+        if same_text(one) == same_text(other):
+            return Verdict(CORRECT)
+        first, second = integer(one), integer(other)
+        if first is not None and first == second:
+            return Verdict(CORRECT)
+        if (first is None or second is None) and not is_words(same_text(one)):
+            pairs.append(Pair(one, other, latex))
+    if not pairs:
+        return Verdict(WRONG)
+    return verifier.shared(workers).compare(pairs, timeout)
+
+
+def readings(gold: str, answer: str) -> list[tuple[str, str]]:
+    r"""Return the pairs one of which must be equal: a percent sign is a unit that may be left out, or a hundredth.
+
+    Examples
+    --------
+    >>> readings("50", "50"), readings(r"50\%", "0.5")
+    ([('50', '50')], [('50', '0.5'), ('\\frac{50}{100}', '0.5')])
+    """
+    bare_gold, bare_answer = without_percent(gold), without_percent(answer)
+    found = [(gold if bare_gold is None else bare_gold, answer if bare_answer is None else bare_answer)]
+    if bare_gold is not None and bare_answer is None:
+        found.append((f"\\frac{{{bare_gold}}}{{100}}", answer))
+    if bare_gold is None and bare_answer is not None:
+        found.append((gold, f"\\frac{{{bare_answer}}}{{100}}"))
+    return found
+
+
+def can_read(gold: str, *, timeout: float = TIMEOUT, workers: int = WORKERS) -> bool:
+    r"""Return whether a right answer can be read, so that other spellings of it are recognized.
+
+    Parameters
+    ----------
+    gold
+        The right answer.
+    timeout, workers
+        As in `compute_score`.
+
+    Examples
+    --------
+    >>> can_read("025"), can_read("是")
+    (True, True)
+    """
+    text = without_percent(plain(gold)) or plain(gold)
+    if integer(text) is not None or is_words(same_text(text)):
+        return True
+    # Against another answer, so that something is compared.
+    return verifier.shared(workers).compare([Pair(text, "0", True)], timeout).outcome != UNVERIFIED
+
+
+def check() -> None:
+    """Compare two answers, so that a missing Math-Verify is found before a run starts.
+
+    Raises
+    ------
+    ValueError
+        If answers cannot be compared here.
+    """
+    found = decide(r"\frac{1}{2}", "0.5", latex=True)
+    if found.outcome != CORRECT:
+        raise ValueError(f"reward: expected Math-Verify to find 1/2 equal to 0.5, got {found}")

@@ -1,0 +1,309 @@
+"""Samples to a table in the shape of the paper's Table 1: pass@k with intervals, beside the published values."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.table import Table as RichTable
+
+from scale.exports import Checkpoint
+from scale.problems import Problem
+from theory._checks import FloatArray, IntArray
+from theory.crossed import crossed_bootstrap_interval
+from theory.passk import pass_at_k
+
+AVERAGE = "average"
+
+PUBLISHED = "published"
+
+METHOD = (
+    "pass@k is the unbiased estimate 1 - C(n-c, k)/C(n, k) from n samples a problem, in percent, a mean over problems "
+    "and runs. Brackets are 95 % intervals of the crossed percentile bootstrap (2,000 resamples): problems are drawn "
+    "again within each benchmark, runs as a whole; samples drawn with several sampling seeds are averaged within a "
+    "run. With one run an interval tells nothing of training seeds; with few, little. The average weighs every "
+    "benchmark alike."
+)
+
+PUBLISHED_NOTE = (
+    'Rows marked "published" are copied from Tables 1 and 2 of arXiv 2602.19208 (means of three runs, without '
+    "intervals); nothing of them was measured here, and the number of samples behind its pass@32 is not stated."
+)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the samples of a checkpoint on a benchmark, with one sampling seed, came to.
+
+    Attributes
+    ----------
+    samples
+        n, of every problem.
+    correct, unverified, truncated
+        How many of them were correct, could not be checked, or ended at the longest response, [num_problems].
+    tokens
+        Of all responses.
+    """
+
+    samples: int
+    correct: IntArray
+    unverified: IntArray
+    truncated: IntArray
+    tokens: int
+
+
+def count(drawn: Iterable[Mapping[str, Any]], problems: Sequence[Problem], samples: int) -> dict[str, Counts]:
+    """Count the samples of an evaluation, by benchmark.
+
+    Parameters
+    ----------
+    drawn
+        As `scale.generate.read_samples` returns them.
+    problems
+        All that were asked.
+    samples
+        The first so many of each problem are counted.
+
+    Raises
+    ------
+    ValueError
+        If some are missing.
+    """
+    place = {x.key: number for number, x in enumerate(problems)}
+    values = np.zeros((5, len(problems)), np.int64)
+    for x in drawn:
+        if x["sample"] < samples:
+            one = (1, x["correct"], x["unverified"], x["finish"] == "length", x["tokens"])
+            values[:, place[x["key"]]] += one
+    if np.any(values[0] != samples):
+        raise ValueError(f"samples: expected {samples} of every problem, got {values[0].min()} of some")
+    found = {}
+    for name in dict.fromkeys(x.benchmark for x in problems):
+        rows = [number for number, x in enumerate(problems) if x.benchmark == name]
+        _, correct, unverified, truncated, tokens = values[:, rows]
+        found[name] = Counts(samples, correct, unverified, truncated, int(tokens.sum()))
+    return found
+
+
+# Rows
+
+Run = Mapping[str, Sequence[Counts]]
+"""Of one checkpoint: benchmark -> counts by sampling seed."""
+
+
+def measured(checkpoints: Sequence[Checkpoint], runs: Sequence[Run], k: Sequence[int]) -> dict[str, Any]:
+    """Return the row of runs that differ in their training seed alone.
+
+    Parameters
+    ----------
+    checkpoints, runs
+        Of the row, alike long.
+    k
+        Of pass@k.
+    """
+    first = checkpoints[0]
+    names = list(runs[0])
+    scores = [np.stack([_pass(run[name], k, "correct") for run in runs]) for name in names]
+    found = crossed_bootstrap_interval(scores, np.random.default_rng(0))
+    point, low, high = (100 * np.clip(x, 0, 1) for x in found)
+    cells: dict[str, Any] = {}
+    for number, name in enumerate([*names, AVERAGE]):
+        cells[name] = {
+            f"pass@{each}": {"value": point[number, i], "low": low[number, i], "high": high[number, i]}
+            for i, each in enumerate(k)
+        }
+    for name in names:
+        every = [x for run in runs for x in run[name]]
+        total = sum(x.samples * len(x.correct) for x in every)
+        unverified = sum(int(x.unverified.sum()) for x in every)
+        cells[name] |= {
+            "problems": len(every[0].correct),
+            "samples": every[0].samples,
+            "responses": total,
+            "unverified": unverified,
+            "truncated": sum(int(x.truncated.sum()) for x in every),
+            "tokens": sum(x.tokens for x in every),
+        }
+        if unverified:
+            best = np.mean([_pass(run[name], k, "not wrong") for run in runs], axis=(0, 1))
+            cells[name]["if_unverified_were_correct"] = {
+                f"pass@{each}": 100 * value for each, value in zip(k, best.tolist(), strict=True)
+            }
+    return {
+        "model": first.model,
+        "method": first.method,
+        "source": "measured",
+        "step": first.step,
+        "seeds": [x.seed for x in checkpoints],
+        "runs": [x.name for x in checkpoints],
+        "cells": _plain(cells),
+    }
+
+
+def _pass(counts: Sequence[Counts], k: Sequence[int], of: str) -> FloatArray:
+    """Return pass@k of every problem, a mean over sampling seeds, [num_problems, len(k)]."""
+    right = [x.correct if of == "correct" else x.correct + x.unverified for x in counts]
+    found = [pass_at_k(x.samples, c[:, None], np.array(k)) for x, c in zip(counts, right, strict=True)]
+    return np.asarray(np.mean(found, axis=0))
+
+
+def _plain(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {name: _plain(x) for name, x in values.items()}
+    return round(float(values), 6) if isinstance(values, (float, np.floating)) else values
+
+
+def published(rows: Sequence[Mapping[str, Any]], k: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the paper's rows for the models and benchmarks of measured ones: Table 1, beside ablations Table 2 too."""
+    from theory.claims.published import BENCHMARKS, TABLE_1, TABLE_2
+
+    columns = {name: published_name(name) for name in rows[0]["cells"] if name != AVERAGE}
+    found = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        table = {name: dict(zip((1, 32), row, strict=True)) for name, (*row, _) in TABLE_1.get(model, {}).items()}
+        averages = {name: dict(zip((1, 32), row[2], strict=True)) for name, row in TABLE_1.get(model, {}).items()}
+        if model == "Qwen2.5-Math-7B" and any(row["model"] == model and row["method"][:2] == "- " for row in rows):
+            for name, (row, average) in TABLE_2.items():
+                if f"- {name}" not in table and name not in (*table, "ALL"):
+                    table[f"- {name}"], averages[f"- {name}"] = {1: row}, {1: average}
+        for method, values in table.items():
+            cells: dict[str, Any] = {
+                column: {
+                    f"pass@{each}": {"value": values[each][BENCHMARKS.index(name)]} for each in k if each in values
+                }
+                for column, name in columns.items()
+                if name is not None
+            }
+            if set(columns.values()) == set(BENCHMARKS):
+                cells[AVERAGE] = {f"pass@{x}": {"value": averages[method][x]} for x in k if x in averages[method]}
+            if any(cells.values()):
+                found.append({"model": model, "method": method, "source": PUBLISHED, "cells": cells})
+    return found
+
+
+def published_name(benchmark: str) -> str | None:
+    """Return the paper's name of a benchmark.
+
+    Examples
+    --------
+    >>> published_name("math-500"), published_name("olympiadbench"), published_name("gsm8k")
+    ('MATH500', 'Olympiad', None)
+    """
+    from theory.claims.published import BENCHMARKS
+
+    found = re.sub(r"[^a-z0-9]", "", benchmark.lower())
+    return next((name for name in BENCHMARKS if found.startswith(name.lower())), None)
+
+
+# Writing
+
+FIELDS = (
+    "model",
+    "method",
+    "source",
+    "step",
+    "seeds",
+    "benchmark",
+    "k",
+    "value",
+    "low",
+    "high",
+    "problems",
+    "samples",
+    "unverified",
+    "truncated",
+)
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]], k: Sequence[int]) -> str:
+    """Return one line for each row, benchmark and k."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, FIELDS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        for name, cell in row["cells"].items():
+            for each in k:
+                if f"pass@{each}" in cell:
+                    line = {x: row[x] for x in FIELDS[:4] if row.get(x) is not None}
+                    line |= {"seeds": _seeds(row), "benchmark": name, "k": each, **cell[f"pass@{each}"]}
+                    writer.writerow(line | {x: cell[x] for x in FIELDS[10:] if x in cell})
+    return text.getvalue()
+
+
+def _seeds(row: Mapping[str, Any]) -> str:
+    return " ".join(str(x) for x in row.get("seeds", ()) if x is not None)
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the benchmarks of a table, and their titles, in the paper's order, the average last."""
+    from theory.claims.published import BENCHMARKS
+
+    titles = {name: published_name(name) or name for name in rows[0]["cells"] if name != AVERAGE}
+    place = {name: BENCHMARKS.index(title) if title in BENCHMARKS else 99 for name, title in titles.items()}
+    found = {name: titles[name] for name in sorted(titles, key=place.__getitem__)}
+    return found if len(found) == 1 else found | {AVERAGE: "Average"}
+
+
+def _name(row: Mapping[str, Any], several_steps: bool) -> str:
+    if row["source"] == PUBLISHED:
+        return f"{row['method']} ({PUBLISHED})"
+    step = f", step {row['step']}" if several_steps and row["step"] is not None else ""
+    return f"{row['method']}{step}"
+
+
+def to_markdown(rows: Sequence[Mapping[str, Any]], k: Sequence[int]) -> str:
+    """Return the table, with what its numbers are."""
+    columns, steps = _columns(rows), _several_steps(rows)
+    heads = [f"{title} pass@{each}" for title in columns.values() for each in k]
+    lines = ["| model | method | seeds | " + " | ".join(heads) + " |", "|---|---|---|" + "---|" * len(heads)]
+    for row in rows:
+        cells = [_text(row["cells"].get(name, {}).get(f"pass@{each}"), " ") for name in columns for each in k]
+        lines.append("| " + " | ".join([row["model"], _name(row, steps), _seeds(row), *cells]) + " |")
+    return "\n".join([*lines, "", *(f"{note}\n" for note in notes(rows))])
+
+
+def _several_steps(rows: Sequence[Mapping[str, Any]]) -> bool:
+    return len({row["step"] for row in rows if row.get("step") is not None}) > 1
+
+
+def _text(cell: Mapping[str, float] | None, between: str) -> str:
+    if cell is None:
+        return ""
+    return f"{cell['value']:.1f}" + (f"{between}[{cell['low']:.1f}, {cell['high']:.1f}]" if "low" in cell else "")
+
+
+def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what a reader of the table must know."""
+    found = [METHOD]
+    if any(row["source"] == PUBLISHED for row in rows):
+        found.append(PUBLISHED_NOTE)
+    for row in rows:
+        for name, cell in row["cells"].items():
+            if cell.get("unverified"):
+                most = ", ".join(f"{k} {x:.1f}" for k, x in cell["if_unverified_were_correct"].items())
+                found.append(
+                    f"{row['method']}, {name}: {cell['unverified']} of {cell['responses']} responses could not be "
+                    f"checked and do not count as correct; if all of them were: {most}."
+                )
+            if cell.get("truncated"):
+                share = cell["truncated"] / cell["responses"]
+                found.append(f"{row['method']}, {name}: {share:.1%} of the responses end at the longest length.")
+    return found
+
+
+def to_rich(rows: Sequence[Mapping[str, Any]], k: int) -> RichTable:
+    """Return the table of one k for a terminal."""
+    columns, steps = _columns(rows), _several_steps(rows)
+    table = RichTable("model", "method", "seeds", title=f"pass@{k}, %")
+    for title in columns.values():
+        table.add_column(title, justify="right")
+    for row in rows:
+        cells = [_text(row["cells"].get(name, {}).get(f"pass@{k}"), "\n") for name in columns]
+        style = "dim" if row["source"] == PUBLISHED else None
+        table.add_row(row["model"], _name(row, steps), _seeds(row), *cells, style=style)
+    return table

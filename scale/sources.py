@@ -1,0 +1,386 @@
+"""Where problems come from: the known data sets, their files here or on the hub, and their rows, read as a stream.
+
+DAPO-Math-17k's file is 1.8 million rows of 17 thousand problems; copies are folded batch by batch, so that it is read
+in modest memory.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from scale.answers import last_boxed
+from scale.text_keys import strip_template
+
+BATCH = 65_536
+"""Rows of a Parquet file in memory at a time."""
+
+SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
+
+PROBLEM = ("problem", "question", "Problem", "Question")
+ANSWER = ("answer", "final_answer", "Answer", "expected_answer")
+SOLUTION = ("solution", "Solution")
+"""Columns that hold a problem, its answer, or a solution with the answer in a box, the first that is there."""
+
+DETAILS = ("level", "subject", "unique_id", "id", "year", "unit", "answer_type")
+"""Columns that are kept, as text, in `extra_info`."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set.
+
+    Attributes
+    ----------
+    name
+        Ours, and its `data_source` and file name.
+    split
+        `train` or `test`.
+    repository, files
+        On the hub, and patterns of its files there.
+    rows
+        Numbers of rows that files of it are known to have, and what such a file is.
+    problems
+        Number of different problems (texts), and what another known number would be.
+    """
+
+    name: str
+    split: str
+    repository: str
+    files: tuple[str, ...]
+    rows: Mapping[int, str]
+    problems: int
+    others: Mapping[int, str] = field(default_factory=dict)
+
+
+_DAPO = {1_791_700: "the hub's file, 17,917 rows x 100", 17_917: "each row once", 17_398: "each problem once"}
+
+DATASETS: Mapping[str, Dataset] = {
+    x.name: x
+    for x in (
+        Dataset("aime24", "test", "HuggingFaceH4/aime_2024", ("data/train*",), {30: "AIME 2024", 960: "30 x 32"}, 30),
+        Dataset("aime25", "test", "math-ai/aime25", ("*test*",), {30: "AIME 2025"}, 30),
+        Dataset(
+            "amc23", "test", "math-ai/amc23", ("*test*",), {40: "AMC 2023"}, 40, {83: "AMC 2022 and 2023 together"}
+        ),
+        Dataset("math500", "test", "HuggingFaceH4/MATH-500", ("test*",), {500: "MATH-500"}, 500),
+        Dataset("minerva", "test", "math-ai/minervamath", ("*test*",), {272: "Minerva"}, 272),
+        Dataset(
+            "olympiadbench",
+            "test",
+            "Hothan/OlympiadBench",
+            ("*OE_TO_maths_en_COMP*",),
+            {674: "open-ended, text only, English, competition"},
+            674,
+            {675: "the file of Qwen2.5-Math's evaluation"},
+        ),
+        Dataset(
+            "dapo-math-17k",
+            "train",
+            "BytedTsinghua-SIA/DAPO-Math-17k",
+            ("data/*.parquet",),
+            _DAPO,
+            17_398,
+        ),
+    )
+}
+"""Known data sets by name, what is trained on last."""
+
+
+class Row(NamedTuple):
+    """Equal rows of a source: problem, answer, number of the first, how many, and details of the first."""
+
+    problem: str
+    answer: str
+    number: int
+    copies: int
+    details: dict[str, str]
+
+
+# Files
+
+
+def find_files(dataset: Dataset, source: Path | None, revision: str | None = None) -> tuple[list[Path], dict[str, Any]]:
+    """Return the files of a data set and what they are, downloading them if no source is given.
+
+    Parameters
+    ----------
+    dataset
+        Which.
+    source
+        A file, or a folder that holds a file `NAME.*` or a folder `NAME/` for the data set, such as a copy of its
+        repository.
+    revision
+        Of the hub's repository: a branch, a tag or a commit.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or the hub cannot be reached.
+    """
+    if source is None:
+        folder = _download(dataset, revision)
+        found = [path for path in _data_files(folder, "**/*") if _matches(dataset, path.relative_to(folder))]
+        where: dict[str, Any] = {"repository": dataset.repository, "commit": folder.name}
+        if not found:
+            raise ValueError(
+                f"{dataset.name}: expected files {' or '.join(dataset.files)} in {dataset.repository}, got none; "
+                "download its files yourself and give --source"
+            )
+        return found, where
+    if not source.exists():
+        raise ValueError(f"{source}: expected a file or folder with {dataset.name}, got none")
+    if source.is_file():
+        if source.suffix not in SUFFIXES:
+            raise ValueError(f"{source}: expected a file of type {', '.join(SUFFIXES)}, got {source.suffix!r}")
+        return [source], {}
+    found = _data_files(source, f"{dataset.name}.*")
+    if not found:
+        folder = source / dataset.name
+        every = _data_files(folder, "**/*")
+        found = [path for path in every if _matches(dataset, path.relative_to(folder))] or every
+    if not found:
+        raise ValueError(
+            f"{source}: expected {dataset.name}.parquet, .jsonl, .json or .csv, or a folder {dataset.name} of such "
+            "files, got none"
+        )
+    if len({path.suffix for path in found}) > 1 or (found[0].parent == source and len(found) > 1):
+        raise ValueError(
+            f"{source}: expected one file for {dataset.name}, or files of one type, got "
+            f"{', '.join(path.name for path in found)}"
+        )
+    return found, {}
+
+
+def _data_files(folder: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in folder.glob(pattern) if path.suffix in SUFFIXES and path.is_file())
+
+
+def _matches(dataset: Dataset, path: Path) -> bool:
+    return any(fnmatch(path.as_posix(), pattern) for pattern in dataset.files)
+
+
+def _download(dataset: Dataset, revision: str | None) -> Path:
+    """Return the hub's snapshot of a data set in its cache."""
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise ValueError(
+            f"{dataset.name}: expected --source FILE_OR_DIR, or the package huggingface_hub to download "
+            f"{dataset.repository}, got neither: {error}"
+        ) from error
+    try:
+        found = snapshot_download(
+            dataset.repository, repo_type="dataset", revision=revision, allow_patterns=list(dataset.files)
+        )
+    except Exception as error:  # of many kinds: no network, no such repository, no such revision, a broken download
+        raise ValueError(
+            f"{dataset.name}: expected to download {dataset.repository} from the hub, got {type(error).__name__}: "
+            f"{str(error).strip().splitlines()[0][:200]}; without a network, download its files elsewhere and give "
+            "--source FILE_OR_DIR"
+        ) from error
+    return Path(found)
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return _digest(file)
+
+
+def _digest(file: Any) -> str:
+    found = hashlib.sha256()
+    while block := file.read(2**20):
+        found.update(block)
+    return found.hexdigest()
+
+
+# Rows
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Yield the rows of a file; equal rows of a Parquet file in verl's schema are folded within a batch.
+
+    Two schemas are read: verl's (`prompt`, `reward_model.ground_truth`), whose prompts may carry the DAPO template, and
+    plain columns (`PROBLEM`, and `ANSWER` or `SOLUTION`).
+
+    Raises
+    ------
+    ValueError
+        If the file is empty, cut off or no such file, a column is missing or of another type, or a row has no problem
+        or no answer.
+    """
+    rows = 0
+    for row in _read_parquet(path) if path.suffix == ".parquet" else _read_text(path):
+        rows += row.copies
+        yield row
+    if not rows:
+        raise ValueError(f"{path}: expected at least one row, got none")
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            convert = _converter(path, names)
+            if convert is None:
+                yield from _read_verl(path, file)
+                return
+            first = 0
+            columns = [name for name in names if name in (*PROBLEM, *ANSWER, *SOLUTION, *DETAILS, "context")]
+            for batch in file.iter_batches(batch_size=BATCH, columns=columns):
+                for number, row in enumerate(batch.to_pylist(), first):
+                    yield convert(number, row)
+                first += batch.num_rows
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{path}: expected a whole Parquet file, got {error}") from error
+
+
+def _read_verl(path: Path, file: pq.ParquetFile) -> Iterator[Row]:
+    """Yield the rows of a Parquet file in verl's schema, equal ones of a batch once."""
+    schema = file.schema_arrow
+    prompt, reward = schema.field("prompt").type, schema.field("reward_model").type
+    listed = pa.types.is_list(prompt) or pa.types.is_large_list(prompt)
+    fields = [x.name for x in prompt.value_type] if listed and pa.types.is_struct(prompt.value_type) else []
+    if not pa.types.is_string(prompt) and not {"role", "content"} <= set(fields):
+        raise ValueError(f"{path}: expected prompt as chat messages (role, content) or a text, got {prompt}")
+    if not pa.types.is_struct(reward) or "ground_truth" not in [x.name for x in reward]:
+        raise ValueError(f"{path}: expected reward_model with a ground_truth, got {reward}")
+    first = 0
+    for batch in file.iter_batches(batch_size=BATCH, columns=["prompt", "reward_model"]):
+        texts = batch.column("prompt")
+        if listed:
+            if not pc.all(pc.fill_null(pc.equal(pc.list_value_length(texts), 1), False)).as_py():
+                raise ValueError(f"{path}: expected prompts of one message, a user's, got another number of messages")
+            messages = pc.list_flatten(texts)
+            if not pc.all(pc.fill_null(pc.equal(pc.struct_field(messages, "role"), "user"), False)).as_py():
+                raise ValueError(f"{path}: expected prompts of one message, a user's, got another role")
+            texts = pc.struct_field(messages, "content")
+        answers = pc.struct_field(batch.column("reward_model"), "ground_truth")
+        numbers = pa.array(range(first, first + batch.num_rows), pa.int64())
+        table = pa.table({"problem": texts, "answer": answers, "number": numbers})
+        folded = table.group_by(["problem", "answer"]).aggregate([("number", "min"), ("number", "count")])
+        for row in folded.sort_by("number_min").to_pylist():
+            where = f"{path}: row {row['number_min']}"
+            text = _text(where, "prompt", row["problem"])
+            try:
+                problem = strip_template(text)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from error
+            answer = _answer(where, row["answer"])
+            yield Row(problem, answer, row["number_min"], row["number_count"], {})
+        first += batch.num_rows
+
+
+def _read_text(path: Path) -> Iterator[Row]:
+    """Yield the rows of a JSON or CSV file, whose values are taken as they are spelt."""
+    convert: Callable[[int, Mapping[str, Any]], Row] | None = None
+    names: frozenset[str] = frozenset()
+    for number, row in enumerate(_mappings(path)):
+        if convert is None or not names <= row.keys():
+            found = _converter(path, list(row))
+            convert, names = found or _verl_row(path), frozenset(row)
+        yield convert(number, row)
+
+
+def _mappings(path: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if path.suffix == ".csv":
+                content = file.read()
+                if content and not content.endswith(("\n", "\r")):
+                    raise ValueError("a last line without an end, as of a file that was cut off")
+                for row in csv.DictReader(io.StringIO(content), strict=True):
+                    if None in row or None in row.values():
+                        raise ValueError("a line with more or fewer fields than the first")
+                    yield row
+                return
+            start = file.read(2**10).lstrip()[:1]
+            file.seek(0)
+            for found in json.load(file) if start == "[" else (json.loads(line) for line in file if line.strip()):
+                if not isinstance(found, dict):
+                    raise ValueError(f"{type(found).__name__} in place of an object")
+                yield found
+    except (OSError, ValueError, csv.Error) as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise ValueError(f"{path}: expected a whole {path.suffix} file, got {error}") from error
+
+
+def _converter(path: Path, names: list[str]) -> Callable[[int, Mapping[str, Any]], Row] | None:
+    """Return what makes rows of plain columns, or None for verl's schema."""
+    if {"prompt", "reward_model"} <= set(names):
+        return None
+    problem = next((name for name in PROBLEM if name in names), None)
+    answer = next((name for name in ANSWER if name in names), None)
+    solution = next((name for name in SOLUTION if name in names), None)
+    if problem is None or (answer is None and solution is None):
+        raise ValueError(
+            f"{path}: expected verl's columns prompt and reward_model, or a problem ({', '.join(PROBLEM)}) and its "
+            f"answer ({', '.join(ANSWER)}) or a solution with a box ({', '.join(SOLUTION)}), got {', '.join(names)}"
+        )
+
+    def convert(number: int, row: Mapping[str, Any]) -> Row:
+        where = f"{path}: row {number}"
+        text = _text(where, problem, row.get(problem))
+        context = row.get("context")
+        if isinstance(context, str) and context.strip():
+            text = f"{context}\n{text}"
+        if answer is None:
+            worked = _text(where, str(solution), row.get(str(solution)))
+            found = last_boxed(worked)
+            if found is None:
+                raise ValueError(f"{where}: expected a solution with \\boxed{{...}}, got {worked[-80:]!r}")
+        else:
+            found = row.get(answer)
+        details = {name: str(row[name]) for name in DETAILS if row.get(name) not in (None, "")}
+        return Row(text, _answer(where, found), number, 1, details)
+
+    return convert
+
+
+def _verl_row(path: Path) -> Callable[[int, Mapping[str, Any]], Row]:
+    def convert(number: int, row: Mapping[str, Any]) -> Row:
+        where = f"{path}: row {number}"
+        prompt, reward = row.get("prompt"), row.get("reward_model")
+        if isinstance(prompt, list):
+            if len(prompt) != 1 or not isinstance(prompt[0], dict) or prompt[0].get("role") != "user":
+                raise ValueError(f"{where}: expected a prompt of one message, a user's, got {prompt!r:.80}")
+            prompt = prompt[0].get("content")
+        if not isinstance(reward, dict):
+            raise ValueError(f"{where}: expected reward_model with a ground_truth, got {reward!r:.80}")
+        try:
+            problem = strip_template(_text(where, "prompt", prompt))
+        except ValueError as error:
+            raise ValueError(f"{where}: {str(error).removeprefix(f'{where}: ')}") from error
+        return Row(problem, _answer(where, reward.get("ground_truth")), number, 1, {})
+
+    return convert
+
+
+def _text(where: str, name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{where}: expected a text as {name}, got {value!r:.80}")
+    return value
+
+
+def _answer(where: str, value: Any) -> str:
+    """Return an answer as text: a number in its shortest form, several answers joined by commas."""
+    if isinstance(value, list) and value:
+        return ", ".join(_answer(where, x) for x in value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value:
+        return str(value)
+    return _text(where, "answer", value).strip()

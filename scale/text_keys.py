@@ -1,0 +1,199 @@
+r"""Texts of problems: their normal form, keys, language, and the templates that make prompts of them.
+
+Two rows are the same problem if their normal forms are equal: what differs then is spaces, the width of characters
+(full-width forms of East Asian text) or the composition of accents, nothing else. A key is a hash of the normal form of
+the problem alone, so it is the same for every template, order and file, and rollouts of one problem meet by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from theory import _checks
+
+# Full-width forms of ASCII, and the signs that stand for an ASCII one. Compatibility forms (NFKC) are not folded:
+# they would make x² and x2 the same.
+_WIDTH = {code + 0xFEE0: code for code in range(0x21, 0x7F)} | {0x3000: 0x20, 0x2212: 0x2D, 0x200B: None, 0xFEFF: None}
+
+_CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+
+LANGUAGES = ("en", "zh")
+"""What `language` tells apart."""
+
+BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
+
+
+def narrow(text: str) -> str:
+    """Return a text with composed accents (NFC) and full-width forms of ASCII made narrow.
+
+    Examples
+    --------
+    >>> narrow("ｘ＝３，")
+    'x=3,'
+    """
+    return unicodedata.normalize("NFC", text.translate(_WIDTH))
+
+
+def normalize(problem: str) -> str:
+    r"""Return the normal form of a problem: `narrow`, with every run of spaces and line ends as one space.
+
+    Parameters
+    ----------
+    problem
+        Its text, without a template.
+
+    Examples
+    --------
+    >>> normalize(" Find\u3000x: \n $x^2 = ４$ ")
+    'Find x: $x^2 = 4$'
+    """
+    return " ".join(narrow(problem).split())
+
+
+def prompt_key(problem: str) -> str:
+    r"""Return a problem's key: the first 16 hexadecimal digits of SHA-256 of the UTF-8 of its normal form.
+
+    Parameters
+    ----------
+    problem
+        Its text, without a template.
+
+    Examples
+    --------
+    >>> prompt_key("1 + 1 = ?"), prompt_key(" 1 +  1 =\n?") == prompt_key("1 + 1 = ?")
+    ('02cf971fbe13f9ec', True)
+    """
+    return hashlib.sha256(normalize(problem).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def loose_form(problem: str) -> str:
+    r"""Return letters and digits only, in lower case: by which a problem is looked for in benchmarks.
+
+    Punctuation and LaTeX's spacing do not count here, since copies of a problem differ in them; signs do not count
+    either, so a match is a suspicion, not an identity.
+
+    Examples
+    --------
+    >>> loose_form(r"Find $\sqrt{x} + 1$.") == loose_form(r"find \( \sqrt x+1 \)")
+    True
+    """
+    return "".join(x for x in narrow(problem).lower() if x.isalnum())
+
+
+def language(text: str) -> str:
+    """Return "zh" for a text with a Chinese character, else "en".
+
+    Examples
+    --------
+    >>> language("求 $x$ 的值"), language("Find $x$")
+    ('zh', 'en')
+    """
+    return "zh" if _CHINESE.search(text) else "en"
+
+
+_NUMBER = re.compile(r"([+-]?)(\d+)(?:\.(\d*))?", re.ASCII)
+
+
+def answer_form(answer: str) -> str:
+    r"""Return the form by which answers of one problem are compared: 025 is 25, 27.0 is 27, $3$ is 3.
+
+    Only spellings that surely are the same answer meet; two that differ otherwise are a conflict.
+
+    Examples
+    --------
+    >>> [answer_form(x) for x in (" 025 ", "27.0", "$-3$", "-0", r"\frac{1}{2}")]
+    ['25', '27', '-3', '0', '\\frac{1}{2}']
+    """
+    text = "".join(normalize(answer).split())
+    while len(text) > 1 and text[0] == text[-1] == "$":
+        text = text[1:-1]
+    found = _NUMBER.fullmatch(text)
+    if found is None:
+        return text
+    sign, whole, part = found[1], found[2].lstrip("0") or "0", (found[3] or "").rstrip("0")
+    value = f"{whole}.{part}" if part else whole
+    return f"-{value}" if sign == "-" and value != "0" else value
+
+
+# Templates
+
+
+@dataclass(frozen=True)
+class Template:
+    """How a problem becomes chat messages: an optional system message, and a user message around the problem."""
+
+    before: str = ""
+    after: str = ""
+    system: str = ""
+
+    def messages(self, problem: str) -> list[dict[str, str]]:
+        """Return the chat messages that pose a problem."""
+        user = {"role": "user", "content": f"{self.before}{problem}{self.after}"}
+        return [{"role": "system", "content": self.system}, user] if self.system else [user]
+
+
+TEMPLATES: Mapping[str, Template] = {
+    "boxed": Template(after=f"\n{BOXED}"),
+    "qwen-boxed": Template(after=f"\n{BOXED}", system="You are a helpful assistant."),
+    "qwen25-math-cot": Template(system=BOXED),
+    "verl-boxed": Template(after=r" Let's think step by step and output the final answer within \boxed{}."),
+    "dapo": Template(
+        before="Solve the following math problem step by step. The last line of your response should be of the form "
+        "Answer: $Answer (without quotes) where $Answer is the answer to the problem.\n\n",
+        after='\n\nRemember to put your answer on its own line after "Answer:".',
+    ),
+    "plain": Template(),
+}
+r"""Templates by name.
+
+`boxed`: of Cheng et al. (arXiv 2506.14758) for Qwen2.5-Math, the default. `qwen-boxed`, `qwen25-math-cot`: of the
+evaluation of Qwen2.5-Math. `verl-boxed`: of verl's examples. `dapo`: of DAPO-Math-17k itself; it asks for a line
+"Answer:" instead of a box. `plain`: the problem alone.
+"""
+
+
+def get_template(name: str) -> Template:
+    """Return a template by name.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name.
+    """
+    _checks.one_of("template", name, TEMPLATES)
+    return TEMPLATES[name]
+
+
+def strip_template(text: str, names: Collection[str] = ("dapo",)) -> str:
+    """Return the problem inside a prompt that was made by one of some templates; another text is the problem itself.
+
+    Parameters
+    ----------
+    text
+        A user message.
+    names
+        Templates to look for.
+
+    Raises
+    ------
+    ValueError
+        If the text has one half of a template only: then it is not known what the problem is.
+
+    Examples
+    --------
+    >>> strip_template(TEMPLATES["dapo"].messages("What is 1+1?")[0]["content"])
+    'What is 1+1?'
+    """
+    for name in names:
+        template = TEMPLATES[name]
+        first, last = text.startswith(template.before.strip()), text.rstrip().endswith(template.after.strip())
+        if first and last:
+            return text.rstrip()[len(template.before.strip()) : -len(template.after.strip())].strip()
+        if first or last:
+            half = "begins" if first else "ends"
+            raise ValueError(f"prompt: expected the whole template {name!r} or none of it, got one that only {half} so")
+    return text

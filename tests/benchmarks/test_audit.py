@@ -1,0 +1,77 @@
+"""Ten million rollouts through `python -m scale audit`: seconds and peak memory, in a process of its own.
+
+`pytest tests/benchmarks/test_audit.py --benchmark-enable`. Without benchmarks a hundredth, and no claim on time.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROLLOUTS, SECONDS, GIBIBYTES = 10_000_000, 60.0, 4.0
+SIZE, BATCH, CHARACTERS = 16, 512, 300
+"""Rollouts of a prompt, prompts of a step, and length of a prompt: those of DAPO-Math-17k in the paper's runs."""
+
+COMMAND = """
+import argparse, resource, sys
+from rich.console import Console
+from scale import audit
+parser = argparse.ArgumentParser()
+audit.add_arguments(parser)
+audit.command(parser.parse_args(sys.argv[1:]), Console(width=120))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def batches(rollouts, prompts, text):
+    """Yield tables of rollouts: whole epochs over the prompts, in steps, success rates that rise."""
+    rng = np.random.default_rng(20261121)
+    rates = rng.beta(0.6, 0.6, prompts)
+    names = np.arange(prompts)
+    if text:
+        names = np.array([f"{i:06d}" + "x" * (CHARACTERS - 6) for i in range(prompts)], dtype=object)
+    groups = rollouts // SIZE
+    order = np.concatenate([rng.permutation(prompts) for _ in range(-(-groups // prompts))])
+    for start in range(0, groups, 16 * BATCH):
+        which = order[start : min(start + 16 * BATCH, groups)]
+        step = (start + np.arange(which.size)) // BATCH
+        p = np.clip(rates[which] + 0.2 * start / groups, 0, 1)
+        yield pa.table(
+            {
+                "prompt": np.repeat(names[which], SIZE),
+                "step": np.repeat(step + 1, SIZE),
+                "reward": (rng.random((which.size, SIZE)) < p[:, None]).astype(float).reshape(-1),
+            }
+        )
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_ten_million_rollouts(benchmark, kind, tmp_path):
+    rollouts = ROLLOUTS if benchmark.enabled else ROLLOUTS // 100
+    path, writer = tmp_path / f"log.{kind}", None
+    # Whole epochs, so that a step has a prompt once.
+    for table in batches(rollouts, 17_408 if benchmark.enabled else 2_048, kind == "parquet"):
+        if writer is None:
+            writer = (pq.ParquetWriter if kind == "parquet" else pa.csv.CSVWriter)(path, table.schema)
+        writer.write_table(table)
+    writer.close()
+    command = [sys.executable, "-c", COMMAND, str(path), "--out", str(tmp_path / "out"), "--force"]
+
+    def run():
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    said = benchmark.pedantic(run, rounds=1)
+    assert f"{rollouts:,} rollouts" in said
+    gibibytes = int(said.split()[-1]) / 2 ** (30 if sys.platform == "darwin" else 20)
+    benchmark.extra_info["peak GiB"] = round(gibibytes, 2)
+    assert gibibytes < GIBIBYTES
+    if benchmark.enabled:
+        assert benchmark.stats.stats.max < SECONDS

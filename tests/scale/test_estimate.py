@@ -1,0 +1,320 @@
+"""The estimate against real models: parameters, operations, caches, optimiser state; and its limits."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scale import estimate, estimate_report
+from scale.estimate import GIB, Assumptions, Hardware, Job, Shape
+
+CONF = Path(estimate.__file__).parent / "conf"
+MODELS = ("qwen2.5-math-1.5b", "qwen2.5-math-7b", "qwen3-14b")
+SHAPES = {name: Shape(**yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())["shape"]) for name in MODELS}
+SMALL = {
+    "qwen2": Shape(3, 64, 160, 4, 2, 16, 300, False, True, False, 128),
+    "qwen2-tied": Shape(2, 48, 96, 3, 1, 16, 200, True, True, False, 128),
+    "qwen3": Shape(2, 48, 96, 4, 2, 32, 200, False, False, True, 128),
+}
+A100 = Hardware("A100", 80.0, 312.0, 2039.0)
+GIVEN = Assumptions(0.4, 0.5, 1.2, 200, 1000)
+JOB = Job(
+    nodes=1,
+    gpus=8,
+    tensor_parallel=2,
+    prompts=512,
+    rollouts=16,
+    mini_batch=32,
+    steps=100,
+    max_prompt=2048,
+    max_response=8192,
+    micro_batch=16384,
+    utilization=0.8,
+    max_sequences=1024,
+    params_rest=True,
+    optimizer_rests=True,
+    params_on_host=False,
+    reference=False,
+    checkpointing=True,
+    chunked=True,
+    passes=5,
+    reserve_gib=4.0,
+)
+
+
+def build(shape, device="meta"):
+    """Return Transformers' model of a shape."""
+    transformers = pytest.importorskip("transformers")
+    kind = "Qwen3" if shape.qk_norm else "Qwen2"
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        max_position_embeddings=shape.positions,
+        tie_word_embeddings=shape.tied,
+        attn_implementation="sdpa",
+    )
+    with torch.device(device), torch.random.fork_rng():
+        return getattr(transformers, f"{kind}ForCausalLM")(config)
+
+
+# Against real models
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    # What the hub shows for the checkpoints' safetensors.
+    list(zip(MODELS, (1_543_714_304, 7_615_616_512, 14_768_307_200), strict=True)),
+)
+def test_parameters_of_the_papers_models(name, published):
+    assert SHAPES[name].parameters == published
+
+
+@pytest.mark.needs_verl
+@pytest.mark.parametrize("shape", [*SHAPES.values(), *SMALL.values()], ids=[*SHAPES, *SMALL])
+def test_parameters_are_transformers(shape):
+    model = build(shape)
+    parameters = {id(p): p.numel() for p in model.parameters()}  # tied ones once
+    assert sum(parameters.values()) == shape.parameters
+    assert sum(p.numel() for p in model.model.layers[0].parameters()) == shape.layer_parameters
+
+
+@pytest.mark.needs_verl
+@pytest.mark.parametrize("name", ["qwen2.5-math-7b", "qwen3-14b", "qwen2.5-math-1.5b"])
+def test_operations_are_what_torch_counts(name):
+    """Pairs of tokens in attention are all counted; norms, biases and softmax are left out by torch, and small."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    shape, tokens = dataclasses.replace(SHAPES[name], layers=2), 512
+    with FlopCounterMode(display=False) as counter:
+        build(shape)(torch.zeros(1, tokens, dtype=torch.long, device="meta"))
+    assert counter.get_total_flops() == pytest.approx(tokens * shape.forward_flops(tokens), rel=2e-4)
+
+
+@pytest.mark.needs_verl
+@pytest.mark.parametrize("shape", SMALL.values(), ids=SMALL)
+def test_cache_is_that_of_transformers(shape):
+    with torch.no_grad():
+        cache = build(shape, "cpu").bfloat16()(torch.zeros(1, 7, dtype=torch.long), use_cache=True).past_key_values
+    sizes = [x.numel() * x.element_size() for layer in cache.layers for x in (layer.keys, layer.values)]
+    assert sum(sizes) == 7 * shape.cache_bytes
+
+
+@pytest.mark.needs_verl
+def test_training_state_is_that_of_a_real_optimizer():
+    shape = SMALL["qwen2"]
+    model = build(shape, "cpu")
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.zeros(1, 5, dtype=torch.long)).logits.sum().backward()
+    optimizer.step()
+    state = sum(x.numel() * x.element_size() for s in optimizer.state.values() for x in s.values() if x.ndim)
+    gradients = sum(p.grad.numel() * p.grad.element_size() for p in model.parameters())
+    found = estimate.memory(dataclasses.replace(JOB, gpus=1), shape, A100)["update"]
+    assert found["AdamW"] * GIB == pytest.approx(state)
+    assert found["gradients"] * GIB == pytest.approx(gradients)
+    assert found["weights"] * GIB == pytest.approx(4 * shape.parameters)
+
+
+@pytest.mark.needs_verl
+@pytest.mark.parametrize("shape", [SMALL["qwen2"], SMALL["qwen3"]], ids=["qwen2", "qwen3"])
+def test_activations_are_near_those_that_torch_keeps(shape):
+    """What a layer keeps for its backward pass, in bfloat16 and without weights; right to a factor of two."""
+    tokens, kept = 64, {}
+    model = build(dataclasses.replace(shape, vocabulary=4), "cpu").bfloat16()
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def keep(x):
+        if x.untyped_storage().data_ptr() not in weights:
+            kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        model(torch.zeros(1, tokens, dtype=torch.long))
+    job = dataclasses.replace(JOB, micro_batch=tokens, checkpointing=False)
+    expected = estimate.memory(job, shape, A100)["update"]["activations"] * GIB
+    assert 0.5 < sum(kept.values()) / expected < 2
+
+
+# Memory
+
+
+def test_memory_by_hand():
+    """7.6e9 parameters on eight GPUs: 4, 4 and 8 bytes of each, an eighth to a GPU."""
+    found = estimate.memory(JOB, SHAPES["qwen2.5-math-7b"], A100)
+    assert found["update"]["weights"] == pytest.approx(7_615_616_512 * 4 / 8 / 2**30)
+    assert found["update"]["logits"] == pytest.approx(16384 * 152064 * 2 * 2 / 2**30)
+    assert found["generation"]["vLLM"] == 64.0
+    assert sum(found["generation"].values()) == pytest.approx(64 + 4 + 7_615_616_512 * 12 / 8 / 2**30)
+
+
+def test_what_is_on_the_host_is_not_on_the_gpu():
+    shape = SHAPES["qwen2.5-math-7b"]
+    resting = estimate.memory(dataclasses.replace(JOB, params_rest=False, optimizer_rests=False), shape, A100)
+    assert set(resting["generation"]) == {"vLLM", "reserve"}
+    assert resting["update"] == estimate.memory(JOB, shape, A100)["update"]
+    never = estimate.memory(dataclasses.replace(JOB, params_on_host=True), shape, A100)
+    assert not {"weights", "gradients", "AdamW"} & set(never["update"])
+    assert estimate.host_gib(JOB, shape) == 0
+    assert estimate.host_gib(dataclasses.replace(JOB, optimizer_rests=False), shape) == pytest.approx(
+        8 * shape.parameters / GIB
+    )
+
+
+@given(gpus=st.sampled_from([8, 16, 32]), tokens=st.integers(10240, 65536), chunked=st.booleans())
+def test_more_gpus_and_smaller_micro_batches_take_less_memory(gpus, tokens, chunked):
+    job, shape = dataclasses.replace(JOB, micro_batch=tokens, chunked=chunked), SHAPES["qwen3-14b"]
+    less = dataclasses.replace(job, gpus=2 * gpus, micro_batch=10240)
+    for phase, parts in estimate.memory(dataclasses.replace(job, gpus=gpus), shape, A100).items():
+        fewer = estimate.memory(less, shape, A100)[phase]
+        assert all(fewer[name] <= parts[name] for name in parts)
+
+
+def test_a_cache_without_room_for_a_sequence():
+    tight = dataclasses.replace(JOB, utilization=0.2, tensor_parallel=1)
+    assert any("KV cache holds" in x for x in estimate.shortages(tight, SHAPES["qwen2.5-math-7b"], A100))
+
+
+# Time
+
+
+def test_time_in_its_limits():
+    """With endless bandwidth decoding is multiplication only; with endless compute, reading only."""
+    shape = SHAPES["qwen2.5-math-7b"]
+    fast = dataclasses.replace(A100, bandwidth_gb_s=1e15)
+    tokens = 512 * 16 * 1000
+    found = estimate.step_seconds(JOB, shape, fast, GIVEN)
+    peak = 0.4 * 312e12 * 8
+    assert found["generation"] == pytest.approx(tokens * shape.forward_flops(700) / peak, rel=1e-6)
+    assert found["update"] == pytest.approx(512 * 16 * 1200 * shape.forward_flops(600) * 5 / peak)
+    one = dataclasses.replace(JOB, prompts=4, rollouts=1)  # one sequence for each of the four engines
+    endless = dataclasses.replace(A100, bf16_tflops=1e12)
+    weights, cache = 2 * shape.parameters, 700 * shape.cache_bytes
+    seconds = (1000 * (weights + cache) + 7192 * weights) / 2 / (0.5 * 2039e9)
+    found = estimate.step_seconds(one, shape, endless, GIVEN)
+    assert found["generation"] == pytest.approx(seconds, rel=1e-6)
+    assert found["step"] == pytest.approx(1.2 * seconds, rel=1e-6)
+
+
+@given(
+    name=st.sampled_from(MODELS),
+    prompt=st.integers(1, 2048),
+    response=st.integers(1, 8192),
+    share=st.floats(0.1, 1.0),
+    gpus=st.sampled_from([8, 16]),
+)
+def test_time_follows_what_is_asked_for(name, prompt, response, share, gpus):
+    shape, job = SHAPES[name], dataclasses.replace(JOB, gpus=gpus)
+    given_ = Assumptions(share, share, 1.0, prompt, response)
+    found = estimate.step_seconds(job, shape, A100, given_)
+    assert all(math.isfinite(x) and x > 0 for x in found.values())
+    assert found["step"] == pytest.approx(found["generation"] + found["update"])
+    slower = dataclasses.replace(given_, compute_share=share / 2, bandwidth_share=share / 2)
+    assert estimate.step_seconds(job, shape, A100, slower)["step"] == pytest.approx(2 * found["step"])
+    more = estimate.step_seconds(dataclasses.replace(job, gpus=2 * gpus), shape, A100, given_)
+    assert found["update"] == pytest.approx(2 * more["update"])
+    assert more["step"] < found["step"]
+
+
+# From a configuration
+
+
+@pytest.mark.needs_verl
+def test_report_is_a_range_with_its_formulas(tmp_path):
+    from scale import launch
+
+    config = launch.compose("qwen2.5-math-7b", out=tmp_path, overrides=["estimate.response_length=[1000,2000]"])
+    found = estimate.describe(config)
+    assert (found["gpus"], found["rollouts_per_step"], found["optimizer_steps_per_step"]) == (8, 8192, 16)
+    assert found["tokens"] == [16_384_000 * 1150, 16_384_000 * 2300]
+    low, high = found["gpu_hours"]
+    assert low < high / 2
+    assert found["gpu_hours"] == pytest.approx([x * 2000 * 8 / 3600 for x in found["step_seconds"]["step"]])
+    text = estimate_report.report(config)
+    for words in (
+        "8,192 a step",
+        "16,384,000",
+        "GiB a GPU",
+        "GPU-hours",
+        "4 P / N bytes",
+        "response_length 1000 to 2000",
+    ):
+        assert words in text
+
+
+@pytest.mark.needs_verl
+@pytest.mark.parametrize(
+    ("model", "cluster", "more"),
+    [
+        ("qwen3-14b", "1x8-a100", []),
+        ("qwen3-14b", "1xh200", []),
+        ("qwen2.5-math-7b", "1x8-a100", ["actor_rollout_ref.actor.ppo_max_token_len_per_gpu=65536"]),
+    ],
+)
+def test_advice_holds(tmp_path, model, cluster, more):
+    """What does not fit is refused, and every change that the message names makes it fit."""
+    from scale import launch
+
+    config = launch.compose(model, cluster, out=tmp_path, overrides=more)
+    with pytest.raises(
+        ValueError, match=r"memory: expected a configuration that fits into \d+ x .*, got one in"
+    ) as error:
+        launch.check(config, tmp_path, files=False)
+    changes = str(error.value).split("it fits with ")[1].split(" | ")
+    assert changes
+    for change in changes:
+        launch.check(
+            launch.compose(model, cluster, out=tmp_path, overrides=[*more, *change.split()]), tmp_path, files=False
+        )
+    launch.check(
+        launch.compose(model, cluster, out=tmp_path, overrides=[*more, "estimate.enforce=false"]), tmp_path, files=False
+    )
+
+
+@pytest.mark.needs_verl
+def test_the_tiny_model_has_counts_only(tmp_path):
+    from scale import launch
+
+    config = launch.compose("tiny", out=tmp_path, overrides=["tiny_folder=/nowhere"])
+    assert estimate.describe(config)["rollouts"] == 40 * 32 * 8
+    assert "no estimate of memory and time" in estimate_report.report(config)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: dataclasses.replace(SMALL["qwen2"], layers=0), "shape.layers: expected"),
+        (lambda: dataclasses.replace(SMALL["qwen2"], hidden=1.5), "shape.hidden: expected"),
+        (lambda: dataclasses.replace(A100, memory_gib=0.0), "hardware.memory_gib: expected"),
+        (lambda: dataclasses.replace(GIVEN, compute_share=1.2), "estimate.compute_share: expected"),
+        (lambda: dataclasses.replace(GIVEN, overhead=0.9), "estimate.overhead: expected"),
+        (lambda: dataclasses.replace(GIVEN, response_length=math.nan), "estimate.response_length: expected"),
+    ],
+)
+def test_bad_numbers(make, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make()
+
+
+@pytest.mark.needs_verl
+@pytest.mark.parametrize("value", ["0.3", "[0.3]", "[0.3,0.2,0.1]"])
+def test_an_assumption_is_a_pair(tmp_path, value):
+    from scale import launch
+
+    config = launch.compose("qwen2.5-math-7b", out=tmp_path, overrides=[f"estimate.compute_share={value}"])
+    with pytest.raises(ValueError, match=r"estimate.compute_share: expected two numbers, \[cheap, expensive\], got"):
+        launch.check(config, tmp_path, files=False)

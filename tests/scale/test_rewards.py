@@ -1,0 +1,456 @@
+"""The reward: a table of tricky answers, and time limits that hold wherever it is called."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scale import problems, rewards, verifier
+from tests.scale.test_answers import GARBAGE
+
+psutil = pytest.importorskip("psutil")
+
+pytestmark = pytest.mark.skipif(find_spec("math_verify") is None, reason="needs Math-Verify")
+
+ROOT = Path(__file__).parents[2]
+
+SLOW = r"\boxed{9^{9^{9^{9}}}}"
+"""A power that is computed without letting go of the interpreter: no thread and no handler of a signal can stop it."""
+
+LIMIT = 0.5
+
+
+def outcome(gold, response, **arguments):
+    found = rewards.compute_score("any", response, gold, **arguments)
+    assert list(found) == ["score", "acc", "unverified", "pred", "reason"]
+    assert found["score"] == found["acc"] in (0.0, 1.0)
+    assert not (found["score"] and found["unverified"])
+    found["pred"].encode()
+    return "unverified" if found["unverified"] else "right" if found["score"] else "wrong"
+
+
+def boxed(answer):
+    return f"So it is \\boxed{{{answer}}}."
+
+
+RIGHT = {
+    "fractions": [
+        (r"\frac{1}{2}", "0.5"),
+        ("0.5", "1/2"),
+        (r"\frac12", r"\dfrac{1}{2}"),
+        (r"\frac{3}{4}", r"\tfrac34"),
+        (r"-\frac{1}{2}", r"\frac{-1}{2}"),
+        ("33", r"\frac{66}{2}"),
+    ],
+    "mixed numbers": [
+        (r"2\frac{1}{2}", "2.5"),
+        ("2.5", r"2\frac{1}{2}"),
+        ("2 1/2", "2.5"),
+        (r"\frac{5}{2}", "2 1/2"),
+    ],
+    "sets": [
+        (r"\{1,2\}", r"\{2,1\}"),
+        ("1,2", "2,1"),
+        ("1,2", r"\{1,2\}"),
+        (r"\{1,2\}", "1 and 2"),
+        (r"3\pm\sqrt{2}", r"3+\sqrt{2},3-\sqrt{2}"),
+        (r"\emptyset", r"\varnothing"),
+        ("$3$, $4$", "4,3"),
+        ("3,5", "3或5"),
+    ],
+    "intervals and tuples": [
+        ("[0,1)", "[0, 1)"),
+        (r"(-\infty, 2]\cup[3,\infty)", r"(-\infty,2] \cup [3,+\infty)"),
+        ("(0,1)", r"x\in(0,1)"),
+        ("1<x<2", "(1,2)"),
+        ("(1,2,3)", "(1, 2, 3)"),
+    ],
+    "units": [
+        ("5", r"5\text{ cm}"),
+        ("5", "5 cm"),
+        (r"5\text{ cm}", "5"),
+        ("10", r"10\,\mathrm{km}"),
+        (r"3 \times 10^{8} \mathrm{m/s}", r"3\times 10^8"),
+        (r"\$5", "5"),
+        ("5", r"\$5.00"),
+    ],
+    "percent": [
+        (r"50\%", r"50\%"),
+        (r"50\%", "0.5"),
+        (r"50\%", "50"),
+        ("50", r"50\%"),
+        ("0.5", r"50\%"),
+        (r"12.5\%", r"\frac{1}{8}"),
+        (r"50\%", r"50\text{ percent}"),
+    ],
+    "degrees": [
+        (r"90^\circ", "90"),
+        ("90", r"90^{\circ}"),
+        ("90", "90°"),
+        ("90", r"90\text{ degrees}"),
+    ],
+    "integers": [
+        ("033", "33"),
+        ("33", "033"),
+        ("025", "25.0"),
+        ("000", "0"),
+        ("073", r"\textbf{73}"),
+        ("-3", "−3"),
+        ("3", "+3"),
+        ("1024", "2^{10}"),
+        ("10!", "3628800"),
+    ],
+    "thousands": [
+        ("1234", "1,234"),
+        ("1,234", "1234"),
+        ("1000000", r"1\,000\,000"),
+        ("1000000", "1{,}000{,}000"),
+        ("1000000", "10^6"),
+        ("1500", "1.5e3"),
+        ("6e8", r"6 \times 10^8"),
+    ],
+    "Chinese": [
+        ("15", r"15\text{元}"),
+        ("15", "15 平方厘米"),
+        ("15", "１５"),
+        ("15", "答案是15"),
+        ("是", r"\text{是}"),
+    ],
+    "algebra": [
+        (r"2\sqrt{2}", r"\sqrt{8}"),
+        (r"\frac{\sqrt{3}}{3}", r"\frac{1}{\sqrt 3}"),
+        ("x^2+2x+1", "(x+1)^2"),
+        ("y=2x+1", "y = 1+2x"),
+        ("15", "x=15"),
+        ("x=15", "15"),
+        (r"2\pi", "6.283185307"),
+        (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{bmatrix} 1 \\ 2 \end{bmatrix}"),
+        (r"\text{Evelyn}", "Evelyn"),
+        ("C", r"\text{(C)}"),
+        ("5", r"\boxed{5}"),
+        ("5", "5."),
+    ],
+}
+
+WRONG = {
+    "numbers": [
+        ("-3", "3"),
+        ("33", "3300"),
+        (r"\frac{1}{3}", "0.333"),
+        (r"\pi", "3.14"),
+        ("0", r"1\,000"),
+        ("2", r"2\sqrt{2}"),
+    ],
+    "large": [("100000000000000000000001", "100000000000000000000002")],
+    "sets": [(r"\{1,2\}", r"\{1,2,3\}"), ("33", "33 or 34"), ("33", "33, 34"), ("1,2", "1")],
+    "intervals and tuples": [("[0,1)", "[0,1]"), ("(2,3)", "(3,2)"), ("(1,2,3)", "(1,3,2)"), ("1:2", "1:3")],
+    "percent": [(r"50\%", "0.05"), (r"50\%", r"5\%")],
+    "texts": [("是", "否"), (r"\text{Yes}", r"\text{No}"), ("A", "B")],
+    "nothing": [("4", ""), ("4", "  "), ("4", "?")],
+}
+
+
+def table(groups):
+    return [pytest.param(*pair, id=f"{name} {' = '.join(pair)}") for name, pairs in groups.items() for pair in pairs]
+
+
+@pytest.mark.parametrize(("gold", "answer"), table(RIGHT))
+def test_right_answers(gold, answer):
+    assert outcome(gold, boxed(answer)) == "right"
+
+
+@pytest.mark.parametrize(("gold", "answer"), table(WRONG))
+def test_wrong_answers(gold, answer):
+    assert outcome(gold, boxed(answer)) == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("gold", "response", "expected"),
+    [
+        ("5", r"I tried \boxed{4} and then found \boxed{5}", "right"),
+        ("4", r"I tried \boxed{4} and then found \boxed{5}", "wrong"),
+        ("5", r"The final answer is 6. \boxed{5}", "right"),
+        ("6", r"\boxed{5}. The final answer is 6. I hope it is correct.", "wrong"),
+        ("1,2", r"$\boxed{1}$ and $\boxed{2}$", "right"),
+        ("2", r"$\boxed{1}$ and $\boxed{2}$", "wrong"),
+        ("6", "The answer is 6.", "right"),
+        ("6", "**Answer:** $6$", "right"),
+        ("1234", r"The answer is \$1,234.", "right"),
+        (r"\sqrt{8}", "The answer is:\n$$\n2\\sqrt{2}\n$$", "right"),
+        (r"\sqrt{8}", r"Answer: $x=2\sqrt{2}$, as shown", "right"),
+        ("2", r"Answer: 2\sqrt{2}", "wrong"),
+        ("-7", "Answer: −7", "right"),
+        ("0.5", r"thus $\frac12$", "right"),
+        ("15", "所以答案为15元。", "right"),
+        ("6", "I do not know", "wrong"),
+        ("6", "", "wrong"),
+        ("6", r"\boxed{6", "wrong"),
+    ],
+)
+def test_responses(gold, response, expected):
+    """A box first, then what is stated, then the last number or formula."""
+    assert outcome(gold, response) == expected
+
+
+def test_the_right_answer_comes_first():
+    """Math-Verify's comparison is not symmetric: an interval answers an inequality, not the other way round."""
+    assert outcome("1<x<2", boxed("(1,2)")) == "right"
+    assert outcome("(1,2)", boxed("1<x<2")) == "wrong"
+
+
+def test_what_is_not_read_is_no_surprise():
+    """Known limits, so that a change in Math-Verify is seen: degrees inside a function are read as radians."""
+    assert outcome(r"\sin 30^\circ", boxed("0.5")) == "wrong"
+
+
+def test_a_right_answer_that_cannot_be_read():
+    """Nothing is wrong against an answer that nobody can read; the same text is right."""
+    gold = r"\frac{1}{"
+    assert outcome(gold, boxed("2")) == "unverified"
+    assert rewards.compute_score("any", boxed("2"), gold)["reason"] == "the right answer cannot be read"
+
+
+def test_what_is_reported():
+    expected = {"score": 0.0, "acc": 0.0, "unverified": 0.0, "pred": "7", "reason": ""}
+    assert rewards.compute_score("any", boxed("7"), "8") == expected
+    assert rewards.compute_score("any", "Answer: 7", "7", require_box=True)["reason"] == "no box"
+    assert rewards.compute_score("any", "", "7")["reason"] == "no answer found"
+    assert rewards.compute_score("any", "Hm.", "7")["reason"] == "no answer found"
+    assert rewards.compute_score("any", boxed("?!"), "7")["reason"] == "the answer cannot be read"
+    assert len(rewards.compute_score("any", "7" * 999, "7")["pred"]) == rewards.SHOWN
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(-(10**9), 10**9), st.integers(-2, 2), st.sampled_from(["{}", "{:,}", "0{}", "{}.0"]))
+def test_shortcuts_agree_with_math_verify(value, difference, form):
+    """Integers and equal texts are decided without Math-Verify, as it would decide."""
+    answer = form.format(value + difference)
+    if not answer.startswith("0-"):
+        found = rewards.decide(str(value), answer, latex=True)
+        assert found.outcome == ("wrong" if difference else "correct")
+        assert found.outcome == verifier.judge([verifier.Pair(str(value), answer, True)]).outcome
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"solution_str": None}, "solution_str: expected a text, got NoneType"),
+        ({"ground_truth": 5}, "ground_truth: expected a text, got 5"),
+        ({"ground_truth": " "}, "ground_truth: expected a text, got ' '"),
+        ({"timeout": 0}, "timeout: expected a finite number in"),
+        ({"workers": 0}, "workers: expected an integer >= 1, got 0"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        rewards.compute_score(**{"data_source": "any", "solution_str": "5", "ground_truth": "5"} | arguments)
+
+
+def test_as_evaluation_calls_it():
+    """`scale.problems` loads it by name; what is unverified is not correct, and counted apart."""
+    reward = problems.load_reward("pkg://scale.rewards:compute_score", {"timeout": LIMIT})
+    problem = problems.Problem("key", "math500", [], r"\frac{1}{2}", {"index": 0})
+    found = [problems.score(reward, problem, text) for text in (boxed("0.5"), boxed("2"), SLOW)]
+    assert found == [(True, False), (False, False), (False, True)]
+
+
+@pytest.mark.needs_verl
+def test_as_verl_calls_it():
+    """It loads the file as a module of its own, with the arguments of the configuration."""
+    from omegaconf import OmegaConf
+    from verl.trainer.ppo.reward import get_custom_reward_fn
+
+    settings = {"path": rewards.__file__, "name": "compute_score", "reward_kwargs": {"require_box": True}}
+    reward = get_custom_reward_fn(OmegaConf.create({"reward": {"custom_reward_function": settings}}))
+    arguments = {"data_source": "any", "ground_truth": r"\frac{1}{2}", "extra_info": {}, "reward_router_address": None}
+    assert [reward(solution_str=text, **arguments)["score"] for text in (boxed("0.5"), "Answer: 0.5")] == [1.0, 0.0]
+
+
+# Time limits
+
+
+def timed(_=None):
+    """Return what comes of a comparison that does not end, what comes of the next, and the seconds."""
+    start = time.monotonic()
+    slow = rewards.compute_score("any", SLOW, r"\frac{7}{3}", timeout=LIMIT)
+    after = rewards.compute_score("any", boxed("0.5"), r"\frac{1}{2}")
+    return slow["unverified"], slow["reason"], after["score"], time.monotonic() - start
+
+
+def check_timed(found):
+    *values, seconds = found
+    assert values == [1.0, "timeout", 1.0]
+    assert seconds < LIMIT * verifier.WALL + 60  # a worker may have to start
+
+
+def put_timed(queue):
+    queue.put(timed())
+
+
+def descendants(of=None):
+    return {x.pid for x in psutil.Process(of).children(recursive=True)}
+
+
+def gone(pids, seconds):
+    """Wait until processes are gone; returns those that are not."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        left = [x for x in pids if psutil.pid_exists(x) and psutil.Process(x).status() != psutil.STATUS_ZOMBIE]
+        if not left:
+            return []
+        time.sleep(0.05)
+    return left
+
+
+def test_timeout_in_the_main_thread():
+    rewards.check()
+    check_timed(timed())
+
+
+def test_timeout_in_threads():
+    """Many threads share the workers; no thread and no process is left behind by what was ended."""
+    rewards.check()
+    with ThreadPoolExecutor(6) as pool:
+        for found in pool.map(timed, range(4)):
+            check_timed(found)
+    pool = verifier.shared(rewards.WORKERS)
+    assert 1 <= len(pool.pids()) <= rewards.WORKERS
+    # A worker and the child that it forked.
+    assert len(descendants()) <= 2 * len(pool.pids()) + len(multiprocessing.active_children())
+
+
+def test_timeout_in_an_event_loop():
+    """As verl's reward managers call it."""
+
+    async def both():
+        loop = asyncio.get_running_loop()
+        return await asyncio.gather(*(loop.run_in_executor(None, timed) for _ in range(2)))
+
+    for found in asyncio.run(both()):
+        check_timed(found)
+
+
+def test_timeout_in_processes():
+    """Processes have workers of their own, which end with them."""
+    before = descendants()
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        for found in pool.map(timed, range(2)):
+            check_timed(found)
+        # multiprocessing keeps a process to track resources.
+        during = {x for x in descendants() - before if "resource_tracker" not in " ".join(psutil.Process(x).cmdline())}
+    assert len(during) >= 2 * 3  # the process, a worker, its child
+    assert not gone(during, 10)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_timeout_in_a_forked_daemon():
+    """A fork of a process with workers takes none of them along, and a daemon may have workers of its own."""
+    rewards.check()
+    workers = verifier.shared(rewards.WORKERS).pids()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=put_timed, args=(queue,), daemon=True)
+    process.start()
+    check_timed(queue.get(timeout=120))
+    process.join(30)
+    assert process.exitcode == 0
+    assert verifier.shared(rewards.WORKERS).pids() == workers
+    check_timed(timed())
+
+
+OWNER = """
+import os, sys, threading, time
+from scale import rewards
+rewards.check()
+if os.fork() == 0:  # a copy that lives on
+    time.sleep(60)
+    os._exit(0)
+threading.Thread(target=rewards.compute_score, args=("any", sys.argv[1], "7/3"), kwargs={"timeout": 0.5}).start()
+print("ready", flush=True)
+threading.Event().wait()
+"""
+
+
+def test_workers_end_with_a_killed_owner():
+    """Also one that computes, at the latest at its wall-clock limit, and also if a fork of the owner lives on."""
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    with subprocess.Popen([sys.executable, "-c", OWNER, SLOW], stdout=subprocess.PIPE, env=environ) as owner:
+        assert owner.stdout.readline() == b"ready\n"
+        every = descendants(owner.pid)
+        copies = {x for x in every if OWNER in psutil.Process(x).cmdline()}
+        owner.send_signal(signal.SIGKILL)
+    assert (len(copies), len(every - copies) >= 2) == (1, True)
+    assert not gone(every - copies, LIMIT * verifier.WALL + 10)
+    os.kill(copies.pop(), signal.SIGKILL)
+
+
+def test_a_worker_that_was_killed_is_replaced():
+    """An idle worker may be ended from outside; the next comparison does not suffer."""
+    rewards.check()
+    pool = verifier.shared(rewards.WORKERS)
+    before = pool.pids()
+    for pid in before:
+        os.killpg(pid, signal.SIGKILL)
+    rewards.check()
+    assert not set(before) & set(pool.pids())
+
+
+def test_closing_ends_the_workers():
+    pool = verifier.Verifier(1)
+    assert pool.compare([verifier.Pair("1", "x", True)], 5.0) == verifier.Verdict("wrong")
+    workers = pool.pids()
+    assert len(workers) == 1
+    pool.close()
+    assert not gone(workers, 5)
+
+
+def test_without_math_verify(tmp_path, monkeypatch):
+    """A worker that cannot import it says so, with what to install."""
+    (tmp_path / "math_verify.py").write_text("raise ImportError('not here')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(ValueError, match=r"reward: expected Math-Verify \(pip install 'math-verify.*got .*not here"):
+        verifier.Verifier(1).compare([verifier.Pair("1", "x", True)], 5.0)
+
+
+@pytest.mark.parametrize("name", GARBAGE)
+def test_garbage(name):
+    """100 kB of anything, boxed or not, are decided, or unverified, within the bound."""
+    rewards.check()
+    start = time.monotonic()
+    for text in (GARBAGE[name], boxed(GARBAGE[name])):
+        assert outcome(r"\frac{7}{3}", text, timeout=LIMIT) in ("wrong", "unverified")
+    assert time.monotonic() - start < 2 * LIMIT * verifier.WALL + 2
+    assert outcome("33", GARBAGE[name] + boxed("33")) == "right"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        r"10^{10^{10}}+1",
+        r"100000!!!",
+        r"(x+1)^{100000}",
+        r"\sum_{i=1}^{10000000} \frac{1}{i^{3}}",
+        r"\int_0^1 e^{-x^{x^x}}\sin(x^{x}) dx",
+        "(" * 400 + "1" + ")" * 400,
+        r"\sqrt{" * 150 + "2" + "}" * 150,
+        "^".join(["9"] * 100),
+        "x" * 900,
+    ],
+)
+def test_expensive_answers(answer):
+    """Time and memory are bounded, and what could not be decided is never wrong silently."""
+    start = time.monotonic()
+    assert outcome(r"\frac{7}{3}", boxed(answer), timeout=LIMIT) in ("unverified", "wrong")
+    assert time.monotonic() - start < LIMIT * verifier.WALL + 2
