@@ -11,7 +11,7 @@ SINGLE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv reproduce test lint typecheck unit bench notebooks scale-cpu lock clean
+.PHONY: help venv reproduce test lint typecheck unit bench notebooks docs scale-cpu lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,12 +19,13 @@ help: ## show this list
 venv: $(VENV)/.dev ## set up .venv with everything for development
 	@echo "ready: source $(VENV)/bin/activate"
 
-reproduce: $(VENV)/.reproduce ## the ledger, the toy experiments and the figures, into results/
+reproduce: $(VENV)/.reproduce ## the ledger, the toy experiments, the figures and one report, into results/
 	$(SINGLE) $(RUN) toy run --method grpo --world mixed --seeds 32 --steps 200 --out results/toy/grpo
 	$(SINGLE) $(RUN) toy run --method dynamo --world mixed --seeds 32 --steps 200 --out results/toy/dynamo
 	$(SINGLE) $(RUN) toy sweep default --jobs $(JOBS) --out results/toy
 	$(SINGLE) $(RUN) theory --json results/ledger/ledger.json --data results/ledger
 	$(SINGLE) $(RUN) paper_figs --source results
+	$(SINGLE) $(RUN) paper_figs.report --source results
 
 test: lint typecheck unit ## lint, types and all tests, as in CI
 
@@ -44,6 +45,9 @@ bench: $(VENV)/.dev ## the benchmarks, timed, in one process
 
 notebooks: $(VENV)/.dev ## execute the notebooks in place
 	$(SINGLE) $(VENV)/bin/python notebooks/execute.py
+
+docs: $(VENV)/.dev ## the pages of the parts, into build/docs
+	$(SINGLE) $(RUN) sphinx -W -b html docs build/docs
 
 scale-cpu: $(VENV)/.scale-cpu ## add verl and the CPU build of vLLM to .venv (Linux)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -227,6 +229,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing:
         print(INSTALL.format(command=args.command, missing=", ".join(missing)), file=sys.stderr)
         return 2
+    # What verl says on import of engines and platforms that this machine lacks; a run's own log keeps it.
+    warnings.filterwarnings("ignore", message=".*engine is not available")
+    logging.getLogger("verl.plugin.platform.platform_manager").addFilter(lambda record: False)
     own = {"train": train_command, "smoke": smoke_command, "experiments": experiments_command}
     command = own[args.command] if args.command in own else importlib.import_module(MODULES[args.command]).command
     try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,21 +58,21 @@ def run(config: Any, out: Path, limits: launch.Limits, console: Console) -> int:
 
 
 def smoke(args: argparse.Namespace, console: Console) -> int:
-    """Prepare data, train the tiny model by some methods, evaluate and audit; returns the exit status.
+    """Prepare data, train the tiny model by some methods, evaluate, audit and draw; returns the exit status.
 
-    Every part is the command of that name (`prepare`, `train`, `evaluate`, `audit`), so that what works here is what is
-    used on GPUs.
+    Every part is the command of that name (`prepare`, `train`, `evaluate`, `audit`, `paper_figs`), so that what works
+    here is what is used on GPUs.
     """
     start = time.perf_counter()
     files = tiny_files(args.out / "tiny", console)
-    data = args.out / "data"
+    data, root = args.out / "data", args.out / "scale"
     tiny.write_source(args.out / "source")
     asked = ["--source", args.out / "source", "--out", data, "--template", "plain", "--force"]
     _command("data", [tiny.SOURCE, *asked], console)
     table = Table("method", "held-out reward before", "after", "rollouts of a prompt", "seconds")
     folders = []
     for method in args.methods:
-        out = args.out / f"{method}-seed{args.seed}"
+        out = root / f"{method}-seed{args.seed}"
         overrides = [
             f"dynamo.method={method}",
             f"dynamo.seed={args.seed}",
@@ -91,13 +93,16 @@ def smoke(args: argparse.Namespace, console: Console) -> int:
             return status
         table.add_row(method, *summary(out), f"{time.perf_counter() - began:.0f}")
         folders.append(out)
-    asked = ["--data", files / "val.parquet", "--samples", "8", "--k", "1", "8", "--seeds", "1", "2"]
-    status = _command("evaluate", [*folders, *asked, "--out", args.out / "evaluation"], console)
+    asked = ["--data", files / "val.parquet", "--samples", "32", "--k", "1", "32", "--seeds", "1", "2"]
+    status = _command("evaluate", [*folders, *asked, "--out", root / "evaluation"], console)
     if status:
         return status
     for out in folders:
         console.print(f"audit of {out}", highlight=False, soft_wrap=True)
         _command("audit", [out / "rollouts", "--out", out / "audit", "--force"], console)
+    if {"grpo", "dynamo"} <= set(args.methods) and args.steps > 2:
+        draw = [sys.executable, "-m", "paper_figs", "--source", str(args.out), "--only", "fig5_dynamics"]
+        subprocess.run(draw, check=True)
     console.print(table)
     console.print(
         f"seed {args.seed}, {time.perf_counter() - start:.0f} s; held-out reward is the mean over prompts that are not "

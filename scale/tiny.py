@@ -142,6 +142,11 @@ def write_source(folder: Path, *, seed: int = 0) -> Path:
         Where.
     seed
         As in `make`.
+
+    Returns
+    -------
+    Path
+        Of the file.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -212,7 +217,9 @@ def warm_up(folder: Path, members: list[Prompt], seed: int) -> dict[str, Any]:
     """Train a new model on the task, save it with its tokenizer, and return quantiles of its success rates by level."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # of writing one small file
     chat = tokenizer()
     threads, generator = torch.get_num_threads(), random.Random(seed + 1)
     torch.set_num_threads(1)

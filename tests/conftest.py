@@ -8,6 +8,9 @@ from importlib.util import find_spec
 import pytest
 from hypothesis import settings
 
+import theory.methods
+import theory.rules
+
 # A busy machine is no finding; the benchmarks measure time.
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
@@ -24,3 +27,14 @@ def pytest_collection_modifyitems(items):
             if os.environ.get("CI", "").lower() in ("1", "true"):
                 pytest.fail(reason, pytrace=False)
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def _registries_as_they_were():
+    """Forget the rules and shapings that a test, or an example in a docstring, has registered."""
+    registries = (theory.rules._KNOWN, theory.methods._PARTS, theory.methods._TYPES)
+    known = [dict(registry) for registry in registries]
+    yield
+    for registry, before in zip(registries, known, strict=True):
+        registry.clear()
+        registry.update(before)

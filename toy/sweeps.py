@@ -450,7 +450,7 @@ _SWEEPS = (
 SWEEPS: Mapping[str, Sweep] = MappingProxyType({sweep.name: sweep for sweep in _SWEEPS})
 """The sweeps by name."""
 
-DEFAULT = ("table1", "table2", "fig2", "fig3", "fig5", "allocation-map")
+DEFAULT = ("table1", "table2", "fig2", "fig3", "fig5", "allocation-map", "paper-vs-code")
 """Names of the sweeps of `make reproduce`."""
 
 

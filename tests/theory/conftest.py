@@ -9,9 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-import theory.methods
-import theory.rules
-
 
 @dataclass(frozen=True)
 class Backend:
@@ -56,14 +53,3 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 def rng() -> np.random.Generator:
     """Return a generator with a fixed seed."""
     return np.random.default_rng(20260222)
-
-
-@pytest.fixture(autouse=True)
-def _registries_as_they_were():
-    """Forget the rules and shapings that a test, or an example in a docstring, has registered."""
-    registries = (theory.rules._KNOWN, theory.methods._PARTS, theory.methods._TYPES)
-    known = [dict(registry) for registry in registries]
-    yield
-    for registry, before in zip(registries, known, strict=True):
-        registry.clear()
-        registry.update(before)

@@ -1,0 +1,111 @@
+"""The path of a benchmark run, by its one command: prepare, train three methods, evaluate, audit, draw."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.scale.conftest import ROOT, lines
+from theory import _runs as run_format
+
+# One process has all the runs: they share the machine's two cores badly.
+pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("verl")]
+
+METHODS = ("grpo", "dynamo", "kl-cov")
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """Return the folder and what was printed."""
+    folder = tmp_path_factory.mktemp("smoke")
+    words = ["-m", "scale", "smoke", "--steps", str(STEPS), "--methods", *METHODS, "--out", "smoke"]
+    environ = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=folder, env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "smoke", done.stdout
+
+
+def test_data_are_prepared_from_the_hubs_schema(smoke):
+    out, said = smoke
+    kept = pq.read_table(out / "data" / "dapo-math-17k.parquet")
+    source = pq.read_table(out / "source" / "dapo-math-17k.parquet")
+    conflicts = lines(out / "data", "dapo-math-17k.conflicts.jsonl")
+    assert source.num_rows == 2 * kept.num_rows + 2
+    assert len(conflicts) == 1
+    assert "expected 17,398 problems" in said
+
+
+def test_every_method_trains_on_them(smoke):
+    out, _ = smoke
+    learnt = {}
+    for method in METHODS:
+        run = run_format.read_run(out / "scale" / f"{method}-seed1")
+        assert run.config["dynamo"]["method"] == method
+        assert run.metrics["step"].to_pylist() == list(range(1, STEPS + 1))
+        learnt[method] = run.metrics["actor/grad_norm"].to_pylist()
+    assert len({tuple(x) for x in learnt.values()}) == len(METHODS)
+
+
+def test_trackers_get_every_metric(smoke):
+    """Verl's TensorBoard logger: the same numbers as the records, ours among them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = smoke[0] / "scale" / "dynamo-seed1"
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    last = lines(run)[-1]
+    assert set(last) - {"step"} <= set(events.Tags()["scalars"])
+    for name in ("dynamo/rollouts_max", "actor/dynamo/compensation_mean", "actor/entropy"):
+        assert events.Scalars(name)[-1].value == pytest.approx(last[name], rel=1e-6), name
+
+
+def test_checkpoints_are_evaluated_in_the_shape_of_table_1(smoke):
+    """Three checkpoints, two sampling seeds each, beside nothing published: the paper has no tiny model."""
+    out, said = smoke
+    rows = json.loads((out / "scale" / "evaluation" / "table.json").read_text())["rows"]
+    assert [row["method"] for row in rows] == list(METHODS)
+    for row in rows:
+        assert row["source"] == "measured"
+    for method in METHODS:
+        drawn = [path for seed in (1, 2) for path in (out / "scale" / "evaluation").glob(f"{method}-*/*-seed{seed}/*")]
+        assert drawn
+    assert "pass@32" in said
+
+
+def test_the_runs_are_audited(smoke):
+    """The audit's rollouts and successes are those that the trainer recorded."""
+    out, _ = smoke
+    for method in METHODS:
+        run = out / "scale" / f"{method}-seed1"
+        table = pq.read_table(run / "audit" / "audit.parquet").to_pylist()
+        counted = lines(run, "allocation.jsonl")
+        assert sum(x["attempts"] for x in table) == sum(sum(x["counts"]) for x in counted) == 256 * STEPS
+        assert sum(x["successes"] for x in table) == sum(sum(x["successes"]) for x in counted)
+        assert (run / "audit" / "audit.png").stat().st_size > 10_000
+
+
+def test_a_figure_is_drawn(smoke):
+    out, _ = smoke
+    (entry,) = json.loads((out / "figures" / "index.json").read_text())["items"]
+    assert entry["name"] == "fig5_dynamics"
+    for name in entry["files"].values():
+        assert (out / "figures" / name).stat().st_size > 1_000
+
+
+def test_an_export_is_a_model(smoke):
+    """Transformers loads it, and its weights have moved."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    export = smoke[0] / "scale" / "dynamo-seed1" / "checkpoints" / f"global_step_{STEPS}" / "actor" / "huggingface"
+    trained, initial = (AutoModelForCausalLM.from_pretrained(x) for x in (export, smoke[0] / "tiny" / "model"))
+    pairs = [(a, b) for a, b in zip(trained.parameters(), initial.parameters(), strict=True)]
+    assert all(torch.isfinite(a).all() for a, _ in pairs)
+    assert any(not torch.equal(a, b) for a, b in pairs)
