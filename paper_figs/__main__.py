@@ -37,11 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     failures = 0
     for name in args.only or known:
         item = known[name]
-        if item.made_by and not args.only and not all(result.exists(args.source) for result in item.inputs):
-            entries[name] = {"name": name, "title": item.title, "skipped": f"no results; `{item.made_by}` makes them"}
-            print(f"{name}: skipped: {entries[name]['skipped']}", flush=True)
-            continue
         try:
+            if item.made_by and not args.only and not all(result.exists(args.source) for result in item.inputs):
+                skipped = f"no results; `{item.made_by}` makes them"
+                entries[name] = {"name": name, "title": item.title, "skipped": skipped}
+                print(f"{name}: skipped: {skipped}", flush=True)
+                continue
             built = build(item, args.source, output)
         except (ValueError, OSError) as error:
             failures += 1

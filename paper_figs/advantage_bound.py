@@ -34,8 +34,8 @@ def draw(chains: Columns) -> Drawing:
             ax.loglog(chains["length"][rows], chains["ratio"][rows], color=color, **look)
             ends += chains["ratio"][rows][-1:].tolist()
         height = float(np.exp(np.mean(np.log(ends))))
-        ax.text(1.4 * chains["length"].max(), height, f"$p =$ {success:g}", va="center", fontsize=7, color=color)
-    handles = [Line2D([], [], color=GUIDE, label=f"$V =$ {num:,}", **look) for num, look in looks.items()]
+        ax.text(1.4 * chains["length"].max(), height, f"$p = {success:g}$", va="center", fontsize=7, color=color)
+    handles = [Line2D([], [], color=GUIDE, label=f"$V = {num}$", **look) for num, look in looks.items()]
     handles.append(ax.axhline(1.0, color=GUIDE, linewidth=0.8, zorder=0, label="bound"))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.set(xlabel="tokens of the response", ylabel="$\\mathbb{E}[A^2 \\|s\\|^2]$ / bound (35)")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
+from matplotlib.lines import Line2D
 
 from paper_figs.experiments import INTERVALS, Cell, Experiment, about, settings
 from paper_figs.figure import Figure
@@ -63,15 +65,23 @@ def draw(cells: Sequence[Cell]) -> Drawing:
     for world, ax in zip(worlds, axes, strict=False):
         found = {cell.axes["rule"]: cell for cell in cells if cell.setting == world}
         _plot(ax, cells, [found.get(rule) for rule in rules])
-        ax.set(xlabel=f"points of pass@1, {world}")
+        ax.set(xlabel=f"change of pass@1 (points), {world}")
     for ax in axes[::num_columns]:
         ax.set_yticks(range(len(rules)), rules)
     axes[0].invert_yaxis()
     spare = axes[len(worlds) :]
     for ax in spare:
         ax.set_visible(False)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=len(handles))
+    handles, _ = axes[0].get_legend_handles_labels()
+    spent: dict[str, Any] = {
+        "marker": "$70\\,\\%$",
+        "markersize": 14,
+        "linestyle": "none",
+        "color": GUIDE,
+        "markeredgewidth": 0,
+    }
+    handles.append(Line2D([], [], label="spent of the budget, if not all", **spent))
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), handletextpad=0.8)
     return figure
 
 
@@ -122,7 +132,7 @@ def reading(cells: Sequence[Cell]) -> str:
 
 FIGURE = Figure(
     name="allocation_rules",
-    title="Allocation rules at equal cost",
+    title="Allocation rules at one budget",
     inputs=(Sweeps(),),
     draw=draw,
     caption=caption,

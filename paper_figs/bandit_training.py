@@ -64,6 +64,7 @@ def caption(baseline: Run, run: Run) -> str:
 
 def reading(baseline: Run, run: Run) -> str:
     """Say what the figure shows."""
+    require_pairs(baseline, run)
     gains = run.metrics["pass_at_1"].values - baseline.metrics["pass_at_1"].values
     steps = run.metrics["pass_at_1"].steps
     middle = np.median(gains, axis=0)

@@ -94,7 +94,7 @@ def reading(updates: Columns, sweep: Columns) -> str:
 
 FIGURE = Figure(
     name="entropy_change",
-    title="Factorised entropy change and its error",
+    title="Factorized entropy change and its error",
     inputs=(
         LedgerData("S3", ("exact", "first_order", "two_factor")),
         LedgerData("S4", ("policy", "learning_rate", "exact", "first_order")),

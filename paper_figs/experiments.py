@@ -6,7 +6,7 @@ seed) are summarised here in the same way. Either alone is enough for a figure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,11 +83,14 @@ class Experiment:
     measures
         Measures that must be there; others are ignored.
     worlds
-        Whether the sweep has the axis `world`; else its cells share one, and the configuration of each is read as well.
+        Whether the sweep has the axis `world`; else its cells share one. The configuration is read of the first cell of
+        each world, or of every cell where they share one.
     scale
         Axes by which runs at scale differ in this experiment, names of `scale_runs.AXES`; none: it has no such runs.
     reference
         Values of some axes; runs at scale are compared with the cell that has them.
+    methods
+        Of runs at scale these methods alone belong to it, where they can be compared; none: all do.
     """
 
     name: str
@@ -96,6 +99,7 @@ class Experiment:
     worlds: bool = True
     scale: tuple[str, ...] = ()
     reference: Mapping[str, str] | None = None
+    methods: tuple[str, ...] = ()
 
     def exists(self, source: Path) -> bool:
         """Return whether there is a summary, fit or not, or a run at scale to compare."""
@@ -114,7 +118,7 @@ class Experiment:
         numbers = ("low", "high", "difference", "difference_low", "difference_high")
         axes = ("world", *self.axes) if self.worlds else self.axes
         rows = read_columns(path, ("num_seeds", "value"), ("cell", "measure", *axes), command, numbers_or_null=numbers)
-        cells = []
+        cells: list[Cell] = []
         for name in dict.fromkeys(rows["cell"]):
             of_cell = {m: np.flatnonzero((rows["cell"] == name) & (rows["measure"] == m)) for m in self.measures}
             for measure, found in of_cell.items():
@@ -123,8 +127,8 @@ class Experiment:
             at = {measure: int(found[0]) for measure, found in of_cell.items()}
             first = next(iter(at.values()))
             config: Mapping[str, Any] = {}
-            if not self.worlds:
-                config = read_json(folder / str(name) / "config.json", ("world_name",), command)
+            if not self.worlds or all(str(rows["world"][first]) != cell.setting for cell in cells):
+                config = read_json(folder / str(name) / "config.json", ("world_name", "num_steps"), command)
             cells.append(
                 Cell(
                     str(rows["world"][first]) if self.worlds else str(config["world_name"]),
@@ -146,11 +150,15 @@ class Experiment:
         if not self.scale or self.reference is None:
             return []
         cells = []
-        for setting, block in blocks(find_runs(source), self.scale):
+        runs_of = [run for run in find_runs(source) if not self.methods or run.axes["method"] in self.methods]
+        for setting, block in blocks(runs_of, self.scale):
+            found = []
             for values, runs in block.items():
                 axes = dict(zip(self.scale, values, strict=True))
                 reference = block.get(tuple({**axes, **self.reference}[axis] for axis in self.scale))
-                cells.append(_summarise(setting, axes, runs, reference, self.measures))
+                found.append(_summarise(setting, axes, runs, reference, self.measures))
+            if not self.methods or any(cell.differences for cell in found):
+                cells += found
         return cells
 
 
@@ -194,11 +202,16 @@ def about(cells: Sequence[Cell]) -> str:
     toy = [cell for cell in cells if cell.is_toy]
     parts = []
     if toy:
-        parts.append(f"tabular world{'s' * (len(settings(toy)) > 1)} {', '.join(settings(toy))} ({_seeds(toy)})")
-    models = settings([cell for cell in cells if not cell.is_toy])
-    for model in models:
-        parts.append(f"{model} in verl ({_seeds([cell for cell in cells if cell.setting == model])})")
-    return f"{'; '.join(parts)}"
+        worlds = [f"{world} ({_steps(toy, world)} steps)" for world in settings(toy)]
+        parts.append(
+            f"tabular world{'s' * (len(worlds) > 1)} {', '.join(worlds)}, {seeds_of({cell.num_seeds for cell in toy})}"
+        )
+    for model in settings([cell for cell in cells if not cell.is_toy]):
+        of_model = [cell for cell in cells if cell.setting == model]
+        parts.append(
+            f"{model} in verl ({_steps(of_model, model)} steps), {seeds_of({cell.num_seeds for cell in of_model})}"
+        )
+    return "; ".join(parts)
 
 
 INTERVALS = (
@@ -208,9 +221,26 @@ INTERVALS = (
 """What numbers and intervals of cells are."""
 
 
-def _seeds(cells: Sequence[Cell]) -> str:
-    counts = sorted({cell.num_seeds for cell in cells})
-    return f"{counts[0]} seed{'s' * (counts[-1] > 1)}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+def _steps(cells: Sequence[Cell], setting: str) -> str:
+    """Return how many steps the cells of a setting are trained, as far as their configurations were read."""
+    counts = {
+        str(cell.config["num_steps"] if cell.is_toy else cell.config["trainer"]["total_training_steps"])
+        for cell in cells
+        if cell.setting == setting and cell.config
+    }
+    return " or ".join(sorted(counts, key=number))
+
+
+def seeds_of(counts: Collection[int]) -> str:
+    """Say how many seeds there are.
+
+    Examples
+    --------
+    >>> seeds_of([3, 2]), seeds_of([1])
+    ('2 to 3 seeds', '1 seed, without interval')
+    """
+    low, high = min(counts), max(counts)
+    return "1 seed, without interval" if high == 1 else f"{high} seeds" if low == high else f"{low} to {high} seeds"
 
 
 def number(text: str) -> float:

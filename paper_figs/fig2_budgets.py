@@ -60,7 +60,7 @@ def caption(cells: Sequence[Cell]) -> str:
     return (
         f"DynaMO with dynamic rollout allocation and without it (- DRA in Table 2) at {', '.join(map(str, budgets))} "
         "rollouts per prompt on average, bounds half and one and a half of it; end: after the last step, mean: over "
-        f"all steps; {about(cells)}; {INTERVALS}."
+        f"all steps, points of (b) set apart sideways; {about(cells)}; {INTERVALS}."
     )
 
 
@@ -88,6 +88,7 @@ FIGURE = Figure(
             worlds=False,
             scale=("rollouts", "method"),
             reference={"method": WITHOUT},
+            methods=(WITH, WITHOUT),
         ),
     ),
     draw=draw,

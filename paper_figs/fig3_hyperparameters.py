@@ -70,7 +70,7 @@ def draw(cells: Sequence[Cell]) -> Drawing:
         ax.axhline(0.0, color=GUIDE, linewidth=0.8, linestyle=":", zorder=0)
         ax.set_xticks(range(len(series)), [text(value) for value, _ in series])
         ax.margins(x=0.1)
-        ax.set(xlabel=label, ylabel="pass@1 minus default's (points)")
+        ax.set(xlabel=label, ylabel="change of pass@1 (points)")
     low, high = min(ax.get_ylim()[0] for ax in axes), max(ax.get_ylim()[1] for ax in axes)
     for ax in axes:
         ax.set_ylim(low, high)  # one scale, so that flat is flat
@@ -83,8 +83,8 @@ def caption(cells: Sequence[Cell]) -> str:
     (default,) = [cell for cell in cells if cell.axes["factor"] == "default"]
     texts = {factor: text(value(default.config)) for factor, (_, value, text) in FACTORS.items()}
     return (
-        f"DynaMO with one hyper-parameter changed at a time, against the default (dotted: alpha {texts['alpha']}, "
-        f"bounds {texts['bounds']}, gamma {texts['sharpness']}, tau {texts['threshold']}; pass@1 "
+        "Change of pass@1 when one hyper-parameter of DynaMO is another than its default (dotted: alpha "
+        f"{texts['alpha']}, bounds {texts['bounds']}, gamma {texts['sharpness']}, tau {texts['threshold']}; pass@1 "
         f"{100 * default.values['pass_at_1'].value:.1f} % at the end); {about(cells)}; {INTERVALS}."
     )
 

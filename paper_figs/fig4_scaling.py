@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Drawing
 from paper_figs.experiments import INTERVALS, Cell, Experiment, about
 from paper_figs.figure import Figure
 from paper_figs.reading import counted, span, verdict
-from paper_figs.style import PALETTE, TEXT_WIDTH, legend_above, panels, plot_estimates, zero_line
+from paper_figs.style import PALETTE, TEXT_WIDTH, panels, plot_estimates, zero_line
 
 MEASURES = {
     "pass_at_1": ("pass@1, end", PALETTE[0], "o", "-"),
@@ -89,7 +89,7 @@ def draw(cells: Sequence[Cell]) -> Drawing:
         ax.set_ylabel("DynaMO minus GRPO (points)")
     for ax in axes[len(drawn) :]:
         ax.set_visible(False)
-    legend_above(axes[0], 3, handlelength=1.8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, handlelength=1.8)
     return figure
 
 
@@ -118,8 +118,8 @@ def reading(cells: Sequence[Cell]) -> str:
         f"DynaMO minus GRPO in final pass@1, in points: {'; '.join(parts)} ({counted([gain.sign for gain in every])} "
         f"of {len(every)}). "
         + verdict("DynaMO is ahead at every size", [gain.sign > 0 for gain in every], "sizes")
-        + f" It rises with every step of the size in {sum(growing) or 'none'} of {len(growing)} series; the paper's "
-        "lead widens with the model."
+        + f" The point estimate rises with every step of the size in {sum(growing) or 'none'} of {len(growing)} "
+        "series; the paper's lead widens with the model."
     )
 
 
@@ -134,6 +134,7 @@ FIGURE = Figure(
             worlds=False,
             scale=("method",),
             reference={"method": "grpo"},
+            methods=("grpo", METHOD),
         ),
     ),
     draw=draw,

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
-from paper_figs.experiments import INTERVALS, Estimate, aggregate
+from paper_figs.experiments import INTERVALS, Estimate, aggregate, seeds_of
 from paper_figs.figure import Figure
 from paper_figs.reading import span, verdict
 from paper_figs.scale_runs import ScaleRun, blocks, find_runs
@@ -21,6 +21,8 @@ from theory._checks import FloatArray
 
 BASELINE, METHOD = "grpo", "dynamo"
 METRICS = {"entropy": "entropy (nats)", "gradient_norm": "gradient norm"}
+WINDOW = 11
+"""Steps of the running median that spikes are measured against."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,12 @@ class Pair:
         return first, second
 
 
-def tail(norms: FloatArray) -> FloatArray:
-    """Return the 99 % quantile over the median of the steps, per seed: how far spikes stand out."""
-    return np.asarray(np.quantile(norms, 0.99, axis=-1) / np.median(norms, axis=-1))
+def spikes(norms: FloatArray) -> FloatArray:
+    """Return the 99 % quantile of norms over their running median, per seed: how far spikes stand out of the trend."""
+    side = min(WINDOW // 2, norms.shape[-1] - 1)
+    padded = np.pad(norms, ((0, 0), (side, side)), mode="reflect")
+    trend = np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * side + 1, axis=-1), axis=-1)
+    return np.asarray(np.quantile(norms / trend, 0.99, axis=-1))
 
 
 def roughness(values: FloatArray) -> FloatArray:
@@ -49,7 +54,7 @@ def roughness(values: FloatArray) -> FloatArray:
     return np.asarray(np.sqrt((np.diff(values, n=2, axis=-1) ** 2).mean(-1)))
 
 
-MEASURES = {"spikes": ("gradient_norm", tail), "roughness": ("entropy", roughness)}
+MEASURES = {"spikes": ("gradient_norm", spikes), "roughness": ("entropy", roughness)}
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,8 @@ def draw(pairs: Sequence[Pair]) -> Drawing:
 
 
 def _plot(ax: Axes, curves: Curves, method: str) -> None:
-    ax.plot(curves.steps, curves.values[0], color=METHODS[method].color, linewidth=0.4, alpha=0.8)
+    if len(curves.values) > 1:
+        ax.plot(curves.steps, curves.values[0], color=METHODS[method].color, linewidth=0.4, alpha=0.8)
     plot_band(ax, curves, method, methods.METHODS[method].title)
 
 
@@ -138,7 +144,7 @@ def caption(pairs: Sequence[Pair]) -> str:
     """Say what is drawn."""
     parts = [
         f"{'tabular world ' if pair.is_toy else ''}{pair.setting}{'' if pair.is_toy else ' in verl'} "
-        f"({len(pair.baseline.seeds)} seed{'s' * (len(pair.baseline.seeds) > 1)})"
+        f"({seeds_of([len(pair.baseline.seeds)])})"
         for pair in pairs
     ]
     return (
@@ -158,7 +164,7 @@ def reading(pairs: Sequence[Pair]) -> str:
     signs = [change.sign for of in MEASURES for change in changes[of]]
     spiky = [float(np.mean(pair.differences("spikes")[0])) for pair in pairs]
     return (
-        f"GRPO's gradient norm has a 99 % quantile of {span(spiky, '.2f')} times its median; DynaMO's spikes differ "
+        f"GRPO's gradient norm over its running median has a 99 % quantile of {span(spiky, '.2f')}; DynaMO's differs "
         f"by {span(shares['spikes'], '+.0f')} %, and the roughness of its entropy by "
         f"{span(shares['roughness'], '+.0f')} % (below GRPO's in {sum(s < 0 for s in signs)} of {len(signs)} "
         f"comparisons, above in {sum(s > 0 for s in signs)}). "

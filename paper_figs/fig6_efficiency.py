@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 
-from paper_figs.experiments import Cell, Experiment, settings
+from paper_figs.experiments import Cell, Experiment, seeds_of, settings
 from paper_figs.figure import Figure
 from paper_figs.reading import span, verdict
 from paper_figs.style import GUIDE, METHODS, PALETTE, TEXT_WIDTH, panels
@@ -57,7 +57,7 @@ def draw(cells: Sequence[Cell]) -> Drawing:
                 ends = [[value.value - value.low], [value.high - value.value]]
                 ax.errorbar(value.value, at, xerr=ends, fmt="none", ecolor=GUIDE, elinewidth=0.8, capsize=1.5)
         for at, name, value in zip(y, found, seconds, strict=True):
-            text = f"{extra[name]:+.0f} %".replace("-", "−") if name in extra else ""
+            text = span([extra[name]], "+.0f") + " %" if name in extra else ""
             ax.text(np.nanmax([value.value, value.high]), at, f" {text}", va="center", fontsize=7, color=GUIDE)
         ax.set_yticks(y, [methods.METHODS[name].title if name in methods.METHODS else name for name in found])
         ax.invert_yaxis()
@@ -76,14 +76,14 @@ def caption(cells: Sequence[Cell]) -> str:
     if toy:
         counts = {cell.num_seeds for cell in cells if cell.is_toy}
         parts.append(
-            f"tabular world{'s' * (len(toy) > 1)} {', '.join(toy)}: one run of {', '.join(map(str, sorted(counts)))} "
+            f"tabular world{'s' * (len(toy) > 1)} {', '.join(toy)}: one run of {' or '.join(map(str, sorted(counts)))} "
             "seeds together, so that there is no interval"
         )
     for model in models:
         counts = {cell.num_seeds for cell in cells if cell.setting == model}
         parts.append(
-            f"{model} in verl: interquartile means over {', '.join(map(str, sorted(counts)))} seeds, with 95 % "
-            "percentile bootstrap intervals where there are two or more"
+            f"{model} in verl: interquartile means over {seeds_of(counts)}, intervals: 95 % percentile bootstrap over "
+            "seeds"
         )
     return (
         f"Wall time of a training step by method, and what it takes more than GRPO's; {'; '.join(parts)}; times are of "

@@ -92,7 +92,7 @@ class Built:
     files
         What was written, by suffix.
     content
-        Of a table: its columns and rows as text.
+        Of a table: its columns and rows as text, the group's heading first, and which cells but that are bold.
     """
 
     item: Item
@@ -147,7 +147,7 @@ def build(item: Item, source: Path, output: Path) -> Built:
         sheet = item.fill(*data)
         texts = sheet.render(item.name, item.title, caption)
         contents = {suffix: text.encode() for suffix, text in texts.items()}
-        content = {"columns": sheet.headings, "rows": sheet.texts()}
+        content = {"columns": sheet.headings, "rows": sheet.texts(), "bold": sheet.bold()}
     else:
         assert isinstance(item, Figure)
         contents = _draw(item, data, caption)

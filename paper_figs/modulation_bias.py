@@ -70,7 +70,7 @@ def reading(bias: Columns) -> str:
             "the modulated estimator stays unbiased",
             [value < ROUNDING for value in bias["relative_bias"][active]],
             "settings with alpha > 0",
-            who="A rebuttal in the paper's review",
+            who="A simulated rebuttal in a review of the paper says",
         )
     )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 
-def verdict(statement: str, holds: Sequence[bool], of: str, who: str = "The paper") -> str:
+def verdict(statement: str, holds: Sequence[bool], of: str, who: str = "The paper says") -> str:
     """Say of how many of the comparisons a statement is true.
 
     Examples
@@ -16,8 +17,8 @@ def verdict(statement: str, holds: Sequence[bool], of: str, who: str = "The pape
     count, total = sum(holds), len(holds)
     share = f"all {total} {of}" if count == total > 1 else f"{count or 'none'} of {total} {of}"
     if total == 1:
-        return f"{who} says that {statement}; here this {'appears' if count else 'does not appear'}."
-    return f"{who} says that {statement}; here this appears in {share}."
+        return f"{who} that {statement}; here this {'appears' if count else 'does not appear'}."
+    return f"{who} that {statement}; here this appears in {share}."
 
 
 def counted(signs: Sequence[int]) -> str:
@@ -41,8 +42,8 @@ def span(values: Sequence[float], spec: str = "+.2f") -> str:
     --------
     >>> span([0.5, -0.25])
     '−0.25 to +0.50'
-    >>> span([0.5])
-    '+0.50'
+    >>> span([0.5]), span([-0.001])
+    ('+0.50', '0.00')
     """
-    ends = [f"{x:{spec}}".replace("-", "−") for x in (min(values), max(values))]
+    ends = [re.sub(r"^[−+](0\.?0*)$", r"\1", f"{x:{spec}}".replace("-", "−")) for x in (min(values), max(values))]
     return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"

@@ -8,39 +8,47 @@ from __future__ import annotations
 
 import argparse
 import base64
+import os
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from paper_figs.sources import read_json
-from theory import _checks
+from paper_figs.sources import read_json, unfit
 from theory._runs import VERSIONS, write_atomically
+
+T = TypeVar("T")
 
 PAPER = "https://arxiv.org/abs/2602.19208"
 
 VERDICTS = ("fails", "conditional", "approximate", "bound holds", "exact")
 """Verdicts of the ledger, the surprising ones first."""
 
+# A figure keeps a size at which its text is read; where the screen is narrower it scrolls in its own box.
 STYLE = """
-:root { color-scheme: light; --line: #d8d8d8; --soft: #f5f5f2; --ink: #1c1c1c; --dim: #5c5c5c; }
+:root { color-scheme: light; --line: #d8d8d8; --soft: #f5f5f2; --ink: #1c1c1c; --dim: #5c5c5c; --scale: 1.9px; }
 * { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: #fff; margin: 0 auto; max-width: 60rem;
   padding: 1rem 1rem 4rem; overflow-wrap: break-word; }
-h1 { line-height: 1.2; } h2 { margin-top: 3rem; border-bottom: 1px solid var(--line); }
-h3 { margin: 2.5rem 0 .5rem; }
-figure { margin: 0; } img { display: block; width: 100%; height: auto; background: #fff; }
-.wide { overflow-x: auto; } .dim, figcaption { color: var(--dim); font-size: .9rem; }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
+h1 { line-height: 1.2; } h2 { margin-top: 3rem; border-bottom: 1px solid var(--line); line-height: 1.3; }
+figure { margin: 0; } img { display: block; width: calc(var(--points) * var(--scale)); height: auto; }
+.wide { overflow-x: auto; margin-bottom: .5rem; } .dim, figcaption { color: var(--dim); font-size: .9rem; }
+table { border-collapse: collapse; min-width: 44rem; font-size: .85rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; vertical-align: top; padding: .25rem .6rem; border-bottom: 1px solid var(--line); }
+td small { display: block; white-space: nowrap; color: var(--dim); font-weight: normal; }
+tr > :first-child { position: sticky; left: 0; background: #fff; } .group th { padding-top: 1rem; }
+.group span { position: sticky; left: .6rem; }
 nav ul { columns: 2 16rem; padding-left: 1.2rem; } a { color: #0b5394; }
 details { border-bottom: 1px solid var(--line); padding: .4rem 0; } summary { cursor: pointer; }
 .verdict { display: inline-block; min-width: 6.5rem; font-size: .8rem; padding: 0 .4rem; margin-right: .4rem;
   border: 1px solid var(--ink); text-align: center; }
 .fails { background: #1c1c1c; color: #fff; } .conditional { background: #cfcfcf; } .approximate { background: #ececec; }
-code { background: var(--soft); padding: 0 .2rem; } .note { background: var(--soft); padding: .6rem .8rem; }
+.note { background: var(--soft); padding: .6rem .8rem; }
+@media (max-width: 40rem) { :root { --scale: 1.3px; } }
+@media print { .wide { overflow: visible; } :root { --scale: 1.4px; } }
 """
 
 
@@ -52,32 +60,42 @@ def page(source: Path) -> str:
     ValueError
         If a file is missing or unfit; the message names it and the command that makes it.
     """
-    ledger_path, index_path = source / "ledger" / "ledger.json", source / "figures" / "index.json"
-    ledger = read_json(ledger_path, ("rows",), f"python -m theory --json {ledger_path} --data {ledger_path.parent}")
-    index = read_json(index_path, ("items",), f"python -m paper_figs --source {source}")
-    try:
-        sections = [
-            ("ledger", "The ledger: every claim, judged by computation", _ledger(ledger["rows"])),
-            *_items(index["items"], index_path.parent),
-            ("made-with", "Made with", _made_with(source)),
-        ]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{source}: expected entries as this version writes them, got one without {error}") from error
+    ledger, index = source / "ledger" / "ledger.json", source / "figures" / "index.json"
+    sections = [
+        (
+            "ledger",
+            "The ledger: every claim, judged by computation",
+            _told(ledger, "rows", _ledger, f"python -m theory --json {ledger} --data {ledger.parent}"),
+        ),
+        *_told(
+            index, "items", lambda entries: _items(entries, index.parent), f"python -m paper_figs --source {source}"
+        ),
+        ("made-with", "Made with", _made_with(source)),
+    ]
     links = "".join(f'<li><a href="#{name}">{escape(title)}</a></li>' for name, title, _ in sections)
     body = "".join(
         f'<section id="{name}"><h2>{escape(title)}</h2>\n{content}</section>\n' for name, title, content in sections
     )
+    title = "DynaMO, judged by computation"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<link rel="icon" href="data:,">\n'
-        f"<title>DynaMO, judged by computation</title>\n<style>{STYLE}</style></head>\n<body>\n<h1>DynaMO, judged by "
-        "computation</h1>\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n'
+        f"<title>{title}</title>\n<style>{STYLE}</style></head>\n<body>\n<h1>{title}</h1>\n"
         f'<p>How to allocate rollouts, and how to modulate advantages? The claims of <a href="{PAPER}">arXiv 2602.19208'
         "</a>, its tables and its figures, again: in exact mathematics and in tabular worlds, where every method runs "
-        "with many seeds. What the paper publishes of language models appears as a reference only, and is marked.</p>\n"
+        "with many seeds, and in verl where such runs are. What the paper publishes of language models appears as a "
+        "reference only, and is marked.</p>\n"
         f"<nav><ul>{links}</ul></nav>\n{body}</body></html>\n"
     )
+
+
+def _told(path: Path, key: str, tell: Callable[[Any], T], command: str) -> T:
+    """Return what is told of the entries of a JSON file."""
+    entries = read_json(path, (key,), command)[key]
+    try:
+        return tell(entries)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise unfit(path, "entries as this version writes them", f"others ({error!r})", command) from error
 
 
 def _ledger(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -92,8 +110,7 @@ def _ledger(rows: Sequence[Mapping[str, Any]]) -> str:
                 parts.append(
                     f'<details><summary><span class="verdict {escape(verdict.split()[0])}">{escape(verdict)}</span> '
                     f"<b>{escape(row['id'])}</b> {escape(row['claim'])} "
-                    f'<span class="dim">{escape(row["source"])}</span>'
-                    f"</summary><p>{escape(row['evidence'])}</p>"
+                    f'<span class="dim">{escape(row["source"])}</span></summary><p>{escape(row["evidence"])}</p>'
                     + (f"<p>Counter-example: {escape(row['counterexample'])}</p>" if row["counterexample"] else "")
                     + "</details>"
                 )
@@ -106,50 +123,74 @@ def _items(entries: Iterable[Mapping[str, Any]], folder: Path) -> list[tuple[str
 
 
 def _item(entry: Mapping[str, Any], folder: Path) -> str:
-    for state in ("skipped", "error"):
-        if state in entry:
-            return f'<p class="note">{escape("Not here: " if state == "skipped" else "")}{escape(entry[state])}</p>'
-    _checks.one_of("kind", entry["kind"], ("figure", "table"))
+    if "skipped" in entry or "error" in entry:
+        return f'<p class="note">Not here: {escape(entry.get("skipped") or entry["error"])}</p>'
     shown = _image(entry, folder) if entry["kind"] == "figure" else _table(entry)
     files = ", ".join(escape(name) for name in entry["files"].values())
+    # A box that scrolls is reached by keyboard too.
     return (
-        f"<figure>{shown}<figcaption>{escape(entry['caption'])}</figcaption></figure>\n"
-        f'<p>{escape(entry["reading"])}</p>\n<p class="dim">Files: {files}</p>'
+        f'<p>{escape(entry["reading"])}</p>\n<figure><div class="wide" tabindex="0" role="group" '
+        f'aria-label="{escape(entry["title"])}">{shown}</div><figcaption>{escape(entry["caption"])}</figcaption>'
+        f'</figure>\n<p class="dim">Files: {files}</p>'
     )
 
 
 def _image(entry: Mapping[str, Any], folder: Path) -> str:
     path = folder / entry["files"]["svg"]
+    command = f"python -m paper_figs --only {entry['name']}"
     try:
-        data = base64.b64encode(path.read_bytes()).decode()
+        drawing = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"{path}: expected a figure, got {error}; make it with `python -m paper_figs`") from error
-    return f'<img alt="{escape(entry["title"])}" src="data:image/svg+xml;base64,{data}">'
+        raise unfit(path, "a figure", str(error), command) from error
+    width = re.search(rb'<svg[^>]*? width="([\d.]+)pt"', drawing)
+    if width is None:
+        raise unfit(path, "an SVG with its width in points", "another file", command)
+    data = base64.b64encode(drawing).decode()
+    size = f"--points: {float(width[1]):g}"
+    return f'<img alt="{escape(entry["title"])}" style="{size}" src="data:image/svg+xml;base64,{data}">'
 
 
 def _table(entry: Mapping[str, Any]) -> str:
-    def row(cells: Iterable[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+    """Return a table; the heading of a group is a row of its own."""
+    columns = entry["columns"][1:]
+    lines = ["<tr>" + "".join(f"<th>{escape(column)}</th>" for column in columns) + "</tr>"]
+    for (group, *cells), bold in zip(entry["rows"], entry["bold"], strict=True):
+        if group:
+            lines.append(f'<tr class="group"><th colspan="{len(columns)}"><span>{escape(group)}</span></th></tr>')
+        lines.append("<tr>" + "".join(map(_cell, cells, bold)) + "</tr>")
+    return f"<table>{''.join(lines)}</table>"
 
-    head, rows = row(entry["columns"], "th"), "".join(row(cells, "td") for cells in entry["rows"])
-    return f'<div class="wide"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
+
+def _cell(text: str, is_bold: bool) -> str:
+    """Return a cell; an interval stands below its number."""
+    number, interval = found.groups() if (found := re.fullmatch(r"(\S+) (\[.+\])", text)) else (text, "")
+    shown = f"<b>{escape(number)}</b>" if is_bold else escape(number)
+    return f"<td>{shown}{f'<small>{escape(interval)}</small>' if interval else ''}</td>"
 
 
 def _made_with(source: Path) -> str:
     """Return the software, seeds and time of every run below the folder."""
     software: Counter[str] = Counter()
     seeds: set[int] = set()
-    seconds, runs = 0.0, 0
-    for path in sorted(source.rglob(VERSIONS)):
-        found = dict(read_json(path, ("seeds", "seconds"), "the command of the run"))
-        found.pop("earlier", None)
-        seeds |= set(found.pop("seeds"))
-        seconds += found.pop("seconds")
-        runs += 1
-        software[", ".join(f"{name} {version}" for name, version in found.items() if version != "not installed")] += 1
-    ranges = f"seeds {min(seeds)} to {max(seeds)}" if seeds else "no seeds"
-    listed = "".join(f"<li>{count} runs with {escape(text)}</li>" for text, count in software.most_common())
-    return f"<p>{runs} training runs, {ranges}, {seconds / 60:.0f} minutes of one core.</p><ul>{listed}</ul>"
+    seconds = 0.0
+    for folder, inner, files in os.walk(source):
+        inner.sort()
+        if VERSIONS in files:
+            inner.clear()  # checkpoints are large
+            path = Path(folder) / VERSIONS
+            found = dict(read_json(path, ("seeds", "seconds"), "the command of the run"))
+            found.pop("earlier", None)
+            seeds |= set(found.pop("seeds"))
+            seconds += found.pop("seconds")
+            text = ", ".join(f"{name} {version}" for name, version in found.items() if version != "not installed")
+            software[text] += 1
+    if not software:
+        return "<p>There are no training runs here.</p>"
+    listed = "".join(f"<li>{count} with {escape(text)}</li>" for text, count in sorted(software.items()))
+    return (
+        f"<p>{sum(software.values())} training runs with seeds {min(seeds)} to {max(seeds)}, which took "
+        f"{seconds / 60:.0f} minutes one after another:</p><ul>{listed}</ul>"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -112,11 +112,11 @@ def find_runs(source: Path) -> tuple[ScaleRun, ...]:
             folders.append(Path(folder))
         if "metrics.jsonl" in files or "versions.json" in files:
             inner.clear()  # checkpoints are large
-    return tuple(_read(folder, (folder / "versions.json").stat().st_mtime_ns) for folder in folders)
+    return tuple(_read(folder, tuple(sorted(f.stat().st_mtime_ns for f in folder.glob("*.*")))) for folder in folders)
 
 
 @cache
-def _read(folder: Path, written: int) -> ScaleRun:
+def _read(folder: Path, written: tuple[int, ...]) -> ScaleRun:
     """Read a run once, however many figures draw it."""
     command = "python -m scale train"
     config = read_json(folder / "config.json", ("dynamo", "actor_rollout_ref", "data", "trainer"), command)

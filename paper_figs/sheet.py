@@ -89,7 +89,7 @@ class Sheet:
             for i, row in enumerate(rows)
         ]
 
-    def _bold(self) -> list[list[bool]]:
+    def bold(self) -> list[list[bool]]:
         """Return, row by row, which values are set in bold: the highest as printed, unless half of the group ties."""
         marks = []
         for _, rows in self.groups:
@@ -107,7 +107,7 @@ class Sheet:
 
     def _markdown(self, title: str, caption: str) -> str:
         lines = [f"**{title}**", "", _row(self.headings), _row(["---"] * len(self.headings))]
-        for (heading, *texts), bold in zip(self.texts(), self._bold(), strict=True):
+        for (heading, *texts), bold in zip(self.texts(), self.bold(), strict=True):
             cells = [f"**{text}**" if mark else text for text, mark in zip(texts, bold, strict=True)]
             lines.append(_row([heading, *cells]))
         return "\n".join([*lines, "", caption, ""])
@@ -123,7 +123,7 @@ class Sheet:
             "\\toprule",
             " & ".join(_tex(column.heading) for column in self.columns) + " \\\\",
         ]
-        marks = iter(self._bold())
+        marks = iter(self.bold())
         for heading, rows in self.groups:
             lines.append("\\midrule")
             if heading:

@@ -128,7 +128,8 @@ def plot_band(ax: Axes, curves: Curves, method: str, label: str) -> None:
             curves.values[:, None], interquartile_mean, np.random.default_rng(0), num_resamples=NUM_RESAMPLES
         )
         ax.fill_between(curves.steps, interval.low, interval.high, color=look.color, alpha=0.25, linewidth=0)
-    ax.plot(curves.steps, middle, **look._asdict(), markevery=0.125, label=label)
+    # Every so many steps, not by length of the line: a noisy curve would have its markers in heaps.
+    ax.plot(curves.steps, middle, **look._asdict(), markevery=max(1, len(middle) // 8), label=label)
 
 
 def zero_line(ax: Axes) -> None:

@@ -148,7 +148,11 @@ def reading(cells: Sequence[Cell], evaluation: Sequence[Mapping[str, Any]]) -> s
     return (
         f"Highest final pass@1: {', '.join(f'{title(name)} in {setting}' for setting, name in best)}; DynaMO against "
         f"GRPO: {counted(signs)} of {len(signs)} settings. "
-        + verdict("DynaMO is above all baselines", [name == METHOD for _, name in best], "settings")
+        + verdict(
+            "DynaMO is above all baselines (here: those that were run)",
+            [name == METHOD for _, name in best],
+            "settings",
+        )
     )
 
 

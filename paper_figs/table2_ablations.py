@@ -66,7 +66,7 @@ def reading(cells: Sequence[Cell]) -> str:
         worse += [costs[name].sign < 0 for name in SINGLE if name in costs]
         there = {name: costs[name] for name in SINGLE if name in costs}
         texts = [f"{n.removeprefix('dynamo-no-').upper()} {span([100 * cost.value])}" for n, cost in there.items()]
-        parts.append(f"{setting}: {', '.join(texts)}")
+        parts += [f"{setting}: {', '.join(texts)}"] if texts else []
         if {PAIR, *ITS_PARTS} <= set(costs):
             synergy.append(costs[PAIR].value < sum(costs[name].value for name in ITS_PARTS))
     return (
@@ -80,7 +80,14 @@ TABLE = Table(
     name="table2_ablations",
     title="Table 2: ablations",
     inputs=(
-        Experiment(name="table2", axes=("method",), measures=MEASURES, scale=("method",), reference={"method": FULL}),
+        Experiment(
+            name="table2",
+            axes=("method",),
+            measures=MEASURES,
+            scale=("method",),
+            reference={"method": FULL},
+            methods=(FULL, NONE, PAIR, *SINGLE, "dynamo-only-gc", "dynamo-only-ums"),
+        ),
     ),
     fill=fill,
     caption=caption,

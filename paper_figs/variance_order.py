@@ -20,6 +20,9 @@ SHOWN = "rloo"
 ORDERED = 0.9
 """Rank correlation from which an order counts as kept."""
 
+TITLES = {"reinforce": "REINFORCE", "rloo": "RLOO", "dr_grpo": "Dr. GRPO", "grpo": "GRPO", "maxrl": "MaxRL"}
+"""How estimators are printed."""
+
 
 def correlations(variances: Columns) -> tuple[list[str], list[str], np.ndarray]:
     """Return populations, estimators and the rank correlation of p(1-p) with the variance, [populations, estimators].
@@ -54,13 +57,16 @@ def draw(variances: Columns) -> Drawing:
         p, variance = variances["p"][rows], variances["variance"][rows]
         look: dict[str, Any] = {"color": color, "linestyle": line, "marker": marker, "markevery": 0.125}
         left.plot(p, variance / variance.max(), label=population, **look)
-    left.set(xlabel="success probability $p$", ylabel=f"variance / its largest ({shown})", ylim=(0, 1.03))
+    left.set(
+        xlabel="success probability $p$", ylabel=f"variance / its largest ({TITLES.get(shown, shown)})", ylim=(0, 1.03)
+    )
     left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, columnspacing=0.8, handlelength=1.8)
-    right.pcolormesh(table, cmap="PuOr", vmin=-1, vmax=1, edgecolors="white", linewidth=1.0)
+    # From light to dark, so that the map in grey has the same order.
+    right.pcolormesh(table, cmap="Blues", vmin=-1, vmax=1, edgecolors="white", linewidth=1.0)
     for (i, j), value in np.ndenumerate(table):
         text = f"{value:+.2f}".replace("-", "−")
-        right.text(j + 0.5, i + 0.5, text, ha="center", va="center", color="white" if abs(value) > 0.6 else "black")
-    right.set_xticks(np.arange(len(estimators)) + 0.5, estimators)
+        right.text(j + 0.5, i + 0.5, text, ha="center", va="center", color="white" if value > 0.3 else "black")
+    right.set_xticks(np.arange(len(estimators)) + 0.5, [TITLES.get(name, name) for name in estimators])
     right.set_yticks(np.arange(len(populations)) + 0.5, populations)
     right.tick_params(length=0)
     right.spines[["left", "bottom"]].set_visible(False)

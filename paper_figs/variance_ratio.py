@@ -82,7 +82,7 @@ def reading(allocations: Columns) -> str:
             "allocation lowers the variance by up to 50 %",
             [bool((allocations["ratio"][~free] <= CLAIMED_RATIO).any())],
             "settings of the bounds",
-            who="A summary of the paper",
+            who="A summary of the paper says",
         )
     )
 

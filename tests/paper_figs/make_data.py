@@ -3,7 +3,7 @@
 Run `python -m tests.paper_figs.make_data [FOLDER] [--scale RUNS]` from the root of the repository. RUNS are real runs
 of verl; those that are committed were made with
 
-    python -m scale smoke --out RUNS --methods grpo dynamo --steps 6 --seed S        (S = 1, 2)
+    python -m scale smoke --out RUNS/S --methods grpo dynamo --steps 6 --seed S        (S = 1, 2)
 """
 
 from __future__ import annotations
@@ -91,17 +91,19 @@ def write_sweeps(source: Path, names: Iterable[str], num_seeds: int, num_steps: 
             target = source / "toy" / sweep.name
             target.mkdir(parents=True, exist_ok=True)
             shutil.copy(out / sweep.name / "summary.parquet", target)
+            firsts = {cell.config.world_name: cell for cell in reversed(sweep.cells)}.values()
             for cell in sweep.cells:
+                is_read = cell in firsts or (sweep.name, cell.axes.get("method")) == ("table1", "dynamo")
                 if sweep.name == "fig5":
                     copy_run(out / sweep.name / cell.name, target / cell.name)
-                elif "world" not in sweep.axes or (sweep.name, cell.axes.get("method")) == ("table1", "dynamo"):
+                elif is_read or "world" not in sweep.axes:
                     (target / cell.name).mkdir(exist_ok=True)
                     shutil.copy(out / sweep.name / cell.name / "config.json", target / cell.name)
 
 
 def write_scale(source: Path, runs: Path) -> None:
     """Write what the figures read of runs at scale, without paths of the machine."""
-    for folder in sorted(path.parent for path in runs.glob("*/versions.json")):
+    for folder in sorted(path.parent for path in runs.rglob("versions.json")):
         target = source / "scale" / folder.name
         target.mkdir(parents=True, exist_ok=True)
         whole = json.loads((folder / "config.json").read_text())
@@ -115,6 +117,9 @@ def write_scale(source: Path, runs: Path) -> None:
         (target / "config.json").write_text(json.dumps(kept, indent=1) + "\n")
         shutil.copy(folder / "versions.json", target)
         pq.write_table(pq.read_table(folder / "metrics.parquet").select(METRICS), target / "metrics.parquet")
+    evaluation = source / "scale" / "evaluation"
+    evaluation.mkdir(exist_ok=True)
+    shutil.copy(min(runs.rglob("evaluation/table.json")), evaluation)
 
 
 def thin(source: Path) -> None:

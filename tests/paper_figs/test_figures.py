@@ -1,42 +1,67 @@
-"""Every figure: built from committed results, the same bytes twice, fonts inside; and the command around them."""
+"""Every figure and table: built from committed results, the same bytes twice, fonts inside; and the command."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
 import sys
-import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from paper_figs import entropy_change, variance_ratio
-from paper_figs.__main__ import main
-from paper_figs.figure import build, figures
-from paper_figs.sources import Curves, LedgerData, Run, ToyRun
+from paper_figs import entropy_change, fig5_dynamics, variance_order, variance_ratio
+from paper_figs.experiments import Cell, Estimate
+from paper_figs.figure import Figure, Item, Table, items
+from paper_figs.sources import Curves, LedgerData, Run
 from paper_figs.style import COLUMN_WIDTH, RC, TEXT_WIDTH
-from tests.paper_figs import make_data
 from tests.paper_figs.make_data import DATA
 
-NAMES = list(figures())
-SUFFIXES = ("pdf", "svg", "png")
+pytestmark = pytest.mark.xdist_group("paper_figs")  # what is drawn is shared
+
+ITEMS = items()
+FIGURES = {name: item for name, item in ITEMS.items() if isinstance(item, Figure)}
+TABLES = {name: item for name, item in ITEMS.items() if isinstance(item, Table)}
+SUFFIXES = {Figure: ("pdf", "svg", "png"), Table: ("md", "tex", "csv")}
+DRAWN, EXACT = ("fig1_overview",), "ledger row"
+
+
+def read(item: Item) -> list[Any]:
+    return [result.read(DATA) for result in item.inputs]
+
+
+@dataclass(frozen=True)
+class Built:
+    """An entry of the index; files with their folder."""
+
+    entry: dict[str, Any]
+    files: dict[str, Path]
+    caption: str
+    reading: str
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("figures")
-    for figure in figures().values():
-        build(figure, DATA, folder)
-    return folder
+def built(drawn: Path) -> dict[str, Built]:
+    folder = drawn / "figures"
+    entries = json.loads((folder / "index.json").read_text())["items"]
+    return {
+        entry["name"]: Built(
+            entry, {s: folder / file for s, file in entry["files"].items()}, entry["caption"], entry["reading"]
+        )
+        for entry in entries
+    }
 
 
 @pytest.fixture
@@ -44,12 +69,21 @@ def source(tmp_path: Path) -> Path:
     return Path(shutil.copytree(DATA, tmp_path / "results"))
 
 
-def test_every_figure_is_found() -> None:
-    assert NAMES == ["advantage_bound", "bandit_training", "entropy_change", "score_norm", "variance_ratio"]
-    assert all(figure.name == name for name, figure in figures().items())
+def test_every_figure_and_table_is_found() -> None:
+    assert list(FIGURES) == [
+        "fig1_overview", "fig2_budgets", "fig3_hyperparameters", "fig4_scaling", "fig5_dynamics", "fig6_efficiency",
+        "advantage_bound", "allocation_rules", "bandit_training", "entropy_change", "implied_weights",
+        "modulation_bias", "score_norm", "variance_order", "variance_ratio",
+    ]  # fmt: skip
+    assert list(TABLES) == ["table1_methods", "table2_ablations", "table3_configuration", "paper_vs_code"]
+    assert all(item.name == name for name, item in ITEMS.items())
 
 
-def test_second_build_has_the_same_bytes(built: Path, source: Path) -> None:
+def test_committed_results_are_small() -> None:
+    assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 1_000_000
+
+
+def test_second_build_has_the_same_bytes(built: dict[str, Built], source: Path) -> None:
     # In a fresh process, with another hash seed, time zone and directory, and a user's own taste.
     rc = source.parent / "matplotlibrc"
     rc.write_text("lines.linewidth: 9\naxes.grid: True\nsavefig.transparent: True\nbackend: svg\n")
@@ -64,56 +98,109 @@ def test_second_build_has_the_same_bytes(built: Path, source: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     assert run.stderr == ""
-    again = sorted((source / "figures").iterdir())
-    assert [path.name for path in again] == sorted(f"{name}.{suffix}" for name in NAMES for suffix in SUFFIXES)
-    for path in again:
-        assert path.read_bytes() == (built / path.name).read_bytes(), path.name
-        assert f"  {path}\n" in run.stdout
+    folder = source / "figures"
+    wanted = {path.name: path for item in built.values() for path in item.files.values()}
+    assert {path.name for path in folder.iterdir()} == {*wanted, "index.json"}
+    for name, path in wanted.items():
+        assert (folder / name).read_bytes() == path.read_bytes(), name
+        assert f"  {folder / name}\n" in run.stdout
+    index = json.loads((folder / "index.json").read_text())["items"]
+    assert [entry["name"] for entry in index] == list(ITEMS)
+    assert index == [item.entry for item in built.values()]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_caption_is_one_line_that_says_what_the_data_are(name: str) -> None:
-    figure = figures()[name]
-    caption = figure.caption(*(result.read(DATA) for result in figure.inputs))
+@pytest.mark.parametrize("name", ITEMS)
+def test_files(built: dict[str, Built], name: str) -> None:
+    suffixes = SUFFIXES[Figure if name in FIGURES else Table]
+    assert [path.name for path in built[name].files.values()] == [f"{name}.{suffix}" for suffix in suffixes]
+
+
+@pytest.mark.parametrize("name", ITEMS)
+def test_caption_is_one_line_that_says_what_the_data_are(built: dict[str, Built], name: str) -> None:
+    caption = built[name].caption
     assert "\n" not in caption
     assert caption.endswith(".")
-    for kind, facts in ((ToyRun, ("6 seeds", "95 % percentile bootstrap")), (LedgerData, ("ledger row",))):
-        if any(isinstance(result, kind) for result in figure.inputs):
-            assert all(fact in caption for fact in facts)
+    if name in DRAWN:
+        assert "no data, no seeds, no interval" in caption
+    elif any(isinstance(result, LedgerData) for result in ITEMS[name].inputs):
+        assert EXACT in caption
+        assert "exact" in caption
+    else:  # where they come from, how many seeds, which interval
+        assert "world" in caption
+        assert re.search(r"\d seeds|no interval", caption)
+        assert re.search(r"95 % percentile bootstrap|no interval", caption)
+    if any(row[1] and "published" in row[0] for row in built[name].entry.get("rows", ())):
+        assert "published" in caption
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_print_size_and_fonts(built: Path, name: str) -> None:
-    width, height = struct.unpack(">II", (built / f"{name}.png").read_bytes()[16:24])
+@pytest.mark.parametrize("name", ITEMS)
+def test_reading_is_two_sentences_or_three_and_names_the_papers_statement(built: dict[str, Built], name: str) -> None:
+    reading = built[name].reading
+    assert "\n" not in reading
+    assert reading.endswith(".")
+    assert 2 <= len(re.findall(r"\.(?= [A-Z]|$)", reading)) <= 3
+    assert re.search(r"[Tt]he paper|A summary of the paper|review of the paper", reading)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_print_size_and_fonts(built: dict[str, Built], name: str) -> None:
+    files = built[name].files
+    width, height = struct.unpack(">II", files["png"].read_bytes()[16:24])
     assert width / 300 in (pytest.approx(COLUMN_WIDTH, abs=0.01), pytest.approx(TEXT_WIDTH, abs=0.01))
     assert height / 300 < 9
-    pdf = (built / f"{name}.pdf").read_bytes()
+    pdf = files["pdf"].read_bytes()
     assert b"/FontFile2" in pdf
     assert b"/Type3" not in pdf
     assert b"/CreationDate" not in pdf
-    svg = (built / f"{name}.svg").read_text()
+    svg = files["svg"].read_text()
     assert "<text" not in svg  # outlines: it looks the same where the font is missing
     assert "dc:date" not in svg
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FIGURES)
 def test_nothing_is_drawn_outside_the_page_or_over_a_legend(name: str) -> None:
-    figure = figures()[name]
     with matplotlib.rc_context(RC):
-        drawing = figure.draw(*(result.read(DATA) for result in figure.inputs))
+        drawing = FIGURES[name].draw(*read(FIGURES[name]))
         FigureCanvasAgg(drawing).draw()
         page = drawing.bbox
-        legends = [legend for ax in drawing.axes if (legend := ax.get_legend())] + list(drawing.legends)
+        axes = [ax for ax in drawing.axes if ax.get_visible()]
+        legends = [legend for ax in axes if (legend := ax.get_legend())] + list(drawing.legends)
         boxes = [legend.get_window_extent() for legend in legends]
-        texts = [t for ax in drawing.axes for t in (ax.title, ax._left_title, *ax.texts) if t.get_text()]
+        texts = [t for ax in axes for t in (ax.title, ax._left_title, *ax.texts) if t.get_text()]
         boxes += [text.get_window_extent() for text in texts]
-        boxes += [ax.get_tightbbox() for ax in drawing.axes]
+        boxes += [ax.get_tightbbox() for ax in axes]
         for box in boxes:
             assert page.x0 - 1 <= box.x0 <= box.x1 <= page.x1 + 1
             assert page.y0 - 1 <= box.y0 <= box.y1 <= page.y1 + 1
         for legend in legends:
             for text in texts:
                 assert not legend.get_window_extent().overlaps(text.get_window_extent()), text.get_text()
+        assert_labels_keep_apart(axes)
+
+
+def assert_labels_keep_apart(axes: Sequence[Axes]) -> None:
+    """Require that neither the tick labels of an axis touch each other nor its label another's."""
+    for ax in axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            ticks = [t for t in axis.get_ticklabels() if t.get_text() and t.get_visible()]
+            boxes = [box for t in ticks if (box := t.get_window_extent()).overlaps(ax.get_tightbbox())]
+            for one, other in pairwise(boxes):
+                assert not one.overlaps(other), f"tick labels of {ax.get_xlabel()}, {ax.get_ylabel()}"
+    labels = [label for ax in axes for label in (ax.xaxis.label, ax.yaxis.label) if label.get_text()]
+    extents = [label.get_window_extent() for label in labels]
+    for i, one in enumerate(extents):
+        for other, label in zip(extents[:i], labels, strict=False):
+            assert not one.overlaps(other), label.get_text()
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_rows_of_a_table_are_the_same_in_every_format(built: dict[str, Built], name: str) -> None:
+    rows, files = built[name].entry["rows"], built[name].files
+    texts = {suffix: path.read_text() for suffix, path in files.items()}
+    assert len(texts["md"].splitlines()) == len(rows) + 6
+    assert len(texts["csv"].splitlines()) == len(rows) + 1
+    assert texts["tex"].count(" \\\\\n") == len(rows) + 1 + texts["tex"].count("\\multicolumn")
+    assert all(len(row) == len(built[name].entry["columns"]) for row in rows)
 
 
 # What the figures say
@@ -121,8 +208,8 @@ def test_nothing_is_drawn_outside_the_page_or_over_a_legend(name: str) -> None:
 
 def draw(name: str, *data: object) -> list[Axes]:
     """Draw a figure, of the committed results unless given, and return its axes."""
-    figure = figures()[name]
-    return figure.draw(*(data or [result.read(DATA) for result in figure.inputs])).axes
+    figure = FIGURES[name]
+    return figure.draw(*(data or read(figure))).axes
 
 
 def line(ax: Axes, label: str) -> tuple[np.ndarray, np.ndarray]:
@@ -162,7 +249,7 @@ def ax_band(ax: Axes) -> np.ndarray:
 
 
 def test_predicted_changes_stand_over_the_exact_ones() -> None:
-    updates, sweep = (result.read(DATA) for result in figures()["entropy_change"].inputs)
+    updates, sweep = (result.read(DATA) for result in FIGURES["entropy_change"].inputs)
     left, right = draw("entropy_change", updates, sweep)
     for label, column in (("first order (27)", "first_order"), ("two factors", "two_factor")):
         np.testing.assert_array_equal(line(left, label), [updates["exact"], updates[column]])
@@ -182,10 +269,10 @@ def test_score_norms_lie_below_the_drawn_bound() -> None:
 
 
 def test_unknown_family_is_not_left_out_in_silence() -> None:
-    (result,) = figures()["score_norm"].inputs
+    (result,) = FIGURES["score_norm"].inputs
     policies = result.read(DATA)
     with pytest.raises(ValueError, match=r"G3: expected families among random, .* got sparse"):
-        figures()["score_norm"].draw({**policies, "family": np.full(len(policies["family"]), "sparse", dtype=object)})
+        FIGURES["score_norm"].draw({**policies, "family": np.full(len(policies["family"]), "sparse", dtype=object)})
 
 
 def test_ratios_and_lines_of_the_variance_figure() -> None:
@@ -221,7 +308,7 @@ def test_reference_curve_is_eq_44(cv: float) -> None:
 
 
 def test_floor_of_the_papers_bounds_is_two_thirds() -> None:
-    (result,) = figures()["variance_ratio"].inputs
+    (result,) = FIGURES["variance_ratio"].inputs
     assert variance_ratio.floors(result.read(DATA)) == [16 / 24]
 
 
@@ -233,71 +320,71 @@ def test_floor_of_the_papers_bounds_is_two_thirds() -> None:
     ],
 )  # fmt: skip
 def test_more_series_than_looks_is_an_error(name: str, column: str, message: str) -> None:
-    (result,) = figures()[name].inputs
+    (result,) = FIGURES[name].inputs
     columns = {key: values[:7] for key, values in result.read(DATA).items()}
     columns[column] = np.arange(7)
     with pytest.raises(ValueError, match=message):
-        figures()[name].draw(columns)
+        FIGURES[name].draw(columns)
 
 
-# The command
+def cell(method: str, seconds: float, setting: str = "w", is_toy: bool = True) -> Cell:
+    return Cell(setting, is_toy, {"method": method}, 4, {"seconds_per_step": Estimate(seconds)}, {}, {"num_steps": 9})
 
 
-def test_unfit_input_is_named_and_the_others_are_drawn(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (source / "ledger" / "G3.parquet").write_bytes(b"PAR1")
-    (source / "toy" / "dynamo" / "config.json").unlink()
-    assert main(["--source", str(source)]) == 2
-    out, err = capsys.readouterr()
-    assert err.splitlines()[0].startswith(f"bandit_training: {source / 'toy' / 'dynamo' / 'config.json'}: expected")
-    assert err.splitlines()[1].startswith(f"score_norm: {source / 'ledger' / 'G3.parquet'}: expected")
-    assert len(err.splitlines()) == 2
-    assert sorted(path.stem for path in (source / "figures").glob("*.pdf")) == [
-        "advantage_bound", "entropy_change", "variance_ratio",
-    ]  # fmt: skip
-    assert out.count("\n") == 12
+def test_bars_of_the_cost_say_what_a_method_adds() -> None:
+    (ax,) = draw("fig6_efficiency", [cell("grpo", 2.0), cell("dynamo", 2.1), cell("clip-cov", 1.0)])
+    widths = {label.get_text(): bar.get_width() for label, bar in zip(ax.get_yticklabels(), ax.patches, strict=True)}
+    assert widths == {"GRPO": 2.0, "Clip-COV": 1.0, "DynaMO": 2.1}
+    assert [text.get_text().strip() for text in ax.texts] == ["", "−50 %", "+5 %"]
 
 
-def test_only(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--source", str(source), "--only", "score_norm"]) == 0
-    assert sorted(path.name for path in (source / "figures").iterdir()) == [f"score_norm.{s}" for s in sorted(SUFFIXES)]
-    assert capsys.readouterr().out.startswith("score_norm: Mean squared norm of the score")
+def test_spikes_are_told_from_a_trend() -> None:
+    falling = np.linspace(2.0, 1.0, 200)[None]
+    np.testing.assert_allclose(fig5_dynamics.spikes(falling), 1.0, atol=0.02)
+    spiky = falling.copy()
+    spiky[0, ::40] *= 3
+    np.testing.assert_allclose(fig5_dynamics.spikes(spiky), 3.0, rtol=0.05)
+    np.testing.assert_allclose(fig5_dynamics.spikes(np.ones((2, 3))), 1.0)  # shorter than the window
 
 
-def test_unknown_figure_lists_the_known(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        main(["--only", "fig9"])
-    assert f"--only: expected names among {', '.join(NAMES)}, got fig9" in capsys.readouterr().err
+def test_roughness_of_a_line_is_none_and_of_a_zigzag_is_known() -> None:
+    np.testing.assert_allclose(fig5_dynamics.roughness(np.linspace(0, 1, 9)[None]), 0.0, atol=1e-15)
+    np.testing.assert_allclose(fig5_dynamics.roughness(np.array([[0.0, 1.0] * 5])), 2.0)
 
 
-def test_output_that_cannot_be_written_is_named(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (source / "figures").write_text("a file")
-    assert main(["--source", str(source), "--only", "score_norm"]) == 2
-    assert str(source / "figures") in capsys.readouterr().err
+def test_rank_correlations_of_a_known_order() -> None:
+    p = np.array([0.1, 0.3, 0.5, 0.9])
+    variances = {
+        "p": np.tile(p, 2), "proxy": np.tile(p * (1 - p), 2), "population": np.array(["one"] * 8, dtype=object),
+        "estimator": np.repeat(np.array(["same", "opposite"], dtype=object), 4),
+        "variance": np.concatenate([3 * p * (1 - p), -2 * p * (1 - p)]),
+    }  # fmt: skip
+    _, estimators, table = variance_order.correlations(variances)
+    assert estimators == ["same", "opposite"]
+    np.testing.assert_allclose(table, [[1.0, -1.0]])
 
 
-@pytest.mark.parametrize("what", ["config", "seeds", "steps"])
-def test_runs_that_do_not_pair_are_refused(source: Path, what: str, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = source / "toy" / "dynamo"
-    metrics = pq.read_table(folder / "metrics.parquet")
-    if what == "config":
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**config, "rollouts": 8}))
-        expected = "got other rollouts"
-    elif what == "seeds":
-        metrics = metrics.set_column(0, "seed", pa.array(metrics["seed"].to_numpy() + 1))
-        expected = "got other seeds"
-    else:
-        metrics = metrics.filter(metrics["step"].to_numpy() < 8)
-        expected = "got other steps of pass_at_1, steps of entropy, steps of gradient_norm"
-    pq.write_table(metrics, folder / "metrics.parquet")
-    assert main(["--source", str(source), "--only", "bandit_training"]) == 2
-    assert f"expected runs that differ in the method only, {expected}" in capsys.readouterr().err
+def test_runs_at_scale_are_paired_by_seed_and_stay_out_of_experiments_that_lack_their_pair(
+    built: dict[str, Built],
+) -> None:
+    (experiment,) = FIGURES["fig4_scaling"].inputs
+    tiny = {cell.axes["method"]: cell for cell in experiment.read(DATA) if not cell.is_toy}
+    last = {}
+    for run in product(("grpo", "dynamo"), (1, 2)):
+        table = pq.read_table(DATA / "scale" / "{}-seed{}".format(*run) / "metrics.parquet")
+        last[run] = table["val-core/tiny-arithmetic/acc/mean@8"][-1].as_py()
+    assert set(tiny) == {"grpo", "dynamo"}
+    assert tiny["grpo"].num_seeds == tiny["dynamo"].num_seeds == 2
+    gains = [last["dynamo", seed] - last["grpo", seed] for seed in (1, 2)]
+    assert tiny["dynamo"].differences["pass_at_1"].value == pytest.approx(np.mean(gains))
+    assert not tiny["grpo"].differences
+    assert "tiny" in built["fig4_scaling"].caption
+    assert "tiny" not in built["fig2_budgets"].caption  # there is no run of DynaMO without its allocation
 
 
-def test_figures_read_what_the_commands_write(tmp_path: Path) -> None:
-    # The committed files may age; this makes fresh ones.
-    make_data.write_ledger(tmp_path)
-    make_data.write_runs(tmp_path, num_seeds=2, num_steps=2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert main(["--source", str(tmp_path)]) == 0
+def test_readings_follow_from_the_data() -> None:
+    reading = FIGURES["fig6_efficiency"].reading
+    near, far = ([cell("grpo", 2.0), cell("dynamo", seconds)] for seconds in (2.1, 3.0))
+    assert "takes +5 % against GRPO's" in reading(near)
+    assert reading(near).endswith("here this appears.")
+    assert reading(far).endswith("here this does not appear.")

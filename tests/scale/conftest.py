@@ -50,7 +50,7 @@ class Runs:
             "--out",
             str(out),
             "--deadline",
-            "300",
+            "900",
         ]
         overrides = [f"{key}={value}" for key, value in settings.items()]
         environ = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -86,7 +86,7 @@ class Runs:
 
     def wait_for(self, process, name, step):
         """Wait until a step is done."""
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 480
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 break

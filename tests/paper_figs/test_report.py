@@ -1,0 +1,238 @@
+"""The page: self-contained, with every figure, table and row, the same twice, and errors that name the file."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paper_figs.figure import Figure, items
+from paper_figs.report import PAPER, main, page
+
+pytestmark = pytest.mark.xdist_group("paper_figs")  # what is drawn is shared
+
+VOID = {"meta", "link", "img", "br"}
+ROWS = [
+    {
+        "id": id, "claim": f"claim {id} <of> a & b", "source": "eq. 1", "verdict": verdict, "recorded": verdict,
+        "evidence": f"evidence {id}", "numbers": {}, "counterexample": other, "seconds": 0.1,
+    }
+    for id, verdict, other in (("S1", "exact", None), ("M4", "fails", "p < 1/2"), ("A7", "conditional", None))
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results with all figures and a short ledger, not to be changed."""
+    source = Path(shutil.copytree(drawn, tmp_path_factory.mktemp("report") / "results"))
+    (source / "ledger" / "ledger.json").write_text(json.dumps({"paper": "", "versions": {}, "rows": ROWS}))
+    return source
+
+
+@pytest.fixture(scope="module")
+def html(whole: Path) -> str:
+    return page(whole)
+
+
+@pytest.fixture
+def source(whole: Path, tmp_path: Path) -> Path:
+    """Results of one figure and one table, to be spoiled."""
+    source = tmp_path / "results"
+    (source / "ledger").mkdir(parents=True)
+    (source / "figures").mkdir()
+    shutil.copy(whole / "ledger" / "ledger.json", source / "ledger")
+    kept = ("score_norm", "table2_ablations")
+    index = json.loads((whole / "figures" / "index.json").read_text())
+    entries = [entry for entry in index["items"] if entry["name"] in kept]
+    (source / "figures" / "index.json").write_text(json.dumps({"items": entries}))
+    for name in ("score_norm.svg", "table2_ablations.md"):
+        shutil.copy(whole / "figures" / name, source / "figures")
+    shutil.copytree(whole / "toy" / "grpo", source / "toy" / "grpo")
+    return source
+
+
+class Strict(HTMLParser):
+    """A reader that requires every element to be closed in its place, and keeps what is referred to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.images: dict[str, str] = {}
+        self.tags: Counter[str] = Counter()
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attrs}
+        assert len(found) == len(attrs), f"an attribute twice in {tag}"
+        assert not any(name.startswith("on") for name in found), f"a script in {tag}"
+        self.tags[tag] += 1
+        self.open += [] if tag in VOID else [tag]
+        self.ids += [found["id"]] if "id" in found else []
+        self.links += [found[name] for name in ("href", "src", "srcset", "data", "action") if name in found]
+        if tag == "img":
+            self.images[found["alt"]] = found["src"]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def parsed(html: str) -> Strict:
+    reader = Strict()
+    reader.feed(html)
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+def test_page_is_sound_html(html: str) -> None:
+    reader = parsed(html)
+    assert html.startswith("<!doctype html>")
+    assert reader.tags["html"] == reader.tags["body"] == reader.tags["h1"] == reader.tags["title"] == 1
+    assert len(set(reader.ids)) == len(reader.ids)
+
+
+def test_page_refers_to_nothing_outside_but_the_paper(html: str) -> None:
+    reader = parsed(html)
+    inside = [link for link in reader.links if link.startswith("#")]
+    assert {link[1:] for link in inside} == set(reader.ids)
+    others = [link for link in reader.links if not link.startswith(("#", "data:"))]
+    assert others == [PAPER]
+    assert not {"script", "iframe", "object"} & set(reader.tags)
+    assert reader.tags["link"] == 1  # the icon, an empty one
+    assert not re.search(r"@import|url\(|https?://(?!arxiv\.org/abs/)", html)
+
+
+def test_every_figure_is_shown_as_it_was_drawn(html: str, whole: Path) -> None:
+    images = parsed(html).images
+    figures = {name: item for name, item in items().items() if isinstance(item, Figure)}
+    assert set(images) == {item.title for item in figures.values()}
+    for name, item in figures.items():
+        head, data = images[item.title].split(",")
+        assert head == "data:image/svg+xml;base64"
+        drawing = base64.b64decode(data)
+        assert drawing == (whole / "figures" / f"{name}.svg").read_bytes()
+        assert not re.search(rb'(?:href|src)="(?!#)', drawing), name  # nor does the drawing
+
+
+def test_every_item_has_its_reading_and_caption(html: str, whole: Path) -> None:
+    text = parsed(html).text
+    for entry in json.loads((whole / "figures" / "index.json").read_text())["items"]:
+        for what in ("title", "reading", "caption"):
+            assert entry[what] in text
+        for row in entry.get("rows", ()):
+            assert all(part in text for cell in row for part in cell.split(" [")[0].splitlines())
+
+
+def test_numbers_of_a_table_are_where_they_belong(html: str, whole: Path) -> None:
+    index = {entry["name"]: entry for entry in json.loads((whole / "figures" / "index.json").read_text())["items"]}
+    entry = index["table1_methods"]
+    section = html.split('<section id="table1_methods">')[1].split("</section>")[0]
+    lines = re.findall(r"<tr>(.*?)</tr>", section)
+    assert len(lines) == 1 + len(entry["rows"])
+    for line, row, bold in zip(lines[1:], entry["rows"], entry["bold"], strict=True):
+        cells = re.findall(r"<td>(.*?)</td>", line)
+        assert [re.sub("<small>", " ", cell).replace("</small>", "") for cell in cells] == [
+            re.sub(r"^(\S+)", r"<b>\1</b>", text) if mark else text for text, mark in zip(row[1:], bold, strict=True)
+        ]
+    assert sum(map(sum, entry["bold"])) >= 4
+
+
+def test_every_row_of_the_ledger_is_there_the_surprising_ones_first(html: str) -> None:
+    reader = parsed(html)
+    assert reader.tags["details"] == len(ROWS)
+    places = [reader.text.index(row["claim"]) for row in ROWS]
+    assert sorted(range(len(ROWS)), key=places.__getitem__) == [1, 2, 0]
+    for row in ROWS:
+        assert row["evidence"] in reader.text
+    assert "Counter-example: p < 1/2" in reader.text
+    assert "3 claims: 1 fails, 1 conditional, 1 exact." in reader.text
+    assert "<of>" not in html
+
+
+def test_made_with(html: str, whole: Path) -> None:
+    runs = [json.loads(path.read_text()) for path in whole.rglob("versions.json")]
+    text = parsed(html).text
+    seeds = [seed for run in runs for seed in run["seeds"]]
+    minutes = sum(run["seconds"] for run in runs) / 60
+    assert f"{len(runs)} training runs with seeds {min(seeds)} to {max(seeds)}, which took {minutes:.0f} min" in text
+    for run in runs:
+        assert f"numpy {run['numpy']}" in text
+    assert f"verl {runs[0].get('verl', '0.9.1')}" in text
+    assert "vllm not installed" not in text
+
+
+def test_same_files_same_bytes(whole: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(whole, tmp_path / "elsewhere")
+    assert page(moved) == page(whole)
+
+
+def test_command_writes_the_page(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--source", str(source)]) == 0
+    path = source / "report.html"
+    assert capsys.readouterr().out == f"report: {path}\n"
+    first = path.read_bytes()
+    assert main(["--source", str(source), "--out", str(source / "again.html")]) == 0
+    assert (source / "again.html").read_bytes() == first
+    assert str(source).encode() not in first
+
+
+def test_what_was_not_made_is_said(source: Path) -> None:
+    path = source / "figures" / "index.json"
+    entries = json.loads(path.read_text())["items"]
+    entries[0] = {"name": "score_norm", "title": "Norm", "error": "G3.parquet: expected <numbers>"}
+    entries[1] = {"name": "table2", "title": "Two", "skipped": "no results; `make` makes them"}
+    path.write_text(json.dumps({"items": entries}))
+    text = parsed(page(source)).text
+    assert "Not here: G3.parquet: expected <numbers>" in text
+    assert "Not here: no results; `make` makes them" in text
+
+
+def without(key: str) -> Callable[[Any], Any]:
+    return lambda content: {name: [{k: v for k, v in row.items() if k != key} for row in rows]
+                            if name in ("rows", "items") else rows for name, rows in content.items()}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil", "message"),
+    [
+        ("ledger/ledger.json", None, "with rows, got no such file; make it with `python -m theory --json"),
+        ("ledger/ledger.json", "{", "got a file that cannot be read"),
+        ("ledger/ledger.json", "[]", "got a JSON list"),
+        ("ledger/ledger.json", '{"rows": 3}', "entries as this version writes them"),
+        ("ledger/ledger.json", without("evidence"), "entries as this version writes them, got others .KeyError.'evid"),
+        ("figures/index.json", None, "with items, got no such file; make it with `python -m paper_figs --source"),
+        ("figures/index.json", "", "got a file that cannot be read"),
+        ("figures/index.json", '{"items": ["a"]}', "entries as this version writes them"),
+        ("figures/index.json", without("caption"), "entries as this version writes them, got others .KeyError.'capt"),
+        ("figures/score_norm.svg", None, "a figure, got .* make it with `python -m paper_figs --only score_norm`"),
+        ("figures/score_norm.svg", "<svg/>", "an SVG with its width in points, got another file"),
+        ("toy/grpo/versions.json", "{}", "with seeds, seconds, got one without seeds, seconds"),
+    ],
+)  # fmt: skip
+def test_missing_and_corrupt_files_are_named(
+    source: Path, file: str, spoil: Any, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = source / file
+    if spoil is None:
+        path.unlink()
+    else:
+        path.write_text(spoil if isinstance(spoil, str) else json.dumps(spoil(json.loads(path.read_text()))))
+    with pytest.raises(ValueError, match=message) as error:
+        page(source)
+    assert str(error.value).startswith(f"{path}: expected ")
+    assert main(["--source", str(source)]) == 2
+    assert capsys.readouterr().err == f"python -m paper_figs.report: {error.value}\n"
+    assert not (source / "report.html").exists()

@@ -1,0 +1,133 @@
+"""Runs at scale are told apart by what they record; those that go on are left out, and unfit ones are named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from paper_figs.experiments import Experiment
+from paper_figs.fig5_dynamics import Dynamics
+from paper_figs.scale_runs import blocks, find_runs
+from paper_figs.table1_methods import Evaluation
+from paper_figs.table3_configuration import Configs
+from tests.paper_figs.make_data import DATA
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Return a folder with the four runs of the committed data: GRPO and DynaMO with seeds 1 and 2."""
+    shutil.copytree(DATA / "scale", tmp_path / "scale")
+    return tmp_path
+
+
+def edit(folder: Path, where: str, value: Any) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    *parents, last = where.split(".")
+    place = config
+    for name in parents:
+        place = place[name]
+    place[last] = value
+    path.write_text(json.dumps(config))
+
+
+def test_reads_what_is_there(source: Path) -> None:
+    runs = find_runs(source)
+    assert [(run.axes["method"], run.seed) for run in runs] == [("dynamo", 1), ("dynamo", 2), ("grpo", 1), ("grpo", 2)]
+    table = pq.read_table(source / "scale" / "dynamo-seed1" / "metrics.parquet")
+    assert runs[0].axes["model"] == "tiny"
+    assert runs[0].measure("pass_at_1") == table["val-core/tiny-arithmetic/acc/mean@8"][-1].as_py()
+    norms = table["actor/grad_norm"].drop_null().to_numpy()
+    assert runs[0].curves["gradient_norm"].values.tolist() == [norms.tolist()]
+    assert runs[0].measure("gradient_norm") == pytest.approx(norms.mean())
+    assert runs[0].measure("pass_at_32") != runs[0].measure("pass_at_32")  # there is none
+
+
+def test_a_run_that_goes_on_is_left_out(source: Path) -> None:
+    (source / "scale" / "grpo-seed2" / "versions.json").unlink()
+    assert len(find_runs(source)) == 3
+
+
+def test_folders_may_have_any_names_and_depth(source: Path) -> None:
+    (source / "scale" / "deep").mkdir()
+    (source / "scale" / "dynamo-seed1").rename(source / "scale" / "deep" / "x")
+    assert {(run.axes["method"], run.seed) for run in find_runs(source)} == {
+        ("dynamo", 1), ("dynamo", 2), ("grpo", 1), ("grpo", 2),
+    }  # fmt: skip
+
+
+def test_runs_compare_only_where_all_else_is_alike(source: Path) -> None:
+    ((name, block),) = blocks(find_runs(source), ("method",))
+    assert name == "tiny"
+    assert {cell: [run.seed for run in runs] for cell, runs in block.items()} == {
+        ("dynamo",): [1, 2], ("grpo",): [1, 2],
+    }  # fmt: skip
+    for method in ("grpo", "dynamo"):
+        edit(source / "scale" / f"{method}-seed2", "actor_rollout_ref.actor.optim.lr", 0.5)
+    two = blocks(find_runs(source), ("method",))
+    assert [name for name, _ in two] == ["tiny, learning rate 0.001", "tiny, learning rate 0.5"]
+    edit(source / "scale" / "dynamo-seed2", "data.train_batch_size", 8)
+    assert [name for name, _ in blocks(find_runs(source), ("method",))] == ["tiny"]  # the others differ in two ways
+
+
+def test_methods_that_are_not_of_an_experiment_stay_out(source: Path) -> None:
+    def experiment(*methods: str) -> Experiment:
+        return Experiment(
+            name="none", axes=("method",), measures=("pass_at_1",), scale=("method",), reference={"method": "grpo"},
+            methods=methods,
+        )  # fmt: skip
+
+    assert [cell.axes["method"] for cell in experiment().read(source)] == ["dynamo", "grpo"]
+    assert experiment("grpo", "dynamo").exists(source)
+    assert not experiment("dynamo", "dynamo-no-dra").exists(source)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", "{}", "got one without dynamo"),
+        ("config.json", "{", "a file that cannot be read"),
+        (
+            "config.json",
+            '{"dynamo": {}, "actor_rollout_ref": {}, "data": {}, "trainer": {}}',
+            "a run at scale, got one",
+        ),
+        ("metrics.parquet", "PAR1", "a file that cannot be read"),
+        ("metrics.parquet", None, "no such file"),
+    ],
+)
+def test_unfit_runs_are_named(source: Path, file: str, content: str | None, message: str) -> None:
+    path = source / "scale" / "grpo-seed2" / file
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    for read in (lambda: find_runs(source), lambda: Dynamics().read(source), lambda: Configs().exists(source)):
+        with pytest.raises(ValueError, match=message) as error:
+            read()
+        assert str(error.value).startswith(f"{path}: expected ")
+
+
+def test_rows_of_another_seed_are_refused(source: Path) -> None:
+    path = source / "scale" / "grpo-seed1" / "metrics.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(0, "seed", pa.array([9] * len(table))), path)
+    with pytest.raises(ValueError, match="ascending steps of seed 1, got other rows"):
+        find_runs(source)
+
+
+def test_evaluation(source: Path) -> None:
+    path = source / "scale" / "evaluation" / "table.json"
+    rows = Evaluation().read(source)
+    assert [row["method"] for row in rows] == ["GRPO", "DynaMO"]
+    path.write_text('{"rows": [{"source": "measured", "model": "m"}]}')
+    with pytest.raises(ValueError, match="rows of an evaluation, got one without 'method'") as error:
+        Evaluation().read(source)
+    assert str(error.value).startswith(f"{path}: expected ")
+    path.unlink()
+    assert Evaluation().read(source) == []
