@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from scale.audit_readers import Log
     from theory._checks import FloatArray, IntArray
 
-NAME = "audit"
-
 STEPS = 400
 """Steps that are replayed, at most, evenly spaced over those with a history."""
 

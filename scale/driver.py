@@ -13,7 +13,11 @@ def main(path: str) -> None:
     from omegaconf import OmegaConf
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
-    run_ppo(OmegaConf.load(path), task_runner_class=TaskRunnerV1)
+    from scale.launch import hand_on
+
+    config = OmegaConf.load(path)
+    hand_on(config)
+    run_ppo(config, task_runner_class=TaskRunnerV1)
 
 
 if __name__ == "__main__":

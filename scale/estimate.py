@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from scale.config import DynamoConfig
 from theory import _checks
 
 GIB = 2**30
@@ -246,9 +247,15 @@ class Job:
             reference=reference,
             checkpointing=checkpointing,
             chunked=bool(actor.entropy_from_logits_with_chunking),
-            passes=4 + checkpointing + reference + (config.dynamo.scope == "mini-batch"),
+            passes=4 + checkpointing + reference + _looks_ahead(DynamoConfig.from_mapping(config.dynamo)),
             reserve_gib=float(config.estimate.reserve_gib),
         )
+
+
+def _looks_ahead(settings: DynamoConfig) -> bool:
+    from scale.loss import looks_ahead  # needs verl, as the configuration does
+
+    return not settings.stock and looks_ahead(settings.resolved(), settings.scope)
 
 
 # Memory

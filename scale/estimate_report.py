@@ -27,7 +27,8 @@ FORMULAS = """\
   vLLM         gpu_memory_utilization x memory, of which 2 P / TP are weights and the rest KV cache,
                2 x 2 x layers x kv_heads x head_dim bytes a token
   operations   a token forward: 2 P (without the input embedding) + 4 x layers x heads x head_dim x (mean context);
-               4 passes for the update (1 forward, 1 again for checkpoints, 2 backward), 1 for the old policy
+               4 passes for the update (1 forward, 1 again for checkpoints, 2 backward), 1 for the old policy; 1
+               more for methods whose tokens are compared within the mini-batch
   decoding     a step of vLLM reads weights and KV cache once: bytes / bandwidth + operations / peak; as many sequences
                at once as the KV cache and max_num_seqs hold; at last the longest response alone
   GPU-hours    steps x GPUs x overhead x (decoding + operations / peak), without validation and start-up"""

@@ -35,7 +35,8 @@ examples:
   python -m scale evaluate runs/7b-dynamo-1 runs/7b-grpo-1 --data data/aime24.parquet data/math500.parquet
   python -m scale evaluate results/scale/tiny-dynamo-1 --cluster cpu --data results/scale/tiny/val.parquet
 
-The same command resumes an evaluation that was killed. Runs that differ in their seed alone share a row.
+The same command resumes an evaluation that was killed. Runs that differ in their seed alone share a row. On many GPUs,
+start a call for each checkpoint, with GPUs of its own (CUDA_VISIBLE_DEVICES), then one for all that makes the table.
 """
 
 
@@ -85,7 +86,12 @@ def command(args: argparse.Namespace, console: Console) -> int:
         "samples": args.samples,
         "k": sorted(set(args.k)),
     }
-    _check_table(args.out, summary, force=args.force)
+    lost = [] if args.force else _lost(args.out, summary)
+    if lost:
+        raise ValueError(
+            f"{args.out / TABLE}.json: expected a table of the same or fewer evaluations, got one with "
+            f"{', '.join(lost)}, which would be lost; choose another --out, or --force to replace it (samples stay)"
+        )
     for item in items:
         if item.only_scores_differ():
             with console.status(f"scoring {item.folder} again"):
@@ -94,32 +100,36 @@ def command(args: argparse.Namespace, console: Console) -> int:
     if status:
         return status
     rows = [
-        score_table.measured(group, [_counts(x, items, args.samples) for x in group], summary["k"]) for group in groups
+        score_table.measured(
+            x.method, x.checkpoints, [_counts(each, items, args.samples) for each in x.checkpoints], summary["k"]
+        )
+        for x in groups
     ]
     rows += score_table.published(rows, summary["k"])
-    _write(args.out, rows, summary)
+    if args.force or not _lost(args.out, summary):
+        _write(args.out, rows, summary)
+        said = f"written to {args.out / TABLE}.md, .csv and .json"
+    else:
+        said = (
+            f"{args.out / TABLE}.json is by a call beside this one: a call with the checkpoints of both makes one table"
+        )
     for k in summary["k"]:
         console.print(score_table.to_rich(rows, k))
     for note in score_table.notes(rows):
         console.print(note, highlight=False, soft_wrap=True, markup=False)
-    console.print(f"written to {args.out / TABLE}.md, .csv and .json", highlight=False, soft_wrap=True)
+    console.print(said, highlight=False, soft_wrap=True)
     return 0
 
 
-def _check_table(out: Path, summary: Mapping[str, Any], *, force: bool) -> None:
-    """Refuse to replace a table by one that lacks something of it."""
+def _lost(out: Path, summary: Mapping[str, Any]) -> list[str]:
+    """Return what the table that is there has and the new one would not."""
     path = out / f"{TABLE}.json"
-    if force or not path.exists():
-        return
+    if not path.exists():
+        return []
     there = run_format.read_json(path)
     lost = sorted({x.split()[0] for x in set(there["evaluations"]) - set(summary["evaluations"])})
     lost += [f"pass@{k}" for k in there["k"] if k not in summary["k"]]
-    lost += [f"{there['samples']} samples a problem"] * (there["samples"] > summary["samples"])
-    if lost:
-        raise ValueError(
-            f"{path}: expected a table of the same or fewer evaluations, got one with {', '.join(lost)}, which would "
-            "be lost; choose another --out, or --force to replace it (samples stay)"
-        )
+    return lost + [f"{there['samples']} samples a problem"] * (there["samples"] > summary["samples"])
 
 
 # Generating

@@ -9,9 +9,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from scale import exports, problems
+from scale.checks import other_settings
 from scale.exports import Checkpoint
 from scale.generate import SAMPLES, read_samples
 from scale.problems import Problem
@@ -91,8 +92,8 @@ def _placeless(settings: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def plan(args: argparse.Namespace) -> tuple[list[Item], list[list[Checkpoint]]]:
-    """Check what is asked and return the evaluations, and the checkpoints of each row of the table.
+def plan(args: argparse.Namespace) -> tuple[list[Item], list[Row]]:
+    """Check what is asked and return the evaluations, and the rows of the table.
 
     Raises
     ------
@@ -106,7 +107,7 @@ def plan(args: argparse.Namespace) -> tuple[list[Item], list[list[Checkpoint]]]:
     _check_different("seeds", args.seeds)
     data = {path: problems.read_problems(path) for path in args.data}
     _check_different("data", [name for each in data.values() for name in {x.benchmark for x in each}])
-    groups = rows_of(checkpoints)
+    rows = rows_of(checkpoints)
     common = _common(args, checkpoints)
     items = [
         Item(
@@ -122,7 +123,7 @@ def plan(args: argparse.Namespace) -> tuple[list[Item], list[list[Checkpoint]]]:
     ]
     for item in items if not args.force else ():
         _check_folder(item)
-    return items, groups
+    return items, rows
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
@@ -161,29 +162,41 @@ def _check_folder(item: Item) -> None:
         )
 
 
-def rows_of(checkpoints: Sequence[Checkpoint]) -> list[list[Checkpoint]]:
-    """Put runs that differ in their training seed into one row of the table.
+class Row(NamedTuple):
+    """Runs that differ in their training seed alone, and what they are called."""
+
+    method: str
+    checkpoints: list[Checkpoint]
+
+
+def rows_of(checkpoints: Sequence[Checkpoint]) -> list[Row]:
+    """Put runs that differ in their training seed alone into one row of the table.
+
+    Rows of the same model, method and step are named by the settings in which they differ.
 
     Raises
     ------
     ValueError
-        If runs of the same model, method and step have the same seed, or differ in more than the seed.
+        If runs that differ in nothing else have the same seed.
     """
-    found: dict[Any, list[Checkpoint]] = {}
+    alike: dict[Any, list[list[Checkpoint]]] = {}
     for x in checkpoints:
         name = x.name if x.config is None else None
-        found.setdefault((x.model, x.method, x.step, name), []).append(x)
-    for first, *others in found.values():
-        for other in others:
-            different = exports.other_settings(first, other)
-            if different:
-                raise ValueError(
-                    f"checkpoints: expected runs of {first.method} that differ in their seed alone, got {first.name} "
-                    f"and {other.name}, which differ in {', '.join(different[:5])}; make tables of their own (--out)"
-                )
-        seeds = [x.seed for x in (first, *others)]
-        _check_different(f"checkpoints: seeds of {first.method}", seeds)
-    return list(found.values())
+        rows = alike.setdefault((x.model, x.method, x.step, name), [])
+        same = next((row for row in rows if not _differences(row[0], x)), None)
+        rows.append([x]) if same is None else same.append(x)
+    found = []
+    for first, *others in alike.values():
+        different = sorted({name for other in others for name in _differences(first[0], other[0])})
+        for row in (first, *others):
+            _check_different(f"checkpoints: seeds of {row[0].method}", [x.seed for x in row])
+            words = ", ".join(f"{name.split('.')[-1]} {row[0].setting(name)}" for name in different)
+            found.append(Row(row[0].method + (f" ({words})" if words else ""), row))
+    return found
+
+
+def _differences(first: Checkpoint, second: Checkpoint) -> list[str]:
+    return [x for x in other_settings(first.config or {}, second.config or {}) if x != "dynamo.seed"]
 
 
 # What the runs tell

@@ -10,33 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scale.checks import latest_checkpoint
 from scale.config import DynamoConfig, differences
 from theory import _runs as run_format
 from theory.methods import METHODS
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-
-ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
-
-LEARNING = (
-    "algorithm",
-    *(f"data.{name}" for name in ("max_prompt_length", "max_response_length", "train_batch_size")),
-    "dynamo",
-    *(
-        f"{ACTOR}.{name}"
-        for name in ("clip_ratio_low", "clip_ratio_high", "clip_ratio_c", "entropy_coeff", "grad_clip")
-    ),
-    *(
-        f"{ACTOR}.{name}"
-        for name in ("kl_loss_coef", "loss_agg_mode", "optim", "ppo_epochs", "ppo_mini_batch_size", "use_kl_loss")
-    ),
-    *(f"{ROLLOUT}.{name}" for name in ("n", "temperature", "top_k", "top_p")),
-    "reward.custom_reward_function.name",
-)
-"""Beginnings of what runs in one row of a table have in common; where and how fast they ran may differ."""
-
-OTHERWISE = ("dynamo.seed", "dynamo.dump")
-"""What they may differ in nevertheless."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +66,9 @@ class Checkpoint:
             return "no training here"
         if settings.stock:
             return "GRPO (verl)"
-        names = ("allocator", "alpha", "aggregation")
-        other = [f"{name} {value}" for name in names if (value := getattr(settings, name)) is not None]
+        names = ("allocator", "alpha", "sharpness", "threshold", "aggregation", "history_discount", "scope")
+        usual = DynamoConfig()
+        other = [f"{x} {value}" for x in names if (value := getattr(settings, x)) != getattr(usual, x)]
         return METHODS[settings.method].title + (f" ({', '.join(other)})" if other else "")
 
 
@@ -145,12 +125,7 @@ def resolve(path: Path) -> Checkpoint:
 
 
 def _latest(run: Path) -> Path:
-    from scale.launch import latest_checkpoint
-
-    try:
-        folder = latest_checkpoint(run)
-    except ValueError as error:
-        raise ValueError(f"{run}: expected the number of its last checkpoint, got {error}") from error
+    folder = latest_checkpoint(run)
     if folder is None or not folder.is_dir():
         raise ValueError(f"{run}: expected a run with a checkpoint, got none yet")
     return folder
@@ -224,17 +199,3 @@ def fingerprint(export: Path) -> str:
                 stream.seek(at)
                 found.update(stream.read(2**20))
     return found.hexdigest()[:16]
-
-
-def other_settings(first: Checkpoint, second: Checkpoint) -> list[str]:
-    """Return the settings of learning, the seed apart, in which two runs differ."""
-    a, b = (_flat(x.config or {}) for x in (first, second))
-    names = [x for x in sorted(a.keys() | b.keys()) if f"{x}.".startswith(tuple(f"{y}." for y in LEARNING))]
-    return [x for x in names if a.get(x) != b.get(x) and x not in OTHERWISE]
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in config.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found

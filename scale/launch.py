@@ -6,7 +6,6 @@ import copy
 import functools
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,9 +15,7 @@ from typing import Any
 
 from scale import estimate, estimate_report, records, supervisor
 from scale.checks import check as check
-from scale.checks import check_prompts as check_prompts
-from scale.checks import joins_ray as joins_ray
-from scale.checks import latest_checkpoint as latest_checkpoint
+from scale.checks import joins_ray
 from scale.config import DynamoConfig
 from theory import _checks
 from theory.losses import ClipCov, ClippedSurrogate
@@ -85,11 +82,15 @@ def compose(model: str, cluster: str | None = None, *, out: Path, overrides: Seq
         changes = OverridesParser.create().parse_overrides([_added(x) for x in overrides])
         ConfigLoaderImpl._apply_overrides_to_config(changes, config)
         settings = DynamoConfig.from_mapping(OmegaConf.to_container(config.dynamo, resolve=True))
+        given = {x.key_or_group: OmegaConf.select(config, x.key_or_group) for x in changes}
         with open_dict(config):
             _set(config, settings, out)
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(f"configuration: {error}") from error
+    for name, value in given.items():
+        if name in FOLLOWS and value != (found := OmegaConf.select(config, name)):
+            raise ValueError(f"{name}: expected {found}, which follows from {FOLLOWS[name]}, got {value}")
     return config
 
 
@@ -111,6 +112,30 @@ EXTENSIBLE = (
     "ray_kwargs.",
 )
 """Nodes that may get keys which are not in the files."""
+
+
+_METHOD = "the method (--method, dynamo.*)"
+
+FOLLOWS = {
+    "data.seed": "--seed",
+    "actor_rollout_ref.rollout.seed": "--seed",
+    "actor_rollout_ref.actor.data_loader_seed": "--seed",
+    "trainer.default_local_dir": "--out",
+    "trainer.experiment_name": "--out",
+    "trainer.v1.trainer_mode": "--stock",
+    **{
+        f"actor_rollout_ref.actor.{name}": _METHOD
+        for name in (
+            "clip_ratio",
+            "clip_ratio_low",
+            "clip_ratio_high",
+            "clip_ratio_c",
+            "loss_agg_mode",
+            "entropy_coeff",
+        )
+    },
+}
+"""Keys that `compose` sets, and from what: another value is refused rather than replaced."""
 
 
 def _added(override: str) -> str:
@@ -292,34 +317,3 @@ def describe(config: Any) -> str:
             ),
         ]
     )
-
-
-ANSWER = """
-import sys, pandas, vllm
-from transformers import AutoModelForCausalLM
-export, prompts = sys.argv[1:]
-AutoModelForCausalLM.from_pretrained(export)
-llm = vllm.LLM(export, dtype="float32", enforce_eager=True, max_model_len=64, disable_log_stats=True)
-messages = [list(prompt) for prompt in pandas.read_parquet(prompts)["prompt"][:3]]
-sampling = vllm.SamplingParams(temperature=0, max_tokens=8)
-for messages, output in zip(messages, llm.chat(messages, sampling, use_tqdm=False)):
-    print("ANSWER", messages[0]["content"].strip(), "->", output.outputs[0].text.strip())
-"""
-
-
-def answers(export: Path, files: Path) -> str:
-    """Load an exported model in Transformers and in vLLM, on a CPU, and return what it answers to some prompts.
-
-    Raises
-    ------
-    ValueError
-        If it cannot be loaded or does not answer.
-    """
-    with tempfile.TemporaryDirectory(prefix="dynamo") as temporary:
-        environ = cpu_environment(Path(temporary)) | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
-        command = [sys.executable, "-c", ANSWER, str(export), str(files / "val.parquet")]
-        result = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=180, check=False)
-    found = [line.removeprefix("ANSWER ") for line in result.stdout.splitlines() if line.startswith("ANSWER ")]
-    if result.returncode or not found:
-        raise ValueError(f"{export}: expected a model that vLLM serves, got: {result.stderr.strip()[-500:]}")
-    return "; ".join(found)

@@ -67,6 +67,12 @@ def weighs_itself(method: Method) -> bool:
     )
 
 
+def looks_ahead(method: Method, scope: str) -> bool:
+    """Return whether each mini-batch needs a forward pass before its update: its tokens are compared, or weighed."""
+    compares = isinstance(method.shaping, Modulation) and scope == "mini-batch"
+    return compares or singles_out(method) or weighs_itself(method)
+
+
 def token_statistics_of(log_prob: torch.Tensor, statistics: list[torch.Tensor], mask: torch.Tensor) -> TokenStatistics:
     """Return the statistics of padded tokens, neutral where there is none."""
     neutral = (0.0, 0.0, 1.0, 0.0)

@@ -31,6 +31,7 @@ METRICS: Mapping[str, str] = MappingProxyType(
         "dynamo/allocation_concentration": "N sum n^2 / (sum n)^2 over the N prompts: 1 is uniform",
         "dynamo/degenerate_groups": "share of prompts whose rewards are all equal, which teach nothing",
         "dynamo/rollouts_wasted": "share of the rollouts spent on those",
+        "dynamo/unverified": "share of the responses that the reward function could not check, which count as wrong",
         "dynamo/variance_ratio_predicted": "sum v/n over uniform's, v = p (1 - p) with p from the history",
         "dynamo/estimate_error": "mean distance of that p from the step's own success rate",
         **{

@@ -66,6 +66,8 @@ def read_problems(path: Path) -> list[Problem]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a file of problems, got none; `python -m scale prepare` makes benchmarks")
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:

@@ -96,11 +96,13 @@ Run = Mapping[str, Sequence[Counts]]
 """Of one checkpoint: benchmark -> counts by sampling seed."""
 
 
-def measured(checkpoints: Sequence[Checkpoint], runs: Sequence[Run], k: Sequence[int]) -> dict[str, Any]:
+def measured(method: str, checkpoints: Sequence[Checkpoint], runs: Sequence[Run], k: Sequence[int]) -> dict[str, Any]:
     """Return the row of runs that differ in their training seed alone.
 
     Parameters
     ----------
+    method
+        What the row is called.
     checkpoints, runs
         Of the row, alike long.
     k
@@ -136,7 +138,7 @@ def measured(checkpoints: Sequence[Checkpoint], runs: Sequence[Run], k: Sequence
             }
     return {
         "model": first.model,
-        "method": first.method,
+        "method": method,
         "source": "measured",
         "step": first.step,
         "seeds": [x.seed for x in checkpoints],

@@ -30,7 +30,7 @@ from verl.workers.utils.padding import response_from_nested, response_to_nested
 from scale import records
 from scale.config import FIRST_SESSION, DynamoConfig, differences
 from scale.engine import LOOK_AHEAD, STATISTICS, TOKEN_STATISTICS
-from scale.loss import SCOPE, MethodLoss, needs_statistics, singles_out, token_statistics_of, weighs_itself
+from scale.loss import SCOPE, MethodLoss, looks_ahead, needs_statistics, token_statistics_of
 from scale.metrics import allocation_metrics, factor_quantiles
 from scale.supervisor import beat
 from theory._runs import write_atomically
@@ -193,9 +193,17 @@ class ReproducibleTrainer(PPOTrainerSync):  # type: ignore[misc]  # verl is unty
 
     def _compute_metrics(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         super()._compute_metrics(batch, metrics, *args, **kwargs)
+        metrics |= self._unverified(batch)
         self.records.append(self.global_steps, metrics)
         reward = metrics.get("critic/score/mean", math.nan)
         beat(self.global_steps, reward=float(reward), of=int(self.total_training_steps))
+
+    def _unverified(self, batch: Any) -> dict[str, float]:
+        """Return the share of responses that the reward function could not check, if it is one that says so."""
+        keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
+        data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
+        told = [x.get("reward_extra_info", {}).get("unverified") for x in _values(data, "extra_fields")]
+        return {} if None in told else {"dynamo/unverified": float(np.mean(told))}
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
@@ -337,11 +345,7 @@ class DynamoTrainer(ReproducibleTrainer):
     def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
         shaping = self.method.shaping
         batch.extra_info[TOKEN_STATISTICS] = needs_statistics(self.method)
-        batch.extra_info[LOOK_AHEAD] = (
-            singles_out(self.method)
-            or weighs_itself(self.method)
-            or (isinstance(shaping, Modulation) and self.settings.scope == "mini-batch")
-        )
+        batch.extra_info[LOOK_AHEAD] = looks_ahead(self.method, self.settings.scope)
         if isinstance(shaping, Modulation):
             scope = self._scope(batch, shaping, metrics)
             if self.settings.scope == "rollout-batch":

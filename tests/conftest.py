@@ -31,8 +31,8 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def _registries_as_they_were():
-    """Forget the rules and shapings that a test, or an example in a docstring, has registered."""
-    registries = (theory.rules._KNOWN, theory.methods._PARTS, theory.methods._TYPES)
+    """Forget the rules, methods and shapings that a test, or an example in a docstring, has registered."""
+    registries = (theory.rules._KNOWN, theory.methods._METHODS, theory.methods._PARTS, theory.methods._TYPES)
     known = [dict(registry) for registry in registries]
     yield
     for registry, before in zip(registries, known, strict=True):

@@ -9,6 +9,7 @@ and `theory.losses`.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -257,77 +258,110 @@ _DYNAMO = Method(
 )
 
 
-METHODS: Mapping[str, Method] = MappingProxyType(
-    {
-        "grpo": Method(
-            title="GRPO",
-            source="2402.03300",
-            notes="Clip 0.2 on both sides, no KL term; dual clip 10 as in the DAPO and DynaMO scripts (verl: 3).",
-            loss=_CLIP,
-        ),
-        "clip-higher": Method(
-            title="Clip-Higher",
-            source="2503.14476",
-            notes="The clip range 0.2/0.28 and dual clip 10 of DAPO; no dynamic sampling, no overlong penalty.",
-            loss=_CLIP_HIGHER,
-        ),
-        "entropy-loss": Method(
-            title="Entropy Loss",
-            source="2506.14758",
-            notes="The plain entropy regulariser that the source compares with. It states no coefficient: 1e-3 is "
-            "verl's former default.",
-            loss=_CLIP,
-            entropy_bonus=EntropyBonus(1e-3),
-        ),
-        "fork-tokens": Method(
-            title="Fork Tokens",
-            source="2506.01939",
-            notes="Top 20 % of entropy, also in the denominator; its clip range 0.2/0.28 and dual clip 10. No dynamic "
-            "sampling, no overlong penalty.",
-            loss=_CLIP_HIGHER,
-            token_selection=ForkTokens(0.2),
-        ),
-        "entropy-advantages": Method(
-            title="Entropy Advantages",
-            source="2506.14758",
-            notes="alpha 0.4 (its value for GRPO), kappa 2; its clip range 0.2/0.28. Dual clip 10 as for GRPO.",
-            shaping=EntropyAdvantages(alpha=0.4, kappa=2.0),
-            loss=_CLIP_HIGHER,
-        ),
-        "clip-cov": Method(
-            title="Clip-COV",
-            source="2505.22617",
-            notes="2e-4 of the tokens, band (1, 5); its clip range 1/1, no dual clip. The paper cites another work.",
-            loss=ClipCov(ratio=2e-4, covariance_low=1.0, covariance_high=5.0, clip_low=1.0, clip_high=1.0),
-        ),
-        "kl-cov": Method(
-            title="KL-COV",
-            source="2505.22617",
-            notes="2e-3 of the tokens (its value for 7B), coefficient 1, no clip. The paper cites another work.",
-            loss=KlCov(ratio=2e-3, coefficient=1.0),
-        ),
-        "w-reinforce": Method(
-            title="W-REINFORCE",
-            source="2506.01347",
-            notes="Weight 0.1 for correct responses; clip 0.2, no dual clip. The source's entropy bonus (1e-4; code: "
-            "1e-3) is left out, since the paper compares at consistent settings. The paper cites another work.",
-            advantage=WReinforce(0.1),
-            loss=ClippedSurrogate(clip_low=0.2, clip_high=0.2),
-        ),
-        "dynamo": _DYNAMO,
-        "dynamo-no-gc": replace(_DYNAMO, title="- GC", shaping=Modulation(alpha_comp=0.0)),
-        "dynamo-no-ums": replace(_DYNAMO, title="- UMS", shaping=Modulation(alpha_stab=0.0)),
-        "dynamo-no-dra": replace(_DYNAMO, title="- DRA", allocator="uniform"),
-        "dynamo-only-ums": replace(
-            _DYNAMO, title="- GC & DRA", allocator="uniform", shaping=Modulation(alpha_comp=0.0)
-        ),
-        "dynamo-only-dra": replace(_DYNAMO, title="- GC & UMS", shaping=Modulation(alpha_comp=0.0, alpha_stab=0.0)),
-        "dynamo-only-gc": replace(
-            _DYNAMO, title="- UMS & DRA", allocator="uniform", shaping=Modulation(alpha_stab=0.0)
-        ),
-    }
-)
-"""Every method, by name: the rows of table 1 in the paper's order, then those of table 2 (whose "ALL" is `grpo`)."""
+_METHODS: dict[str, Method] = {
+    "grpo": Method(
+        title="GRPO",
+        source="2402.03300",
+        notes="Clip 0.2 on both sides, no KL term; dual clip 10 as in the DAPO and DynaMO scripts (verl: 3).",
+        loss=_CLIP,
+    ),
+    "clip-higher": Method(
+        title="Clip-Higher",
+        source="2503.14476",
+        notes="The clip range 0.2/0.28 and dual clip 10 of DAPO; no dynamic sampling, no overlong penalty.",
+        loss=_CLIP_HIGHER,
+    ),
+    "entropy-loss": Method(
+        title="Entropy Loss",
+        source="2506.14758",
+        notes="The plain entropy regulariser that the source compares with. It states no coefficient: 1e-3 is "
+        "verl's former default.",
+        loss=_CLIP,
+        entropy_bonus=EntropyBonus(1e-3),
+    ),
+    "fork-tokens": Method(
+        title="Fork Tokens",
+        source="2506.01939",
+        notes="Top 20 % of entropy, also in the denominator; its clip range 0.2/0.28 and dual clip 10. No dynamic "
+        "sampling, no overlong penalty.",
+        loss=_CLIP_HIGHER,
+        token_selection=ForkTokens(0.2),
+    ),
+    "entropy-advantages": Method(
+        title="Entropy Advantages",
+        source="2506.14758",
+        notes="alpha 0.4 (its value for GRPO), kappa 2; its clip range 0.2/0.28. Dual clip 10 as for GRPO.",
+        shaping=EntropyAdvantages(alpha=0.4, kappa=2.0),
+        loss=_CLIP_HIGHER,
+    ),
+    "clip-cov": Method(
+        title="Clip-COV",
+        source="2505.22617",
+        notes="2e-4 of the tokens, band (1, 5); its clip range 1/1, no dual clip. The paper cites another work.",
+        loss=ClipCov(ratio=2e-4, covariance_low=1.0, covariance_high=5.0, clip_low=1.0, clip_high=1.0),
+    ),
+    "kl-cov": Method(
+        title="KL-COV",
+        source="2505.22617",
+        notes="2e-3 of the tokens (its value for 7B), coefficient 1, no clip. The paper cites another work.",
+        loss=KlCov(ratio=2e-3, coefficient=1.0),
+    ),
+    "w-reinforce": Method(
+        title="W-REINFORCE",
+        source="2506.01347",
+        notes="Weight 0.1 for correct responses; clip 0.2, no dual clip. The source's entropy bonus (1e-4; code: "
+        "1e-3) is left out, since the paper compares at consistent settings. The paper cites another work.",
+        advantage=WReinforce(0.1),
+        loss=ClippedSurrogate(clip_low=0.2, clip_high=0.2),
+    ),
+    "dynamo": _DYNAMO,
+    "dynamo-no-gc": replace(_DYNAMO, title="- GC", shaping=Modulation(alpha_comp=0.0)),
+    "dynamo-no-ums": replace(_DYNAMO, title="- UMS", shaping=Modulation(alpha_stab=0.0)),
+    "dynamo-no-dra": replace(_DYNAMO, title="- DRA", allocator="uniform"),
+    "dynamo-only-ums": replace(_DYNAMO, title="- GC & DRA", allocator="uniform", shaping=Modulation(alpha_comp=0.0)),
+    "dynamo-only-dra": replace(_DYNAMO, title="- GC & UMS", shaping=Modulation(alpha_comp=0.0, alpha_stab=0.0)),
+    "dynamo-only-gc": replace(_DYNAMO, title="- UMS & DRA", allocator="uniform", shaping=Modulation(alpha_stab=0.0)),
+}
+_PAPERS = frozenset(_METHODS)
+
+METHODS: Mapping[str, Method] = MappingProxyType(_METHODS)
+"""Every method, by name: the rows of table 1 in the paper's order, then those of table 2 (whose "ALL" is `grpo`); and
+what `register_method` adds."""
+
+
+def register_method(name: str, method: Method) -> Method:
+    """Give a method of one's own a name, so that commands and configs can ask for it; it may be given again.
+
+    Parameters
+    ----------
+    name
+        A new one, of lower-case letters, digits and dashes.
+    method
+        The method.
+
+    Returns
+    -------
+    Method
+        The same.
+
+    Raises
+    ------
+    ValueError
+        If the name is one of the methods here, or fits no command line, or `method` is no `Method`.
+
+    Examples
+    --------
+    >>> register_method("dynamo-rloo", replace(METHODS["dynamo"], advantage="rloo")) is get_method("dynamo-rloo")
+    True
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        raise ValueError(f"name: expected lower-case letters, digits and dashes, got {name!r}")
+    if name in _PAPERS:
+        raise ValueError(f"name: expected another name than those of the methods here, got {name!r}")
+    if not isinstance(method, Method):
+        raise ValueError(f"method: expected a Method, got {method!r}")
+    _METHODS[name] = method
+    return method
 
 
 def get_method(name: str) -> Method:

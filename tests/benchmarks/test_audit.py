@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -53,16 +54,34 @@ def batches(rollouts, prompts, text):
         )
 
 
-@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def write_verl(folder, tables):
+    """Write verl's dumps, a file for each step; responses are short, since time goes with bytes."""
+    folder.mkdir()
+    for table in tables:
+        columns = (table.column(name).to_pylist() for name in ("step", "prompt", "reward"))
+        for step, rows in itertools.groupby(zip(*columns, strict=True), key=lambda row: row[0]):
+            lines = [
+                f'{{"input": "{prompt}", "output": "so 4", "gts": "4", "score": {reward}, "step": {step}}}\n'
+                for _, prompt, reward in rows
+            ]
+            with (folder / f"{step}.jsonl").open("a") as file:
+                file.writelines(lines)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "verl"])
 def test_ten_million_rollouts(benchmark, kind, tmp_path):
     rollouts = ROLLOUTS if benchmark.enabled else ROLLOUTS // 100
     path, writer = tmp_path / f"log.{kind}", None
     # Whole epochs, so that a step has a prompt once.
-    for table in batches(rollouts, 17_408 if benchmark.enabled else 2_048, kind == "parquet"):
-        if writer is None:
-            writer = (pq.ParquetWriter if kind == "parquet" else pa.csv.CSVWriter)(path, table.schema)
-        writer.write_table(table)
-    writer.close()
+    tables = batches(rollouts, 17_408 if benchmark.enabled else 2_048, kind != "csv")
+    if kind == "verl":
+        write_verl(path, tables)
+    else:
+        for table in tables:
+            if writer is None:
+                writer = (pq.ParquetWriter if kind == "parquet" else pa.csv.CSVWriter)(path, table.schema)
+            writer.write_table(table)
+        writer.close()
     command = [sys.executable, "-c", COMMAND, str(path), "--out", str(tmp_path / "out"), "--force"]
 
     def run():

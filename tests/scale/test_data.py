@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from scale import curate, data, sources, text_keys
-from scale.launch import check_prompts
+from scale.checks import check_prompts
 from scale.problems import read_problems
 from tests.scale import made_data
 

@@ -255,6 +255,30 @@ def test_report_is_a_range_with_its_formulas(tmp_path):
 
 @pytest.mark.needs_verl
 @pytest.mark.parametrize(
+    ("overrides", "passes"),
+    [
+        (["dynamo.method=grpo"], 5),
+        (["dynamo.method=grpo", "dynamo.scope=mini-batch"], 5),
+        (["dynamo.method=dynamo"], 5),
+        (["dynamo.scope=mini-batch"], 6),
+        (["dynamo.method=clip-cov"], 6),
+        (["dynamo.method=fork-tokens"], 6),
+        (["dynamo.aggregation=prompt-mean"], 6),
+        (["dynamo.stock=true", "dynamo.method=kl-cov"], 5),
+        (["actor_rollout_ref.actor.use_kl_loss=true"], 6),
+        (["actor_rollout_ref.model.enable_gradient_checkpointing=false"], 4),
+    ],
+)
+def test_passes_are_those_of_the_trainer(tmp_path, overrides, passes):
+    """A forward, a backward pass as two, one for the old policy; and what tokens are compared by, where they are."""
+    from scale import launch
+
+    config = launch.compose("qwen2.5-math-7b", out=tmp_path, overrides=overrides)
+    assert Job.from_config(config).passes == passes
+
+
+@pytest.mark.needs_verl
+@pytest.mark.parametrize(
     ("model", "cluster", "more"),
     [
         ("qwen3-14b", "1x8-a100", []),

@@ -342,7 +342,7 @@ def test_files_that_are_no_data(tmp_path):
     path.write_bytes(b"")
     refused("d.parquet: expected a whole Parquet file, got", *arguments)
     path.unlink()
-    refused("d.parquet: expected a whole Parquet file, got", *arguments)
+    refused("d.parquet: expected a file of problems, got none; `python -m scale prepare` makes", *arguments)
     pq.write_table(pa.Table.from_pylist(rows("a")).slice(0, 0), path)
     refused("d.parquet: expected at least one problem, got none", *arguments)
 
@@ -390,9 +390,27 @@ def test_every_way_to_name_a_checkpoint_finds_the_same_export(tmp_path):
 
 
 def test_runs_that_differ_in_more_than_seeds_share_no_row(tmp_path):
+    """Each variant of figures 2 and 3 is a row, named by what it has otherwise; its seeds are pooled."""
+    few = ["actor_rollout_ref.rollout.n=6", "dynamo.rollouts_low=3"]
+    variants = {"": [], "few": few, "steep": ["dynamo.sharpness=5"], "fast": ["actor_rollout_ref.actor.optim.lr=3e-3"]}
+    runs = [
+        run_folder(tmp_path, f"{name}{seed}", f"dynamo.seed={seed}", *overrides)
+        for name, overrides in variants.items()
+        for seed in (1, 2)
+    ]
+    found = evaluation_plan.rows_of([exports.resolve(x) for x in runs])
+    assert [x.method for x in found] == [
+        "DynaMO (lr 0.001, n 8, rollouts_low 4)",
+        "DynaMO (lr 0.001, n 6, rollouts_low 3)",
+        "DynaMO (lr 0.003, n 8, rollouts_low 4)",
+        "DynaMO (sharpness 5)",
+    ]
+    assert [[x.seed for x in row.checkpoints] for row in found] == [[1, 2]] * 4
+    assert [x.method for x in evaluation_plan.rows_of([exports.resolve(runs[0])])] == ["DynaMO"]
+
+
+def test_checkpoints_that_share_no_table(tmp_path):
     arguments = good(tmp_path)
-    second = run_folder(tmp_path, "second", "dynamo.seed=2", "actor_rollout_ref.actor.optim.lr=3e-3")
-    refused("which differ in actor_rollout_ref.actor.optim.lr", second, *arguments)
     same = run_folder(tmp_path, "same")
     refused("checkpoints: seeds of DynaMO: expected different ones, got 1 more than once", same, *arguments)
     refused("checkpoints: expected different ones, got run-step4 more than once", arguments[0], *arguments)
@@ -466,6 +484,28 @@ def test_a_table_is_not_replaced_by_a_lesser_one(tmp_path):
     assert command(*more)[0] == 0
     refused("got one with run-step4/d-seed2", *arguments)
     assert command(*arguments, "--force")[0] == 0
+
+
+def test_calls_beside_each_other(tmp_path, monkeypatch):
+    """The table of a call that ended meanwhile stays; one for both checkpoints then makes it from their samples."""
+    first, *arguments = good(tmp_path)
+    second = run_folder(tmp_path, "second", "dynamo.method=grpo")
+    for run in (first, second):
+        fill([run, *arguments], lambda *_: {"correct": True})
+    real = evaluate._generate
+
+    def meanwhile(*given):
+        monkeypatch.setattr(evaluate, "_generate", real)
+        command(second, *arguments)
+        return 0
+
+    monkeypatch.setattr(evaluate, "_generate", meanwhile)
+    status, text = command(first, *arguments)
+    assert status == 0
+    assert "is by a call beside this one: a call with the checkpoints of both makes one table" in text
+    assert [x["method"] for x in result(tmp_path / "out")["rows"]] == ["GRPO"]
+    command(first, second, *arguments)
+    assert [x["method"] for x in result(tmp_path / "out")["rows"]] == ["DynaMO", "GRPO"]
 
 
 def test_damaged_samples(tmp_path):

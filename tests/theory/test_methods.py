@@ -24,7 +24,7 @@ from theory.losses import (
     KlCov,
     policy_loss,
 )
-from theory.methods import METHODS, Method, WReinforce, get_method, register_shaping
+from theory.methods import METHODS, Method, WReinforce, get_method, register_method, register_shaping
 from theory.modulation import Modulation
 
 TABLE_1 = [
@@ -284,3 +284,27 @@ def test_a_shaping_of_ones_own_is_part_of_a_method_and_its_config():
 @given(st.sampled_from([None, 7, Calm(), Calm, int, Modulation, dict]) | st.text(max_size=3))
 def test_fuzz_register_shaping(kind):
     assert fuzzing.call(register_shaping, kind) in (None, Calm)
+
+
+def test_a_method_of_ones_own_has_a_name():
+    mine = replace(METHODS["dynamo"], loss=METHODS["clip-higher"].loss)
+    with pytest.raises(ValueError, match="name: expected one of"):
+        get_method("mine")
+    assert register_method("mine", mine) is mine
+    assert get_method("mine") is METHODS["mine"] is mine
+    assert register_method("mine", METHODS["grpo"]) is METHODS["mine"]
+    with pytest.raises(ValueError, match="name: expected another name than those of the methods here, got 'grpo'"):
+        register_method("grpo", mine)
+    with pytest.raises(ValueError, match=r"method: expected a Method, got 'mine'"):
+        register_method("mine", "mine")
+    with pytest.raises(ValueError, match="name: expected lower-case letters, digits and dashes, got 'seed=1 x'"):
+        register_method("seed=1 x", mine)
+
+
+@fuzzing.fuzz
+@given(
+    st.sampled_from(["grpo", "mine", "a-b", "", 7, None]) | st.text(max_size=4),
+    st.sampled_from([METHODS["grpo"], Method, None, "grpo"]),
+)
+def test_fuzz_register_method(name, method):
+    assert fuzzing.call(register_method, name, method) in (None, METHODS["grpo"])
