@@ -47,7 +47,7 @@ notebooks: $(VENV)/.dev ## execute the notebooks in place
 	$(SINGLE) $(VENV)/bin/python notebooks/execute.py
 
 docs: $(VENV)/.dev ## the pages of the parts, into build/docs
-	$(SINGLE) $(RUN) sphinx -W -b html docs build/docs
+	$(SINGLE) $(RUN) sphinx -W --keep-going -q -b html docs build/docs
 
 scale-cpu: $(VENV)/.scale-cpu ## add verl and the CPU build of vLLM to .venv (Linux)
 

@@ -21,7 +21,10 @@ from types import ModuleType
 from typing import Any
 
 from docutils import nodes
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx import addnodes
+from sphinx.util import logging
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -71,6 +74,7 @@ from scale.config import DynamoConfig  # noqa: E402
 from scale.metrics import METRICS  # noqa: E402
 from theory import __version__  # noqa: E402
 from theory.claims import LEDGER  # noqa: E402
+from theory.claims.ledger import Claim  # noqa: E402
 from theory.methods import METHODS  # noqa: E402
 from theory.rules import ALLOCATORS, ORACLES  # noqa: E402
 from toy import metrics as toy_metrics  # noqa: E402
@@ -80,10 +84,14 @@ from toy.worlds import WORLDS  # noqa: E402
 
 project = "dynamo-testbed"
 version = release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
+
+html_math_renderer = "mathml"
+myst_update_mathjax = False
+smartquotes = False  # `--` is an option
 
 default_role = "py:obj"  # `name` in a docstring
 autodoc_default_options = {"members": True, "member-order": "bysource"}
@@ -98,6 +106,8 @@ html_theme = "alabaster"
 html_title = f"{project} {release}"
 html_copy_source = False
 html_theme_options = {"page_width": "1100px", "fixed_sidebar": True, "description": "Theory, worlds and glue of DynaMO"}
+
+logger = logging.getLogger(__name__)
 
 LONGEST_VALUE = 80
 """Characters of a constant's value that are shown; longer ones are left to the source."""
@@ -221,16 +231,40 @@ def modules(package: str) -> Iterator[str]:
             yield module.name
 
 
-def undocumented(name: str) -> Iterator[tuple[str, str]]:
-    """Yield the public constants of a module that have no docstring, which autodoc passes over, and their values."""
-    body = ast.parse(inspect.getsource(importlib.import_module(name))).body
+def constants(module: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the constants of a module, their values as they are written, and what is said of them."""
+    body = ast.parse(inspect.getsource(importlib.import_module(module))).body
     for node, following in zip(body, [*body[1:], None], strict=True):
-        documented = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value and not documented:
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value:
+            said = following.value if isinstance(following, ast.Expr) else None
+            said = said.value if isinstance(said, ast.Constant) else ""
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                 for each in target.elts if isinstance(target, ast.Tuple) else [target]:
                     if isinstance(each, ast.Name) and not each.id.startswith("_"):
-                        yield each.id, ast.unparse(node.value)
+                        yield each.id, ast.unparse(node.value), inspect.cleandoc(said)
+
+
+def left_out(name: str) -> Iterator[tuple[str, str, str]]:
+    """Yield what autodoc passes over in a module, its value or "", and what is said of it.
+
+    These are constants without a docstring, those of private modules that it offers, and rows of the ledger.
+    """
+    module = importlib.import_module(name)
+    for constant, value, said in constants(name):
+        if not said:
+            yield constant, value, ""
+    for node in ast.parse(inspect.getsource(module)).body:
+        if isinstance(node, ast.FunctionDef) and isinstance(row := getattr(module, node.name), Claim):
+            said = (ast.get_docstring(node) or "").replace("\n", " ")
+            yield node.name, "", f"Row {row.id}: {row.statement} ({row.source}). {said}"
+        elif isinstance(node, ast.ImportFrom) and f"{node.module}".startswith(f"{name}._"):
+            offered = {alias.name for alias in node.names} & set(getattr(module, "__all__", ()))
+            yield from (found for found in constants(str(node.module)) if found[0] in offered)
+
+
+def inert(text: str) -> str:
+    """Return plain text for reStructuredText: `code` stays, all else is shown as it is."""
+    return re.sub(r"(`[^`]*`)|([|*\\_])", lambda m: m[1] or "\\" + m[2], text)
 
 
 def api(package: str) -> str:
@@ -238,8 +272,9 @@ def api(package: str) -> str:
     lines = []
     for name in modules(package):
         lines += [f"### {name}", "", "```{eval-rst}", f".. automodule:: {name}", ""]
-        for constant, value in undocumented(name):
-            lines += [f".. py:data:: {constant}", *[f"   :value: {value}"] * (len(value) <= LONGEST_VALUE), ""]
+        for thing, value, said in left_out(name):
+            shown = [f"   :value: {value}"] * (0 < len(value) <= LONGEST_VALUE)
+            lines += [f".. py:data:: {thing}", *shown, "", f"   {inert(said)}", ""]
         lines += ["```", ""]
     return "\n".join(lines)
 
@@ -304,8 +339,19 @@ def shorten(app: Any, doctree: nodes.document) -> None:
                 signature.remove(node)
 
 
+def formula(translator: Any, node: nodes.math | nodes.math_block) -> None:
+    """Write a formula as MathML: it needs no script and no network, and what cannot be converted is a warning."""
+    block = isinstance(node, nodes.math_block)
+    try:
+        translator.body.append(tex2mathml(node.astext(), as_block=block))
+    except MathError as error:
+        logger.warning("%s: %s", node.astext(), error, location=node)
+    raise nodes.SkipNode
+
+
 def setup(app: Any) -> None:
     """Connect the functions above."""
+    app.add_html_math_renderer("mathml", (formula, None), (formula, None))
     app.connect("source-read", expand)
     app.connect("autodoc-process-docstring", plain, priority=400)  # before napoleon
     app.connect("doctree-read", shorten)

@@ -55,8 +55,9 @@ class Checkpoint:
 
     @property
     def model(self) -> str:
-        """Return the name of the model that the training began with."""
-        return Path(self.setting("actor_rollout_ref.model.path", str(self.export))).name
+        """Return the name of the model that the training began with: the last part of its path that says something."""
+        path = Path(self.setting("actor_rollout_ref.model.path", str(self.export)))
+        return path.parent.name if path.name in ("model", "huggingface") else path.name
 
     @property
     def method(self) -> str:

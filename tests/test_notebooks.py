@@ -16,6 +16,11 @@ from theory.claims import LEDGER
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+INITIALS = {"01": "S", "02": "G", "03": "A", "04": "M"}
+each_theorem_notebook = pytest.mark.parametrize(
+    "path", [path for path in NOTEBOOKS if path.stem[:2] in INITIALS], ids=lambda path: path.stem
+)
+OF_YOUR_OWN = re.compile(r"## A (?:rule|modulation) of your own\n")
 
 ROUNDING = 1e-9
 MAX_BYTES = 400_000
@@ -46,9 +51,11 @@ def without_rounding(text: str) -> str:
     return number.sub(lambda match: match[0] if abs(float(match[0])) > ROUNDING else "0", text)
 
 
-def test_the_four_notebooks_are_here() -> None:
-    names = [path.name for path in NOTEBOOKS]
-    assert names == ["01_entropy_change.ipynb", "02_gradient_norm.ipynb", "03_allocation.ipynb", "04_modulation.ipynb"]
+def test_the_notebooks_are_here() -> None:
+    assert [path.stem for path in NOTEBOOKS] == [
+        "01_entropy_change", "02_gradient_norm", "03_allocation", "04_modulation",
+        "05_toy_training", "06_allocation_rules", "07_from_toy_to_scale", "08_audit_your_run",
+    ]  # fmt: skip
 
 
 @each_notebook
@@ -69,15 +76,47 @@ def test_runs_and_says_what_is_committed(path: Path) -> None:
 
 @each_notebook
 def test_is_thin(path: Path) -> None:
+    """Nothing is defined but, under its heading, the reader's own rule or shaping: one short class."""
     notebook = read(path)
     assert 8 <= len(notebook.cells) <= 14
-    for cell in code_cells(notebook):
+    for before, cell in zip(notebook.cells, notebook.cells[1:], strict=False):
+        if cell.cell_type != "code":
+            continue
+        body = ast.parse(cell.source).body
         defined = [
             node
-            for node in ast.walk(ast.parse(cell.source))
+            for node in ast.walk(ast.Module(body, []))
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
         ]
-        assert not defined, f"{defined[0].name}: expected in theory/, with its tests"
+        if before.cell_type == "markdown" and OF_YOUR_OWN.match(before.source):
+            assert [type(node) for node in defined] == [ast.ClassDef, ast.FunctionDef]
+            assert defined[0] in body
+            assert (defined[0].end_lineno or 0) - defined[0].lineno < 15
+        else:
+            assert not defined, f"{defined[0].name}: expected in a module, with its tests"
+
+
+@each_notebook
+def test_ends_with_what_to_try(path: Path) -> None:
+    last = read(path).cells[-1]
+    assert last.cell_type == "markdown"
+    assert last.source.startswith("## What to try\n")
+
+
+def test_a_rule_and_a_modulation_of_your_own_are_registered() -> None:
+    for stem, function in (("05_toy_training", "register_shaping"), ("06_allocation_rules", "register")):
+        notebook = read(FOLDER / f"{stem}.ipynb")
+        at = next(i for i, cell in enumerate(notebook.cells) if OF_YOUR_OWN.match(cell.source))
+        names = {node.id for node in ast.walk(ast.parse(notebook.cells[at + 1].source)) if isinstance(node, ast.Name)}
+        assert function in names
+
+
+def test_toy_and_scale_hold_the_same_method() -> None:
+    said = "\n".join(text for cell in texts(read(FOLDER / "07_from_toy_to_scale.ipynb")) for text in cell)
+    assert "the bandit's object: True" in said
+    assert "96 of 96 counts equal those of the run" in said
+    assert len(re.findall(r"equal to 1e-6: True", said)) == 3
+    assert "False" not in said
 
 
 @each_notebook
@@ -97,13 +136,13 @@ def test_is_committed_as_executed(path: Path) -> None:
     assert not OF_THIS_MACHINE.search(said)
 
 
-@each_notebook
+@each_theorem_notebook
 def test_prints_the_verdict_of_every_row_of_its_appendix(path: Path) -> None:
     notebook = read(path)
     headings = [cell.source.splitlines()[0] for cell in notebook.cells if cell.cell_type == "markdown"]
     assert headings[-2:] == ["## What the ledger says", "## What to try"]
     said = code_cells(notebook)[-1].outputs[0].text
-    initial = {"01": "S", "02": "G", "03": "A", "04": "M"}[path.name[:2]]
+    initial = INITIALS[path.stem[:2]]
     rows = [row for row in LEDGER if row.id[0] == initial]
     printed = re.findall(rf"^({initial}\d+)  ([A-Z ]+): ", said, flags=re.MULTILINE)
     assert printed == [(row.id, row.recorded.value.upper()) for row in rows]

@@ -71,7 +71,8 @@ def test_checkpoints_are_evaluated_in_the_shape_of_table_1(smoke):
     """Three checkpoints, two sampling seeds each, beside nothing published: the paper has no tiny model."""
     out, _ = smoke
     rows = json.loads((out / "scale" / "evaluation" / "table.json").read_text())["rows"]
-    assert [(row["method"], row["source"]) for row in rows] == [(TITLES[name].title, "measured") for name in METHODS]
+    found = [(row["model"], row["method"], row["source"]) for row in rows]
+    assert found == [("tiny", TITLES[name].title, "measured") for name in METHODS]
     problems = pq.read_table(out / "tiny" / "val.parquet").to_pylist()
     answers = {x["extra_info"]["key"]: x["reward_model"]["ground_truth"] for x in problems}
     for name, row in zip(METHODS, rows, strict=True):
