@@ -68,7 +68,7 @@ def smoke(args: argparse.Namespace, console: Console) -> int:
     data, root = args.out / "data", args.out / "scale"
     tiny.write_source(args.out / "source")
     asked = ["--source", args.out / "source", "--out", data, "--template", "plain", "--force"]
-    _command("data", [tiny.SOURCE, *asked], console)
+    _command("data.prepare", [tiny.SOURCE, *asked], console)
     table = Table("method", "held-out reward before", "after", "rollouts of a prompt", "seconds")
     folders = []
     for method in args.methods:
@@ -94,12 +94,12 @@ def smoke(args: argparse.Namespace, console: Console) -> int:
         table.add_row(method, *summary(out), f"{time.perf_counter() - began:.0f}")
         folders.append(out)
     asked = ["--data", files / "val.parquet", "--samples", "32", "--k", "1", "32", "--seeds", "1", "2"]
-    status = _command("evaluate", [*folders, *asked, "--out", root / "evaluation"], console)
+    status = _command("evaluation.evaluate", [*folders, *asked, "--out", root / "evaluation"], console)
     if status:
         return status
     for out in folders:
         console.print(f"audit of {out}", highlight=False, soft_wrap=True)
-        _command("audit", [out / "rollouts", "--out", out / "audit", "--force"], console)
+        _command("auditing.audit", [out / "rollouts", "--out", out / "audit", "--force"], console)
     if {"grpo", "dynamo"} <= set(args.methods) and args.steps > 2:
         draw = [sys.executable, "-m", "paper_figs", "--source", str(args.out), "--only", "fig5_dynamics"]
         subprocess.run(draw, check=True)

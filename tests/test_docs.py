@@ -127,7 +127,7 @@ def test_every_public_name_is_documented(path: Path, inventory: dict[str, str]):
 
 
 def test_every_module_of_scale_is_documented(inventory: dict[str, str]):
-    modules = {_name(path) for path in (ROOT / "scale").glob("*.py") if path.stem not in ("__main__", "__init__")}
+    modules = {_name(path) for path in (ROOT / "scale").rglob("*.py") if path.stem not in ("__main__", "__init__")}
     assert modules <= set(inventory)
     # What derives from verl's classes, and is registered by its decorators, is documented whether verl is there or not.
     assert {"scale.trainer.DynamoTrainer", "scale.engine", "scale.config.DynamoConfig.resolved"} <= set(inventory)

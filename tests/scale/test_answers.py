@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scale import answers
+from scale.rewards import answers
 
 
 def brute_boxes(text):

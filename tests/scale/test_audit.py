@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from scale import audit, audit_readers, audit_report
+from scale.auditing import audit, readers, report
 from scale.records import Records
 from theory import replay
 from theory.history import SuccessHistory
@@ -128,12 +128,12 @@ def run(*arguments):
 
 
 class TestReaders:
-    @pytest.mark.parametrize("kind", audit_readers.FORMATS)
+    @pytest.mark.parametrize("kind", readers.FORMATS)
     def test_every_format_gives_the_same_groups(self, table, kind, tmp_path, monkeypatch):
         """Counts by pandas; batches and blocks small, so that groups straddle them."""
-        monkeypatch.setattr(audit_readers, "BATCH_ROWS", 37)
-        monkeypatch.setattr(audit_readers, "BLOCK_BYTES", 1500)
-        log = audit_readers.read([write(table, kind, tmp_path)])
+        monkeypatch.setattr(readers, "BATCH_ROWS", 37)
+        monkeypatch.setattr(readers, "BLOCK_BYTES", 1500)
+        log = readers.read([write(table, kind, tmp_path)])
         assert log.format == kind
         expected = table.groupby(["step", "prompt"]).reward.agg(["size", "sum"])
         found = {
@@ -147,7 +147,7 @@ class TestReaders:
     def test_order_of_rows_is_immaterial(self, table, tmp_path):
         shuffled = table.sample(frac=1.0, random_state=1)
         one, other = (
-            audit_readers.read([write(x, "parquet", folder)])
+            readers.read([write(x, "parquet", folder)])
             for x, folder in ((table, tmp_path), (shuffled, tmp_path / "b"))
             if not folder.mkdir(exist_ok=True)
         )
@@ -167,7 +167,7 @@ class TestReaders:
         ],
     )
     def test_any_two_rewards(self, table, change, said, tmp_path):
-        log = audit_readers.read([write(table.assign(reward=change(table.reward)), "parquet", tmp_path)])
+        log = readers.read([write(table.assign(reward=change(table.reward)), "parquet", tmp_path)])
         assert log.rewards == said
         assert log.successes.sum() == table.reward.sum()
 
@@ -175,32 +175,32 @@ class TestReaders:
         graded = table.assign(reward=table.reward + 0.1 * (np.arange(len(table)) % 3))
         path = write(graded, "parquet", tmp_path)
         with pytest.raises(ValueError, match=r"log.parquet: expected rewards of two values.* got 0, .*--success"):
-            audit_readers.read([path])
-        log = audit_readers.read([path], success=1.0)
+            readers.read([path])
+        log = readers.read([path], success=1.0)
         assert log.successes.sum() == table.reward.sum()
 
     @pytest.mark.parametrize(("value", "share"), [(0.0, 0.0), (1.0, 1.0)])
     def test_only_zeros_or_only_ones(self, table, value, share, tmp_path):
-        log = audit_readers.read([write(table.assign(reward=value), "csv", tmp_path)])
+        log = readers.read([write(table.assign(reward=value), "csv", tmp_path)])
         assert log.successes.sum() == share * len(table)
         with pytest.raises(ValueError, match=r"expected rewards of two values, got 0.5 only"):
-            audit_readers.read([write(table.assign(reward=0.5), "csv", tmp_path)])
+            readers.read([write(table.assign(reward=0.5), "csv", tmp_path)])
 
     def test_named_columns_and_integer_prompts(self, table, tmp_path):
         other = pd.DataFrame({"id": table.prompt.astype("category").cat.codes, "it": table.step, "ok": table.reward})
-        names = audit_readers.Columns("id", "it", "ok")
+        names = readers.Columns("id", "it", "ok")
         for kind in ("parquet", "csv"):
-            log = audit_readers.read([write(other, kind, tmp_path)], columns=names)
+            log = readers.read([write(other, kind, tmp_path)], columns=names)
             assert log.attempts.sum() == len(table)
             assert set(log.prompts) == set(map(str, range(40)))
 
     def test_prompts_that_arrow_has_coded(self, table, tmp_path):
         coded = pa.Table.from_pandas(table.assign(prompt=table.prompt.astype("category")))
         pq.write_table(coded, tmp_path / "x.parquet")
-        assert audit_readers.read([tmp_path / "x.parquet"]).attempts.sum() == len(table)
+        assert readers.read([tmp_path / "x.parquet"]).attempts.sum() == len(table)
 
     def test_trl_repeats_are_counted_once(self, table, tmp_path):
-        log = audit_readers.read([write_trl(table, tmp_path / "completions", repeated=(3,))])
+        log = readers.read([write_trl(table, tmp_path / "completions", repeated=(3,))])
         assert log.attempts.sum() == len(table)
         assert log.notes == (
             "completions_01003.parquet has the very completions of completions_00003.parquet; they are counted once.",
@@ -213,15 +213,15 @@ class TestReaders:
         with pytest.raises(
             ValueError, match="expected one reward column beside TRL's own, got accuracy_reward, format_reward; name it"
         ):
-            audit_readers.read([folder])
-        log = audit_readers.read([folder], columns=audit_readers.Columns(reward="accuracy_reward"))
+            readers.read([folder])
+        log = readers.read([folder], columns=readers.Columns(reward="accuracy_reward"))
         assert log.successes.sum() == table.reward.sum()
 
     def test_an_unfinished_last_line_of_our_record(self, table, tmp_path):
         folder = write_allocation(table, tmp_path / "run")
         path = folder / "allocation.jsonl"
         path.write_text(path.read_text()[:-20])
-        assert audit_readers.read([folder]).step.max() == table.step.max() - 1
+        assert readers.read([folder]).step.max() == table.step.max() - 1
 
     @pytest.mark.needs_verl
     def test_verls_own_writer(self, table, tmp_path):
@@ -233,7 +233,7 @@ class TestReaders:
             PPOTrainer._write_generations(
                 inputs, ["é\n"] * size, ["4"] * size, rows.reward.tolist(), {"uid": inputs}, str(tmp_path / "v"), step
             )
-        one, other = audit_readers.read([tmp_path / "v"]), audit_readers.read([write_verl(table, tmp_path / "w")])
+        one, other = readers.read([tmp_path / "v"]), readers.read([write_verl(table, tmp_path / "w")])
         for name in ("step", "prompt", "attempts", "successes"):
             assert getattr(one, name).tolist() == getattr(other, name).tolist()
 
@@ -241,7 +241,7 @@ class TestReaders:
 class TestRefusals:
     def refused(self, paths, message, **options):
         with pytest.raises(ValueError, match=message):
-            audit_readers.read(paths if isinstance(paths, list) else [paths], **options)
+            readers.read(paths if isinstance(paths, list) else [paths], **options)
 
     @pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
     @pytest.mark.parametrize("column", ["prompt", "step", "reward"])
@@ -328,10 +328,10 @@ class TestRefusals:
     @pytest.mark.parametrize("size", [50, 2000])
     def test_lines_are_numbered_through_the_blocks(self, table, size, tmp_path, monkeypatch):
         """Of which some are parsed ahead; the first damage is the one that is told."""
-        whole = audit_readers.read([write(table, "jsonl", tmp_path)])
-        monkeypatch.setattr(audit_readers, "BLOCK_BYTES", size)
+        whole = readers.read([write(table, "jsonl", tmp_path)])
+        monkeypatch.setattr(readers, "BLOCK_BYTES", size)
         path = tmp_path / "log.jsonl"
-        found = audit_readers.read([path])
+        found = readers.read([path])
         for name in ("step", "prompt", "attempts", "successes"):
             np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
         lines = path.read_text().splitlines()
@@ -374,7 +374,7 @@ class TestAudit:
         ]
         rows = [(t, i, r) for t, i, rewards in groups for r in rewards]
         pd.DataFrame(rows, columns=["step", "prompt", "reward"]).to_csv(tmp_path / "x.csv", index=False)
-        log = audit_readers.read([tmp_path / "x.csv"])
+        log = readers.read([tmp_path / "x.csv"])
         found = audit.audit(log, 2, 6)
         assert found["log"] | {"files": 0} == {
             "format": "csv", "files": 0, "rewards": "rewards of 0 are wrong, of 1 right", "steps": 2, "prompts": 3,
@@ -399,7 +399,7 @@ class TestAudit:
 
     @pytest.mark.parametrize("rule", ["dynamo", "knapsack"])
     def test_a_run_that_used_a_rule_is_that_rule_replayed(self, rule, tmp_path):
-        log = audit_readers.read([write(simulated(3, rule, steps=12), "parquet", tmp_path)])
+        log = readers.read([write(simulated(3, rule, steps=12), "parquet", tmp_path)])
         found = audit.audit(log, 4, 12)
         ours, own = found["rules"]["log"], found["rules"][rule]
         assert ours == own
@@ -417,7 +417,7 @@ class TestAudit:
         batches = np.concatenate([rng.permutation(num).reshape(4, 100) for _ in range(steps // 4)])
         step, prompt = np.repeat(np.arange(steps), 100), batches.reshape(-1)
         k = rng.binomial(n, p[prompt])
-        log = audit_readers.Log(
+        log = readers.Log(
             "csv", (Path("x"),), tuple(map(str, range(num))), step, prompt, np.full(step.size, n), k, "", ()
         )
         found = audit.audit(log)
@@ -440,22 +440,22 @@ class TestAudit:
         assert found["rules"]["neyman"]["verdict"] == "less noise"
 
     def test_no_prompt_comes_back(self, tmp_path):
-        log = audit_readers.read([write(simulated(steps=4), "csv", tmp_path)])
+        log = readers.read([write(simulated(steps=4), "csv", tmp_path)])
         found = audit.audit(log)
         assert found["rules"] == {}
         assert found["cannot_say"][0].startswith("No prompt comes back in a later step")
-        audit_report.show(found, Console(quiet=True))
+        report.show(found, Console(quiet=True))
 
     def test_what_cannot_be_said(self, table, tmp_path):
-        said = " ".join(audit.audit(audit_readers.read([write(table, "csv", tmp_path)]))["cannot_say"])
+        said = " ".join(audit.audit(readers.read([write(table, "csv", tmp_path)]))["cannot_say"])
         assert "uniform: 1 is in the interval." in said
         assert "does not hold the scores" in said
         kept = table.groupby(["step", "prompt"]).reward.transform("nunique") == 2
-        said = " ".join(audit.audit(audit_readers.read([write(table[kept], "parquet", tmp_path)]))["cannot_say"])
+        said = " ".join(audit.audit(readers.read([write(table[kept], "parquet", tmp_path)]))["cannot_say"])
         assert "No group is all right or all wrong. If the log was filtered" in said
 
     def test_steps_are_thinned_evenly_and_slow_rules_further(self, table, tmp_path, monkeypatch):
-        log = audit_readers.read([write(table, "csv", tmp_path)])
+        log = readers.read([write(table, "csv", tmp_path)])
         found = audit.audit(log, steps=7)
         assert found["replay"]["steps"] == 7
         assert found["replay"]["steps_with_history"] == 12
@@ -467,7 +467,7 @@ class TestAudit:
         assert "would take too long" in audit.audit(log)["left_out"]["log-progress"]
 
     def test_bounds_that_do_not_fit(self, table, tmp_path):
-        log = audit_readers.read([write(table, "csv", tmp_path)])
+        log = readers.read([write(table, "csv", tmp_path)])
         with pytest.raises(
             ValueError, match="--low, --high: expected bounds around 8, the mean of step 5, got 9 to 12"
         ):
@@ -542,7 +542,7 @@ class Absent:
         if name.split(".")[0] in absent:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent)
-from scale import audit
+from scale.auditing import audit
 assert not {{"numpy", "pyarrow", "rich"}} & set(sys.modules), "light at import"
 import argparse
 from rich.console import Console

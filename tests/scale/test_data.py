@@ -18,9 +18,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from scale import curate, data, sources, text_keys
 from scale.checks import check_prompts
-from scale.problems import read_problems
+from scale.data import curate, prepare, sources, text_keys
+from scale.evaluation.problems import read_problems
 from tests.scale import made_data
 
 ROOT = Path(__file__).parents[2]
@@ -34,9 +34,11 @@ def made(tmp_path_factory):
 def run(*arguments, capture=None):
     """Run the command; returns its status, or raises its error."""
     parser = argparse.ArgumentParser()
-    data.add_arguments(parser)
+    prepare.add_arguments(parser)
     with open(os.devnull, "w") as nothing:
-        return data.command(parser.parse_args([str(x) for x in arguments]), Console(file=capture or nothing, width=200))
+        return prepare.command(
+            parser.parse_args([str(x) for x in arguments]), Console(file=capture or nothing, width=200)
+        )
 
 
 def rows(path):
@@ -476,7 +478,7 @@ def test_a_killed_call_leaves_no_manifest(made, tmp_path, monkeypatch):
     def full(path, content):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(data, "write_atomically", full)
+    monkeypatch.setattr(prepare, "write_atomically", full)
     with pytest.raises(OSError, match="the disk is full"):
         run("amc23", "--source", made, "--out", tmp_path, "--force")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["amc23.conflicts.jsonl", "amc23.parquet"]
@@ -488,7 +490,7 @@ def test_a_killed_call_leaves_no_manifest(made, tmp_path, monkeypatch):
 HUB = """
 import sys
 from pathlib import Path
-from scale import curate, sources
+from scale.data import curate, sources
 found = curate.prepare(sources.DATASETS["math500"], None)
 print(len(found.problems), found.sources["repository"], found.sources["commit"])
 """
@@ -527,7 +529,7 @@ def test_without_the_hub_s_library(monkeypatch, tmp_path):
 def test_imports_are_light():
     """Preparing data and scoring need neither verl nor vLLM, torch nor a hub's library."""
     code = (
-        "import sys, scale.data, scale.rewards; "
+        "import sys, scale.data.prepare, scale.rewards.scoring; "
         "print([x for x in ('verl', 'vllm', 'ray', 'torch', 'datasets', 'huggingface_hub', 'sympy', 'math_verify') "
         "if x in sys.modules])"
     )

@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from scale import evaluate, evaluation_plan, exports, generate, problems, score_table
 from scale.config import DynamoConfig
+from scale.evaluation import evaluate, exports, generate, planning, problems, score_table
 from theory.claims.published import BENCHMARKS, TABLE_1
 from theory.methods import METHODS
 
@@ -95,7 +95,7 @@ def command(*arguments):
 
 def fill(arguments, outcomes):
     """Write the samples of every evaluation that a call asks for: `outcomes(item, problem, sample)`."""
-    for item in evaluation_plan.plan(parsed(*arguments))[0]:
+    for item in planning.plan(parsed(*arguments))[0]:
         evaluate._prepare(item)
         with (item.folder / generate.SAMPLES).open("a") as file:
             for problem, sample in itertools.product(item.problems, range(parsed(*arguments).samples)):
@@ -398,7 +398,7 @@ def test_runs_that_differ_in_more_than_seeds_share_no_row(tmp_path):
         for name, overrides in variants.items()
         for seed in (1, 2)
     ]
-    found = evaluation_plan.rows_of([exports.resolve(x) for x in runs])
+    found = planning.rows_of([exports.resolve(x) for x in runs])
     assert [x.method for x in found] == [
         "DynaMO (lr 0.001, n 8, rollouts_low 4)",
         "DynaMO (lr 0.001, n 6, rollouts_low 3)",
@@ -406,7 +406,7 @@ def test_runs_that_differ_in_more_than_seeds_share_no_row(tmp_path):
         "DynaMO (sharpness 5)",
     ]
     assert [[x.seed for x in row.checkpoints] for row in found] == [[1, 2]] * 4
-    assert [x.method for x in evaluation_plan.rows_of([exports.resolve(runs[0])])] == ["DynaMO"]
+    assert [x.method for x in planning.rows_of([exports.resolve(runs[0])])] == ["DynaMO"]
 
 
 def test_checkpoints_that_share_no_table(tmp_path):
@@ -590,25 +590,25 @@ def test_a_reward_file_and_its_arguments(tmp_path):
 
 def test_a_reward_is_all_its_files():
     """By either name, with the files beside it that it calls, so that a change of any of them is another reward."""
-    names = ["pkg://scale.rewards:compute_score", f"{ROOT / 'scale' / 'rewards.py'}:compute_score"]
+    names = ["pkg://scale.rewards.scoring:compute_score", f"{ROOT / 'scale' / 'rewards' / 'scoring.py'}:compute_score"]
     files = [problems.reward_files(problems.load_reward(name)) for name in names]
     assert files[0] == files[1]
-    assert {"answers.py", "rewards.py", "verifier.py"} <= {x.name for x in files[0]}
-    first, second = (evaluation_plan._reward_identity(x, problems.load_reward(x)) for x in names)
+    assert {"answers.py", "scoring.py", "text_keys.py", "verifier.py"} == {x.name for x in files[0]}
+    first, second = (planning._reward_identity(x, problems.load_reward(x)) for x in names)
     assert {**first, "name": ""} == {**second, "name": ""}
 
 
 def test_the_trainings_reward_scores_in_processes():
     """Math-Verify in the processes that score: right, wrong, and nothing left behind."""
     problem = problems.Problem("k", "aime24", [{"role": "user", "content": "x"}], "33", {"key": "k"})
-    with generate.scorers("pkg://scale.rewards:compute_score", {}, 1) as pool:
+    with generate.scorers("pkg://scale.rewards.scoring:compute_score", {}, 1) as pool:
         found = list(pool.map(generate.score_response, [problem] * 3, [r"\boxed{33.}", r"\boxed{34}", r"\boxed{66/2}"]))
     assert found == [(True, False), (False, False), (True, False)]
 
 
 def test_the_module_is_light():
     code = (
-        "import sys, scale.evaluate\n"
+        "import sys, scale.evaluation.evaluate\n"
         "heavy = {'verl', 'vllm', 'ray', 'torch', 'transformers', 'hydra'}\n"
         "print(sorted({m.split('.')[0] for m in sys.modules} & heavy))"
     )

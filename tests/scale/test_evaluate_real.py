@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from scale import evaluate, generate, problems, tiny
+from scale import tiny
+from scale.evaluation import evaluate, generate, problems
 from tests.scale.test_evaluate import ROOT, command, parquet, result, run_folder
 
 # One process has all vLLM engines: they share the machine's cores badly.

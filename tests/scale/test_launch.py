@@ -181,7 +181,7 @@ def test_table_3_of_the_paper(launch, tmp_path, model):
     config = launch.compose(model, out=tmp_path)
     assert {name: OmegaConf.select(config, name) for name in TABLE_3} == TABLE_3
     assert config.trainer.logger == ["console", "tensorboard"]
-    assert config.reward.custom_reward_function.path.endswith("/scale/rewards.py")
+    assert config.reward.custom_reward_function.path.endswith("/scale/rewards/scoring.py")
     assert Path(config.data.train_files).is_absolute()
 
 

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scale import problems, rewards, verifier
+from scale.evaluation import problems
+from scale.rewards import scoring, verifier
 from tests.scale.test_answers import GARBAGE
 
 psutil = pytest.importorskip("psutil")
@@ -33,7 +34,7 @@ LIMIT = 0.5
 
 
 def outcome(gold, response, **arguments):
-    found = rewards.compute_score("any", response, gold, **arguments)
+    found = scoring.compute_score("any", response, gold, **arguments)
     assert list(found) == ["score", "acc", "unverified", "pred", "reason"]
     assert found["score"] == found["acc"] in (0.0, 1.0)
     assert not (found["score"] and found["unverified"])
@@ -219,17 +220,17 @@ def test_a_right_answer_that_cannot_be_read():
     """Nothing is wrong against an answer that nobody can read; the same text is right."""
     gold = r"\frac{1}{"
     assert outcome(gold, boxed("2")) == "unverified"
-    assert rewards.compute_score("any", boxed("2"), gold)["reason"] == "the right answer cannot be read"
+    assert scoring.compute_score("any", boxed("2"), gold)["reason"] == "the right answer cannot be read"
 
 
 def test_what_is_reported():
     expected = {"score": 0.0, "acc": 0.0, "unverified": 0.0, "pred": "7", "reason": ""}
-    assert rewards.compute_score("any", boxed("7"), "8") == expected
-    assert rewards.compute_score("any", "Answer: 7", "7", require_box=True)["reason"] == "no box"
-    assert rewards.compute_score("any", "", "7")["reason"] == "no answer found"
-    assert rewards.compute_score("any", "Hm.", "7")["reason"] == "no answer found"
-    assert rewards.compute_score("any", boxed("?!"), "7")["reason"] == "the answer cannot be read"
-    assert len(rewards.compute_score("any", "7" * 999, "7")["pred"]) == rewards.SHOWN
+    assert scoring.compute_score("any", boxed("7"), "8") == expected
+    assert scoring.compute_score("any", "Answer: 7", "7", require_box=True)["reason"] == "no box"
+    assert scoring.compute_score("any", "", "7")["reason"] == "no answer found"
+    assert scoring.compute_score("any", "Hm.", "7")["reason"] == "no answer found"
+    assert scoring.compute_score("any", boxed("?!"), "7")["reason"] == "the answer cannot be read"
+    assert len(scoring.compute_score("any", "7" * 999, "7")["pred"]) == scoring.SHOWN
 
 
 @settings(max_examples=40, deadline=None)
@@ -238,7 +239,7 @@ def test_shortcuts_agree_with_math_verify(value, difference, form):
     """Integers and equal texts are decided without Math-Verify, as it would decide."""
     answer = form.format(value + difference)
     if not answer.startswith("0-"):
-        found = rewards.decide(str(value), answer, latex=True)
+        found = scoring.decide(str(value), answer, latex=True)
         assert found.outcome == ("wrong" if difference else "correct")
         assert found.outcome == verifier.judge([verifier.Pair(str(value), answer, True)]).outcome
 
@@ -255,12 +256,12 @@ def test_shortcuts_agree_with_math_verify(value, difference, form):
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
-        rewards.compute_score(**{"data_source": "any", "solution_str": "5", "ground_truth": "5"} | arguments)
+        scoring.compute_score(**{"data_source": "any", "solution_str": "5", "ground_truth": "5"} | arguments)
 
 
 def test_as_evaluation_calls_it():
-    """`scale.problems` loads it by name; what is unverified is not correct, and counted apart."""
-    reward = problems.load_reward("pkg://scale.rewards:compute_score", {"timeout": LIMIT})
+    """`scale.evaluation.problems` loads it by name; what is unverified is not correct, and counted apart."""
+    reward = problems.load_reward("pkg://scale.rewards.scoring:compute_score", {"timeout": LIMIT})
     problem = problems.Problem("key", "math500", [], r"\frac{1}{2}", {"index": 0})
     found = [problems.score(reward, problem, text) for text in (boxed("0.5"), boxed("2"), SLOW)]
     assert found == [(True, False), (False, False), (False, True)]
@@ -272,7 +273,7 @@ def test_as_verl_calls_it():
     from omegaconf import OmegaConf
     from verl.trainer.ppo.reward import get_custom_reward_fn
 
-    settings = {"path": rewards.__file__, "name": "compute_score", "reward_kwargs": {"require_box": True}}
+    settings = {"path": scoring.__file__, "name": "compute_score", "reward_kwargs": {"require_box": True}}
     reward = get_custom_reward_fn(OmegaConf.create({"reward": {"custom_reward_function": settings}}))
     arguments = {"data_source": "any", "ground_truth": r"\frac{1}{2}", "extra_info": {}, "reward_router_address": None}
     assert [reward(solution_str=text, **arguments)["score"] for text in (boxed("0.5"), "Answer: 0.5")] == [1.0, 0.0]
@@ -284,8 +285,8 @@ def test_as_verl_calls_it():
 def timed(_=None):
     """Return what comes of a comparison that does not end, what comes of the next, and the seconds."""
     start = time.monotonic()
-    slow = rewards.compute_score("any", SLOW, r"\frac{7}{3}", timeout=LIMIT)
-    after = rewards.compute_score("any", boxed("0.5"), r"\frac{1}{2}")
+    slow = scoring.compute_score("any", SLOW, r"\frac{7}{3}", timeout=LIMIT)
+    after = scoring.compute_score("any", boxed("0.5"), r"\frac{1}{2}")
     return slow["unverified"], slow["reason"], after["score"], time.monotonic() - start
 
 
@@ -303,6 +304,12 @@ def descendants(of=None):
     return {x.pid for x in psutil.Process(of).children(recursive=True)}
 
 
+def descendants_of_pool():
+    """Return the processes of the workers that there are."""
+    pids = set(verifier.shared(scoring.WORKERS).pids())
+    return pids.union(*(descendants(pid) for pid in pids))
+
+
 def gone(pids, seconds):
     """Wait until processes are gone; returns those that are not."""
     deadline = time.monotonic() + seconds
@@ -315,20 +322,21 @@ def gone(pids, seconds):
 
 
 def test_timeout_in_the_main_thread():
-    rewards.check()
+    scoring.check()
     check_timed(timed())
 
 
 def test_timeout_in_threads():
     """Many threads share the workers; no thread and no process is left behind by what was ended."""
-    rewards.check()
+    others = descendants() - descendants_of_pool()
+    scoring.check()
     with ThreadPoolExecutor(6) as pool:
         for found in pool.map(timed, range(4)):
             check_timed(found)
-    pool = verifier.shared(rewards.WORKERS)
-    assert 1 <= len(pool.pids()) <= rewards.WORKERS
+    pool = verifier.shared(scoring.WORKERS)
+    assert 1 <= len(pool.pids()) <= scoring.WORKERS
     # A worker and the child that it forked.
-    assert len(descendants()) <= 2 * len(pool.pids()) + len(multiprocessing.active_children())
+    assert len(descendants() - others) <= 2 * len(pool.pids())
 
 
 def test_timeout_in_an_event_loop():
@@ -357,8 +365,8 @@ def test_timeout_in_processes():
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_timeout_in_a_forked_daemon():
     """A fork of a process with workers takes none of them along, and a daemon may have workers of its own."""
-    rewards.check()
-    workers = verifier.shared(rewards.WORKERS).pids()
+    scoring.check()
+    workers = verifier.shared(scoring.WORKERS).pids()
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     process = context.Process(target=put_timed, args=(queue,), daemon=True)
@@ -366,18 +374,18 @@ def test_timeout_in_a_forked_daemon():
     check_timed(queue.get(timeout=120))
     process.join(30)
     assert process.exitcode == 0
-    assert verifier.shared(rewards.WORKERS).pids() == workers
+    assert verifier.shared(scoring.WORKERS).pids() == workers
     check_timed(timed())
 
 
 OWNER = """
 import os, sys, threading, time
-from scale import rewards
-rewards.check()
+from scale.rewards import scoring
+scoring.check()
 if os.fork() == 0:  # a copy that lives on
     time.sleep(60)
     os._exit(0)
-threading.Thread(target=rewards.compute_score, args=("any", sys.argv[1], "7/3"), kwargs={"timeout": 0.5}).start()
+threading.Thread(target=scoring.compute_score, args=("any", sys.argv[1], "7/3"), kwargs={"timeout": 0.5}).start()
 print("ready", flush=True)
 threading.Event().wait()
 """
@@ -398,12 +406,12 @@ def test_workers_end_with_a_killed_owner():
 
 def test_a_worker_that_was_killed_is_replaced():
     """An idle worker may be ended from outside; the next comparison does not suffer."""
-    rewards.check()
-    pool = verifier.shared(rewards.WORKERS)
+    scoring.check()
+    pool = verifier.shared(scoring.WORKERS)
     before = pool.pids()
     for pid in before:
         os.killpg(pid, signal.SIGKILL)
-    rewards.check()
+    scoring.check()
     assert not set(before) & set(pool.pids())
 
 
@@ -427,7 +435,7 @@ def test_without_math_verify(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", GARBAGE)
 def test_garbage(name):
     """100 kB of anything, boxed or not, are decided, or unverified, within the bound."""
-    rewards.check()
+    scoring.check()
     start = time.monotonic()
     for text in (GARBAGE[name], boxed(GARBAGE[name])):
         assert outcome(r"\frac{7}{3}", text, timeout=LIMIT) in ("wrong", "unverified")

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scale import exports, problems
 from scale.checks import other_settings
-from scale.exports import Checkpoint
-from scale.generate import SAMPLES, read_samples
-from scale.problems import Problem
+from scale.evaluation import exports, problems
+from scale.evaluation.exports import Checkpoint
+from scale.evaluation.generate import SAMPLES, read_samples
+from scale.evaluation.problems import Problem
 from theory import _checks
 from theory import _runs as run_format
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table as RichTable
 
-from scale.exports import Checkpoint
-from scale.problems import Problem
+from scale.evaluation.exports import Checkpoint
+from scale.evaluation.problems import Problem
 from theory._checks import FloatArray, IntArray
 from theory.crossed import crossed_bootstrap_interval
 from theory.passk import pass_at_k
@@ -63,7 +63,7 @@ def count(drawn: Iterable[Mapping[str, Any]], problems: Sequence[Problem], sampl
     Parameters
     ----------
     drawn
-        As `scale.generate.read_samples` returns them.
+        As `scale.evaluation.generate.read_samples` returns them.
     problems
         All that were asked.
     samples

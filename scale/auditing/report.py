@@ -17,7 +17,7 @@ from theory.replay import jeffreys_interval
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from scale.audit_readers import Log
+    from scale.auditing.readers import Log
 
 RESULT, PROMPTS, PLOT = "audit.json", "audit.parquet", "audit"
 SUFFIXES = ("pdf", "svg", "png")

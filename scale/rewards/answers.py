@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from scale.text_keys import narrow
+from scale.data.text_keys import narrow
 
 TAIL = 2_000
 """Characters at the end of a response in which an answer is looked for when there is no box."""

@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from scale.sources import Dataset, Row, find_files, hash_file, read_rows
-from scale.text_keys import LANGUAGES, answer_form, language, loose_form, prompt_key
+from scale.data.sources import Dataset, Row, find_files, hash_file, read_rows
+from scale.data.text_keys import LANGUAGES, answer_form, language, loose_form, prompt_key
 from theory import _checks
 
 
@@ -172,7 +172,7 @@ def check_counts(dataset: Dataset, rows: int, texts: int) -> list[str]:
 
     Examples
     --------
-    >>> from scale.sources import DATASETS
+    >>> from scale.data.sources import DATASETS
     >>> check_counts(DATASETS["amc23"], 83, 83)[0]
     'amc23: expected 40 problems (math-ai/amc23), got 83: AMC 2022 and 2023 together'
     """
@@ -189,7 +189,7 @@ def check_counts(dataset: Dataset, rows: int, texts: int) -> list[str]:
 def find_overlap(prepared: Prepared, benchmarks: Mapping[str, Iterable[str]], *, drop: bool) -> None:
     """Note problems to train on that a benchmark has too; with `drop`, take them out.
 
-    Problems are compared by `scale.text_keys.loose_form`: copies are found, reworded problems are not.
+    Problems are compared by `scale.data.text_keys.loose_form`: copies are found, reworded problems are not.
 
     Parameters
     ----------
@@ -223,6 +223,6 @@ def unreadable(problems: Iterable[Problem]) -> list[str] | None:
     """
     if find_spec("math_verify") is None:
         return None
-    from scale.rewards import can_read
+    from scale.rewards.scoring import can_read
 
     return [x.key for x in problems if not can_read(x.answer)]

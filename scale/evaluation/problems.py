@@ -170,23 +170,26 @@ def load_reward(name: str, arguments: Mapping[str, Any] | None = None) -> Callab
 
 
 def reward_files(reward: Callable[..., Any]) -> list[Path]:
-    """Return the file of a reward function and those beside it that it uses, by name."""
+    """Return the file of a reward function and those of its package, or beside it, that it uses."""
     function = reward.func if isinstance(reward, partial) else reward
     waiting = [function.__globals__]
-    found: dict[str, Path] = {}
+    home = Path(function.__globals__["__file__"]).parent
+    while (home / "__init__.py").exists() and (home.parent / "__init__.py").exists():
+        home = home.parent
+    found: set[Path] = set()
     while waiting:
         names = waiting.pop()
         path = Path(names["__file__"])
-        if path.name in found:
+        if path in found:
             continue
-        found[path.name] = path
+        found.add(path)
         for value in names.values():
             module = (
                 value if isinstance(value, ModuleType) else sys.modules.get(getattr(value, "__module__", None) or "")
             )
-            if module is not None and Path(getattr(module, "__file__", None) or "").parent == path.parent:
+            if module is not None and Path(getattr(module, "__file__", None) or "").is_relative_to(home):
                 waiting.append(vars(module))
-    return [found[name] for name in sorted(found)]
+    return sorted(found)
 
 
 def score(reward: Callable[..., Any], problem: Problem, response: str) -> Score:

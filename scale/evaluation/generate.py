@@ -1,4 +1,4 @@
-"""The process that holds vLLM: `python -m scale.generate SPEC`, started by `scale.evaluate`; and the file of samples.
+"""The process that holds vLLM, `python -m scale.evaluation.generate SPEC`; and the file of samples.
 
 Every response is sampled with a seed of its own and scored by the run's reward function in processes beside, then
 appended to its evaluation's `samples.jsonl` as one line. A line without an end is what a killed process left; it is
@@ -22,7 +22,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from scale.problems import Problem, Score, load_reward, score
+from scale.evaluation.problems import Problem, Score, load_reward, score
 from scale.supervisor import beat, reported
 from theory._runs import read_json
 

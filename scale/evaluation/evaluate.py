@@ -20,9 +20,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from scale import evaluation_plan, generate, problems, score_table
-from scale.evaluation_plan import SETTINGS, Item, plan
-from scale.exports import Checkpoint
+from scale.evaluation import generate, planning, problems, score_table
+from scale.evaluation.exports import Checkpoint
+from scale.evaluation.planning import SETTINGS, Item, plan
 from theory import _runs as run_format
 
 TABLE = "table"
@@ -144,7 +144,7 @@ def _generate(args: argparse.Namespace, items: Sequence[Item], console: Console)
             by_checkpoint.setdefault(item.checkpoint.name, []).append((item, missing))
     if not by_checkpoint:
         return 0
-    gpus = evaluation_plan.gpus_of(args, [item.checkpoint for item in items])
+    gpus = planning.gpus_of(args, [item.checkpoint for item in items])
     for name, group in by_checkpoint.items():
         for item, _ in group:
             _prepare(item)
@@ -234,7 +234,7 @@ def _run(folder: Path, spec: Mapping[str, Any], total: int, console: Console) ->
                 bar.update(task, completed=found["step"], state=f"{rate:,.0f} tokens/s")
 
         outcome = supervisor.run(
-            [sys.executable, "-m", "scale.generate", str(temporary / "spec.json")],
+            [sys.executable, "-m", "scale.evaluation.generate", str(temporary / "spec.json")],
             folder=folder,
             deadline=DEADLINE,
             silence=SILENCE,

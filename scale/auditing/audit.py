@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from scale.audit_readers import Log
+    from scale.auditing.readers import Log
     from theory._checks import FloatArray, IntArray
 
 STEPS = 400
@@ -53,11 +53,11 @@ def command(args: argparse.Namespace, console: Console) -> int:
     ValueError
         If the log cannot be read, an argument is out of range, or DIR holds results and `force` is not given.
     """
-    from scale import audit_readers, audit_report
+    from scale.auditing import readers, report
     from theory import _checks
 
     if args.format != "auto":
-        _checks.one_of("--format", args.format, audit_readers.FORMATS)
+        _checks.one_of("--format", args.format, readers.FORMATS)
     if args.low is not None:
         _checks.count("--low", args.low, 2)
     if args.high is not None:
@@ -68,16 +68,16 @@ def command(args: argparse.Namespace, console: Console) -> int:
     _checks.count("--steps", args.steps, 1)
     _checks.count("--seed", args.seed)
     if args.out is not None and not args.force:
-        audit_report.require_free(args.out)
-    columns = audit_readers.Columns(args.prompt_column, args.step_column, args.reward_column)
+        report.require_free(args.out)
+    columns = readers.Columns(args.prompt_column, args.step_column, args.reward_column)
     with console.status("reading") as status:
-        log = audit_readers.read(
+        log = readers.read(
             args.logs, args.format, columns, args.success, lambda n: status.update(f"reading, {n:,} rollouts so far")
         )
         result = audit(log, args.low, args.high, args.discount, args.steps, args.seed, status.update)
-    audit_report.show(result, console)
+    report.show(result, console)
     if args.out is not None:
-        for path in audit_report.write(result, log, args.out, console):
+        for path in report.write(result, log, args.out, console):
             console.print(f"wrote {path}", highlight=False, soft_wrap=True)
     return 0
 

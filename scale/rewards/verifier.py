@@ -34,7 +34,7 @@ MEMORY = 4 * 2**30
 WALL = 4.0
 """Wall-clock limit of a job over its limit on CPU time: on a busy machine the verdict is the same, only later."""
 
-_ROOT = str(Path(__file__).resolve().parents[1])
+_ROOT = str(Path(__file__).resolve().parents[2])
 
 START_SECONDS = 120.0
 
@@ -147,7 +147,7 @@ class _Worker:
     def __init__(self) -> None:
         # This package first on the path, in place of the folder that the caller happens to be in.
         path = f"import sys; sys.path[:] = [{_ROOT!r}, *filter(None, sys.path)]"
-        code = f"{path}; from scale.verifier import serve; serve()"
+        code = f"{path}; from scale.rewards.verifier import serve; serve()"
         self.process = subprocess.Popen(
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE,

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from scale.answers import last_boxed
-from scale.text_keys import strip_template
+from scale.data.text_keys import strip_template
+from scale.rewards.answers import last_boxed
 
 BATCH = 65_536
 """Rows of a Parquet file in memory at a time."""

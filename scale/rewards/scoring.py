@@ -1,16 +1,16 @@
 """The reward of mathematical answers: 1 for a response whose answer equals the right one, by Math-Verify, else 0.
 
-verl calls `compute_score` (`reward.custom_reward_function.path=pkg://scale.rewards`), in threads, Ray workers or the
-main process alike. What could not be decided, in time or at all, scores 0 and is reported as *unverified*.
+verl calls `compute_score` (`reward.custom_reward_function.path=pkg://scale.rewards.scoring`), in threads, Ray workers
+or the main process alike. What could not be decided, in time or at all, scores 0 and is reported as *unverified*.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from scale import verifier
-from scale.answers import extract, integer, is_words, plain, plain_text, same_text, without_percent
-from scale.verifier import CORRECT, UNVERIFIED, WRONG, Pair, Verdict
+from scale.rewards import verifier
+from scale.rewards.answers import extract, integer, is_words, plain, plain_text, same_text, without_percent
+from scale.rewards.verifier import CORRECT, UNVERIFIED, WRONG, Pair, Verdict
 from theory import _checks
 
 TIMEOUT = 5.0
@@ -48,7 +48,7 @@ def compute_score(
     ground_truth
         The right answer, in LaTeX or as a number.
     timeout
-        Limit on the comparison, in seconds of CPU time (`scale.verifier`).
+        Limit on the comparison, in seconds of CPU time (`scale.rewards.verifier`).
     workers
         Processes that compare; the first call decides.
     require_box
@@ -101,7 +101,7 @@ def decide(gold: str, answer: str, *, latex: bool, timeout: float = TIMEOUT, wor
     Parameters
     ----------
     gold, answer
-        The right answer and the one given, spelt plainly (`scale.answers.plain`).
+        The right answer and the one given, spelt plainly (`scale.rewards.answers.plain`).
     latex
         Whether the one given is LaTeX, or a text that has it somewhere.
     timeout, workers

@@ -1,0 +1,1 @@
+"""What any run's rollouts say: `python -m scale audit`."""

@@ -1,0 +1,1 @@
+"""Training data and benchmarks as Parquet: `python -m scale prepare`."""

@@ -1,0 +1,1 @@
+"""pass@k of checkpoints: `python -m scale evaluate`."""

@@ -1,0 +1,1 @@
+"""Verifiable rewards: answers read out of responses, and checked by Math-Verify."""
