@@ -65,10 +65,46 @@ def test_unknown_settings_are_named():
         DynamoConfig.from_mapping({"roolouts": 3})
 
 
-def test_rules_are_those_that_decide_before_the_first_rollout():
-    assert set(RULES) < set(ALLOCATORS)
-    assert {"uniform", "dynamo", "dynamo-code", "neyman", "gvm", "vip", "knapsack", "log-progress"} <= set(RULES)
+def test_rules_are_all_but_the_oracles():
+    assert set(ALLOCATORS) - set(RULES) == {"oracle-progress", "oracle-variance"}
     assert settings_module.SCOPES[0] == DynamoConfig().scope
+
+
+IDEAS = """
+from dataclasses import dataclass, replace
+from theory import allocation, methods, rules
+
+class Halves:
+    name, in_rounds = "halves", False
+    def allocate(self, successes, attempts, budget, low, high, rng, *, observe=None, knowledge=None):
+        return allocation.water_level((successes * 2 == attempts) + 0.5, budget, low, high)
+
+@methods.register_shaping
+@dataclass(frozen=True)
+class Louder:
+    factor: float = 1.5
+    def shape(self, advantages, stats):
+        return self.factor * advantages
+
+rules.register(Halves())
+grpo = methods.METHODS["grpo"]
+wide = replace(grpo.loss, clip_high=0.28)
+methods.register_method("mine", replace(grpo, allocator="halves", shaping=Louder(), loss=wide))
+"""
+
+
+def test_a_method_of_ones_own_composes(launch, tmp_path, monkeypatch):
+    """A rule, a modulation and a clip range that the table has not, from a module named in the configuration."""
+    (tmp_path / "my_ideas_here.py").write_text(IDEAS)
+    with pytest.raises(ValueError, match="dynamo.modules: expected modules to import, got 'my_ideas_here'"):
+        compose(launch, tmp_path, "dynamo.method=mine", "dynamo.modules=[my_ideas_here]")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = compose(launch, tmp_path, "dynamo.method=mine", "dynamo.modules=[my_ideas_here]")
+    launch.check(config, tmp_path, files=False)
+    assert config.actor_rollout_ref.actor.clip_ratio_high == 0.28
+    method = DynamoConfig.from_mapping(config.dynamo).resolved()
+    assert method.shaping.shape(2.0, None) == 3.0
+    assert method.allocator == "halves"
 
 
 def test_a_checkpoint_of_another_rule_is_told_apart():
