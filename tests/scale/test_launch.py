@@ -96,7 +96,7 @@ methods.register_method("mine", replace(grpo, allocator="halves", shaping=Louder
 def test_a_method_of_ones_own_composes(launch, tmp_path, monkeypatch):
     """A rule, a modulation and a clip range that the table has not, from a module named in the configuration."""
     (tmp_path / "my_ideas_here.py").write_text(IDEAS)
-    with pytest.raises(ValueError, match="dynamo.modules: expected modules to import, got 'my_ideas_here'"):
+    with pytest.raises(ValueError, match=r"dynamo\.modules: expected modules to import, got 'my_ideas_here'"):
         compose(launch, tmp_path, "dynamo.method=mine", "dynamo.modules=[my_ideas_here]")
     monkeypatch.syspath_prepend(tmp_path)
     config = compose(launch, tmp_path, "dynamo.method=mine", "dynamo.modules=[my_ideas_here]")
