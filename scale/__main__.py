@@ -105,6 +105,7 @@ def _smoke_arguments(smoke: argparse.ArgumentParser) -> None:
     smoke.add_argument("--seed", type=int, default=1, metavar="N", help="default: %(default)s")
     smoke.add_argument("--methods", nargs="+", default=["grpo", "dynamo"], metavar="NAME", help="default: grpo dynamo")
     _limits(smoke, deadline=1200)
+    smoke.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of verl's configuration, for every method")
 
 
 def _limits(command: argparse.ArgumentParser, deadline: float) -> None:

@@ -83,6 +83,7 @@ def smoke(args: argparse.Namespace, console: Console) -> int:
             f"trainer.test_freq={max(args.steps // 2, 1)}",
             f"trainer.rollout_data_dir={(out / 'rollouts').resolve()}",
             "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]",
+            *args.overrides,
         ]
         config = launch.compose("tiny", "cpu", out=out, overrides=overrides)
         launch.check(config, out)

@@ -23,8 +23,8 @@ class Runs:
         self.loops = folder / "loops.yaml"
         self.loops.write_text("- name: failing\n  _target_: tests.scale.faults.FailingLoop\n")
 
-    def start(self, name, *arguments, steps=4):
-        """Start a run; returns the process and the run's folder."""
+    def start(self, name, *arguments, steps=4, changes=()):
+        """Start a run, with changes of the settings below; returns the process and the run's folder."""
         out = self.folder / name
         settings = {
             "actor_rollout_ref.actor.ppo_mini_batch_size": 4,
@@ -39,7 +39,7 @@ class Runs:
             "trainer.save_freq": 1,
             "trainer.test_freq": -1,
             "trainer.val_before_train": "false",
-        }
+        } | dict(changes)
         command = [
             sys.executable,
             "-m",
@@ -60,15 +60,9 @@ class Runs:
             )
         return process, out
 
-    def finish(self, name, *arguments, steps=4):
-        """Run to the end; returns the folder."""
-        process, out = self.start(name, *arguments, steps=steps)
-        assert process.wait() == 0, self.said(name)
-        return out
-
-    def fail(self, name, part, *arguments, after):
+    def fail(self, name, part, *arguments, after, changes=()):
         """Let a part fail after a step, while the run goes on; returns the folder and the seconds until the end."""
-        process, out = self.start(name, *arguments, steps=1000)
+        process, out = self.start(name, *arguments, steps=1000, changes=changes)
         self.wait_for(process, name, after)
         (out / f"fail-{part}").touch()
         asked = time.monotonic()
@@ -121,3 +115,19 @@ def learning(out):
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     return Runs(tmp_path_factory.mktemp("runs"))
+
+
+SMOKE_METHODS = ("grpo", "dynamo", "neutral")
+SMOKE_STEPS = 3
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """Run `python -m scale smoke` with a method of one's own beside; returns its folder and what it printed."""
+    folder = tmp_path_factory.mktemp("smoke")
+    words = ["--steps", str(SMOKE_STEPS), "--methods", *SMOKE_METHODS, "--out", "smoke"]
+    command = [sys.executable, "-m", "scale", "smoke", *words, "dynamo.modules=[tests.scale.ideas]"]
+    environ = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "smoke", done.stdout

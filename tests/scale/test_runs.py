@@ -14,7 +14,8 @@ import pytest
 
 from scale.metrics import METRICS
 from scale.supervisor import failures
-from tests.scale.conftest import learning, lines
+from scale.tiny import SOURCE
+from tests.scale.conftest import SMOKE_STEPS, learning, lines
 from theory import _runs as run_format
 from theory.history import SuccessHistory
 from theory.rules import get_allocator
@@ -27,13 +28,15 @@ AFTER = 4
 
 
 @pytest.fixture(scope="module")
-def stock(runs):
-    return runs.fail("stock", "worker", "--stock", after=AFTER)
-
-
-@pytest.fixture(scope="module")
-def neutral(runs):
-    return runs.fail("neutral", "reward", "--alpha", "0", "--allocator", "uniform", after=AFTER)
+def stock(runs, smoke):
+    """Verl's own trainer on what `smoke` trains on."""
+    sizes = {
+        "data.train_batch_size": 32,
+        "data.train_max_samples": -1,
+        "actor_rollout_ref.actor.ppo_mini_batch_size": 16,
+    }
+    files = {"data.train_files": smoke[0] / "data" / f"{SOURCE}.parquet"}
+    return runs.fail("stock", "worker", "--stock", after=SMOKE_STEPS, changes=sizes | files)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +65,7 @@ def ranks(runs):
 def rounds(runs):
     """Roll out in rounds, with a loss in which tokens compete, on two ranks."""
     budget = ("actor_rollout_ref.rollout.n=12", "dynamo.rollouts_high=24", "trainer.n_gpus_per_node=2")
-    return runs.finish("rounds", "--method", "kl-cov", "--allocator", "reinforce-ada", *budget, steps=3)
+    return runs.fail("rounds", "reward", "--method", "kl-cov", "--allocator", "reinforce-ada", *budget, after=3)
 
 
 def left_over(out):
@@ -78,14 +81,14 @@ def left_over(out):
     return found
 
 
-def test_alpha_0_and_uniform_allocation_is_stock_grpo(stock, neutral):
+def test_alpha_0_and_uniform_allocation_is_stock_grpo(stock, smoke):
     """To the last digit: loss, gradient norm, clipping, entropy, rewards, advantages, lengths."""
-    expected, found = learning(stock[0]), learning(neutral[0])
-    for step in range(1, AFTER + 1):
+    expected, found = learning(stock[0]), learning(smoke[0] / "scale" / "neutral-seed1")
+    for step in range(1, SMOKE_STEPS + 1):
         common = {name: x for name, x in expected[step].items() if name in found[step]}
         assert {"actor/pg_loss", "actor/grad_norm", "actor/entropy", "critic/score/mean"} <= set(common)
         assert {name: found[step][name] for name in common} == common
-    assert len({x["actor/grad_norm"] for x in expected.values()}) >= AFTER
+    assert len({x["actor/grad_norm"] for x in expected.values()}) >= SMOKE_STEPS
 
 
 def test_trainer_and_sampler_agree(stock, dynamo):
@@ -97,14 +100,14 @@ def test_trainer_and_sampler_agree(stock, dynamo):
 
 @pytest.mark.parametrize(
     ("name", "where"),
-    [("stock", "vLLM worker"), ("neutral", "agent loop"), ("resumed", "agent loop"), ("ranks", "trainer")],
+    [("stock", "vLLM worker"), ("rounds", "agent loop"), ("resumed", "agent loop"), ("ranks", "trainer")],
 )
 def test_a_failure_anywhere_ends_the_run_with_its_cause(name, where, runs, request):
     """Within a minute, and no process is left. The agent loop asks for rewards, and reports their failures."""
     out, seconds = request.getfixturevalue(name)
     assert seconds < 60
     said = runs.said(name)
-    part = {"stock": "worker", "neutral": "reward", "resumed": "loop", "ranks": "trainer"}[name]
+    part = {"stock": "worker", "rounds": "reward", "resumed": "loop", "ranks": "trainer"}[name]
     assert f"a deliberate failure of the {part}" in said
     assert where in said
     assert left_over(out) == []
@@ -154,7 +157,7 @@ def test_R1_R2_rewards_belong_to_their_prompts(dynamo):
 
 
 def test_every_metric_of_ours_is_explained(dynamo, rounds):
-    found = {name for out in (dynamo, rounds) for line in lines(out) for name in line if "dynamo/" in name}
+    found = {name for out in (dynamo, rounds[0]) for line in lines(out) for name in line if "dynamo/" in name}
     assert found <= set(METRICS)
     assert len(found) >= 25
     for line in lines(dynamo):
@@ -165,8 +168,9 @@ def test_every_metric_of_ours_is_explained(dynamo, rounds):
 
 def test_a_rule_in_rounds_is_charged_for_what_it_rolls_out(rounds):
     """The rule again, on the rewards of the dumped responses in their order; what it leaves is padding."""
-    spent = []
-    for row in lines(rounds, "allocation.jsonl"):
+    rounds, spent = rounds[0], []
+    rows, updates = lines(rounds, "allocation.jsonl"), lines(rounds)
+    for row in rows[: len(updates)]:
         dumped = [json.loads(line) for line in (rounds / "rollouts" / f"{row['step']}.jsonl").read_text().splitlines()]
         rewards = {}
         for one in dumped:
@@ -187,7 +191,7 @@ def test_a_rule_in_rounds_is_charged_for_what_it_rolls_out(rounds):
         spent.append(sum(row["counts"]))
     assert max(spent) <= 96
     assert min(spent) < 96, "otherwise there is no padding"
-    for line, total in zip(lines(rounds), spent, strict=True):
+    for line, total in zip(updates, spent, strict=True):
         assert line["dynamo/rollouts"] == total
         assert line["actor/dynamo/targeted"] > 0
         assert line["actor/grad_norm"] > 0
@@ -313,8 +317,8 @@ def test_a_finished_run_is_in_the_projects_format(resumed, tmp_path):
     assert run_format.read_run(tmp_path).metrics.num_rows == 6
 
 
-def test_the_processes_that_failed_are_gone(stock, neutral, resumed, ranks):
+def test_the_processes_that_failed_are_gone(stock, rounds, resumed, ranks):
     """By the process numbers in their reports."""
-    ended = [int(failure.pid) for out, _ in (stock, neutral, resumed, ranks) for failure in failures(out)]
+    ended = [int(failure.pid) for out, _ in (stock, rounds, resumed, ranks) for failure in failures(out)]
     assert len(ended) >= 4
     assert not [pid for pid in ended if Path(f"/proc/{pid}").exists()]
