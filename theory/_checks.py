@@ -108,6 +108,22 @@ def count(name: str, value: int, minimum: int = 0) -> int:
     return int(value)
 
 
+def generator(name: str, value: Any) -> None:
+    """Require a random generator of NumPy."""
+    if not isinstance(value, np.random.Generator):
+        raise ValueError(f"{name}: expected a numpy.random.Generator, got {type(value).__name__}")
+
+
+def resampling(rng: Any, confidence: float, num_resamples: int) -> float:
+    """Require what a bootstrap needs; returns the confidence, a number in (0, 1)."""
+    generator("rng", rng)
+    confidence = in_range("confidence", confidence, 0.0, 1.0, open_low=True)
+    if confidence == 1.0:
+        raise ValueError("confidence: expected a number below 1, got 1.0")
+    count("num_resamples", num_resamples, 1)
+    return confidence
+
+
 def one_of(name: str, value: Hashable, known: Collection[Any]) -> None:
     """Require a known name."""
     if not isinstance(value, Hashable) or value not in known:

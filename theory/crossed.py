@@ -65,12 +65,7 @@ def crossed_bootstrap_interval(
             raise ValueError(
                 f"strata[{number}]: expected the runs and further axes of strata[0], {values[0].shape}, got {x.shape}"
             )
-    if not isinstance(rng, np.random.Generator):
-        raise ValueError(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}")
-    confidence = _checks.in_range("confidence", confidence, 0.0, 1.0, open_low=True)
-    if confidence == 1.0:
-        raise ValueError("confidence: expected a number below 1, got 1.0")
-    _checks.count("num_resamples", num_resamples, 1)
+    confidence = _checks.resampling(rng, confidence, num_resamples)
     num_runs = len(values[0])
     runs = _weights(rng, num_runs, num_resamples)
     means = [_resampled_means(x, runs, _weights(rng, x.shape[1], num_resamples)) for x in values]

@@ -125,12 +125,7 @@ def stratified_bootstrap_interval(
         raise ValueError(f"scores: expected shape [num_runs >= 2, num_tasks, ...], got {values.shape}")
     if not callable(statistic):
         raise ValueError(f"statistic: expected a function, got {statistic!r}")
-    if not isinstance(rng, np.random.Generator):
-        raise ValueError(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}")
-    confidence = _checks.in_range("confidence", confidence, 0.0, 1.0, open_low=True)
-    if confidence == 1.0:
-        raise ValueError("confidence: expected a number below 1, got 1.0")
-    _checks.count("num_resamples", num_resamples, 1)
+    confidence = _checks.resampling(rng, confidence, num_resamples)
     num_runs, num_tasks = values.shape[:2]
     runs = rng.integers(num_runs, size=(num_resamples, num_runs, num_tasks))
     block = max(1, MAX_BLOCK // values.size)

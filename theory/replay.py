@@ -395,8 +395,7 @@ def ratio_intervals(
     groups = _rows("clusters", clusters)
     if groups.size != len(x):
         raise ValueError(f"clusters: expected one per row, {len(x)}, got {groups.size}")
-    if not isinstance(rng, np.random.Generator):
-        raise ValueError(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}")
+    _checks.generator("rng", rng)
     if not 0 < _checks.in_range("confidence", confidence, 0.0, 1.0) < 1:
         raise ValueError(f"confidence: expected a number in (0, 1), got {confidence}")
     _checks.count("num_resamples", num_resamples, 1)

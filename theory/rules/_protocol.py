@@ -312,8 +312,7 @@ def _problem(
     high = _checks.count("high", high, low)
     if budget < len(n) * low:
         raise ValueError(f"budget: expected at least N low = {len(n) * low}, got {budget}")
-    if not isinstance(rng, np.random.Generator):
-        raise ValueError(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}")
+    _checks.generator("rng", rng)
     knowledge = Knowledge() if knowledge is None else knowledge
     if not isinstance(knowledge, Knowledge):
         raise ValueError(f"knowledge: expected a Knowledge, got {type(knowledge).__name__}")
