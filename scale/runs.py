@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from scale import launch, records, supervisor, tiny
+from scale.auditing import audit
+from scale.data import prepare
+from scale.evaluation import evaluate
 
 HELD_OUT = "val-core/tiny-arithmetic/acc/mean@8"
 """verl's name for the mean reward over the tiny task's held-out prompts, 8 trajectories each."""
@@ -68,7 +71,7 @@ def smoke(args: argparse.Namespace, console: Console) -> int:
     data, root = args.out / "data", args.out / "scale"
     tiny.write_source(args.out / "source")
     asked = ["--source", args.out / "source", "--out", data, "--template", "plain", "--force"]
-    _command("data.prepare", [tiny.SOURCE, *asked], console)
+    _command(prepare, [tiny.SOURCE, *asked], console)
     table = Table("method", "held-out reward before", "after", "rollouts of a prompt", "seconds")
     folders = []
     for method in args.methods:
@@ -95,12 +98,12 @@ def smoke(args: argparse.Namespace, console: Console) -> int:
         table.add_row(method, *summary(out), f"{time.perf_counter() - began:.0f}")
         folders.append(out)
     asked = ["--data", files / "val.parquet", "--samples", "32", "--k", "1", "32", "--seeds", "1", "2"]
-    status = _command("evaluation.evaluate", [*folders, *asked, "--out", root / "evaluation"], console)
+    status = _command(evaluate, [*folders, *asked, "--out", root / "evaluation"], console)
     if status:
         return status
     for out in folders:
         console.print(f"audit of {out}", highlight=False, soft_wrap=True)
-        _command("auditing.audit", [out / "rollouts", "--out", out / "audit", "--force"], console)
+        _command(audit, [out / "rollouts", "--out", out / "audit", "--force"], console)
     if {"grpo", "dynamo"} <= set(args.methods) and args.steps > 2:
         draw = [sys.executable, "-m", "paper_figs", "--source", str(args.out), "--only", "fig5_dynamics"]
         subprocess.run(draw, check=True)
@@ -114,9 +117,8 @@ def smoke(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _command(module: str, arguments: Sequence[Any], console: Console) -> int:
+def _command(implementation: ModuleType, arguments: Sequence[Any], console: Console) -> int:
     """Run a command of `python -m scale`."""
-    implementation = importlib.import_module(f"scale.{module}")
     parser = argparse.ArgumentParser()
     implementation.add_arguments(parser)
     return int(implementation.command(parser.parse_args([str(x) for x in arguments]), console))

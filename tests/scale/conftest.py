@@ -112,6 +112,19 @@ def learning(out):
     return {line["step"]: {name: x for name, x in line.items() if not name.startswith(left_out)} for line in lines(out)}
 
 
+def carriers(out):
+    """Return processes whose environment names a folder as that of their supervised run."""
+    wanted = f"DYNAMO_RUN_FOLDER={out}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and wanted in (entry / "environ").read_bytes().split(b"\0"):
+                found.append((entry.name, (entry / "cmdline").read_bytes()[:80]))
+        except OSError:
+            continue
+    return found
+
+
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     return Runs(tmp_path_factory.mktemp("runs"))

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,6 +16,7 @@ import pytest
 
 from scale import tiny
 from scale.evaluation import evaluate, generate, problems
+from tests.scale.conftest import carriers
 from tests.scale.test_evaluate import ROOT, command, parquet, result, run_folder
 
 # One process has all vLLM engines: they share the machine's cores badly.
@@ -64,19 +64,6 @@ class Real:
         return {(x["key"], x["sample"]): x for x in found}
 
 
-def carries(run):
-    """Return processes whose environment names a folder as that of their supervised run."""
-    wanted = f"DYNAMO_RUN_FOLDER={run}".encode()
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and wanted in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(entry.name)
-        except OSError:
-            continue
-    return found
-
-
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
     """Kill an evaluation in the middle, leave a torn line, and start it again: two starts of vLLM."""
@@ -90,9 +77,9 @@ def real(tmp_path_factory):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, (found.folder / "said.txt").read_text()
-    while carries(found.out / "run-step4") and time.monotonic() < deadline:
+    while carriers(found.out / "run-step4") and time.monotonic() < deadline:
         time.sleep(0.1)
-    found.left = carries(found.out / "run-step4")
+    found.left = carriers(found.out / "run-step4")
     found.killed = path.read_bytes()
     path.write_bytes(found.killed + b'{"key": "torn')
     assert found.start().wait() == 0, (found.folder / "said.txt").read_text()

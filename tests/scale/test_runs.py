@@ -15,7 +15,7 @@ import pytest
 from scale.metrics import METRICS
 from scale.supervisor import failures
 from scale.tiny import SOURCE
-from tests.scale.conftest import SMOKE_STEPS, learning, lines
+from tests.scale.conftest import SMOKE_STEPS, carriers, learning, lines
 from theory import _runs as run_format
 from theory.history import SuccessHistory
 from theory.rules import get_allocator
@@ -68,19 +68,6 @@ def rounds(runs):
     return runs.fail("rounds", "reward", "--method", "kl-cov", "--allocator", "reinforce-ada", *budget, after=3)
 
 
-def left_over(out):
-    """Return processes that still carry the run's folder in their environment."""
-    wanted = f"DYNAMO_RUN_FOLDER={out}".encode()
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and wanted in (entry / "environ").read_bytes().split(b"\0"):
-                found.append((entry.name, (entry / "cmdline").read_bytes()[:80]))
-        except OSError:
-            continue
-    return found
-
-
 def test_alpha_0_and_uniform_allocation_is_stock_grpo(stock, smoke):
     """To the last digit: loss, gradient norm, clipping, entropy, rewards, advantages, lengths."""
     expected, found = learning(stock[0]), learning(smoke[0] / "scale" / "neutral-seed1")
@@ -110,7 +97,7 @@ def test_a_failure_anywhere_ends_the_run_with_its_cause(name, where, runs, reque
     part = {"stock": "worker", "rounds": "reward", "resumed": "loop", "ranks": "trainer"}[name]
     assert f"a deliberate failure of the {part}" in said
     assert where in said
-    assert left_over(out) == []
+    assert carriers(out) == []
 
 
 def test_budget_bounds_and_keys(dynamo):

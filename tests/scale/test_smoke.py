@@ -10,14 +10,13 @@ import pytest
 from tests.scale.conftest import SMOKE_METHODS as METHODS
 from tests.scale.conftest import SMOKE_STEPS as STEPS
 from tests.scale.conftest import lines
-from tests.scale.ideas import NEUTRAL
 from theory import _runs as run_format
 from theory.methods import METHODS as TABLE
 
 # One process has all the runs: they share the machine's two cores badly.
 pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("verl")]
 
-TITLES = {"grpo": TABLE["grpo"].title, "dynamo": TABLE["dynamo"].title, "neutral": NEUTRAL.title}
+TITLES = {"grpo": TABLE["grpo"].title, "dynamo": TABLE["dynamo"].title, "neutral": "DynaMO, alpha 0, uniform"}
 
 
 def test_data_are_prepared_from_the_hubs_schema(smoke):

@@ -141,14 +141,14 @@ def env() -> dict[str, str]:
 def test_silence(tmp_path):
     outcome = run(HANG, tmp_path, silence=1)
     assert outcome.reason == "silence"
-    assert 1 <= outcome.seconds < 4
+    assert 1 <= outcome.seconds < 10
     assert "no step for 1 s" in outcome.cause()
     assert "no step was done" in outcome.cause()
 
 
 def test_beats_keep_a_run_alive(tmp_path):
-    code = "import time\nfrom scale.supervisor import beat\nfor i in range(6): beat(i, reward=0.5); time.sleep(0.5)"
-    outcome = run(code, tmp_path, silence=1.5)
+    code = "import time\nfrom scale.supervisor import beat\nfor i in range(6): beat(i, reward=0.5); time.sleep(1)"
+    outcome = run(code, tmp_path, silence=5)
     assert outcome.reason == "finished"
     assert outcome.progress["step"] == 5
     assert outcome.progress["reward"] == 0.5
@@ -190,10 +190,10 @@ def test_bad_command(bad, tmp_path):
 def test_daemon_that_ignores_sigterm_is_gone(hidden, hangs, tmp_path):
     ready = str(tmp_path / "ready")
     code = DAEMON.format(hidden=hidden, ready=ready) + "\ntime.sleep(0.5)" + (HANG if hangs else "")
-    outcome = run(code, tmp_path, silence=1.5)
+    outcome = run(code, tmp_path, silence=4 if hangs else 20)
     assert outcome.reason == ("silence" if hangs else "finished")
     assert hidden or Path(ready).exists()
-    assert outcome.seconds < 10
+    assert outcome.seconds < 15
     assert left(tmp_path) == []
     assert not [process for process in psutil.process_iter() if ready in cmdline(process)]
 
@@ -298,7 +298,7 @@ def test_shared_memory_of_a_killed_process_is_gone(prefix, tmp_path):
     print(memory.name, flush=True)
     time.sleep(100)
     """
-    outcome = run(code.replace("{name}", repr(name)), tmp_path, silence=1.5)
+    outcome = run(code.replace("{name}", repr(name)), tmp_path, silence=6)
     assert outcome.lines == (name,)
     assert not Path("/dev/shm", name).exists()
 
