@@ -23,6 +23,9 @@ MAX_BUDGET = 2**31 - 1
 NEGLIGIBLE_WEIGHT = 1e-8
 """Weights that are all below this one mean a uniform allocation (Alg. 1)."""
 
+_BLOCK = 2**18
+"""Totals that `optimal_any` compares at a time: as many as fit into a processor's cache."""
+
 IntBound = int | IntArray
 
 
@@ -321,8 +324,8 @@ def optimal_any(gains: FloatArray, budget: int, low: IntBound, high: IntBound) -
     """Exact integer maximiser of a sum of arbitrary gains under bounds and budget, by dynamic programming.
 
     argmax of sum_i gains[i, n_i] over integers low_i <= n_i <= high_i with sum n_i = budget, through
-    V_i(b) = max_n gains[i, n] + V_{i+1}(b - n). Time O(N * budget * (high - low + 1)), memory O(N * budget): for small
-    cases, and for gains that are not concave, such as Knapsack RL's (arXiv 2509.25849).
+    V_i(b) = max_n gains[i, n] + V_{i+1}(b - n). With B = budget - sum(low), time O(N B (high - low + 1)) and memory
+    O(N B): for small cases, and for gains that are not concave, such as Knapsack RL's (arXiv 2509.25849).
 
     Parameters
     ----------
@@ -349,19 +352,28 @@ def optimal_any(gains: FloatArray, budget: int, low: IntBound, high: IntBound) -
     [3, 1]
     """
     table, inside, floor, budget = _gain_table(gains, budget, low, high)
-    best = np.where(np.arange(budget + 1) == 0, 0.0, -np.inf)
-    choices = np.zeros((floor.size, budget + 1), dtype=np.int64)
+    room = inside.sum(axis=1) - 1
+    left = budget - int(floor.sum())
+    # Prompt i and those after it share, beyond low, no more than they have room for and no less than the others leave.
+    most = np.minimum(np.cumsum(room[::-1])[::-1], left)
+    least = np.maximum(left - np.cumsum(room) + room, 0)
+    best = np.where(np.arange(left + 1) == 0, 0.0, -np.inf)
+    choices = np.zeros((floor.size, left + 1), dtype=np.int64)
     for i in reversed(range(floor.size)):
-        value = np.full(budget + 1, -np.inf)
-        for n in np.flatnonzero(inside[i, : budget + 1]):
-            candidate = table[i, n] + best[: budget + 1 - n]
-            better = candidate >= value[n:]
-            value[n:][better] = candidate[better]
-            choices[i, n:][better] = n
-        best = value
-    counts = np.zeros_like(floor)
+        # Row b, column j: the share is b, of which prompt i takes room - j. The first maximum is its largest count.
+        rest = np.concatenate([np.full(room[i], -np.inf), best])
+        rests = np.lib.stride_tricks.sliding_window_view(rest, room[i] + 1)
+        gain = table[i, floor[i] : floor[i] + room[i] + 1][::-1]
+        best = np.full(left + 1, -np.inf)
+        for start in range(least[i], most[i] + 1, size := max(1, _BLOCK // gain.size)):
+            block = slice(start, min(start + size, most[i] + 1))
+            totals = rests[block] + gain
+            best[block] = totals.max(axis=1)
+            choices[i, block] = room[i] - totals.argmax(axis=1)
+    counts = floor.copy()
     for i in range(floor.size):
-        counts[i] = choices[i, budget - counts.sum()]
+        counts[i] += choices[i, left]
+        left -= choices[i, left]
     return counts
 
 
