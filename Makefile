@@ -11,7 +11,7 @@ SINGLE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv reproduce test lint typecheck unit bench notebooks docs scale-cpu lock clean
+.PHONY: help venv reproduce test lint typecheck unit fuzz bench notebooks docs scale-cpu lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ typecheck: $(VENV)/.dev ## mypy
 unit: $(VENV)/.dev ## the tests alone, verl on the CPU included, with the branch coverage of theory
 	@$(MAKE) --no-print-directory scale-cpu || echo "the CPU build of vLLM cannot be installed here: its tests are skipped" >&2
 	$(SINGLE) $(RUN) pytest -n $(JOBS) --dist loadgroup --cov=theory --cov-branch --cov-fail-under=95
+
+fuzz: $(VENV)/.dev ## every public function of theory on 2,000 arbitrary inputs, four times as many as in `make test`
+	FUZZ_EXAMPLES=2000 $(SINGLE) $(RUN) pytest -n $(JOBS) -k test_fuzz_ tests/theory
 
 bench: $(VENV)/.dev ## the benchmarks, timed, in one process
 	$(SINGLE) $(RUN) pytest --benchmark-enable --benchmark-only

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure as Drawing
 from paper_figs.experiments import INTERVALS, Estimate, aggregate, seeds_of
 from paper_figs.figure import Figure
 from paper_figs.reading import span, verdict
-from paper_figs.scale_runs import ScaleRun, blocks, find_runs
+from paper_figs.scale_runs import STOCK, ScaleRun, blocks, find_runs
 from paper_figs.sources import Curves, Run, read_run, unfit
 from paper_figs.style import METHODS, TEXT_WIDTH, legend_above, panels, plot_band
 from theory import methods
@@ -92,8 +92,9 @@ def _toy_pairs(source: Path) -> list[Pair]:
 def _scale_pairs(source: Path) -> list[Pair]:
     pairs = []
     for setting, block in blocks(find_runs(source), ("method",)):
-        if (BASELINE,) in block and (METHOD,) in block:
-            both = [_merged(block[name,]) for name in (BASELINE, METHOD)]
+        baseline = next((name for name in (BASELINE, STOCK) if (name,) in block), None)
+        if baseline and (METHOD,) in block:
+            both = [_merged(block[name,]) for name in (baseline, METHOD)]
             pairs.append(_paired(source / "scale", "python -m scale train", setting, False, *both))
     return pairs
 

@@ -50,10 +50,13 @@ def model_name(config: Mapping[str, Any]) -> str:
     return next((part for part in reversed(parts) if part not in ("model", "huggingface")), "model")
 
 
+STOCK = "grpo (verl's own)"
+"""GRPO by verl's own trainer, as a method."""
+
 AXES: Mapping[str, Callable[[Mapping[str, Any]], str]] = MappingProxyType(
     {
         "model": model_name,
-        "method": lambda c: "grpo (verl's own)" if _get(c, "dynamo.stock") else str(_get(c, "dynamo.method")),
+        "method": lambda c: STOCK if _get(c, "dynamo.stock") else str(_get(c, "dynamo.method")),
         "rollouts": lambda c: f"{_get(c, 'actor_rollout_ref.rollout.n')}",
         "bounds": lambda c: f"{_get(c, 'dynamo.rollouts_low')}-{_get(c, 'dynamo.rollouts_high')}",
         "allocator": lambda c: str(_get(c, "dynamo.allocator")),

@@ -103,7 +103,16 @@ def _smoke_arguments(smoke: argparse.ArgumentParser) -> None:
     )
     smoke.add_argument("--steps", type=int, default=20, metavar="N", help="default: %(default)s")
     smoke.add_argument("--seed", type=int, default=1, metavar="N", help="default: %(default)s")
-    smoke.add_argument("--methods", nargs="+", default=["grpo", "dynamo"], metavar="NAME", help="default: grpo dynamo")
+    smoke.add_argument(
+        "--methods",
+        nargs="+",
+        default=["grpo", "dynamo"],
+        metavar="NAME",
+        help="default: grpo dynamo; stock is verl's own trainer of GRPO",
+    )
+    smoke.add_argument(
+        "--jobs", type=int, default=2, metavar="N", help="runs at a time, 7 GB and a core each (%(default)s)"
+    )
     _limits(smoke, deadline=1200)
     smoke.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of verl's configuration, for every method")
 
@@ -142,7 +151,7 @@ def train_command(args: argparse.Namespace, console: Console) -> int:
         overrides.append("dynamo.stock=true")
     if args.steps is not None:
         overrides.append(f"trainer.total_training_steps={args.steps}")
-    if cell.model == "tiny":
+    if cell.model == "tiny" and not any(x.startswith("tiny_folder=") for x in overrides):
         folder = Path("results/scale/tiny")
         overrides.append(f"tiny_folder={folder.resolve() if args.dry_run else runs.tiny_files(folder, console)}")
     config = launch.compose(cell.model, args.cluster, out=out, overrides=overrides)
@@ -154,7 +163,7 @@ def train_command(args: argparse.Namespace, console: Console) -> int:
         console.print(launch.describe(config), highlight=False, soft_wrap=True, markup=False)
         return 0
     launch.check(config, out)
-    return runs.run(config, out, launch.Limits(args.deadline, args.silence), console)
+    return runs.run({out: config}, launch.Limits(args.deadline, args.silence), console)
 
 
 def _cell(args: argparse.Namespace) -> experiments.Cell:

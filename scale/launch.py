@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,7 +197,13 @@ class Limits:
     silence: float
 
 
-def train(config: Any, out: Path, limits: Limits, echo: Callable[[str], None] | None = None) -> Any:
+def train(
+    config: Any,
+    out: Path,
+    limits: Limits,
+    echo: Callable[[str], None] | None = None,
+    stop: threading.Event | None = None,
+) -> supervisor.Outcome:
     """Run verl in processes of its own until it ends, or must be ended.
 
     Parameters
@@ -209,10 +216,12 @@ def train(config: Any, out: Path, limits: Limits, echo: Callable[[str], None] | 
         Deadline and longest silence.
     echo
         Called with every line of the run's log.
+    stop
+        Ends the run when it is set.
 
     Returns
     -------
-    scale.supervisor.Outcome
+    supervisor.Outcome
         How it ended, and why.
     """
     from omegaconf import OmegaConf
@@ -230,6 +239,7 @@ def train(config: Any, out: Path, limits: Limits, echo: Callable[[str], None] | 
         environ=environment(config, out, temporary),
         echo=echo,
         temporary=temporary,
+        stop=stop,
     )
 
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from scale import launch, records, supervisor, tiny
 from scale.auditing import audit
 from scale.data import prepare
 from scale.evaluation import evaluate
+from theory import _runs as run_format
 
 HELD_OUT = "val-core/tiny-arithmetic/acc/mean@8"
 """verl's name for the mean reward over the tiny task's held-out prompts, 8 trajectories each."""
@@ -31,33 +34,73 @@ def tiny_files(folder: Path, console: Console, seed: int = 0) -> Path:
     return folder.resolve()
 
 
-def run(config: Any, out: Path, limits: launch.Limits, console: Console) -> int:
-    """Run verl with a progress bar; returns the exit status, after the cause of a failure."""
-    total = int(config.trainer.total_training_steps)
-    columns = (
-        TextColumn(f"{config.dynamo.method}{' (verl)' if config.dynamo.stock else ''}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(),
-    )
-    start = time.perf_counter()
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=total, state="starting")
+def run(configs: Mapping[Path, Any], limits: launch.Limits, console: Console, jobs: int = 1) -> int:
+    """Run verl with a progress bar for every run, a few at a time, until all have finished or one has failed.
 
-        def echo(line: str) -> None:
-            progress = supervisor.progress(out)
-            if progress is not None:
-                bar.update(task, completed=progress["step"], state=f"reward {progress.get('reward', float('nan')):.3f}")
+    Parameters
+    ----------
+    configs
+        Checked configurations by the run's folder.
+    limits
+        Of each run.
+    console
+        Gets the progress, and the cause of a failure.
+    jobs
+        Runs at a time, >= 1.
 
-        outcome = launch.train(config, out, limits, echo)
-    if outcome.reason != "finished":
-        console.print(outcome.cause(), highlight=False, soft_wrap=True, style="red", markup=False)
-        console.print(f"log: {out / 'log.txt'}; the same command resumes", highlight=False, soft_wrap=True)
-        return 130 if outcome.reason == "interrupted" else 1
-    records.finish(out, config, time.perf_counter() - start)
-    console.print(f"{total} steps, {outcome.seconds:.0f} s, written to {out}", highlight=False, soft_wrap=True)
+    Returns
+    -------
+    int
+        The exit status; after a failure the other runs are ended.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After Ctrl-C or SIGTERM, with all runs ended.
+    """
+    stop = threading.Event()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"))
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+
+        def one(out: Path, task: TaskID) -> supervisor.Outcome:
+            def echo(line: str) -> None:
+                progress = supervisor.progress(out)
+                if progress is not None:
+                    reward = f"reward {progress.get('reward', float('nan')):.3f}"
+                    bar.update(task, completed=progress["step"], state=reward)
+
+            bar.start_task(task)
+            bar.update(task, state="starting")
+            outcome = launch.train(configs[out], out, limits, echo, stop)
+            if outcome.reason == "finished":
+                records.finish(out, configs[out], outcome.seconds)
+            return outcome
+
+        with ThreadPoolExecutor(jobs) as pool, supervisor.interruptible():
+            futures = {}
+            for out, config in configs.items():
+                name = f"{config.dynamo.method}{' (verl)' if config.dynamo.stock else ''}"
+                total = int(config.trainer.total_training_steps)
+                futures[pool.submit(one, out, bar.add_task(name, start=False, total=total, state="waiting"))] = out
+            try:
+                for future in as_completed(futures):
+                    out, outcome = futures[future], future.result()
+                    if outcome.reason != "finished":
+                        console.print(outcome.cause(), highlight=False, soft_wrap=True, style="red", markup=False)
+                        told = f"log: {out / 'log.txt'}; the same command resumes"
+                        console.print(told, highlight=False, soft_wrap=True)
+                        return 1
+                    steps = configs[out].trainer.total_training_steps
+                    done = f"{steps} steps, {outcome.seconds:.0f} s, written to {out}"
+                    console.print(done, highlight=False, soft_wrap=True)
+            finally:
+                stop.set()
+                pool.shutdown(cancel_futures=True)
     return 0
+
+
+STOCK = "stock"
+"""What `smoke` calls verl's own trainer of GRPO among its methods."""
 
 
 def smoke(args: argparse.Namespace, console: Console) -> int:
@@ -72,12 +115,12 @@ def smoke(args: argparse.Namespace, console: Console) -> int:
     tiny.write_source(args.out / "source")
     asked = ["--source", args.out / "source", "--out", data, "--template", "plain", "--force"]
     _command(prepare, [tiny.SOURCE, *asked], console)
-    table = Table("method", "held-out reward before", "after", "rollouts of a prompt", "seconds")
-    folders = []
-    for method in args.methods:
+    configs = {}
+    methods = tuple(dict.fromkeys(args.methods))
+    for method in methods:
         out = root / f"{method}-seed{args.seed}"
         overrides = [
-            f"dynamo.method={method}",
+            *(["dynamo.method=grpo", "dynamo.stock=true"] if method == STOCK else [f"dynamo.method={method}"]),
             f"dynamo.seed={args.seed}",
             f"tiny_folder={files}",
             f"data.train_files={(data / tiny.SOURCE).resolve()}.parquet",
@@ -88,23 +131,21 @@ def smoke(args: argparse.Namespace, console: Console) -> int:
             "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]",
             *args.overrides,
         ]
-        config = launch.compose("tiny", "cpu", out=out, overrides=overrides)
-        launch.check(config, out)
-        left = args.deadline - (time.perf_counter() - start)
-        began = time.perf_counter()
-        status = run(config, out, launch.Limits(left, args.silence), console)
-        if status:
-            return status
-        table.add_row(method, *summary(out), f"{time.perf_counter() - began:.0f}")
-        folders.append(out)
-    asked = ["--data", files / "val.parquet", "--samples", "32", "--k", "1", "32", "--seeds", "1", "2"]
-    status = _command(evaluate, [*folders, *asked, "--out", root / "evaluation"], console)
+        configs[out] = launch.compose("tiny", "cpu", out=out, overrides=overrides)
+        launch.check(configs[out], out)
+    status = run(configs, launch.Limits(args.deadline, args.silence), console, args.jobs)
     if status:
         return status
-    for out in folders:
+    asked = ["--data", files / "val.parquet", "--samples", "32", "--k", "1", "32", "--seeds", "1", "2"]
+    status = _command(evaluate, [*configs, *asked, "--out", root / "evaluation"], console)
+    if status:
+        return status
+    table = Table("method", "held-out reward before", "after", "rollouts of a prompt", "seconds")
+    for method, out in zip(methods, configs, strict=True):
         console.print(f"audit of {out}", highlight=False, soft_wrap=True)
         _command(audit, [out / "rollouts", "--out", out / "audit", "--force"], console)
-    if {"grpo", "dynamo"} <= set(args.methods) and args.steps > 2:
+        table.add_row(method, *summary(out))
+    if "dynamo" in methods and {"grpo", STOCK} & set(methods) and args.steps > 2:
         draw = [sys.executable, "-m", "paper_figs", "--source", str(args.out), "--only", "fig5_dynamics"]
         subprocess.run(draw, check=True)
     console.print(table)
@@ -124,9 +165,12 @@ def _command(implementation: ModuleType, arguments: Sequence[Any], console: Cons
     return int(implementation.command(parser.parse_args([str(x) for x in arguments]), console))
 
 
-def summary(out: Path) -> tuple[str, str, str]:
-    """Return the held-out reward before and after, and the range of rollouts, of a run."""
-    lines = records.read_lines(out / records.METRICS)
-    rewards = [line[HELD_OUT] for line in lines if HELD_OUT in line]
-    counts = [n for line in records.read_lines(out / records.ALLOCATION) for n in line["counts"]]
-    return f"{rewards[0]:.3f}", f"{rewards[-1]:.3f}", f"{min(counts)} to {max(counts)}"
+def summary(out: Path) -> tuple[str, str, str, str]:
+    """Return the held-out reward before and after, the range of rollouts, and the seconds, of a run."""
+    found = run_format.read_run(out)
+    rewards = found.metrics[HELD_OUT].drop_null().to_pylist()
+    counts = [found.config["actor_rollout_ref"]["rollout"]["n"]]
+    if not found.config["dynamo"]["stock"]:
+        counts = [n for line in records.read_lines(out / records.ALLOCATION) for n in line["counts"]]
+    seconds = found.versions["seconds"]
+    return f"{rewards[0]:.3f}", f"{rewards[-1]:.3f}", f"{min(counts)} to {max(counts)}", f"{seconds:.0f}"

@@ -314,6 +314,7 @@ def run(
     environ: Mapping[str, str] | None = None,
     echo: Callable[[str], None] | None = None,
     temporary: Path | None = None,
+    stop: threading.Event | None = None,
 ) -> Outcome:
     """Run a command until it ends, reports a failure, or must be ended; none of its processes is left.
 
@@ -333,6 +334,8 @@ def run(
         Called with every line of output.
     temporary
         Folder to delete when the run has ended, even if this process is dead by then.
+    stop
+        Ends the run, as interrupted, when it is set: signals reach the main thread alone.
 
     Returns
     -------
@@ -358,7 +361,7 @@ def run(
     start = time.monotonic()
     with (folder / LOG).open("ab") as log, (folder / LOG).open("rb") as reader:
         tail = _Tail(reader, echo)
-        with _interruptible():
+        with interruptible():
             reason, last = "interrupted", start
             guard = subprocess.Popen(
                 guard_command,
@@ -369,7 +372,7 @@ def run(
                 start_new_session=True,
             )
             try:
-                reason, last = _watch(guard, folder, tail, start, deadline, silence)
+                reason, last = _watch(guard, folder, tail, start, deadline, silence, stop)
             except KeyboardInterrupt:
                 pass
             finally:
@@ -385,7 +388,13 @@ def run(
 
 
 def _watch(
-    guard: subprocess.Popen[bytes], folder: Path, tail: _Tail, start: float, deadline: float, silence: float
+    guard: subprocess.Popen[bytes],
+    folder: Path,
+    tail: _Tail,
+    start: float,
+    deadline: float,
+    silence: float,
+    stop: threading.Event | None,
 ) -> tuple[str, float]:
     """Wait for the end of a run; returns the reason and the time of the last beat."""
     assert guard.stdout is not None
@@ -403,6 +412,8 @@ def _watch(
             failed = now
         if failed is not None and now - failed >= SETTLE:
             return "failed", last
+        if stop is not None and stop.is_set():
+            return "interrupted", last
         if now - start >= deadline:
             return "deadline", last
         if now - last >= silence:
@@ -424,7 +435,7 @@ def _last_progress(folder: Path) -> dict[str, Any] | None:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """Let SIGTERM interrupt like Ctrl-C."""
 
     def interrupt(number: int, frame: object) -> None:

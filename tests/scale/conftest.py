@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from scale.supervisor import failures
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -125,21 +127,34 @@ def carriers(out):
     return found
 
 
+def ended_with_its_cause(failed, where, part):
+    """Require what a run that failed on demand must show: within a minute, with its cause, and no process is left."""
+    out, seconds = failed
+    assert seconds < 60
+    said = (out.parent / f"{out.name}.txt").read_text()
+    assert f"a deliberate failure of the {part}" in said
+    assert where in said
+    assert carriers(out) == []
+    ended = [int(failure.pid) for failure in failures(out)]
+    assert ended
+    assert not [pid for pid in ended if Path(f"/proc/{pid}").exists()]
+
+
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     return Runs(tmp_path_factory.mktemp("runs"))
 
 
-SMOKE_METHODS = ("grpo", "dynamo", "neutral")
+SMOKE_METHODS = ("stock", "dynamo")
 SMOKE_STEPS = 3
 
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
-    """Run `python -m scale smoke` with a method of one's own beside; returns its folder and what it printed."""
+    """Run `python -m scale smoke`, verl's own trainer for GRPO; returns its folder and what it printed."""
     folder = tmp_path_factory.mktemp("smoke")
-    words = ["--steps", str(SMOKE_STEPS), "--methods", *SMOKE_METHODS, "--out", "smoke"]
-    command = [sys.executable, "-m", "scale", "smoke", *words, "dynamo.modules=[tests.scale.ideas]"]
+    words = ["--steps", str(SMOKE_STEPS), "--methods", *SMOKE_METHODS, "--jobs", "1", "--out", "smoke"]
+    command = [sys.executable, "-m", "scale", "smoke", *words, f"trainer.test_freq={SMOKE_STEPS}"]
     environ = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

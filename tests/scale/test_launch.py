@@ -595,6 +595,13 @@ def test_dry_run_for_gpus():
         assert part in result.stdout
 
 
+def test_a_folder_of_the_tiny_model_that_is_given_is_taken(capsys, tmp_path):
+    from scale.__main__ import main
+
+    assert main(["train", "--model", "tiny", "--dry-run", f"tiny_folder={tmp_path}"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["model"] == f"{tmp_path}/model"
+
+
 def test_bad_input_starts_nothing(tmp_path):
     result = command(
         "train", "--method", "dynamite", "--dry-run", "--model", "qwen2.5-math-7b", "--cluster", "1x8-a100"

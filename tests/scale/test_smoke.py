@@ -1,4 +1,4 @@
-"""The path of a benchmark run, by its one command: prepare, train three methods, evaluate, audit, draw."""
+"""The path of a benchmark run, by its one command: prepare, train two methods, evaluate, audit, draw."""
 
 from __future__ import annotations
 
@@ -7,16 +7,30 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
+from scale.tiny import SOURCE
 from tests.scale.conftest import SMOKE_METHODS as METHODS
 from tests.scale.conftest import SMOKE_STEPS as STEPS
-from tests.scale.conftest import lines
+from tests.scale.conftest import ended_with_its_cause, learning, lines
 from theory import _runs as run_format
 from theory.methods import METHODS as TABLE
 
-# One process has all the runs: they share the machine's two cores badly.
-pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("verl")]
+# One process has these runs.
+pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("smoke")]
 
-TITLES = {"grpo": TABLE["grpo"].title, "dynamo": TABLE["dynamo"].title, "neutral": "DynaMO, alpha 0, uniform"}
+TITLES = {"stock": "GRPO (verl)", "dynamo": TABLE["dynamo"].title}
+
+
+@pytest.fixture(scope="module")
+def neutral(runs, smoke):
+    """DynaMO with alpha 0 and uniform allocation, on what `smoke` trains on."""
+    sizes = {
+        "data.train_batch_size": 32,
+        "data.train_max_samples": -1,
+        "actor_rollout_ref.actor.ppo_mini_batch_size": 16,
+        "dynamo.modules": "[tests.scale.ideas]",
+    }
+    files = {"data.train_files": smoke[0] / "data" / f"{SOURCE}.parquet", "tiny_folder": smoke[0] / "tiny"}
+    return runs.fail("neutral", "worker", "--method", "neutral", after=STEPS, changes=sizes | files)
 
 
 def test_data_are_prepared_from_the_hubs_schema(smoke):
@@ -31,13 +45,30 @@ def test_data_are_prepared_from_the_hubs_schema(smoke):
 
 def test_every_method_trains_on_them(smoke):
     out, _ = smoke
-    learnt = {}
     for method in METHODS:
         run = run_format.read_run(out / "scale" / f"{method}-seed1")
-        assert run.config["dynamo"]["method"] == method
+        assert run.config["dynamo"]["stock"] == (method == "stock")
         assert run.metrics["step"].to_pylist() == list(range(STEPS + 1)), "0 is the validation before"
-        learnt[method] = run.metrics["actor/grad_norm"].to_pylist()
-    assert learnt["neutral"] == learnt["grpo"] != learnt["dynamo"]
+        assert len(set(run.metrics["actor/grad_norm"].to_pylist()[1:])) == STEPS
+
+
+def test_alpha_0_and_uniform_allocation_is_stock_grpo(neutral, smoke):
+    """To the last digit: loss, gradient norm, clipping, entropy, rewards, advantages, lengths."""
+    expected, found = learning(smoke[0] / "scale" / "stock-seed1"), learning(neutral[0])
+    for step in range(1, STEPS + 1):
+        common = {name: x for name, x in expected[step].items() if name in found[step]}
+        assert {"actor/pg_loss", "actor/grad_norm", "actor/entropy", "critic/score/mean"} <= set(common)
+        assert {name: found[step][name] for name in common} == common
+
+
+def test_trainer_and_sampler_agree(smoke):
+    """After every step vLLM has the weights that verl's own trainer has trained."""
+    for line in lines(smoke[0] / "scale" / "stock-seed1")[1:]:
+        assert line["training/rollout_probs_diff_max"] < 1e-4
+
+
+def test_a_failure_of_a_vllm_worker_ends_the_run_with_its_cause(neutral):
+    ended_with_its_cause(neutral, "vLLM worker", "worker")
 
 
 def test_trackers_get_every_metric(smoke):
@@ -53,7 +84,7 @@ def test_trackers_get_every_metric(smoke):
 
 
 def test_checkpoints_are_evaluated_in_the_shape_of_table_1(smoke):
-    """Three checkpoints, two sampling seeds each, beside nothing published: the paper has no tiny model."""
+    """Two checkpoints, two sampling seeds each, beside nothing published: the paper has no tiny model."""
     out, _ = smoke
     rows = json.loads((out / "scale" / "evaluation" / "table.json").read_text())["rows"]
     found = [(row["model"], row["method"], row["source"]) for row in rows]
@@ -74,10 +105,12 @@ def test_the_runs_are_audited(smoke):
     for method in METHODS:
         run = out / "scale" / f"{method}-seed1"
         table = pq.read_table(run / "audit" / "audit.parquet").to_pylist()
-        counted = lines(run, "allocation.jsonl")
-        assert sum(x["rollouts"] for x in table) == sum(sum(x["counts"]) for x in counted) == 256 * STEPS
-        assert sum(x["successes"] for x in table) == sum(sum(x["successes"]) for x in counted)
+        scores = [line["critic/score/mean"] for line in lines(run)[1:]]
+        assert sum(x["rollouts"] for x in table) == 256 * STEPS
+        assert sum(x["successes"] for x in table) == pytest.approx(256 * sum(scores))
         assert (run / "audit" / "audit.png").stat().st_size > 10_000
+    counted = lines(run, "allocation.jsonl")
+    assert sum(x["successes"] for x in table) == sum(sum(x["successes"]) for x in counted)
 
 
 def test_a_figure_is_drawn(smoke):

@@ -284,6 +284,19 @@ def test_runs_side_by_side(tmp_path):
     assert (outcomes["a"].reason, outcomes["a"].lines) == ("finished", ("alive",))
 
 
+def test_a_run_in_a_thread_is_stopped(tmp_path):
+    """As `scale.runs.run` does on Ctrl-C: signals reach the main thread alone."""
+    stop, outcomes = threading.Event(), []
+    thread = threading.Thread(target=lambda: outcomes.append(run(HANG, tmp_path, stop=stop)))
+    thread.start()
+    while not left(tmp_path):
+        time.sleep(0.05)
+    stop.set()
+    thread.join()
+    assert [outcome.reason for outcome in outcomes] == ["interrupted"]
+    assert left(tmp_path) == []
+
+
 @pytest.mark.skipif(not Path("/dev/shm").exists(), reason="no shared memory in files")
 @pytest.mark.parametrize("prefix", ["psm_", "verl_weights_"])
 def test_shared_memory_of_a_killed_process_is_gone(prefix, tmp_path):

@@ -177,7 +177,7 @@ def test_bootstrap_names_a_bad_argument(change, message: str) -> None:
         stratified_bootstrap_interval(**{**arguments, **change})
 
 
-# Fuzzing: small shapes and few resamples keep 2,000 examples cheap.
+# Fuzzing: small shapes and few resamples keep many examples cheap.
 
 scores_of_any_size = fuzzing.float_arrays(
     st.sampled_from([(), (1,), (5,), (0, 2), (2, 1), (3, 2), (2, 2, 3)]), st.floats(-1e300, 1e300) | fuzzing.any_float
