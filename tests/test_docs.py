@@ -28,6 +28,8 @@ import pytest
 
 from scale.__main__ import COMMANDS
 
+pytestmark = pytest.mark.xdist_group("docs")  # one process builds the pages
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
