@@ -339,7 +339,8 @@ def optimal_any(gains: FloatArray, budget: int, low: IntBound, high: IntBound) -
     Returns
     -------
     IntArray
-        Counts, [N], int64. Totals are compared in float64, summed from the last prompt; ties go to the lower index.
+        Counts, [N], int64. Gains count to within 2N units of float64 epsilon times the largest |gain|; totals that are
+        equal then tie, and ties go to the lower index.
 
     Raises
     ------
@@ -352,28 +353,30 @@ def optimal_any(gains: FloatArray, budget: int, low: IntBound, high: IntBound) -
     [3, 1]
     """
     table, inside, floor, budget = _gain_table(gains, budget, low, high)
+    # As many bits as leave every sum of N gains exact: equal totals are equal in whatever order they are summed.
+    grid = 2.0 ** (52 - floor.size.bit_length())
+    table = np.rint(table * grid) / grid
     room = inside.sum(axis=1) - 1
     left = budget - int(floor.sum())
     # Prompt i and those after it share, beyond low, no more than they have room for and no less than the others leave.
     most = np.minimum(np.cumsum(room[::-1])[::-1], left)
     least = np.maximum(left - np.cumsum(room) + room, 0)
     best = np.where(np.arange(left + 1) == 0, 0.0, -np.inf)
-    choices = np.zeros((floor.size, left + 1), dtype=np.int64)
+    rows, rests = list[FloatArray](), list[FloatArray]()
     for i in reversed(range(floor.size)):
-        # Row b, column j: the share is b, of which prompt i takes room - j. The first maximum is its largest count.
+        # Row j, column b: the share is b, of which prompt i takes room - j.
         rest = np.concatenate([np.full(room[i], -np.inf), best])
-        rests = np.lib.stride_tricks.sliding_window_view(rest, room[i] + 1)
-        gain = table[i, floor[i] : floor[i] + room[i] + 1][::-1]
+        rows.append(table[i, floor[i] : floor[i] + room[i] + 1][::-1])
+        rests.append(np.lib.stride_tricks.sliding_window_view(rest, left + 1))
         best = np.full(left + 1, -np.inf)
-        for start in range(least[i], most[i] + 1, size := max(1, _BLOCK // gain.size)):
+        for start in range(least[i], most[i] + 1, size := max(1, _BLOCK // (room[i] + 1))):
             block = slice(start, min(start + size, most[i] + 1))
-            totals = rests[block] + gain
-            best[block] = totals.max(axis=1)
-            choices[i, block] = room[i] - totals.argmax(axis=1)
+            best[block] = (rests[-1][:, block] + rows[-1][:, None]).max(axis=0)
     counts = floor.copy()
-    for i in range(floor.size):
-        counts[i] += choices[i, left]
-        left -= choices[i, left]
+    for i, (gain, rest) in enumerate(zip(reversed(rows), reversed(rests), strict=True)):
+        taken = room[i] - int(np.argmax(rest[:, left] + gain))  # The first maximum is the largest count.
+        counts[i] += taken
+        left -= taken
     return counts
 
 

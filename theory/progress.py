@@ -7,6 +7,8 @@ answers; what is left is a function of p and n. Under a Beta law of p, such as a
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import gammaln
@@ -68,13 +70,21 @@ def posterior_progress(
     # large a and b are: each needs one running sum of logarithms per prompt.
     log_a, log_b, log_ab = (_log_rising(x, n_max + 2) for x in (a, b, a + b))
     table = np.zeros((len(a), n_max + 1))
+    for n, (log_ways, c) in enumerate(_outcomes(n_max, estimator), start=2):
+        log_mean = log_a[:, 2 - s : n + 1 - s] + log_b[:, n:1:-1] - log_ab[:, [n + 2 - s]]
+        table[:, n] = (np.exp(log_ways + log_mean) * c).sum(axis=1)
+    return table
+
+
+@functools.lru_cache(maxsize=64)
+def _outcomes(n_max: int, estimator: str) -> tuple[tuple[FloatArray, FloatArray], ...]:
+    """Return log C(n, k) and c_k for k = 1, ..., n - 1, of every group size n = 2, ..., n_max."""
+    found = []
     for n in range(2, n_max + 1):
         k = np.arange(1, n)
         advantage, _ = group_advantages(k, np.full(n - 1, n), estimator)
-        log_ways = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
-        log_mean = log_a[:, k + 1 - s] + log_b[:, n - k + 1] - log_ab[:, [n + 2 - s]]
-        table[:, n] = (np.exp(log_ways + log_mean) * (k * advantage / n)).sum(axis=1)
-    return table
+        found.append((gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1), k * advantage / n))
+    return tuple(found)
 
 
 def _log_rising(x: FloatArray, most: int) -> FloatArray:

@@ -204,6 +204,14 @@ def test_optimal_zero_variance_waits_then_fills_in_order():
     assert optimal([4.0, 1.0, 0.0], 2, 0, 8).tolist() == [1, 1, 0]
 
 
+def test_equal_rows_tie_whatever_their_bits():
+    """Sums of the same gains in another order differ in float64, and must not decide."""
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        counts = optimal_any(np.tile(rng.normal(size=13), (5, 1)), 31, 2, 12).tolist()
+        assert counts == sorted(counts, reverse=True)
+
+
 def test_optimal_any_takes_a_gain_that_greedy_misses():
     gains = np.array([[0.0, 0.0, 0.0, 9.0], [0.0, 4.0, 5.0, 6.0]])
     assert optimal_any(gains, 4, 0, 3).tolist() == [3, 1]
