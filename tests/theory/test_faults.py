@@ -34,8 +34,8 @@ FAULTS = [
     Fault(
         "one wrong answer too few",
         "progress",
-        "log_b[:, n - k + 1]",
-        "log_b[:, n - k]",
+        "log_b[:, n:1:-1]",
+        "log_b[:, n - 1 : 0 : -1]",
         "test_is_the_mean_of_exact_progress_over_the_law_of_p",
     ),
     Fault("sign of the score norm", "softmax", "1 - 2 * xp.exp", "1 + 2 * xp.exp", "test_statistics_by_enumeration"),
