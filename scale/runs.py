@@ -115,10 +115,9 @@ def smoke(args: argparse.Namespace, console: Console) -> int:
     tiny.write_source(args.out / "source")
     asked = ["--source", args.out / "source", "--out", data, "--template", "plain", "--force"]
     _command(prepare, [tiny.SOURCE, *asked], console)
+    folders = {method: root / f"{method}-seed{args.seed}" for method in args.methods}
     configs = {}
-    methods = tuple(dict.fromkeys(args.methods))
-    for method in methods:
-        out = root / f"{method}-seed{args.seed}"
+    for method, out in folders.items():
         overrides = [
             *(["dynamo.method=grpo", "dynamo.stock=true"] if method == STOCK else [f"dynamo.method={method}"]),
             f"dynamo.seed={args.seed}",
@@ -137,15 +136,15 @@ def smoke(args: argparse.Namespace, console: Console) -> int:
     if status:
         return status
     asked = ["--data", files / "val.parquet", "--samples", "32", "--k", "1", "32", "--seeds", "1", "2"]
-    status = _command(evaluate, [*configs, *asked, "--out", root / "evaluation"], console)
+    status = _command(evaluate, [*folders.values(), *asked, "--out", root / "evaluation"], console)
     if status:
         return status
     table = Table("method", "held-out reward before", "after", "rollouts of a prompt", "seconds")
-    for method, out in zip(methods, configs, strict=True):
+    for method, out in folders.items():
         console.print(f"audit of {out}", highlight=False, soft_wrap=True)
         _command(audit, [out / "rollouts", "--out", out / "audit", "--force"], console)
         table.add_row(method, *summary(out))
-    if "dynamo" in methods and {"grpo", STOCK} & set(methods) and args.steps > 2:
+    if "dynamo" in folders and {"grpo", STOCK} & set(folders) and args.steps > 2:
         draw = [sys.executable, "-m", "paper_figs", "--source", str(args.out), "--only", "fig5_dynamics"]
         subprocess.run(draw, check=True)
     console.print(table)
