@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from scale.supervisor import failures
+from scale.supervisor import RUN_FOLDER, failures
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,15 +114,16 @@ def learning(out):
     return {line["step"]: {name: x for name, x in line.items() if not name.startswith(left_out)} for line in lines(out)}
 
 
-def carriers(out):
-    """Return processes whose environment names a folder as that of their supervised run."""
-    wanted = f"DYNAMO_RUN_FOLDER={out}".encode()
+def left(folder):
+    """Return the processes of the supervised run in a folder."""
+    import psutil
+
     found = []
-    for entry in Path("/proc").iterdir():
+    for process in psutil.process_iter():
         try:
-            if entry.name.isdigit() and wanted in (entry / "environ").read_bytes().split(b"\0"):
-                found.append((entry.name, (entry / "cmdline").read_bytes()[:80]))
-        except OSError:
+            if process.environ().get(RUN_FOLDER) == str(folder.resolve()):
+                found.append(process.pid)
+        except (psutil.Error, OSError):
             continue
     return found
 
@@ -134,7 +135,7 @@ def ended_with_its_cause(failed, where, part):
     said = (out.parent / f"{out.name}.txt").read_text()
     assert f"a deliberate failure of the {part}" in said
     assert where in said
-    assert carriers(out) == []
+    assert left(out) == []
     ended = [int(failure.pid) for failure in failures(out)]
     assert ended
     assert not [pid for pid in ended if Path(f"/proc/{pid}").exists()]

@@ -16,7 +16,7 @@ import pytest
 
 from scale import tiny
 from scale.evaluation import evaluate, generate, problems
-from tests.scale.conftest import carriers
+from tests.scale.conftest import left
 from tests.scale.test_evaluate import ROOT, command, parquet, result, run_folder
 
 # One process has all vLLM engines: they share the machine's cores badly.
@@ -77,9 +77,9 @@ def real(tmp_path_factory):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, (found.folder / "said.txt").read_text()
-    while carriers(found.out / "run-step4") and time.monotonic() < deadline:
+    while left(found.out / "run-step4") and time.monotonic() < deadline:
         time.sleep(0.1)
-    found.left = carriers(found.out / "run-step4")
+    found.left = left(found.out / "run-step4")
     found.killed = path.read_bytes()
     path.write_bytes(found.killed + b'{"key": "torn')
     assert found.start().wait() == 0, (found.folder / "said.txt").read_text()

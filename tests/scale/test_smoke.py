@@ -45,11 +45,15 @@ def test_data_are_prepared_from_the_hubs_schema(smoke):
 
 def test_every_method_trains_on_them(smoke):
     out, _ = smoke
+    learnt = {}
     for method in METHODS:
         run = run_format.read_run(out / "scale" / f"{method}-seed1")
         assert run.config["dynamo"]["stock"] == (method == "stock")
+        assert run.config["dynamo"]["method"] == ("grpo" if method == "stock" else method)
         assert run.metrics["step"].to_pylist() == list(range(STEPS + 1)), "0 is the validation before"
-        assert len(set(run.metrics["actor/grad_norm"].to_pylist()[1:])) == STEPS
+        learnt[method] = run.metrics["actor/grad_norm"].to_pylist()
+        assert len(set(learnt[method][1:])) == STEPS
+    assert learnt["stock"] != learnt["dynamo"]
 
 
 def test_alpha_0_and_uniform_allocation_is_stock_grpo(neutral, smoke):
@@ -110,6 +114,7 @@ def test_the_runs_are_audited(smoke):
         assert sum(x["successes"] for x in table) == pytest.approx(256 * sum(scores))
         assert (run / "audit" / "audit.png").stat().st_size > 10_000
     counted = lines(run, "allocation.jsonl")
+    assert sum(x["rollouts"] for x in table) == sum(sum(x["counts"]) for x in counted)
     assert sum(x["successes"] for x in table) == sum(sum(x["successes"]) for x in counted)
 
 

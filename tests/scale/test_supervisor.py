@@ -22,6 +22,7 @@ import pytest
 
 from scale import supervisor
 from scale.supervisor import Failure, Outcome, beat, failures, progress, report_failure, reported
+from tests.scale.conftest import left
 
 psutil = pytest.importorskip("psutil")
 
@@ -52,18 +53,6 @@ def run(code: str, folder: Path, **options: Any) -> Outcome:
     return supervisor.run(
         command(code), **{"folder": folder, "deadline": 20, "silence": 20, "environ": environ, **options}
     )
-
-
-def left(folder: Path) -> list[int]:
-    """Return the processes of the run in a folder."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(supervisor.RUN_FOLDER) == str(folder.resolve()):
-                found.append(process.pid)
-        except (psutil.Error, OSError):
-            continue
-    return found
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
@@ -141,7 +130,7 @@ def env() -> dict[str, str]:
 def test_silence(tmp_path):
     outcome = run(HANG, tmp_path, silence=1)
     assert outcome.reason == "silence"
-    assert 1 <= outcome.seconds < 10
+    assert 1 <= outcome.seconds < 4
     assert "no step for 1 s" in outcome.cause()
     assert "no step was done" in outcome.cause()
 
@@ -193,7 +182,7 @@ def test_daemon_that_ignores_sigterm_is_gone(hidden, hangs, tmp_path):
     outcome = run(code, tmp_path, silence=4 if hangs else 20)
     assert outcome.reason == ("silence" if hangs else "finished")
     assert hidden or Path(ready).exists()
-    assert outcome.seconds < 15
+    assert outcome.seconds < (12.5 if hangs else 10)
     assert left(tmp_path) == []
     assert not [process for process in psutil.process_iter() if ready in cmdline(process)]
 
@@ -289,8 +278,7 @@ def test_a_run_in_a_thread_is_stopped(tmp_path):
     stop, outcomes = threading.Event(), []
     thread = threading.Thread(target=lambda: outcomes.append(run(HANG, tmp_path, stop=stop)))
     thread.start()
-    while not left(tmp_path):
-        time.sleep(0.05)
+    assert eventually(lambda: left(tmp_path))
     stop.set()
     thread.join()
     assert [outcome.reason for outcome in outcomes] == ["interrupted"]
