@@ -128,6 +128,16 @@ def left(folder):
     return found
 
 
+def eventually(condition, seconds=10):
+    """Return whether a condition comes true in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
 def ended_with_its_cause(failed, where, part):
     """Require what a run that failed on demand must show: within a minute, with its cause, and no process is left."""
     out, seconds = failed

@@ -14,7 +14,6 @@ import textwrap
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import pytest
 
 from scale import supervisor
 from scale.supervisor import Failure, Outcome, beat, failures, progress, report_failure, reported
-from tests.scale.conftest import left
+from tests.scale.conftest import eventually, left
 
 psutil = pytest.importorskip("psutil")
 
@@ -53,15 +52,6 @@ def run(code: str, folder: Path, **options: Any) -> Outcome:
     return supervisor.run(
         command(code), **{"folder": folder, "deadline": 20, "silence": 20, "environ": environ, **options}
     )
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 # Ends of a run
