@@ -9,7 +9,7 @@ from paper_figs.figure import Figure
 from paper_figs.reading import verdict
 from paper_figs.sources import Columns, LedgerData
 from paper_figs.style import GUIDE, PALETTE, POINTS, TEXT_WIDTH, legend_above, panels
-from theory._checks import FloatArray
+from theory.base.arrays import FloatArray
 
 # Above it, orders beyond the second bend some curves; the ledger fits the same range.
 FIT_UP_TO = 1e-2

@@ -17,7 +17,7 @@ from paper_figs.scale_runs import STOCK, ScaleRun, blocks, find_runs
 from paper_figs.sources import Curves, Run, read_run, unfit
 from paper_figs.style import METHODS, TEXT_WIDTH, legend_above, panels, plot_band
 from theory import methods
-from theory._checks import FloatArray
+from theory.base.arrays import FloatArray
 
 BASELINE, METHOD = "grpo", "dynamo"
 METRICS = {"entropy": "entropy (nats)", "gradient_norm": "gradient norm"}

@@ -17,7 +17,7 @@ import matplotlib.figure
 import paper_figs
 from paper_figs import style
 from paper_figs.sheet import Sheet
-from theory._runs import write_atomically
+from theory.base.runs import write_atomically
 
 # matplotlib's names for what each format can say of itself; without the date, the same data give the same bytes.
 METADATA: dict[str, dict[str, str | None]] = {

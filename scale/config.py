@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from theory import _checks
+from theory.base import require
 from theory.methods import Method, get_method
 from theory.modulation import Modulation
 from theory.rules import ALLOCATORS, ORACLES
@@ -86,11 +86,11 @@ class DynamoConfig:
                 importlib.import_module(module)
             except ImportError as error:
                 raise ValueError(f"dynamo.modules: expected modules to import, got {module!r}: {error}") from error
-        _checks.one_of("dynamo.scope", self.scope, SCOPES)
-        low = _checks.count("dynamo.rollouts_low", self.rollouts_low, 2)
-        _checks.count("dynamo.rollouts_high", self.rollouts_high, low)
-        _checks.in_range("dynamo.history_discount", self.history_discount, 0.0, 1.0)
-        _checks.count("dynamo.seed", self.seed)
+        require.one_of("dynamo.scope", self.scope, SCOPES)
+        low = require.count("dynamo.rollouts_low", self.rollouts_low, 2)
+        require.count("dynamo.rollouts_high", self.rollouts_high, low)
+        require.in_range("dynamo.history_discount", self.history_discount, 0.0, 1.0)
+        require.count("dynamo.seed", self.seed)
         rule = self.resolved().allocator
         if rule in ORACLES:
             raise ValueError(
@@ -117,7 +117,7 @@ class DynamoConfig:
         """Return the method in full."""
         method = get_method(self.method)
         if self.allocator is not None:
-            _checks.one_of("dynamo.allocator", self.allocator, ALLOCATORS)
+            require.one_of("dynamo.allocator", self.allocator, ALLOCATORS)
             method = replace(method, allocator=self.allocator)
         if self.aggregation is not None:
             method = replace(method, aggregation=self.aggregation)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scale.config import DynamoConfig
-from theory import _checks
+from theory.base import require
 
 GIB = 2**30
 
@@ -63,7 +63,7 @@ class Shape:
 
     def __post_init__(self) -> None:
         for name in ("layers", "hidden", "intermediate", "heads", "kv_heads", "head_dim", "vocabulary", "positions"):
-            _checks.count(f"shape.{name}", getattr(self, name), 1)
+            require.count(f"shape.{name}", getattr(self, name), 1)
 
     @property
     def parameters(self) -> int:
@@ -134,7 +134,7 @@ class Hardware:
 
     def __post_init__(self) -> None:
         for name in ("memory_gib", "bf16_tflops", "bandwidth_gb_s"):
-            _checks.in_range(f"hardware.{name}", getattr(self, name), 0.0, open_low=True)
+            require.in_range(f"hardware.{name}", getattr(self, name), 0.0, open_low=True)
 
 
 @dataclass(frozen=True)
@@ -164,10 +164,10 @@ class Assumptions:
 
     def __post_init__(self) -> None:
         for name in ("compute_share", "bandwidth_share"):
-            _checks.in_range(f"estimate.{name}", getattr(self, name), 0.0, 1.0, open_low=True)
-        _checks.in_range("estimate.overhead", self.overhead, 1.0)
+            require.in_range(f"estimate.{name}", getattr(self, name), 0.0, 1.0, open_low=True)
+        require.in_range("estimate.overhead", self.overhead, 1.0)
         for name in ("prompt_length", "response_length"):
-            _checks.in_range(f"estimate.{name}", getattr(self, name), 0.0, open_low=True)
+            require.in_range(f"estimate.{name}", getattr(self, name), 0.0, open_low=True)
 
 
 @dataclass(frozen=True)

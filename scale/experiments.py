@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from theory import _checks
+from theory.base import require
 from theory.methods import METHODS
 
 SEEDS = (1, 2, 3)
@@ -177,7 +177,7 @@ def get_experiment(name: str) -> Experiment:
     ValueError
         If there is no such experiment.
     """
-    _checks.one_of("experiment", name, EXPERIMENTS)
+    require.one_of("experiment", name, EXPERIMENTS)
     return EXPERIMENTS[name]
 
 
@@ -190,7 +190,7 @@ def get_cell(experiment: str, cell: str) -> Cell:
         If there is no such experiment, or no such cell in it.
     """
     cells = {x.name: x for x in get_experiment(experiment).cells}
-    _checks.one_of("cell", cell, cells)
+    require.one_of("cell", cell, cells)
     return cells[cell]
 
 

@@ -18,7 +18,7 @@ from scale import estimate, estimate_report, records, supervisor
 from scale.checks import check as check
 from scale.checks import joins_ray
 from scale.config import DynamoConfig
-from theory import _checks
+from theory.base import require
 from theory.losses import ClipCov, ClippedSurrogate
 from theory.methods import Method
 
@@ -41,7 +41,7 @@ def default_cluster(model: str) -> str:
     ValueError
         If there is no such model.
     """
-    _checks.one_of("model", model, names("model"))
+    require.one_of("model", model, names("model"))
     from omegaconf import OmegaConf
 
     return str(OmegaConf.load(CONF / "model" / f"{model}.yaml").default_cluster)
@@ -69,9 +69,9 @@ def compose(model: str, cluster: str | None = None, *, out: Path, overrides: Seq
     ValueError
         If a name is unknown, an override does not fit, or verl's own validation fails.
     """
-    _checks.one_of("model", model, names("model"))
+    require.one_of("model", model, names("model"))
     cluster = cluster or default_cluster(model)
-    _checks.one_of("cluster", cluster, names("cluster"))
+    require.one_of("cluster", cluster, names("cluster"))
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException

@@ -7,9 +7,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from theory import _checks
-from theory._checks import FloatArray, IntArray
 from theory.allocation import variance_ratio
+from theory.base import require
+from theory.base.arrays import FloatArray, IntArray
 
 QUANTILES = (0.05, 0.5, 0.95)
 """Of the modulation's factors."""
@@ -74,7 +74,7 @@ def allocation_metrics(
     >>> found["dynamo/degenerate_groups"], found["dynamo/rollouts_wasted"], found["dynamo/at_lower_bound"]
     (0.5, 0.25, 0.5)
     """
-    _checks.same_shape(rollouts=rollouts, successes=successes, rates=rates)
+    require.same_shape(rollouts=rollouts, successes=successes, rates=rates)
     degenerate = (successes == 0) | (successes == rollouts)
     total = rollouts.sum()
     quartiles = {

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from theory import _runs as run_format
-from theory._runs import installed, read_json
+from theory.base import runs as run_format
+from theory.base.runs import installed, read_json
 
 __all__ = ["ALLOCATION", "METRICS", "Records", "finish", "installed", "read_json", "read_lines"]
 

@@ -21,7 +21,7 @@ from scale import launch, records, supervisor, tiny
 from scale.auditing import audit
 from scale.data import prepare
 from scale.evaluation import evaluate
-from theory import _runs as run_format
+from theory.base import runs as run_format
 
 HELD_OUT = "val-core/tiny-arithmetic/acc/mean@8"
 """verl's name for the mean reward over the tiny task's held-out prompts, 8 trajectories each."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from theory import _checks
+from theory.base import require
 from theory.softmax import TokenStatistics, token_statistics
 
 CHUNK_NUMBERS = 2**25
@@ -45,7 +45,7 @@ def chunked_token_statistics(
     >>> [round(x, 3) for x in stats.entropy.tolist()]
     [0.693, 0.001]
     """
-    _checks.count("chunk_numbers", chunk_numbers, 1)
+    require.count("chunk_numbers", chunk_numbers, 1)
     if logits.ndim != 2 or tuple(actions.shape) != tuple(logits.shape[:1]):
         raise ValueError(
             f"logits, actions: expected shapes [N, V] and [N], got {tuple(logits.shape)} and {tuple(actions.shape)}"

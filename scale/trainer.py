@@ -33,7 +33,7 @@ from scale.engine import LOOK_AHEAD, STATISTICS, TOKEN_STATISTICS
 from scale.loss import SCOPE, MethodLoss, looks_ahead, needs_statistics, token_statistics_of
 from scale.metrics import allocation_metrics, factor_quantiles
 from scale.supervisor import beat
-from theory._runs import write_atomically
+from theory.base.runs import write_atomically
 from theory.history import SuccessHistory
 from theory.losses import ClipCov
 from theory.modulation import Modulation, instability, modulate, scope_of

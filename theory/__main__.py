@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import theory
-from theory._runs import write_atomically
+from theory.base.runs import write_atomically
 from theory.claims import LEDGER
 from theory.claims.ledger import Claim, Finding, Verdict
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from theory._checks import BoolArray, FloatArray, IntArray
+from theory.base.arrays import BoolArray, FloatArray, IntArray
 
 
 def first_largest(keys: FloatArray | IntArray, num: int) -> BoolArray:

@@ -22,9 +22,8 @@ from typing import Any, Literal, NamedTuple
 import array_api_compat
 import numpy as np
 
-from theory import _checks
-from theory._backend import segment_sum
-from theory._checks import Array
+from theory.base import require
+from theory.base.arrays import Array, segment_sum
 
 
 def grpo(
@@ -72,9 +71,9 @@ def grpo(
     >>> grpo(rewards, groups, normalize="population", epsilon=0.0).round(3).tolist()
     [1.414, 0.0, -0.707, -0.707, 0.0]
     """
-    _checks.one_of("normalize", normalize, ("sample", "population", None))
-    _checks.one_of("singleton", singleton, ("zero", "reward"))
-    epsilon = _checks.in_range("epsilon", epsilon, 0.0)
+    require.one_of("normalize", normalize, ("sample", "population", None))
+    require.one_of("singleton", singleton, ("zero", "reward"))
+    epsilon = require.in_range("epsilon", epsilon, 0.0)
     xp, group = _group(rewards, groups)
     if normalize is None:
         advantages = group.deviation * group.spread
@@ -155,7 +154,7 @@ def rloo(rewards: Array, groups: Array) -> Array:
     leave_one_out = group.size / xp.clip(group.size - 1, 1, None)
     with np.errstate(over="ignore"):
         advantages: Array = group.deviation * leave_one_out * group.spread
-    _checks.representable(xp, rewards=advantages)
+    require.representable(xp, rewards=advantages)
     return advantages
 
 
@@ -262,16 +261,16 @@ def w_reinforce(correct: Array, weight: float = 0.1, *, dtype: Any = None) -> Ar
     >>> w_reinforce(np.array([True, False])).tolist()
     [0.1, -1.0]
     """
-    xp = _checks.namespace(correct=correct)
-    _checks.boolean(xp, correct=correct)
-    weight = _checks.in_range("weight", weight, 0.0)
-    _checks.one_of("dtype", dtype, (None, xp.float32, xp.float64))
+    xp = require.namespace(correct=correct)
+    require.boolean(xp, correct=correct)
+    weight = require.in_range("weight", weight, 0.0)
+    require.one_of("dtype", dtype, (None, xp.float32, xp.float64))
     device = array_api_compat.device(correct)
     with np.errstate(over="ignore"):
         advantages = xp.where(
             correct, xp.asarray(weight, dtype=dtype, device=device), xp.asarray(-1.0, dtype=dtype, device=device)
         )
-    _checks.representable(xp, weight=advantages)
+    require.representable(xp, weight=advantages)
     return advantages
 
 
@@ -301,13 +300,13 @@ class _Groups(NamedTuple):
 
 
 def _check(rewards: Array, groups: Array) -> Any:
-    xp = _checks.namespace(rewards=rewards, groups=groups)
-    _checks.finite(xp, rewards=rewards)
+    xp = require.namespace(rewards=rewards, groups=groups)
+    require.finite(xp, rewards=rewards)
     if rewards.ndim != 1 or rewards.shape[0] == 0:
         raise ValueError(f"rewards: expected a non-empty 1-D array, got shape {tuple(rewards.shape)}")
-    _checks.same_shape(rewards=rewards, groups=groups)
+    require.same_shape(rewards=rewards, groups=groups)
     if not (array_api_compat.is_numpy_array(groups) and groups.dtype.kind in "USO"):
-        _checks.integer(xp, groups=groups)
+        require.integer(xp, groups=groups)
     return xp
 
 
@@ -327,7 +326,7 @@ def _group(rewards: Array, groups: Array) -> tuple[Any, _Groups]:
     size = xp.astype(size, rewards.dtype)[index]
     with np.errstate(over="ignore"):
         spread = high - low
-    _checks.representable(xp, rewards=spread)
+    require.representable(xp, rewards=spread)
     # Divided by the spread, rewards of any size have squares that neither overflow nor underflow.
     position = (rewards - low) / xp.where(spread > 0, spread, xp.ones_like(spread))
 

@@ -11,9 +11,8 @@ from typing import Any
 
 import array_api_compat
 
-from theory import _checks
-from theory._backend import segment_sum
-from theory._checks import Array
+from theory.base import require
+from theory.base.arrays import Array, segment_sum
 
 AGGREGATIONS = ("token-mean", "sequence-mean", "prompt-mean")
 """Known aggregations, by name."""
@@ -63,9 +62,9 @@ def aggregation_weights(mask: Array, mode: str, *, prompts: Array | None = None,
     >>> aggregation_weights(mask, "sequence-mean").round(3).tolist()
     [[0.167, 0.167], [0.333, 0.0], [0.333, 0.0]]
     """
-    xp = _checks.namespace(mask=mask)
-    _checks.boolean(xp, mask=mask)
-    _checks.one_of("mode", mode, AGGREGATIONS)
+    xp = require.namespace(mask=mask)
+    require.boolean(xp, mask=mask)
+    require.one_of("mode", mode, AGGREGATIONS)
     if mask.ndim < 1:
         raise ValueError(f"mask: expected shape [..., T], got {tuple(mask.shape)}")
     if dtype is not None and not xp.isdtype(dtype, "real floating"):
@@ -85,8 +84,8 @@ def _tokens_of_prompt(xp: Any, lengths: Array, prompts: Array | None) -> tuple[A
     """Return, for every sequence, the counted tokens of its prompt, and the number of prompts that have one."""
     if prompts is None:
         raise ValueError("prompts: expected the prompt id of every sequence for prompt-mean, got None")
-    _checks.namespace(mask=lengths, prompts=prompts)
-    _checks.integer(xp, prompts=prompts)
+    require.namespace(mask=lengths, prompts=prompts)
+    require.integer(xp, prompts=prompts)
     if tuple(prompts.shape) != tuple(lengths.shape):
         raise ValueError(f"prompts: expected shape {tuple(lengths.shape)}, got {tuple(prompts.shape)}")
     ids, inverse = xp.unique_inverse(xp.reshape(prompts, (-1,)))
@@ -129,7 +128,7 @@ def aggregate(values: Array, mask: Array, mode: str, *, prompts: Array | None = 
     >>> [float(aggregate(values, mask, mode)) for mode in ("token-mean", "sequence-mean")]
     [4.0, 5.0]
     """
-    xp = _checks.namespace(values=values, mask=mask)
-    _checks.finite(xp, values=values)
-    _checks.same_shape(mask=mask, values=values)
+    xp = require.namespace(values=values, mask=mask)
+    require.finite(xp, values=values)
+    require.same_shape(mask=mask, values=values)
     return xp.sum(aggregation_weights(mask, mode, prompts=prompts, dtype=values.dtype) * values)

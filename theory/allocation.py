@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from theory import _checks, _levels
-from theory._checks import BoolArray, FloatArray, IntArray
+from theory import _levels
+from theory.base import require
+from theory.base.arrays import BoolArray, FloatArray, IntArray
 
 MAX_BUDGET = 2**31 - 1
 """Largest budget and lower bound: all sums of counts stay exact in int64 and float64."""
@@ -30,7 +31,7 @@ IntBound = int | IntArray
 
 
 def _budget(budget: int) -> int:
-    if _checks.count("budget", budget) > MAX_BUDGET:
+    if require.count("budget", budget) > MAX_BUDGET:
         raise ValueError(f"budget: expected an integer in [0, {MAX_BUDGET}], got {budget}")
     return int(budget)
 
@@ -90,8 +91,8 @@ def bernoulli_variance(successes: Any, attempts: Any) -> FloatArray:
     >>> bernoulli_variance([0, 1, 4], [8, 2, 8]).round(4).tolist()
     [0.0, 0.5, 0.2857]
     """
-    k, g = _checks.vector("successes", successes, low=0.0), _checks.vector("attempts", attempts, low=2.0)
-    _checks.same_shape(successes=k, attempts=g)
+    k, g = require.vector("successes", successes, low=0.0), require.vector("attempts", attempts, low=2.0)
+    require.same_shape(successes=k, attempts=g)
     if (k > g).any():
         at = int(np.argmax(k > g))
         raise ValueError(f"successes: expected at most attempts, got {k[at]} > {g[at]} at index {at}")
@@ -125,7 +126,7 @@ def proportional(sigmas: Any, budget: int) -> FloatArray:
     >>> proportional([1.0, 3.0, 0.0], 8).tolist()
     [2.0, 6.0, 0.0]
     """
-    s, budget = _checks.vector("sigmas", sigmas, low=0.0), _budget(budget)
+    s, budget = require.vector("sigmas", sigmas, low=0.0), _budget(budget)
     if not s.any():
         return np.full(s.size, budget / s.size)
     s = s / s.max()
@@ -174,7 +175,7 @@ def water_level(weights: Any, budget: int, low: IntBound, high: IntBound) -> Int
     >>> water_level([0.0, 0.0, 0.0], 16, 2, 24).tolist()
     [6, 5, 5]
     """
-    w, budget = _checks.vector("weights", weights, low=0.0), _budget(budget)
+    w, budget = require.vector("weights", weights, low=0.0), _budget(budget)
     floor, ceiling = _bounds(w.size, low, high)
     if ceiling.sum() < budget:
         raise ValueError(f"budget: expected at most sum(high) = {ceiling.sum()}, got {budget}")
@@ -235,7 +236,7 @@ def optimal(variances: Any, budget: int, low: IntBound, high: IntBound) -> IntAr
     >>> optimal([1.0, 4.0, 25.0], 16, 3, 8).tolist()
     [3, 5, 8]
     """
-    v, budget = _checks.vector("variances", variances, low=0.0), _budget(budget)
+    v, budget = require.vector("variances", variances, low=0.0), _budget(budget)
     floor, ceiling = _bounds(v.size, low, high)
     varied = v > 0
     if (ceiling[varied] == 0).any():
@@ -382,9 +383,9 @@ def optimal_any(gains: FloatArray, budget: int, low: IntBound, high: IntBound) -
 
 def _variances_and_counts(variances: Any, counts: Any) -> tuple[FloatArray, FloatArray]:
     """Require v >= 0 and 0 <= n < 2**31 of one shape, n > 0 where v > 0; return them."""
-    v = _checks.vector("variances", variances, low=0.0)
-    n = _checks.vector("counts", counts, low=0.0, high=MAX_BUDGET)
-    _checks.same_shape(variances=v, counts=n)
+    v = require.vector("variances", variances, low=0.0)
+    n = require.vector("counts", counts, low=0.0, high=MAX_BUDGET)
+    require.same_shape(variances=v, counts=n)
     if ((n == 0) & (v > 0)).any():
         at = int(np.argmax((n == 0) & (v > 0)))
         raise ValueError(f"counts: expected positive counts where the variance is positive, got 0 at index {at}")
@@ -487,7 +488,7 @@ def optimal_variance_ratio(sigmas: Any) -> float:
     >>> round(optimal_variance_ratio([1.0, 3.0]), 4)
     0.8
     """
-    s = _checks.vector("sigmas", sigmas, low=0.0)
+    s = require.vector("sigmas", sigmas, low=0.0)
     if not s.any():
         return 1.0
     s = s / s.max()

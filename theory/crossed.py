@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from theory import _checks
-from theory._checks import FloatArray
+from theory.base import require
+from theory.base.arrays import FloatArray
 from theory.intervals import LARGEST, MAX_BLOCK, Interval
 
 
@@ -57,7 +57,7 @@ def crossed_bootstrap_interval(
     """
     if not isinstance(strata, Sequence) or not strata:
         raise ValueError(f"strata: expected at least one array in a list, got {type(strata).__name__}")
-    values = [_checks.numbers(f"strata[{i}]", x, low=-LARGEST, high=LARGEST) for i, x in enumerate(strata)]
+    values = [require.numbers(f"strata[{i}]", x, low=-LARGEST, high=LARGEST) for i, x in enumerate(strata)]
     for number, x in enumerate(values):
         if x.ndim < 2 or x.size == 0:
             raise ValueError(f"strata[{number}]: expected shape [num_runs, num_problems, ...], got {x.shape}")
@@ -65,7 +65,7 @@ def crossed_bootstrap_interval(
             raise ValueError(
                 f"strata[{number}]: expected the runs and further axes of strata[0], {values[0].shape}, got {x.shape}"
             )
-    confidence = _checks.resampling(rng, confidence, num_resamples)
+    confidence = require.resampling(rng, confidence, num_resamples)
     num_runs = len(values[0])
     runs = _weights(rng, num_runs, num_resamples)
     means = [_resampled_means(x, runs, _weights(rng, x.shape[1], num_resamples)) for x in values]

@@ -12,8 +12,8 @@ from __future__ import annotations
 import array_api_compat
 import numpy as np
 
-from theory import _checks
-from theory._checks import Array
+from theory.base import require
+from theory.base.arrays import Array
 from theory.softmax import TokenStatistics, log_softmax, pi_lambda, token_statistics
 
 
@@ -47,18 +47,18 @@ def update_coefficient(advantage: Array, ratio: Array, clip_low: float = 0.2, cl
     >>> update_coefficient(np.array([1.0, 1.0, -1.0, -1.0]), np.array([1.1, 1.3, 0.9, 0.7])).tolist()
     [1.1, 0.0, -0.9, 0.0]
     """
-    xp = _checks.namespace(advantage=advantage, ratio=ratio)
-    _checks.finite(xp, advantage=advantage, ratio=ratio)
-    _checks.same_shape(advantage=advantage, ratio=ratio)
-    clip_low = _checks.in_range("clip_low", clip_low, 0.0, 1.0)
-    clip_high = _checks.in_range("clip_high", clip_high, 0.0)
+    xp = require.namespace(advantage=advantage, ratio=ratio)
+    require.finite(xp, advantage=advantage, ratio=ratio)
+    require.same_shape(advantage=advantage, ratio=ratio)
+    clip_low = require.in_range("clip_low", clip_low, 0.0, 1.0)
+    clip_high = require.in_range("clip_high", clip_high, 0.0)
     if not bool(xp.all(ratio >= 0)):
         raise ValueError("ratio: expected values >= 0, got values below")
     active = ((advantage > 0) & (ratio <= 1 + clip_high)) | ((advantage < 0) & (ratio >= 1 - clip_low))
     with np.errstate(over="ignore"):
         product = ratio * advantage
     coefficient = xp.where(active, product, xp.zeros_like(product))
-    _checks.representable(xp, coefficient=coefficient)
+    require.representable(xp, coefficient=coefficient)
     return coefficient
 
 
@@ -133,9 +133,9 @@ def first_order_sequence(stats: TokenStatistics, coefficient: Array, mask: Array
     >>> first_order_sequence(stats, np.ones((1, 2)), np.array([[True, True]])).round(4).tolist()
     [[-0.0989, 0.0989]]
     """
-    xp = _checks.namespace(log_prob=stats.log_prob, mask=mask)
-    _checks.boolean(xp, mask=mask)
-    _checks.same_shape(log_prob=stats.log_prob, mask=mask)
+    xp = require.namespace(log_prob=stats.log_prob, mask=mask)
+    require.boolean(xp, mask=mask)
+    require.same_shape(log_prob=stats.log_prob, mask=mask)
     if mask.ndim < 1:
         raise ValueError("mask: expected shape [..., T], got ()")
     with np.errstate(over="ignore", invalid="ignore"):
@@ -182,7 +182,7 @@ def exact(logits: Array, actions: Array, coefficient: Array, learning_rate: floa
     >>> exact(logits, np.array([1]), np.array([1.0]), learning_rate=0.01).round(6).tolist()
     [0.003571]
     """
-    xp = _checks.namespace(logits=logits, actions=actions, coefficient=coefficient)
+    xp = require.namespace(logits=logits, actions=actions, coefficient=coefficient)
     stats = token_statistics(logits, actions)
     step = _step(stats, coefficient, learning_rate)[..., None]
     log_pi = log_softmax(logits)
@@ -198,27 +198,27 @@ def exact(logits: Array, actions: Array, coefficient: Array, learning_rate: floa
 
     with np.errstate(over="ignore"):
         new_logits = log_pi + step * score
-    _checks.representable(xp, coefficient=new_logits)
+    require.representable(xp, coefficient=new_logits)
     far = token_statistics(new_logits, actions).entropy - stats.entropy
     return xp.where(xp.abs(step[..., 0]) <= 1, near, far)
 
 
 def _step(stats: TokenStatistics, coefficient: Array, learning_rate: float) -> Array:
     """Return eta xi, checked against the statistics' shape."""
-    xp = _checks.namespace(log_prob=stats.log_prob, coefficient=coefficient)
-    _checks.finite(xp, coefficient=coefficient)
-    _checks.same_shape(log_prob=stats.log_prob, coefficient=coefficient)
+    xp = require.namespace(log_prob=stats.log_prob, coefficient=coefficient)
+    require.finite(xp, coefficient=coefficient)
+    require.same_shape(log_prob=stats.log_prob, coefficient=coefficient)
     with np.errstate(over="ignore"):
-        step = _checks.in_range("learning_rate", learning_rate, 0.0) * coefficient
-    _checks.representable(xp, coefficient=step)
+        step = require.in_range("learning_rate", learning_rate, 0.0) * coefficient
+    require.representable(xp, coefficient=step)
     return step
 
 
 def _change(stats: TokenStatistics, coefficient: Array, mean: Array, learning_rate: float) -> Array:
     """Return -eta xi (pi(a) Lambda(a) - mean)."""
-    xp = _checks.statistics(stats)
+    xp = require.statistics(stats)
     step = _step(stats, coefficient, learning_rate)
     with np.errstate(over="ignore", invalid="ignore"):
         change = -step * (pi_lambda(stats) - mean)
-    _checks.representable(xp, coefficient=change)
+    require.representable(xp, coefficient=change)
     return change

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from theory import _checks
-from theory._checks import FloatArray
+from theory.base import require
+from theory.base.arrays import FloatArray
 
 Key = str | int
 """A stable name of a prompt. The string "1" and the integer 1 are two prompts."""
@@ -53,7 +53,7 @@ class SuccessHistory:
     """
 
     def __init__(self, discount: float = 1.0) -> None:
-        self.discount = _checks.in_range("discount", discount, 0.0, 1.0)
+        self.discount = require.in_range("discount", discount, 0.0, 1.0)
         self._rows: dict[Key, int] = {}
         self._counts = np.zeros((2, 0))  # Successes and attempts; more columns than rows in use, to grow in steps.
 
@@ -187,13 +187,13 @@ class SuccessHistory:
         """
         if not isinstance(state, Mapping):
             raise ValueError(f"state: expected a mapping, got {type(state).__name__}")
-        _checks.one_of("state kind", state.get("kind"), [type(self).__name__])
-        if _checks.count("state version", state.get("version", 0), 1) > VERSION:
+        require.one_of("state kind", state.get("kind"), [type(self).__name__])
+        if require.count("state version", state.get("version", 0), 1) > VERSION:
             raise ValueError(f"state version: expected at most {VERSION}, got {state['version']} from newer code")
         expected = {"version", "kind", "discount", "keys", "successes", "attempts"}
         if set(state) != expected:
             raise ValueError(f"state: expected the fields {sorted(expected)}, got {sorted(map(str, state))}")
-        if _checks.in_range("state discount", state["discount"], 0.0, 1.0) != self.discount:
+        if require.in_range("state discount", state["discount"], 0.0, 1.0) != self.discount:
             raise ValueError(f"state discount: expected {self.discount}, this history's, got {state['discount']}")
         keys = _keys(state["keys"])
         rows = {key: row for row, key in enumerate(keys)}
@@ -225,7 +225,7 @@ def _pairs(successes: Any, attempts: Any, length: int) -> FloatArray:
     for row, (name, value) in enumerate((("successes", successes), ("attempts", attempts))):
         if length == 0 and np.array_equal(value, []):
             continue
-        column = _checks.vector(name, value, low=0.0, high=_MAX_COUNT)
+        column = require.vector(name, value, low=0.0, high=_MAX_COUNT)
         if column.size != length:
             raise ValueError(f"{name}: expected one count per key, {length}, got {column.size}")
         pairs[row] = column

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from theory import _checks
-from theory._checks import FloatArray
+from theory.base import require
+from theory.base.arrays import FloatArray
 
 MAX_BLOCK = 2**23
 """Scores of resamples held at once: about 64 MB, whatever the number of resamples."""
@@ -60,7 +60,7 @@ def interquartile_mean(scores: Any, axis: int | tuple[int, ...] | None = None) -
     >>> interquartile_mean([[0.0, 1.0, 2.0, 99.0], [3.0, 3.0, 3.0, 3.0]], axis=1).tolist()
     [1.5, 3.0]
     """
-    values = _checks.numbers("scores", scores, low=-LARGEST, high=LARGEST)
+    values = require.numbers("scores", scores, low=-LARGEST, high=LARGEST)
     axes = tuple(range(values.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     for each in axes:
         if isinstance(each, bool) or not isinstance(each, (int, np.integer)) or not -values.ndim <= each < values.ndim:
@@ -120,12 +120,12 @@ def stratified_bootstrap_interval(
     >>> bool(interval.low < interval.point < interval.high)
     True
     """
-    values = _checks.numbers("scores", scores, low=-LARGEST, high=LARGEST)
+    values = require.numbers("scores", scores, low=-LARGEST, high=LARGEST)
     if values.ndim < 2 or values.size == 0 or len(values) < 2:
         raise ValueError(f"scores: expected shape [num_runs >= 2, num_tasks, ...], got {values.shape}")
     if not callable(statistic):
         raise ValueError(f"statistic: expected a function, got {statistic!r}")
-    confidence = _checks.resampling(rng, confidence, num_resamples)
+    confidence = require.resampling(rng, confidence, num_resamples)
     num_runs, num_tasks = values.shape[:2]
     runs = rng.integers(num_runs, size=(num_resamples, num_runs, num_tasks))
     block = max(1, MAX_BLOCK // values.size)

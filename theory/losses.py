@@ -15,9 +15,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from theory import _checks
-from theory._backend import stop_gradient
-from theory._checks import Array
+from theory.base import require
+from theory.base.arrays import Array, stop_gradient
 from theory.softmax import TokenStatistics
 from theory.token_selection import CovarianceScope, clip_cov_tokens, covariance, fork_tokens, kl_cov_tokens
 
@@ -51,9 +50,9 @@ class ClipCov:
     clip_high: float = 1.0
 
     def __post_init__(self) -> None:
-        _checks.in_range("ratio", self.ratio, 0.0, 1.0)
-        _checks.in_range("covariance_low", self.covariance_low)
-        _checks.in_range("covariance_high", self.covariance_high, self.covariance_low, open_low=True)
+        require.in_range("ratio", self.ratio, 0.0, 1.0)
+        require.in_range("covariance_low", self.covariance_low)
+        require.in_range("covariance_high", self.covariance_high, self.covariance_low, open_low=True)
         _check_clip(self.clip_low, self.clip_high)
 
 
@@ -65,8 +64,8 @@ class KlCov:
     coefficient: float = 1.0
 
     def __post_init__(self) -> None:
-        _checks.in_range("ratio", self.ratio, 0.0, 1.0)
-        _checks.in_range("coefficient", self.coefficient, 0.0)
+        require.in_range("ratio", self.ratio, 0.0, 1.0)
+        require.in_range("coefficient", self.coefficient, 0.0)
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class ForkTokens:
     ratio: float = 0.2
 
     def __post_init__(self) -> None:
-        _checks.in_range("ratio", self.ratio, 0.0, 1.0)
+        require.in_range("ratio", self.ratio, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class EntropyBonus:
     coefficient: float = 1e-3
 
     def __post_init__(self) -> None:
-        _checks.in_range("coefficient", self.coefficient, 0.0)
+        require.in_range("coefficient", self.coefficient, 0.0)
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,8 @@ class EntropyAdvantages:
     kappa: float = 2.0
 
     def __post_init__(self) -> None:
-        _checks.in_range("alpha", self.alpha, 0.0)
-        _checks.in_range("kappa", self.kappa, 1.0, open_low=True)
+        require.in_range("alpha", self.alpha, 0.0)
+        require.in_range("kappa", self.kappa, 1.0, open_low=True)
 
     def shape(self, advantages: Array, stats: TokenStatistics) -> Array:
         """Return the shaped advantages (`entropy_advantages`).
@@ -316,7 +315,7 @@ def kl_cov(
     [-2.0, -1.3069]
     """
     xp = _check_tokens(log_prob, old_log_prob, advantages, mask=mask, targeted=targeted)
-    _checks.in_range("coefficient", coefficient, 0.0, _limit(xp, log_prob))
+    require.in_range("coefficient", coefficient, 0.0, _limit(xp, log_prob))
     log_ratio = _log_ratio(xp, log_prob, old_log_prob, mask)
     values = -stop_gradient(advantages) * _exp(xp, log_ratio)
     values = values + xp.where(targeted, coefficient * xp.abs(log_ratio), 0.0)
@@ -354,8 +353,8 @@ def entropy_bonus(entropy: Array, mask: Array, coefficient: float = 1e-3) -> Arr
     [-1.0, 0.0]
     """
     xp = _check_entropy(entropy, mask=mask)
-    _checks.boolean(xp, mask=mask)
-    _checks.in_range("coefficient", coefficient, 0.0, _limit(xp, entropy))
+    require.boolean(xp, mask=mask)
+    require.in_range("coefficient", coefficient, 0.0, _limit(xp, entropy))
     return xp.where(mask, -coefficient * entropy, 0.0)
 
 
@@ -394,9 +393,9 @@ def entropy_advantages(advantages: Array, entropy: Array, alpha: float = 0.4, ka
     [4.15, -0.125, -0.21]
     """
     xp = _check_entropy(entropy, advantages=advantages)
-    _checks.squarable(xp, advantages=advantages)
-    _checks.in_range("alpha", alpha, 0.0, _limit(xp, entropy))
-    _checks.in_range("kappa", kappa, 1.0, _limit(xp, advantages), open_low=True)
+    require.squarable(xp, advantages=advantages)
+    require.in_range("alpha", alpha, 0.0, _limit(xp, entropy))
+    require.in_range("kappa", kappa, 1.0, _limit(xp, advantages), open_low=True)
     bonus = alpha * xp.clip(stop_gradient(entropy), 0.0, None)
     return advantages + xp.minimum(bonus, xp.abs(advantages) / kappa)
 
@@ -546,19 +545,19 @@ def policy_loss(
 
 
 def _check_clip(clip_low: float, clip_high: float, dual_clip: float | None = None) -> None:
-    _checks.in_range("clip_low", clip_low, 0.0, 1.0)
-    _checks.in_range("clip_high", clip_high, 0.0, LARGEST_CLIP)
+    require.in_range("clip_low", clip_low, 0.0, 1.0)
+    require.in_range("clip_high", clip_high, 0.0, LARGEST_CLIP)
     if dual_clip is not None:
-        _checks.in_range("dual_clip", dual_clip, 1.0, LARGEST_CLIP, open_low=True)
+        require.in_range("dual_clip", dual_clip, 1.0, LARGEST_CLIP, open_low=True)
 
 
 def _check_tokens(log_prob: Array, old_log_prob: Array, advantages: Array, **masks: Array) -> Any:
     """Require arrays of one shape, fit for a loss; return their namespace. The first mask is that of valid tokens."""
     reals = {"log_prob": log_prob, "old_log_prob": old_log_prob, "advantages": advantages}
-    xp = _checks.namespace(**reals, **masks)
-    _checks.squarable(xp, **reals)
-    _checks.boolean(xp, **masks)
-    _checks.same_shape(**reals, **masks)
+    xp = require.namespace(**reals, **masks)
+    require.squarable(xp, **reals)
+    require.boolean(xp, **masks)
+    require.same_shape(**reals, **masks)
     padding = ~next(iter(masks.values()))
     for name in ("log_prob", "old_log_prob"):
         if not bool(xp.all((reals[name] <= 0.01) | padding)):
@@ -567,9 +566,9 @@ def _check_tokens(log_prob: Array, old_log_prob: Array, advantages: Array, **mas
 
 
 def _check_entropy(entropy: Array, **others: Array) -> Any:
-    xp = _checks.namespace(entropy=entropy, **others)
-    _checks.squarable(xp, entropy=entropy)
-    _checks.same_shape(**others, entropy=entropy)
+    xp = require.namespace(entropy=entropy, **others)
+    require.squarable(xp, entropy=entropy)
+    require.same_shape(**others, entropy=entropy)
     if not bool(xp.all(entropy >= -0.01)):
         raise ValueError("entropy: expected values >= 0, got values below")
     return xp

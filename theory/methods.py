@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
-from theory import _checks
-from theory._checks import Array
 from theory.advantages import ADVANTAGES, w_reinforce
 from theory.aggregation import AGGREGATIONS
+from theory.base import require
+from theory.base.arrays import Array
 from theory.losses import ClipCov, ClippedSurrogate, EntropyAdvantages, EntropyBonus, ForkTokens, KlCov
 from theory.modulation import Modulation
 from theory.rules import ALLOCATORS
@@ -32,7 +32,7 @@ class WReinforce:
     weight: float = 0.1
 
     def __post_init__(self) -> None:
-        _checks.in_range("weight", self.weight, 0.0)
+        require.in_range("weight", self.weight, 0.0)
 
 
 class Shaping(Protocol):
@@ -87,11 +87,11 @@ class Method:
         for name in ("title", "source", "notes"):
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"{name}: expected a string, got {getattr(self, name)!r}")
-        _checks.one_of("allocator", self.allocator, ALLOCATORS)
+        require.one_of("allocator", self.allocator, ALLOCATORS)
         if not isinstance(self.advantage, WReinforce) and self.advantage not in tuple(ADVANTAGES):
             names = ", ".join(ADVANTAGES)
             raise ValueError(f"advantage: expected one of {names} or a WReinforce, got {self.advantage!r}")
-        _checks.one_of("aggregation", self.aggregation, AGGREGATIONS)
+        require.one_of("aggregation", self.aggregation, AGGREGATIONS)
         for name, known in _PARTS.items():
             part = getattr(self, name)
             if type(part) not in known:
@@ -129,9 +129,9 @@ class Method:
         >>> METHODS["w-reinforce"].advantages(rewards, groups, rewards > 0).tolist()
         [0.1, -1.0]
         """
-        xp = _checks.namespace(rewards=rewards, correct=correct)
-        _checks.boolean(xp, correct=correct)
-        _checks.same_shape(rewards=rewards, correct=correct)
+        xp = require.namespace(rewards=rewards, correct=correct)
+        require.boolean(xp, correct=correct)
+        require.same_shape(rewards=rewards, correct=correct)
         if isinstance(self.advantage, WReinforce):
             return w_reinforce(correct, self.advantage.weight, dtype=rewards.dtype)
         return ADVANTAGES[self.advantage](rewards, groups)
@@ -235,7 +235,7 @@ def _decode(name: str, value: Any) -> Any:
         return value
     values = dict(value)
     kind = values.pop("type", None)
-    _checks.one_of(f"{name}.type", kind, _TYPES)
+    require.one_of(f"{name}.type", kind, _TYPES)
     return _build(name, _TYPES[kind], values)
 
 
@@ -387,5 +387,5 @@ def get_method(name: str) -> Method:
     >>> get_method("kl-cov").loss
     KlCov(ratio=0.002, coefficient=1.0)
     """
-    _checks.one_of("name", name, METHODS)
+    require.one_of("name", name, METHODS)
     return METHODS[name]

@@ -26,9 +26,8 @@ from typing import Any, Literal, NamedTuple
 import array_api_compat
 import numpy as np
 
-from theory import _checks
-from theory._backend import stop_gradient
-from theory._checks import Array
+from theory.base import require
+from theory.base.arrays import Array, stop_gradient
 from theory.entropy_change import first_order, first_order_sequence
 from theory.softmax import TokenStatistics
 
@@ -76,14 +75,14 @@ class Modulation:
     mean: Literal["vocabulary", "sequence"] = "vocabulary"
 
     def __post_init__(self) -> None:
-        _checks.in_range("alpha", self.alpha, 0.0, 1.0)
-        _checks.in_range("sharpness", self.sharpness, 0.0, open_low=True)
-        _checks.in_range("threshold", self.threshold, 0.0, 1.0)
+        require.in_range("alpha", self.alpha, 0.0, 1.0)
+        require.in_range("sharpness", self.sharpness, 0.0, open_low=True)
+        require.in_range("threshold", self.threshold, 0.0, 1.0)
         if self.alpha_comp is not None:
-            _checks.in_range("alpha_comp", self.alpha_comp, 0.0)
+            require.in_range("alpha_comp", self.alpha_comp, 0.0)
         if self.alpha_stab is not None:
-            _checks.in_range("alpha_stab", self.alpha_stab, 0.0, 1.0)
-        _checks.one_of("mean", self.mean, ("vocabulary", "sequence"))
+            require.in_range("alpha_stab", self.alpha_stab, 0.0, 1.0)
+        require.one_of("mean", self.mean, ("vocabulary", "sequence"))
 
     @property
     def compensation_strength(self) -> float:
@@ -132,8 +131,8 @@ class Scope:
     def __post_init__(self) -> None:
         if _is_array(self.entropy_min):
             fields = dataclasses.asdict(self)
-            xp = _checks.namespace(**fields)
-            _checks.same_shape(**fields)
+            xp = require.namespace(**fields)
+            require.same_shape(**fields)
             empty = (self.entropy_min == math.inf) & (self.entropy_max == -math.inf) & (self.instability_max == 0)
             sound = (self.entropy_min >= -0.01) & (self.entropy_max >= self.entropy_min) & (self.instability_max >= 0)
             finite = xp.isfinite(self.entropy_max) & xp.isfinite(self.instability_max)
@@ -142,9 +141,9 @@ class Scope:
             return
         if (self.entropy_min, self.entropy_max, self.instability_max) == (math.inf, -math.inf, 0.0):
             return
-        low = _checks.in_range("entropy_min", self.entropy_min, -0.01)  # rounding, as in the check of statistics
-        _checks.in_range("entropy_max", self.entropy_max, low)
-        _checks.in_range("instability_max", self.instability_max, 0.0)
+        low = require.in_range("entropy_min", self.entropy_min, -0.01)  # rounding, as in the check of statistics
+        require.in_range("entropy_max", self.entropy_max, low)
+        require.in_range("instability_max", self.instability_max, 0.0)
 
     @classmethod
     def merge(cls, scopes: Iterable[Scope]) -> Scope:
@@ -167,7 +166,7 @@ class Scope:
         """
         parts = list(scopes)
         if parts and _is_array(parts[0].entropy_min):
-            xp = _checks.namespace(**{f"scopes[{i}]": part.entropy_min for i, part in enumerate(parts)})
+            xp = require.namespace(**{f"scopes[{i}]": part.entropy_min for i, part in enumerate(parts)})
             least, largest = xp.minimum, xp.maximum
         else:
             parts, least, largest = [cls(), *parts], min, max
@@ -233,10 +232,10 @@ def instability(
     >>> instability(stats, np.array([1.0, 1.0]), np.array([True, True])).round(4).tolist()
     [0.0396, 0.356]
     """
-    xp = _checks.namespace(coefficient=coefficient, mask=mask)
-    _checks.boolean(xp, mask=mask)
-    _checks.same_shape(coefficient=coefficient, mask=mask)
-    _checks.one_of("mean", mean, ("vocabulary", "sequence"))
+    xp = require.namespace(coefficient=coefficient, mask=mask)
+    require.boolean(xp, mask=mask)
+    require.same_shape(coefficient=coefficient, mask=mask)
+    require.one_of("mean", mean, ("vocabulary", "sequence"))
     stats = TokenStatistics(*(stop_gradient(x) for x in stats))
     coefficient = stop_gradient(coefficient)
     if mean == "sequence":
@@ -283,10 +282,10 @@ def scope_of(
     >>> round(scope.entropy_min, 4), round(scope.entropy_max, 4), scope.instability_max
     (0.3251, 0.3251, 0.2)
     """
-    xp = _checks.statistics(stats)
+    xp = require.statistics(stats)
     _instability_range(xp, instability)
-    _checks.boolean(xp, mask=mask)
-    _checks.same_shape(entropy=stats.entropy, instability=instability, mask=mask)
+    require.boolean(xp, mask=mask)
+    require.same_shape(entropy=stats.entropy, instability=instability, mask=mask)
     entropy, instability = stop_gradient(stats.entropy), stop_gradient(instability)
     if axis is not None:
         infinity = xp.full_like(entropy, xp.inf)
@@ -334,14 +333,14 @@ def compensation(entropy: Array, advantages: Array, alpha: float, scope: Scope) 
     >>> compensation(entropy, advantages, 0.4, Scope(0.0, 1.0)).tolist()
     [1.4, 1.2, 1.0, 1.0]
     """
-    xp = _checks.namespace(entropy=entropy, advantages=advantages)
-    _checks.finite(xp, entropy=entropy, advantages=advantages)
-    _checks.same_shape(entropy=entropy, advantages=advantages)
-    alpha = _checks.in_range("alpha", alpha, 0.0)
+    xp = require.namespace(entropy=entropy, advantages=advantages)
+    require.finite(xp, entropy=entropy, advantages=advantages)
+    require.same_shape(entropy=entropy, advantages=advantages)
+    alpha = require.in_range("alpha", alpha, 0.0)
     position, known = _position(xp, stop_gradient(entropy), scope.entropy_min, scope.entropy_max, relative=ROUNDING)
     with np.errstate(over="ignore", invalid="ignore"):
         factor = 1 + alpha * (1 - position)
-    _checks.representable(xp, alpha=factor)
+    require.representable(xp, alpha=factor)
     return xp.where(known & (advantages > 0), factor, xp.ones_like(factor))
 
 
@@ -379,15 +378,15 @@ def stabilization(instability: Array, alpha: float, sharpness: float, threshold:
     >>> stabilization(np.array([0.0, 1.8, 2.0]), 0.4, 50.0, 0.9, Scope(0.0, 1.0, 2.0)).round(4).tolist()
     [1.0, 0.8, 0.6027]
     """
-    xp = _checks.namespace(instability=instability)
+    xp = require.namespace(instability=instability)
     _instability_range(xp, instability)
-    alpha = _checks.in_range("alpha", alpha, 0.0, 1.0)
-    sharpness = _checks.in_range("sharpness", sharpness, 0.0, open_low=True)
-    threshold = _checks.in_range("threshold", threshold, 0.0, 1.0)
+    alpha = require.in_range("alpha", alpha, 0.0, 1.0)
+    sharpness = require.in_range("sharpness", sharpness, 0.0, open_low=True)
+    threshold = require.in_range("threshold", threshold, 0.0, 1.0)
     position, known = _position(xp, stop_gradient(instability), 0.0, scope.instability_max)
     with np.errstate(over="ignore", invalid="ignore"):
         x = sharpness * (position - threshold)
-    _checks.representable(xp, sharpness=x)
+    require.representable(xp, sharpness=x)
     decay = xp.exp(-xp.abs(x))  # never above 1, so that nothing overflows
     factor = 1 - alpha * xp.where(x >= 0, xp.ones_like(decay), decay) / (1 + decay)
     return xp.where(known, factor, xp.ones_like(factor))
@@ -441,9 +440,9 @@ def modulate(
     >>> result.compensation.round(3).tolist(), result.stabilization.round(3).tolist()
     ([1.4, 1.0, 1.0], [1.0, 1.0, 0.603])
     """
-    xp = _checks.namespace(advantages=advantages, mask=mask, log_prob=stats.log_prob)
-    _checks.finite(xp, advantages=advantages)
-    _checks.same_shape(advantages=advantages, mask=mask, log_prob=stats.log_prob)
+    xp = require.namespace(advantages=advantages, mask=mask, log_prob=stats.log_prob)
+    require.finite(xp, advantages=advantages)
+    require.same_shape(advantages=advantages, mask=mask, log_prob=stats.log_prob)
     xi = advantages if coefficient is None else coefficient
     indicator = instability(stats, xi, mask, modulation.mean)
     if scope is None:
@@ -456,12 +455,12 @@ def modulate(
     stab = xp.where(mask, stab, xp.ones_like(stab))
     with np.errstate(over="ignore"):
         modulated = advantages * comp * stab
-    _checks.representable(xp, advantages=modulated)
+    require.representable(xp, advantages=modulated)
     return Modulated(modulated, comp, stab)
 
 
 def _instability_range(xp: Any, instability: Array) -> None:
-    _checks.finite(xp, instability=instability)
+    require.finite(xp, instability=instability)
     if not bool(xp.all(instability >= 0)):
         raise ValueError("instability: expected values >= 0, got values below")
 
@@ -482,7 +481,7 @@ def _position(xp: Any, x: Array, low: Any, high: Any, relative: float = 0.0) -> 
     rounding = relative * float(xp.finfo(x.dtype).eps) * largest
     known = xp.asarray(high - low > rounding, device=device)
     end = xp.where(known, end, xp.ones_like(end))
-    _checks.representable(xp, scope=end)
+    require.representable(xp, scope=end)
     known = known & (start < end)
     start, end = xp.where(known, start, xp.zeros_like(start)), xp.where(known, end, xp.ones_like(end))
     return (xp.clip(x, start, end) - start) / (end - start), known

@@ -37,8 +37,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import gammaln, xlogy
 
-from theory import _checks
-from theory._checks import FloatArray, IntArray
+from theory.base import require
+from theory.base.arrays import FloatArray, IntArray
 
 # A = scale(k, n) (R - k/n) for 0 < k < n, by estimator; `reinforce` is the one that is not centred.
 _SCALES: dict[str, Callable[[FloatArray, FloatArray], FloatArray]] = {
@@ -199,10 +199,10 @@ class StoppingRule:
     min_wrong: int = 0
 
     def __post_init__(self) -> None:
-        _checks.count("round_size", self.round_size, 1)
-        _checks.count("max_rounds", self.max_rounds, 1)
-        _checks.count("min_correct", self.min_correct)
-        _checks.count("min_wrong", self.min_wrong)
+        require.count("round_size", self.round_size, 1)
+        require.count("max_rounds", self.max_rounds, 1)
+        require.count("min_correct", self.min_correct)
+        require.count("min_wrong", self.min_wrong)
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,10 +262,10 @@ def group_advantages(num_correct: ArrayLike, num_rollouts: ArrayLike, estimator:
     >>> [a.tolist() for a in group_advantages([0, 1, 4], 4, "maxrl")]
     [[0.0, 3.0, 0.0], [0.0, -1.0, 0.0]]
     """
-    _checks.one_of("estimator", estimator, ESTIMATORS)
-    n = _checks.integers("num_rollouts", num_rollouts, minimum=1)
-    k = _checks.integers("num_correct", num_correct)
-    k, n = _checks.broadcast(num_correct=k, num_rollouts=n)
+    require.one_of("estimator", estimator, ESTIMATORS)
+    n = require.integers("num_rollouts", num_rollouts, minimum=1)
+    k = require.integers("num_correct", num_correct)
+    k, n = require.broadcast(num_correct=k, num_rollouts=n)
     if np.any(k > n):
         raise ValueError(f"num_correct: expected at most num_rollouts, got {k[k > n][0]} of {n[k > n][0]}")
     return _advantages(k.astype(np.float64), n.astype(np.float64), estimator)
@@ -302,8 +302,8 @@ def group_coefficients(p: ArrayLike, n: ArrayLike, estimator: str = "grpo") -> C
     >>> group_coefficients(0.5, [1, 2, 24]).weight.round(2).tolist()
     [0.0, 1.0, 1.96]
     """
-    _checks.one_of("estimator", estimator, ESTIMATORS)
-    p = _checks.numbers("p", p, low=0.0, high=1.0)
+    require.one_of("estimator", estimator, ESTIMATORS)
+    p = require.numbers("p", p, low=0.0, high=1.0)
     return _fixed_coefficients(p, 1 - p, n, estimator)
 
 
@@ -373,7 +373,7 @@ def gradient_moments(probs: ArrayLike, correct: ArrayLike, n: ArrayLike, estimat
     >>> moments.mean.round(4).tolist(), round(float(moments.variance), 5)
     ([0.25, -0.25], 0.00104)
     """
-    _checks.one_of("estimator", estimator, ESTIMATORS)
+    require.one_of("estimator", estimator, ESTIMATORS)
     policy = _condition(probs, correct)
     return Moments(policy, _fixed_coefficients(policy.p, policy.q, n, estimator))
 
@@ -410,8 +410,8 @@ def expected_progress(probs: ArrayLike, correct: ArrayLike, n_max: int, estimato
     >>> expected_progress([0.5, 0.5], [True, False], 4, "dr_grpo").round(4).tolist()
     [0.0, 0.0, 0.0625, 0.0833, 0.0938]
     """
-    sizes = np.arange(1, _checks.count("n_max", n_max, 1) + 1)
-    _checks.one_of("estimator", estimator, ESTIMATORS)
+    sizes = np.arange(1, require.count("n_max", n_max, 1) + 1)
+    require.one_of("estimator", estimator, ESTIMATORS)
     policy = _condition(probs, correct)
     weight = _fixed_coefficients(policy.p[..., None], policy.q[..., None], sizes, estimator).weight
     progress = weight * _gradient_squared(policy)[..., None]
@@ -453,7 +453,7 @@ def single_rollout_variance(probs: ArrayLike, correct: ArrayLike, baseline: Arra
     # With b = p, 1 - b is q, also where q is tiny.
     b, miss = p, q
     if baseline is not None:
-        _, b = _checks.broadcast(p=p, baseline=_checks.numbers("baseline", baseline, low=-1e100, high=1e100))
+        _, b = require.broadcast(p=p, baseline=require.numbers("baseline", baseline, low=-1e100, high=1e100))
         miss = 1 - b
     return np.asarray(
         p * miss**2 * _spread(policy.correct)
@@ -491,7 +491,7 @@ def stopping_law(p: ArrayLike, rule: StoppingRule) -> GroupLaw:
     >>> round(float(law.expected_pooled_mean), 4), round(float(law.expected_rollouts), 1)
     (0.0776, 19.2)
     """
-    p = _checks.numbers("p", p, low=0.0, high=1.0)
+    p = require.numbers("p", p, low=0.0, high=1.0)
     n, k, log_paths = _stopping_paths(rule)
     probability = _path_probability(log_paths, k, n - k, p[..., None], 1 - p[..., None])
     return GroupLaw(n.astype(np.int64), k.astype(np.int64), probability)
@@ -525,8 +525,8 @@ def stopped_coefficients(p: ArrayLike, rule: StoppingRule, estimator: str = "grp
     >>> stopped_coefficients([0.05, 0.1, 0.5], rule, "dr_grpo").weight.round(2).tolist()
     [1.41, 1.17, 0.88]
     """
-    _checks.one_of("estimator", estimator, ESTIMATORS)
-    p = _checks.numbers("p", p, low=0.0, high=1.0)
+    require.one_of("estimator", estimator, ESTIMATORS)
+    p = require.numbers("p", p, low=0.0, high=1.0)
     return _coefficients(p, 1 - p, *_stopping_paths(rule), estimator)
 
 
@@ -565,21 +565,21 @@ def gradient_moments_stopped(
     >>> round(float(moments.weight), 4)
     1.3162
     """
-    _checks.one_of("estimator", estimator, ESTIMATORS)
+    require.one_of("estimator", estimator, ESTIMATORS)
     policy = _condition(probs, correct)
     return Moments(policy, _coefficients(policy.p, policy.q, *_stopping_paths(rule), estimator))
 
 
 def _condition(probs: ArrayLike, correct: ArrayLike) -> ConditionalPolicy:
-    pi = _checks.numbers("probs", probs, low=0.0)
+    pi = require.numbers("probs", probs, low=0.0)
     if pi.ndim < 1 or pi.shape[-1] < 1:
         raise ValueError(f"probs: expected shape [..., K] with K >= 1, got {pi.shape}")
     total = pi.sum(axis=-1)
     off = np.abs(total - 1) > 1e-6
     if off.any():
         raise ValueError(f"probs: expected a sum of 1 over the last axis, got {total[off][0]}")
-    mask = _checks.booleans("correct", correct)
-    _checks.same_shape(probs=pi, correct=mask)
+    mask = require.booleans("correct", correct)
+    require.same_shape(probs=pi, correct=mask)
     # Sums of nonnegative terms keep their relative precision: q is as good as p, which 1 - p is not.
     parts = [np.where(mask, pi, 0.0), np.where(mask, 0.0, pi)]
     masses = [part.sum(axis=-1) for part in parts]
@@ -597,8 +597,8 @@ def _advantages(k: FloatArray, n: FloatArray, estimator: str) -> tuple[FloatArra
 
 
 def _fixed_coefficients(p: FloatArray, q: FloatArray, n: ArrayLike, estimator: str) -> Coefficients:
-    sizes = _checks.integers("n", n, minimum=1)
-    p, sizes = _checks.broadcast(p=p, n=sizes)
+    sizes = require.integers("n", n, minimum=1)
+    p, sizes = require.broadcast(p=p, n=sizes)
     q = np.broadcast_to(q, p.shape)
     fields = [np.empty(p.shape) for _ in Coefficients._fields]
     for size in np.unique(sizes):

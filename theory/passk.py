@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import xlog1py
 
-from theory import _checks
-from theory._checks import FloatArray
+from theory.base import require
+from theory.base.arrays import FloatArray
 
 
 def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: ArrayLike) -> FloatArray:
@@ -41,10 +41,10 @@ def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: ArrayLike) -> F
     >>> pass_at_k([64, 64, 64], [0, 1, 33], 32).tolist()
     [0.0, 0.5, 1.0]
     """
-    k = _checks.integers("k", k, minimum=1)
-    n = _checks.integers("num_samples", num_samples, minimum=1)
-    c = _checks.integers("num_correct", num_correct)
-    n, c, k = _checks.broadcast(num_samples=n, num_correct=c, k=k)
+    k = require.integers("k", k, minimum=1)
+    n = require.integers("num_samples", num_samples, minimum=1)
+    c = require.integers("num_correct", num_correct)
+    n, c, k = require.broadcast(num_samples=n, num_correct=c, k=k)
     if np.any(k > n):
         raise ValueError(f"num_samples: expected at least k samples, got {n[k > n][0]} for k = {k[k > n][0]}")
     if np.any(c > n):
@@ -91,7 +91,7 @@ def exact(p: ArrayLike, k: ArrayLike) -> FloatArray:
     >>> exact(1e-20, 4).tolist()
     4e-20
     """
-    p = _checks.numbers("p", p, low=0.0, high=1.0)
-    k = _checks.integers("k", k, minimum=1)
-    p, k = _checks.broadcast(p=p, k=k)
+    p = require.numbers("p", p, low=0.0, high=1.0)
+    k = require.integers("k", k, minimum=1)
+    p, k = require.broadcast(p=p, k=k)
     return np.asarray(0.0 - np.expm1(xlog1py(k, -p)))

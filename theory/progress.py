@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import gammaln
 
-from theory import _checks
-from theory._checks import FloatArray
+from theory.base import require
+from theory.base.arrays import FloatArray
 from theory.moments import ESTIMATORS, group_advantages
 
 OBJECTIVES = ("success", "log")
@@ -59,12 +59,12 @@ def posterior_progress(
     >>> posterior_progress([1.0], [1.0], 4, "dr_grpo").round(4).tolist()
     [[0.0, 0.0, 0.0167, 0.0222, 0.025]]
     """
-    a = _checks.vector("a", a, low=1e-300, high=1e300)
-    b = _checks.vector("b", b, low=1e-300, high=1e300)
-    _checks.same_shape(a=a, b=b)
-    n_max = _checks.count("n_max", n_max, 1)
-    _checks.one_of("estimator", estimator, CENTRED)
-    _checks.one_of("objective", objective, OBJECTIVES)
+    a = require.vector("a", a, low=1e-300, high=1e300)
+    b = require.vector("b", b, low=1e-300, high=1e300)
+    require.same_shape(a=a, b=b)
+    n_max = require.count("n_max", n_max, 1)
+    require.one_of("estimator", estimator, CENTRED)
+    require.one_of("objective", objective, OBJECTIVES)
     s = OBJECTIVES.index(objective)
     # B(a + x, b + y) / B(a, b) = (a)_x (b)_y / (a + b)_(x + y) with rising factorials, which do not cancel however
     # large a and b are: each needs one running sum of logarithms per prompt.

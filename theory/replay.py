@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from scipy.special import betaincinv
 
-from theory import _checks
-from theory._checks import FloatArray, IntArray
 from theory.allocation import MAX_BUDGET, bernoulli_variance
+from theory.base import require
+from theory.base.arrays import FloatArray, IntArray
 from theory.intervals import LARGEST, Interval
 from theory.moments import implied_weight
 from theory.passk import pass_at_k
@@ -65,8 +65,8 @@ def past_counts(
     """
     t, i = _rows("steps", steps), _rows("prompts", prompts)
     k, n = _groups(successes, attempts, 0)
-    _checks.same_shape(attempts=n, steps=t, prompts=i)
-    discount = _checks.in_range("discount", discount, 0.0, 1.0)
+    require.same_shape(attempts=n, steps=t, prompts=i)
+    discount = require.in_range("discount", discount, 0.0, 1.0)
     order = np.lexsort((i, t))
     same = (np.diff(t[order]) == 0) & (np.diff(i[order]) == 0)
     if same.any():
@@ -129,8 +129,8 @@ def replay(
     if not hasattr(rule, "allocate") or rule.in_rounds:
         raise ValueError(f"rule: expected one that decides before the first rollout, got {getattr(rule, 'name', rule)}")
     t, n = _rows("steps", steps), _integers("attempts", attempts, 1)
-    k, g = _checks.vector("past_successes", past_successes), _checks.vector("past_attempts", past_attempts)
-    _checks.same_shape(steps=t, attempts=n, past_successes=k, past_attempts=g)
+    k, g = require.vector("past_successes", past_successes), require.vector("past_attempts", past_attempts)
+    require.same_shape(steps=t, attempts=n, past_successes=k, past_attempts=g)
     counts = np.zeros(n.size, dtype=np.int64)
     for rows in _by_step(t, np.argsort(t, kind="stable")):
         try:
@@ -174,7 +174,7 @@ def degenerate_bounds(successes: Any, attempts: Any, sizes: Any) -> tuple[FloatA
     """
     k, n = _groups(successes, attempts, 1)
     m = _integers("sizes", sizes, 1)
-    _checks.same_shape(attempts=n, sizes=m)
+    require.same_shape(attempts=n, sizes=m)
     (k, n, m), where = _distinct(k, n, m)
     within = np.minimum(m, n)
     high = 2 - pass_at_k(n, k, within) - pass_at_k(n, n - k, within)
@@ -217,10 +217,10 @@ def noise_bounds(successes: Any, attempts: Any, sizes: Any, estimator: str) -> t
     >>> [x.round(3).tolist() for x in noise_bounds([2, 4], [4, 4], [6, 6], "rloo")]
     [[0.067, 0.0], [0.067, 0.0]]
     """
-    _checks.one_of("estimator", estimator, ESTIMATORS)
+    require.one_of("estimator", estimator, ESTIMATORS)
     k, n = _groups(successes, attempts, 2)
     m = _integers("sizes", sizes, 2)
-    _checks.same_shape(attempts=n, sizes=m)
+    require.same_shape(attempts=n, sizes=m)
     if estimator == "grpo":
         least, most = degenerate_bounds(k, n, m)
         return (1 - most) / m, (1 - least) / m
@@ -255,7 +255,7 @@ def squared_change(successes: Any, attempts: Any, later_successes: Any, later_at
     """
     k, n = _groups(successes, attempts, 2)
     later, of = _groups(later_successes, later_attempts, 2)
-    _checks.same_shape(attempts=n, later_attempts=of)
+    require.same_shape(attempts=n, later_attempts=of)
     noise = bernoulli_variance(k, n) / n + bernoulli_variance(later, of) / of
     return np.asarray((k / n - later / of) ** 2 - noise)
 
@@ -292,7 +292,7 @@ def implied_weights(successes: Any, attempts: Any, sizes: Any, estimator: str = 
     """
     k, n = _groups(successes, attempts, 1)
     m = _integers("sizes", sizes, 1)
-    _checks.same_shape(attempts=n, sizes=m)
+    require.same_shape(attempts=n, sizes=m)
     if m.max() > 10_000:
         raise ValueError(f"sizes: expected at most 10000, got {m.max()}")
     (k, n, m), where = _distinct(k, n, m)
@@ -328,9 +328,9 @@ def moved_weight(steps: Any, weights: Any, reference: Any) -> FloatArray:
     """
     t = _rows("steps", steps)
     w, r = (
-        _checks.vector(name, x, low=0.0, high=1e100) for name, x in (("weights", weights), ("reference", reference))
+        require.vector(name, x, low=0.0, high=1e100) for name, x in (("weights", weights), ("reference", reference))
     )
-    _checks.same_shape(steps=t, weights=w, reference=r)
+    require.same_shape(steps=t, weights=w, reference=r)
     _, at = np.unique(t, return_inverse=True)
     shares = []
     for name, x in (("weights", w), ("reference", r)):
@@ -386,19 +386,19 @@ def ratio_intervals(
     [0.5, 0.5, 0.5]
     """
     x, y = (
-        _checks.numbers(name, values, low=-LARGEST, high=LARGEST)
+        require.numbers(name, values, low=-LARGEST, high=LARGEST)
         for name, values in (("numerators", numerators), ("denominators", denominators))
     )
     if x.ndim != 2 or x.size == 0:
         raise ValueError(f"numerators: expected shape [G, R], got {x.shape}")
-    _checks.same_shape(numerators=x, denominators=y)
+    require.same_shape(numerators=x, denominators=y)
     groups = _rows("clusters", clusters)
     if groups.size != len(x):
         raise ValueError(f"clusters: expected one per row, {len(x)}, got {groups.size}")
-    _checks.generator("rng", rng)
-    if not 0 < _checks.in_range("confidence", confidence, 0.0, 1.0) < 1:
+    require.generator("rng", rng)
+    if not 0 < require.in_range("confidence", confidence, 0.0, 1.0) < 1:
         raise ValueError(f"confidence: expected a number in (0, 1), got {confidence}")
-    _checks.count("num_resamples", num_resamples, 1)
+    require.count("num_resamples", num_resamples, 1)
     _, cluster = np.unique(groups, return_inverse=True)
     num = int(cluster.max()) + 1
     if num > MAX_CLUSTERS:
@@ -452,7 +452,7 @@ def jeffreys_interval(successes: Any, attempts: Any, confidence: float = 0.95) -
     [[0.0, 0.272], [0.143, 0.728]]
     """
     k, n = _groups(successes, attempts, 1)
-    if not 0 < _checks.in_range("confidence", confidence, 0.0, 1.0) < 1:
+    if not 0 < require.in_range("confidence", confidence, 0.0, 1.0) < 1:
         raise ValueError(f"confidence: expected a number in (0, 1), got {confidence}")
     tail = (1 - confidence) / 2
     (k, n), where = _distinct(k, n)
@@ -483,7 +483,7 @@ def _by_step(steps: IntArray, order: IntArray) -> list[IntArray]:
 
 
 def _integers(name: str, value: Any, minimum: int) -> IntArray:
-    x = _checks.integers(name, value, minimum=minimum)
+    x = require.integers(name, value, minimum=minimum)
     if x.ndim != 1 or x.size == 0:
         raise ValueError(f"{name}: expected a non-empty 1-D array, got shape {x.shape}")
     return x
@@ -495,7 +495,7 @@ def _rows(name: str, value: Any) -> IntArray:
 
 def _groups(successes: Any, attempts: Any, minimum: int) -> tuple[IntArray, IntArray]:
     k, n = _integers("successes", successes, 0), _integers("attempts", attempts, minimum)
-    _checks.same_shape(successes=k, attempts=n)
+    require.same_shape(successes=k, attempts=n)
     if n.max() > MAX_BUDGET:
         raise ValueError(f"attempts: expected at most {MAX_BUDGET}, got {n.max()}")
     if (k > n).any():

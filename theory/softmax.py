@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from theory import _checks
-from theory._checks import Array
+from theory.base import require
+from theory.base.arrays import Array
 
 
 class TokenStatistics(NamedTuple):
@@ -64,8 +64,8 @@ def log_softmax(logits: Array) -> Array:
     >>> log_softmax(np.array([1e4, -1e4])).tolist()
     [0.0, -20000.0]
     """
-    xp = _checks.namespace(logits=logits)
-    _checks.finite(xp, logits=logits)
+    xp = require.namespace(logits=logits)
+    require.finite(xp, logits=logits)
     if logits.ndim < 1 or logits.shape[-1] < 1:
         raise ValueError(f"logits: expected shape [..., V] with V >= 1, got {tuple(logits.shape)}")
     # Halving keeps z - max z from overflowing; the floor keeps 0 * log 0 at 0, since pi underflows long before it.
@@ -101,7 +101,7 @@ def centred_log_prob(logits: Array) -> Array:
     [0.2197, -1.9775]
     """
     log_pi = log_softmax(logits)
-    xp = _checks.namespace(logits=logits)
+    xp = require.namespace(logits=logits)
     return log_pi - xp.sum(xp.exp(log_pi) * log_pi, axis=-1, keepdims=True)
 
 
@@ -134,8 +134,8 @@ def token_statistics(logits: Array, actions: Array) -> TokenStatistics:
     >>> [round(float(x[0]), 4) for x in stats]
     [-0.1054, 0.3251, 0.82, 0.1582]
     """
-    xp = _checks.namespace(logits=logits, actions=actions)
-    _checks.integer(xp, actions=actions)
+    xp = require.namespace(logits=logits, actions=actions)
+    require.integer(xp, actions=actions)
     log_pi = log_softmax(logits)
     if tuple(actions.shape) != tuple(logits.shape[:-1]):
         raise ValueError(
@@ -180,7 +180,7 @@ def pi_lambda(stats: TokenStatistics) -> Array:
     >>> round(float(pi_lambda(stats)[0]), 4)
     0.1978
     """
-    xp = _checks.statistics(stats)
+    xp = require.statistics(stats)
     return xp.exp(stats.log_prob) * (stats.log_prob + stats.entropy)
 
 
@@ -211,7 +211,7 @@ def score_norm_squared(stats: TokenStatistics) -> Array:
     >>> round(float(score_norm_squared(stats)[0]), 4)
     0.02
     """
-    xp = _checks.statistics(stats)
+    xp = require.statistics(stats)
     return xp.clip(1 - 2 * xp.exp(stats.log_prob) + stats.collision, 0, None)
 
 
@@ -242,7 +242,7 @@ def expected_score_norm_squared(stats: TokenStatistics) -> Array:
     >>> round(float(expected_score_norm_squared(stats)[0]), 4)
     0.18
     """
-    xp = _checks.statistics(stats)
+    xp = require.statistics(stats)
     return xp.clip(1 - stats.collision, 0, None)
 
 
@@ -273,5 +273,5 @@ def score_norm_bound(stats: TokenStatistics) -> Array:
     >>> round(float(score_norm_bound(stats)[0]), 4)
     0.2775
     """
-    xp = _checks.statistics(stats)
+    xp = require.statistics(stats)
     return -xp.expm1(-stats.entropy)

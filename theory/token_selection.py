@@ -17,9 +17,8 @@ from typing import Any
 
 import array_api_compat
 
-from theory import _checks
-from theory._backend import stop_gradient
-from theory._checks import Array
+from theory.base import require
+from theory.base.arrays import Array, stop_gradient
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,9 @@ class CovarianceScope:
     num_tokens: int
 
     def __post_init__(self) -> None:
-        _checks.in_range("advantage_mean", self.advantage_mean)
-        _checks.in_range("log_prob_mean", self.log_prob_mean)
-        _checks.count("num_tokens", self.num_tokens)
+        require.in_range("advantage_mean", self.advantage_mean)
+        require.in_range("log_prob_mean", self.log_prob_mean)
+        require.count("num_tokens", self.num_tokens)
 
     @classmethod
     def of(cls, log_prob: Array, advantages: Array, mask: Array) -> CovarianceScope:
@@ -146,8 +145,8 @@ def covariance(log_prob: Array, advantages: Array, mask: Array, scope: Covarianc
     if scope is None:
         scope = CovarianceScope.of(log_prob, advantages, mask)
     limit = float(min(xp.finfo(x.dtype).max for x in (log_prob, advantages))) ** 0.5 / 4
-    _checks.in_range("scope.advantage_mean", scope.advantage_mean, -limit, limit)
-    _checks.in_range("scope.log_prob_mean", scope.log_prob_mean, -limit, limit)
+    require.in_range("scope.advantage_mean", scope.advantage_mean, -limit, limit)
+    require.in_range("scope.log_prob_mean", scope.log_prob_mean, -limit, limit)
     product = (stop_gradient(advantages) - scope.advantage_mean) * (stop_gradient(log_prob) - scope.log_prob_mean)
     return xp.where(mask, product, 0.0)
 
@@ -200,16 +199,16 @@ def clip_cov_tokens(
     [False, False, False, True, False]
     """
     xp = _check(mask, covariances=covariances, uniforms=uniforms)
-    _checks.in_range("ratio", ratio, 0.0, 1.0)
-    _checks.in_range("low", low)
-    _checks.in_range("high", high, low, open_low=True)
+    require.in_range("ratio", ratio, 0.0, 1.0)
+    require.in_range("low", low)
+    require.in_range("high", high, low, open_low=True)
     if not bool(xp.all((uniforms >= 0) & (uniforms <= 1))):
         raise ValueError("uniforms: expected values in [0, 1], got values outside")
     candidates = mask & (covariances > low) & (covariances < high)
     if excluded is not None:
-        _checks.namespace(covariances=covariances, excluded=excluded)
-        _checks.boolean(xp, excluded=excluded)
-        _checks.same_shape(covariances=covariances, excluded=excluded)
+        require.namespace(covariances=covariances, excluded=excluded)
+        require.boolean(xp, excluded=excluded)
+        require.same_shape(covariances=covariances, excluded=excluded)
         candidates = candidates & ~excluded
     quota = max(math.floor(_share(ratio, _num_tokens(xp, mask))), 1)
     return _largest(xp, -uniforms, candidates, quota)
@@ -246,7 +245,7 @@ def kl_cov_tokens(covariances: Array, mask: Array, *, ratio: float = 2e-3) -> Ar
     [False, False, True]
     """
     xp = _check(mask, covariances=covariances)
-    _checks.in_range("ratio", ratio, 0.0, 1.0)
+    require.in_range("ratio", ratio, 0.0, 1.0)
     return _largest(xp, covariances, mask, max(math.floor(_share(ratio, _num_tokens(xp, mask))), 1))
 
 
@@ -282,15 +281,15 @@ def fork_tokens(entropy: Array, mask: Array, *, ratio: float = 0.2) -> Array:
     [False, True, False, True, False]
     """
     xp = _check(mask, entropy=entropy)
-    _checks.in_range("ratio", ratio, 0.0, 1.0)
+    require.in_range("ratio", ratio, 0.0, 1.0)
     return _largest(xp, entropy, mask, max(math.ceil(_share(ratio, _num_tokens(xp, mask))), 1))
 
 
 def _check(mask: Array, **arrays: Array) -> Any:
-    xp = _checks.namespace(**arrays, mask=mask)
-    _checks.squarable(xp, **arrays)
-    _checks.boolean(xp, mask=mask)
-    _checks.same_shape(**arrays, mask=mask)
+    xp = require.namespace(**arrays, mask=mask)
+    require.squarable(xp, **arrays)
+    require.boolean(xp, mask=mask)
+    require.same_shape(**arrays, mask=mask)
     return xp
 
 

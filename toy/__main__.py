@@ -25,8 +25,8 @@ from rich.progress import (
 from rich.table import Table
 from scipy import stats
 
-from theory._checks import FloatArray
 from theory.aggregation import AGGREGATIONS
+from theory.base.arrays import FloatArray
 from theory.methods import METHODS, Method
 from theory.modulation import Modulation
 from theory.rules import ALLOCATORS

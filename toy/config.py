@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from theory import _checks
 from theory.advantages import ADVANTAGES
+from theory.base import require
 from theory.methods import METHODS, Method
 from theory.rules import ORACLES, get_allocator
 from toy.worlds import WORLDS, AnyPopulation
@@ -59,14 +59,14 @@ class OptimizerConfig:
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
-        _checks.one_of("name", self.name, OPTIMIZERS)
-        _checks.in_range("learning_rate", self.learning_rate, 0.0, open_low=True)
-        _checks.in_range("weight_decay", self.weight_decay, 0.0, 1.0 / self.learning_rate)
+        require.one_of("name", self.name, OPTIMIZERS)
+        require.in_range("learning_rate", self.learning_rate, 0.0, open_low=True)
+        require.in_range("weight_decay", self.weight_decay, 0.0, 1.0 / self.learning_rate)
         if self.max_grad_norm is not None:
-            _checks.in_range("max_grad_norm", self.max_grad_norm, 0.0, open_low=True)
-        _checks.in_range("beta1", self.beta1, 0.0, 0.999999)
-        _checks.in_range("beta2", self.beta2, 0.0, 0.999999)
-        _checks.in_range("epsilon", self.epsilon, 0.0, open_low=True)
+            require.in_range("max_grad_norm", self.max_grad_norm, 0.0, open_low=True)
+        require.in_range("beta1", self.beta1, 0.0, 0.999999)
+        require.in_range("beta2", self.beta2, 0.0, 0.999999)
+        require.in_range("epsilon", self.epsilon, 0.0, open_low=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,9 +146,9 @@ class TrainConfig:
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"{name}: expected a string, got {getattr(self, name)!r}")
         for name in ("num_seeds", "batch_prompts", "rollouts", "num_minibatches", "num_epochs"):
-            _checks.count(name, getattr(self, name), 1)
+            require.count(name, getattr(self, name), 1)
         for name in ("first_seed", "num_steps", "rollouts_low", "diagnose_every"):
-            _checks.count(name, getattr(self, name))
+            require.count(name, getattr(self, name))
         if self.first_seed + self.num_seeds - 1 > MAX_SEED:
             raise ValueError(f"first_seed: expected seeds up to {MAX_SEED}, got {self.first_seed}")
         if self.batch_prompts > self.world.num_prompts:
@@ -157,8 +157,8 @@ class TrainConfig:
             )
         if self.rollouts_low > self.rollouts:
             raise ValueError(f"rollouts_low: expected at most rollouts {self.rollouts}, got {self.rollouts_low}")
-        _checks.count("rollouts_high", self.rollouts_high, self.rollouts)
-        _checks.one_of("minibatch", self.minibatch, MINIBATCHES)
+        require.count("rollouts_high", self.rollouts_high, self.rollouts)
+        require.one_of("minibatch", self.minibatch, MINIBATCHES)
         dealt = "rollouts_high" if self.minibatch == "rollouts" else "batch_prompts"
         if self.num_minibatches > getattr(self, dealt):
             raise ValueError(
@@ -169,13 +169,13 @@ class TrainConfig:
                 f"method.allocator: expected a rule other than oracle-progress with the advantages "
                 f"{self.method.advantage!r}, whose progress does not depend on the number of rollouts"
             )
-        _checks.in_range("history_discount", self.history_discount, 0.0, 1.0)
-        _checks.one_of("success_rates", self.success_rates, SUCCESS_RATES)
+        require.in_range("history_discount", self.history_discount, 0.0, 1.0)
+        require.one_of("success_rates", self.success_rates, SUCCESS_RATES)
         rule = self.method.allocator
         if self.success_rates == "true" and (get_allocator(rule).in_rounds or rule in ORACLES):
             raise ValueError(f"success_rates: expected 'history' with the rule {rule}, which looks at none, got 'true'")
         if self.normalizer_prompts is not None:
-            size = _checks.count("normalizer_prompts", self.normalizer_prompts, 1)
+            size = require.count("normalizer_prompts", self.normalizer_prompts, 1)
             parts = self.num_minibatches if self.minibatch == "prompts" else 1
             if self.batch_prompts % (parts * size):
                 prompts = f"{self.batch_prompts / parts:g} prompts"
@@ -195,11 +195,11 @@ class TrainConfig:
         ValueError
             If a name is unknown (the message lists the known ones) or a field is unknown or invalid.
         """
-        _checks.one_of("method", method, METHODS)
-        _checks.one_of("world", world, WORLDS)
+        require.one_of("method", method, METHODS)
+        require.one_of("world", world, WORLDS)
         known = [f.name for f in dataclasses.fields(cls)]
         for name in fields:
-            _checks.one_of("field", name, known)
+            require.one_of("field", name, known)
         chosen = {"method_name": method, "method": METHODS[method], "world_name": world, "world": WORLDS[world]}
         return cls(**{**chosen, **fields})
 
@@ -256,7 +256,7 @@ def _decode(kind: Any, value: Any, path: str) -> Any:
         hints = typing.get_type_hints(kind)
         fields = {f.name: f for f in dataclasses.fields(kind)}
         for name in value:
-            _checks.one_of("field", name, fields)
+            require.one_of("field", name, fields)
         for name, f in fields.items():
             required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
             if required and name not in value:

@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from theory import _checks, allocation, moments
-from theory._checks import BoolArray, FloatArray, IntArray
+from theory import allocation, moments
 from theory.aggregation import AGGREGATIONS
+from theory.base import require
+from theory.base.arrays import BoolArray, FloatArray, IntArray
 from theory.losses import ClippedSurrogate
 from theory.methods import Method
 from theory.rules import get_allocator
@@ -70,8 +71,8 @@ def exact_estimator(method: Method) -> str | None:
 
 def prompt_weights(counts: IntArray, aggregation: str) -> FloatArray:
     """Return omega [Q], what the aggregation makes a prompt's mean gradient weigh; one token per rollout."""
-    _checks.one_of("aggregation", aggregation, AGGREGATIONS)
-    counts = _checks.integers("counts", counts)
+    require.one_of("aggregation", aggregation, AGGREGATIONS)
+    counts = require.integers("counts", counts)
     mass = (counts > 0).astype(np.float64) if aggregation == "prompt-mean" else counts.astype(np.float64)
     if not mass.any():
         raise ValueError("counts: expected at least one rollout, got none")
@@ -116,7 +117,7 @@ def batch_moments(
     """
     omega = prompt_weights(counts, aggregation)
     groups = moments.gradient_moments(probs, correct, np.maximum(counts, 1), estimator)
-    _checks.same_shape(correct=groups.policy.p, counts=omega)
+    require.same_shape(correct=groups.policy.p, counts=omega)
     share = 1.0 / len(omega)
     squared = np.square(groups.true_gradient).sum(-1)
     weight = omega * groups.weight
@@ -146,11 +147,11 @@ def resampled_moments(gradients: Callable[[], FloatArray], truth: FloatArray, nu
     ValueError
         If there are fewer than 2 resamples, or the shapes differ.
     """
-    _checks.count("num_resamples", num_resamples, 2)
+    require.count("num_resamples", num_resamples, 2)
     total, squares = np.zeros_like(truth), np.zeros(len(truth))
     for _ in range(num_resamples):
         error = gradients()
-        _checks.same_shape(truth=truth, gradients=error)
+        require.same_shape(truth=truth, gradients=error)
         error = error - truth
         total += error
         squares += _inner(error, error)

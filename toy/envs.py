@@ -17,8 +17,8 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from theory import _checks
-from theory._checks import BoolArray, FloatArray, IntArray
+from theory.base import require
+from theory.base.arrays import BoolArray, FloatArray, IntArray
 from toy.worlds import WORLDS, World
 
 DRAWN_AHEAD = 64
@@ -28,8 +28,8 @@ DRAWN_AHEAD = 64
 def _world(world: str | World, world_seed: int) -> World:
     if isinstance(world, World):
         return world
-    _checks.one_of("world", world, WORLDS)
-    return WORLDS[world].sample(np.random.default_rng(_checks.count("world_seed", world_seed)))
+    require.one_of("world", world, WORLDS)
+    return WORLDS[world].sample(np.random.default_rng(require.count("world_seed", world_seed)))
 
 
 def _require_bandit(world: World) -> None:
@@ -59,7 +59,7 @@ class _Single(gym.Env[Any, np.int64]):
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 (an instance attribute of gymnasium's base)
 
     def __init__(self, world: World, render_mode: str | None) -> None:
-        _checks.one_of("render_mode", render_mode, (None, "ansi"))
+        require.one_of("render_mode", render_mode, (None, "ansi"))
         self.world = world
         self.render_mode = render_mode
         self.action_space: spaces.Discrete = spaces.Discrete(world.num_answers)
@@ -189,7 +189,7 @@ class _Vector(VectorEnv[IntArray, IntArray, Any]):
     metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
 
     def __init__(self, num_envs: int, world: World, single_observation_space: spaces.Space[Any]) -> None:
-        self.num_envs = _checks.count("num_envs", num_envs, 1)
+        self.num_envs = require.count("num_envs", num_envs, 1)
         self.world = world
         self.single_observation_space = single_observation_space
         self.single_action_space = spaces.Discrete(world.num_answers)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from theory import passk
-from theory._checks import FloatArray, IntArray
+from theory.base.arrays import FloatArray, IntArray
 from theory.softmax import log_softmax
 from toy import seeds
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from theory._checks import FloatArray
+from theory.base.arrays import FloatArray
 from toy.config import OptimizerConfig
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from theory._checks import BoolArray, FloatArray, IntArray
+from theory.base.arrays import BoolArray, FloatArray, IntArray
 from theory.modulation import Scope
 from theory.softmax import TokenStatistics, token_statistics
 

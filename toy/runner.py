@@ -22,8 +22,7 @@ from typing import Any
 
 import torch
 
-from theory import _checks
-from theory import _runs as runs
+from theory.base import require, runs
 from toy import summary
 from toy.config import TrainConfig, differences
 from toy.summary import Row
@@ -70,7 +69,7 @@ def run_sweeps(
         If `jobs` is no such number, there is no such device, or a folder holds another run, longer or damaged; the
         message names it.
     """
-    _checks.count("jobs", jobs, 1)
+    require.count("jobs", jobs, 1)
     get_device(device)
     cells = {out / sweep.name / cell.name: cell.config for sweep in sweeps for cell in sweep.cells}
     finished = [folder for folder, config in cells.items() if is_finished(folder, config)]

@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from theory._checks import FloatArray
 from theory.aggregation import aggregation_weights
+from theory.base.arrays import FloatArray
 from theory.losses import ForkTokens, Loss, Selection, select_tokens
 from theory.modulation import Scope, instability, scope_of
 from theory.softmax import TokenStatistics

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from theory import _runs as runs
-from theory._checks import FloatArray
+from theory.base import runs
+from theory.base.arrays import FloatArray
 from theory.intervals import interquartile_mean, stratified_bootstrap_interval
 from toy.sweeps import TIMING, Cell, Sweep
 

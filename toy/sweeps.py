@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from theory import _checks
+from theory.base import require
 from theory.losses import ClippedSurrogate
 from theory.methods import METHODS, Method
 from theory.modulation import Modulation
@@ -465,6 +465,6 @@ def get_sweeps(names: Iterable[str]) -> tuple[Sweep, ...]:
     groups = {"default": DEFAULT, "all": tuple(SWEEPS)}
     chosen: dict[str, Sweep] = {}
     for name in names:
-        _checks.one_of("sweep", name, (*SWEEPS, *groups))
+        require.one_of("sweep", name, (*SWEEPS, *groups))
         chosen |= {each: SWEEPS[each] for each in groups.get(name, (name,))}
     return tuple(chosen.values())

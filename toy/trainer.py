@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from theory import _checks, moments
-from theory import _runs as runs
-from theory._checks import BoolArray, FloatArray, IntArray
+from theory import moments
+from theory.base import require, runs
+from theory.base.arrays import BoolArray, FloatArray, IntArray
 from theory.entropy_change import update_coefficient
 from theory.history import SuccessHistory
 from theory.losses import (
@@ -455,7 +455,7 @@ def get_device(name: str) -> torch.device:
     ValueError
         If the name is not one of `DEVICES`, or the device is not there.
     """
-    _checks.one_of("device", name, DEVICES)
+    require.one_of("device", name, DEVICES)
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device: expected cpu, for torch finds no CUDA device, got cuda")
     return torch.device(name)
@@ -495,8 +495,8 @@ def train(
     config
         What to train.
     out
-        Folder of the run (`theory._runs`), made if missing; None keeps everything in memory. An unfinished run of the
-        same config in it is resumed from its last checkpoint; so is a finished one of fewer steps.
+        Folder of the run (`theory.base.runs`), made if missing; None keeps everything in memory. An unfinished run of
+        the same config in it is resumed from its last checkpoint; so is a finished one of fewer steps.
     checkpoint_every
         Steps between two checkpoints, >= 1; without effect on the result.
     progress

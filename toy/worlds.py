@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, logsumexp
 
-from theory import _checks
-from theory._checks import BoolArray, FloatArray, IntArray
+from theory.base import require
+from theory.base.arrays import BoolArray, FloatArray, IntArray
 from theory.softmax import log_softmax
 
 
@@ -34,8 +34,8 @@ class Beta:
     b: float
 
     def __post_init__(self) -> None:
-        _checks.in_range("a", self.a, 0.0, open_low=True)
-        _checks.in_range("b", self.b, 0.0, open_low=True)
+        require.in_range("a", self.a, 0.0, open_low=True)
+        require.in_range("b", self.b, 0.0, open_low=True)
 
     def sample(self, num_prompts: int, rng: np.random.Generator) -> FloatArray:
         """Draw p of every prompt, [num_prompts]."""
@@ -50,8 +50,8 @@ class LogisticNormal:
     std: float
 
     def __post_init__(self) -> None:
-        _checks.in_range("mean", self.mean)
-        _checks.in_range("std", self.std, 0.0)
+        require.in_range("mean", self.mean)
+        require.in_range("std", self.std, 0.0)
 
     def sample(self, num_prompts: int, rng: np.random.Generator) -> FloatArray:
         """Draw p of every prompt, [num_prompts]."""
@@ -83,24 +83,24 @@ class World:
     lengths: IntArray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        _checks.finite(np, logits=self.logits)
+        require.finite(np, logits=self.logits)
         if self.logits.ndim != 2 or 0 in self.logits.shape:
             raise ValueError(f"logits: expected shape [R, K] with R, K >= 1, got {self.logits.shape}")
-        _checks.boolean(np, correct=self.correct)
-        _checks.same_shape(logits=self.logits, correct=self.correct)
+        require.boolean(np, correct=self.correct)
+        require.same_shape(logits=self.logits, correct=self.correct)
         if not self.correct.any(-1).all():
             at = int(np.argmin(self.correct.any(-1)))
             raise ValueError(f"correct: expected a correct token in every row, got none in row {at}")
         if getattr(self, "rows") is None:  # noqa: B009 (None is what the type rules out)
             object.__setattr__(self, "rows", np.arange(len(self.logits))[:, None])
-        rows = _checks.integers("rows", self.rows)
+        rows = require.integers("rows", self.rows)
         if rows.ndim != 2 or 0 in rows.shape:
             raise ValueError(f"rows: expected shape [N, T] with N, T >= 1, got {rows.shape}")
         if rows.max() >= len(self.logits):
             raise ValueError(f"rows: expected rows of the table, below {len(self.logits)}, got {rows.max()}")
         if getattr(self, "lengths") is None:  # noqa: B009
             object.__setattr__(self, "lengths", np.full(len(rows), rows.shape[1]))
-        lengths = _checks.integers("lengths", self.lengths, minimum=1)
+        lengths = require.integers("lengths", self.lengths, minimum=1)
         if lengths.shape != (len(rows),) or lengths.max() > rows.shape[1]:
             raise ValueError(f"lengths: expected {len(rows)} lengths of at most {rows.shape[1]}, got {self.lengths}")
         if len(set(self.keys)) != len(self.keys) or len(self.keys) != len(rows):
@@ -232,9 +232,9 @@ class Population:
     margin: float = 1e-3
 
     def __post_init__(self) -> None:
-        _checks.count("num_prompts", self.num_prompts, 1)
-        _checks.count("num_answers", self.num_answers, 2)
-        _checks.count("num_correct", self.num_correct, 1)
+        require.count("num_prompts", self.num_prompts, 1)
+        require.count("num_answers", self.num_answers, 2)
+        require.count("num_correct", self.num_correct, 1)
         if self.num_correct >= self.num_answers:
             raise ValueError(f"num_correct: expected fewer than num_answers {self.num_answers}, got {self.num_correct}")
         _check_law(self)
@@ -300,13 +300,13 @@ class SkillChainPopulation:
             ("num_prompts", 1), ("num_skills", 1), ("num_decisions", 1), ("num_tokens", 2), ("num_accepted", 1),
             ("length_low", 1),
         ):  # fmt: skip
-            _checks.count(name, getattr(self, name), minimum)
-        _checks.count("length_high", self.length_high, self.length_low)
+            require.count(name, getattr(self, name), minimum)
+        require.count("length_high", self.length_high, self.length_low)
         if self.num_decisions > self.num_skills:
             raise ValueError(f"num_decisions: expected at most num_skills {self.num_skills}, got {self.num_decisions}")
         if self.num_accepted >= self.num_tokens:
             raise ValueError(f"num_accepted: expected fewer than num_tokens {self.num_tokens}, got {self.num_accepted}")
-        _checks.in_range("decision_share", self.decision_share, 0.0, 1.0)
+        require.in_range("decision_share", self.decision_share, 0.0, 1.0)
         if self.num_decisions == self.num_skills and self.decision_share < 1.0:
             raise ValueError(f"decision_share: expected 1.0 without fillers, got {self.decision_share}")
         _check_law(self)
@@ -341,11 +341,11 @@ AnyPopulation = Population | SkillChainPopulation
 
 def _check_law(population: AnyPopulation) -> None:
     # Below 0.01 a share can be so small that its logit is useless; far above 1e4 all shares are equal.
-    _checks.in_range("concentration_low", population.concentration_low, 0.01, 1e4)
-    _checks.in_range("concentration_high", population.concentration_high, population.concentration_low, 1e4)
+    require.in_range("concentration_low", population.concentration_low, 0.01, 1e4)
+    require.in_range("concentration_high", population.concentration_high, population.concentration_low, 1e4)
     if not isinstance(population.difficulty, (Beta, LogisticNormal)):
         raise ValueError(f"difficulty: expected Beta or LogisticNormal, got {population.difficulty!r}")
-    _checks.in_range("margin", population.margin, 0.0, 0.5, open_low=True)
+    require.in_range("margin", population.margin, 0.0, 0.5, open_low=True)
 
 
 def _rows(

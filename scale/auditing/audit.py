@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from scale.auditing.readers import Log
-    from theory._checks import FloatArray, IntArray
+    from theory.base.arrays import FloatArray, IntArray
 
 STEPS = 400
 """Steps that are replayed, at most, evenly spaced over those with a history."""
@@ -54,19 +54,19 @@ def command(args: argparse.Namespace, console: Console) -> int:
         If the log cannot be read, an argument is out of range, or DIR holds results and `force` is not given.
     """
     from scale.auditing import readers, report
-    from theory import _checks
+    from theory.base import require
 
     if args.format != "auto":
-        _checks.one_of("--format", args.format, readers.FORMATS)
+        require.one_of("--format", args.format, readers.FORMATS)
     if args.low is not None:
-        _checks.count("--low", args.low, 2)
+        require.count("--low", args.low, 2)
     if args.high is not None:
-        _checks.count("--high", args.high, max(2, args.low or 2))
+        require.count("--high", args.high, max(2, args.low or 2))
     if args.success is not None:
-        _checks.in_range("--success", args.success)
-    _checks.in_range("--discount", args.discount, 0.0, 1.0)
-    _checks.count("--steps", args.steps, 1)
-    _checks.count("--seed", args.seed)
+        require.in_range("--success", args.success)
+    require.in_range("--discount", args.discount, 0.0, 1.0)
+    require.count("--steps", args.steps, 1)
+    require.count("--seed", args.seed)
     if args.out is not None and not args.force:
         report.require_free(args.out)
     columns = readers.Columns(args.prompt_column, args.step_column, args.reward_column)

@@ -26,7 +26,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from scale.records import ALLOCATION, read_lines
-from theory._checks import FloatArray, IntArray
+from theory.base.arrays import FloatArray, IntArray
 
 FORMATS = ("csv", "parquet", "jsonl", "verl", "trl", "allocation")
 """Tables with a row per rollout; verl's `trainer.rollout_data_dir`; TRL's `log_completions`; our `allocation.jsonl`."""

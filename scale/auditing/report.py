@@ -11,7 +11,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from theory import _runs as run_format
+from theory.base import runs as run_format
 from theory.replay import jeffreys_interval
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any
 
 from scale.data.sources import Dataset, Row, find_files, hash_file, read_rows
 from scale.data.text_keys import LANGUAGES, answer_form, language, loose_form, prompt_key
-from theory import _checks
+from theory.base import require
 
 
 @dataclass
@@ -124,7 +124,7 @@ def prepare(dataset: Dataset, source: Path | None, *, keep: str = "all", revisio
     ValueError
         If the source cannot be found or read, or no problem is left.
     """
-    _checks.one_of("language", keep, (*LANGUAGES, "all"))
+    require.one_of("language", keep, (*LANGUAGES, "all"))
     files, where = find_files(dataset, source, revision)
     every, texts = merge(_number(files))
     read = sum(x.copies for x in every)

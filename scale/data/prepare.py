@@ -28,8 +28,8 @@ import pyarrow.parquet as pq
 from scale.data.curate import Prepared, find_overlap, prepare
 from scale.data.sources import DATASETS
 from scale.data.text_keys import LANGUAGES, TEMPLATES, Template, get_template, language
-from theory import _checks
-from theory._runs import software, write_atomically
+from theory.base import require
+from theory.base.runs import software, write_atomically
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -219,7 +219,7 @@ def command(args: argparse.Namespace, console: Console) -> int:
         If a name is unknown, a source cannot be read, a file would be overwritten, or with `--strict` a count differs.
     """
     for name in args.datasets:
-        _checks.one_of("dataset", name, DATASETS)
+        require.one_of("dataset", name, DATASETS)
     chosen = [dataset for name, dataset in DATASETS.items() if name in args.datasets or not args.datasets]
     if len(chosen) > 1 and args.source is not None and args.source.is_file():
         raise ValueError(f"source: expected a folder for {len(chosen)} data sets, got the file {args.source}")

@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from theory import _checks
+from theory.base import require
 
 # Full-width forms of ASCII, and the signs that stand for an ASCII one. Compatibility forms (NFKC) are not folded:
 # they would make x² and x2 the same.
@@ -164,7 +164,7 @@ def get_template(name: str) -> Template:
     ValueError
         If there is none of that name.
     """
-    _checks.one_of("template", name, TEMPLATES)
+    require.one_of("template", name, TEMPLATES)
     return TEMPLATES[name]
 
 

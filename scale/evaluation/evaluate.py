@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from scale.evaluation import generate, planning, problems, score_table
 from scale.evaluation.exports import Checkpoint
 from scale.evaluation.planning import SETTINGS, Item, plan
-from theory import _runs as run_format
+from theory.base import runs as run_format
 
 TABLE = "table"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from scale.checks import latest_checkpoint
 from scale.config import DynamoConfig, differences
-from theory import _runs as run_format
+from theory.base import runs as run_format
 from theory.methods import METHODS
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")

@@ -24,7 +24,7 @@ from typing import Any
 
 from scale.evaluation.problems import Problem, Score, load_reward, score
 from scale.supervisor import beat, reported
-from theory._runs import read_json
+from theory.base.runs import read_json
 
 SAMPLES = "samples.jsonl"
 

@@ -16,8 +16,8 @@ from scale.evaluation import exports, problems
 from scale.evaluation.exports import Checkpoint
 from scale.evaluation.generate import SAMPLES, read_samples
 from scale.evaluation.problems import Problem
-from theory import _checks
-from theory import _runs as run_format
+from theory.base import require
+from theory.base import runs as run_format
 
 SETTINGS = "evaluation.json"
 
@@ -128,19 +128,19 @@ def plan(args: argparse.Namespace) -> tuple[list[Item], list[Row]]:
 
 def _check_numbers(args: argparse.Namespace) -> None:
     for k in args.k:
-        _checks.count("k", k, 1)
-    _checks.count("samples", args.samples, 1)
+        require.count("k", k, 1)
+    require.count("samples", args.samples, 1)
     if args.samples < max(args.k):
         raise ValueError(f"samples: expected at least k = {max(args.k)} of each problem, got {args.samples}")
     for seed in args.seeds:
-        _checks.count("seeds", seed)
-    _checks.in_range("temperature", args.temperature, 0.0)
+        require.count("seeds", seed)
+    require.in_range("temperature", args.temperature, 0.0)
     if args.temperature == 0 and args.samples > 1:
         raise ValueError(f"temperature: expected more than 0, since {args.samples} samples would all be alike, got 0")
-    _checks.in_range("top_p", args.top_p, 0.0, 1.0, open_low=True)
+    require.in_range("top_p", args.top_p, 0.0, 1.0, open_low=True)
     for name in ("max_tokens", "tensor_parallel", "max_position_embeddings", "scorers"):
         if getattr(args, name) is not None:
-            _checks.count(name, getattr(args, name), 1)
+            require.count(name, getattr(args, name), 1)
 
 
 def _check_different(name: str, values: Sequence[Any]) -> None:
@@ -287,7 +287,7 @@ def device_of(args: argparse.Namespace, checkpoints: Sequence[Checkpoint]) -> st
 
     from scale import launch
 
-    _checks.one_of("cluster", args.cluster, launch.names("cluster"))
+    require.one_of("cluster", args.cluster, launch.names("cluster"))
     found: Any = OmegaConf.to_container(OmegaConf.load(launch.CONF / "cluster" / f"{args.cluster}.yaml"))
     return str(exports.lookup(found, "trainer.device", "cuda"))
 

@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 
 from scale.evaluation.exports import Checkpoint
 from scale.evaluation.problems import Problem
-from theory._checks import FloatArray, IntArray
+from theory.base.arrays import FloatArray, IntArray
 from theory.crossed import crossed_bootstrap_interval
 from theory.passk import pass_at_k
 

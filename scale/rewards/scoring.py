@@ -11,7 +11,7 @@ from typing import Any
 from scale.rewards import verifier
 from scale.rewards.answers import extract, integer, is_words, plain, plain_text, same_text, without_percent
 from scale.rewards.verifier import CORRECT, UNVERIFIED, WRONG, Pair, Verdict
-from theory import _checks
+from theory.base import require
 
 TIMEOUT = 5.0
 """Seconds of CPU time for a comparison; most take milliseconds."""
@@ -76,8 +76,8 @@ def compute_score(
         raise ValueError(f"solution_str: expected a text, got {type(solution_str).__name__}")
     if not isinstance(ground_truth, str) or not ground_truth.strip():
         raise ValueError(f"ground_truth: expected a text, got {ground_truth!r:.80}")
-    _checks.in_range("timeout", timeout, 0, open_low=True)
-    _checks.count("workers", workers, 1)
+    require.in_range("timeout", timeout, 0, open_low=True)
+    require.count("workers", workers, 1)
     found = extract(solution_str, require_box=require_box)
     if found is None:
         return _result(Verdict(WRONG, "no box" if require_box else "no answer found"), "")

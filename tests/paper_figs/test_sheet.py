@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from paper_figs.experiments import Estimate, aggregate, number, seeds_of
 from paper_figs.reading import counted, span, verdict
 from paper_figs.sheet import Column, Sheet
-from theory._checks import FloatArray
+from theory.base.arrays import FloatArray
 
 SHEET = Sheet(
     (Column("name"), Column("a_b (%)"), Column("gain", signed=True)),

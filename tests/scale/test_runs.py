@@ -13,7 +13,7 @@ import pytest
 
 from scale.metrics import METRICS
 from tests.scale.conftest import ended_with_its_cause, eventually, learning, left, lines
-from theory import _runs as run_format
+from theory.base import runs as run_format
 from theory.history import SuccessHistory
 from theory.rules import get_allocator
 

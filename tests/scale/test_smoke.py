@@ -11,7 +11,7 @@ from scale.tiny import SOURCE
 from tests.scale.conftest import SMOKE_METHODS as METHODS
 from tests.scale.conftest import SMOKE_STEPS as STEPS
 from tests.scale.conftest import ended_with_its_cause, learning, lines
-from theory import _runs as run_format
+from theory.base import runs as run_format
 from theory.methods import METHODS as TABLE
 
 # One process has these runs.

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from theory import _runs as runs
+from theory.base import runs
 from theory.methods import METHODS
 from theory.rules import ALLOCATORS
 from toy import checkpoint

@@ -27,7 +27,7 @@ import pytest
 import torch
 
 import toy
-from theory import _runs as runs
+from theory.base import runs
 from toy import checkpoint, metrics
 from toy.config import OptimizerConfig, TrainConfig
 from toy.trainer import Trainer, train

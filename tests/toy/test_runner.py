@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.toy.conftest import small_config
-from theory import _runs as runs
+from theory.base import runs
 from toy import checkpoint, runner
 from toy.runner import run_sweeps
 from toy.sweeps import Cell, Sweep

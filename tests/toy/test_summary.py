@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from theory import _runs as runs
+from theory.base import runs
 from toy import metrics, summary
 from toy.summary import MEASURES, Row
 from toy.sweeps import TIMING, Cell, Sweep

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from theory import _runs as runs
 from theory import allocation, moments
+from theory.base import runs
 from theory.entropy_change import update_coefficient
 from theory.methods import METHODS
 from theory.modulation import Modulation, modulate

@@ -10,7 +10,7 @@ from scipy import optimize
 from scipy import stats as statistics
 
 from theory import allocation, moments, softmax
-from theory._checks import BoolArray, FloatArray
+from theory.base.arrays import BoolArray, FloatArray
 from theory.claims.ledger import Finding, Verdict, claim
 from theory.softmax import token_statistics
 

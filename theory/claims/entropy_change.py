@@ -10,7 +10,7 @@ import torch
 from scipy import stats as statistics
 
 from theory import advantages, entropy_change, modulation, softmax
-from theory._checks import FloatArray
+from theory.base.arrays import FloatArray
 from theory.claims.ledger import Finding, Verdict, claim
 from theory.softmax import token_statistics
 

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import optimize
 
 from theory import softmax
-from theory._checks import FloatArray
+from theory.base.arrays import FloatArray
 from theory.claims.entropy_change import random_policies
 from theory.claims.ledger import Finding, Verdict, claim
 from theory.softmax import token_statistics

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats as statistics
 
 from theory import advantages, entropy_change, modulation, softmax
-from theory._checks import BoolArray, FloatArray
+from theory.base.arrays import BoolArray, FloatArray
 from theory.claims.ledger import Finding, Verdict, claim
 from theory.modulation import Modulation, Scope, modulate, scope_of
 from theory.softmax import TokenStatistics, token_statistics

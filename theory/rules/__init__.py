@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from theory import _checks
+from theory.base import require
 from theory.rules._in_rounds import Dars, PilotCommit, ReinforceAda
 from theory.rules._one_shot import (
     Cures,
@@ -102,7 +102,7 @@ def get_allocator(name: str) -> Allocator:
     >>> get_allocator("dynamo")
     Dynamo(min_history=4)
     """
-    _checks.one_of("name", name, ALLOCATORS)
+    require.one_of("name", name, ALLOCATORS)
     return ALLOCATORS[name]
 
 

@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from theory import _checks
-from theory._checks import FloatArray
+from theory.base import require
+from theory.base.arrays import FloatArray
 from theory.rules._protocol import InRounds, Rounds, checked_size
 
 
@@ -55,8 +55,8 @@ class Dars(InRounds):
     max_rollouts: int = 32
 
     def __post_init__(self) -> None:
-        _checks.one_of("schedule", self.schedule, ("equal", "hardness"))
-        _checks.one_of("normalize_std", self.normalize_std, (True, False))
+        require.one_of("schedule", self.schedule, ("equal", "hardness"))
+        require.one_of("normalize_std", self.normalize_std, (True, False))
         checked_size("max_rollouts", self.max_rollouts, checked_size("pilot", self.pilot, 1))
 
     def _spend(self, rounds: Rounds) -> None:
@@ -117,7 +117,7 @@ class ReinforceAda(InRounds):
     keep: int = 4
 
     def __post_init__(self) -> None:
-        _checks.one_of("stop", self.stop, ("balanced", "positive_focused"))
+        require.one_of("stop", self.stop, ("balanced", "positive_focused"))
         checked_size("round_size", self.round_size, 1)
         checked_size("max_rounds", self.max_rounds, 1)
         checked_size("keep", self.keep, 2)
@@ -171,8 +171,8 @@ class PilotCommit(InRounds):
     def __post_init__(self) -> None:
         checked_size("pilot", self.pilot, 1)
         checked_size("commit", self.commit)
-        _checks.in_range("min_rate", self.min_rate, 0.0, 1.0)
-        _checks.in_range("margin", self.margin, 0.0, 1.0 - self.min_rate)
+        require.in_range("min_rate", self.min_rate, 0.0, 1.0)
+        require.in_range("margin", self.margin, 0.0, 1.0 - self.min_rate)
 
     def _spend(self, rounds: Rounds) -> None:
         rounds.roll_out(self.pilot)

@@ -12,9 +12,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from theory import _checks
-from theory._checks import FloatArray, IntArray
 from theory.allocation import optimal, optimal_any, optimal_concave, water_level
+from theory.base import require
+from theory.base.arrays import FloatArray, IntArray
 from theory.moments import implied_weight
 from theory.progress import CENTRED, OBJECTIVES, posterior_progress
 from theory.rules._protocol import OneShot, Problem, apportion, checked_prior, checked_size
@@ -135,8 +135,8 @@ class DynamoCode(OneShot):
     min_history: int = 4
 
     def __post_init__(self) -> None:
-        _checks.in_range("mastery", self.mastery, 0.0, 1.0, open_low=True)
-        _checks.in_range("min_weight", self.min_weight, 0.0, 1.0, open_low=True)
+        require.in_range("mastery", self.mastery, 0.0, 1.0, open_low=True)
+        require.in_range("min_weight", self.min_weight, 0.0, 1.0, open_low=True)
         checked_size("min_history", self.min_history, 2)
 
     def _counts(self, problem: Problem) -> IntArray:
@@ -189,8 +189,8 @@ class Gvm(OneShot):
     prior: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        _checks.in_range("alpha", self.alpha, 1e-12)
-        _checks.in_range("beta", self.beta, 1.0, 16.0)
+        require.in_range("alpha", self.alpha, 1e-12)
+        require.in_range("beta", self.beta, 1.0, 16.0)
         checked_prior(self.prior)
 
     def _counts(self, problem: Problem) -> IntArray:
@@ -235,7 +235,7 @@ class Vip(OneShot):
     prior: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        _checks.one_of("estimator", self.estimator, ("rloo", "dr_grpo"))
+        require.one_of("estimator", self.estimator, ("rloo", "dr_grpo"))
         checked_prior(self.prior)
 
     def _counts(self, problem: Problem) -> IntArray:
@@ -404,9 +404,9 @@ class LogProgress(OneShot):
     prior: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        _checks.one_of("estimator", self.estimator, CENTRED)
-        _checks.one_of("aggregation", self.aggregation, ("token-mean", "prompt-mean"))
-        _checks.one_of("objective", self.objective, OBJECTIVES)
+        require.one_of("estimator", self.estimator, CENTRED)
+        require.one_of("aggregation", self.aggregation, ("token-mean", "prompt-mean"))
+        require.one_of("objective", self.objective, OBJECTIVES)
         checked_prior(self.prior)
 
     def _counts(self, problem: Problem) -> IntArray:

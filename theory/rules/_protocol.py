@@ -9,10 +9,10 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from theory import _checks
-from theory._checks import BoolArray, FloatArray, IntArray
 from theory._levels import first_largest
 from theory.allocation import MAX_BUDGET, bernoulli_variance
+from theory.base import require
+from theory.base.arrays import BoolArray, FloatArray, IntArray
 
 Observe = Callable[[IntArray], IntArray]
 """Rolls out the given numbers of responses per prompt now, [N], and returns the successes among them, [N]."""
@@ -63,7 +63,7 @@ class Knowledge:
                 given["gains"] = _table(value)
             else:
                 high = 1.0 if field.name == "success_rates" else np.inf
-                given[field.name] = _checks.vector(field.name, value, low=0.0, high=high)
+                given[field.name] = require.vector(field.name, value, low=0.0, high=high)
         for name, array in given.items():
             first = next(iter(given))
             if len(array) != len(given[first]):
@@ -268,7 +268,7 @@ class Rounds:
             counts = apportion(counts, self.left)
         if not counts.any():
             return
-        got = _checks.vector("observe", self._observe(counts.copy()), low=0.0)
+        got = require.vector("observe", self._observe(counts.copy()), low=0.0)
         if got.shape != counts.shape or np.any(got > counts) or np.any(got % 1):
             raise ValueError(f"observe: expected whole numbers of successes in {counts.tolist()}, got {got.tolist()}")
         self.spent = self.spent + counts
@@ -286,7 +286,7 @@ def apportion(weights: FloatArray | IntArray, total: int) -> IntArray:
 
 def checked_size(name: str, value: int, minimum: int = 0) -> int:
     """Require an integer from `minimum` to the largest budget."""
-    if _checks.count(name, value, minimum) > MAX_BUDGET:
+    if require.count(name, value, minimum) > MAX_BUDGET:
         raise ValueError(f"{name}: expected at most {MAX_BUDGET}, got {value}")
     return int(value)
 
@@ -296,23 +296,23 @@ def checked_prior(prior: tuple[float, float]) -> None:
     if not isinstance(prior, tuple) or len(prior) != 2:
         raise ValueError(f"prior: expected the two parameters of a Beta distribution, got {prior!r}")
     for value in prior:
-        _checks.in_range("prior", value, 0.0, 1e6, open_low=True)
+        require.in_range("prior", value, 0.0, 1e6, open_low=True)
 
 
 def _problem(
     successes: Any, attempts: Any, budget: int, low: int, high: int, rng: Any, knowledge: Knowledge | None
 ) -> Problem:
-    k = _checks.vector("successes", successes, low=0.0)
-    n = _checks.vector("attempts", attempts, low=0.0)
-    _checks.same_shape(attempts=n, successes=k)
+    k = require.vector("successes", successes, low=0.0)
+    n = require.vector("attempts", attempts, low=0.0)
+    require.same_shape(attempts=n, successes=k)
     if np.any(k > n):
         at = int(np.argmax(k > n))
         raise ValueError(f"successes: expected <= attempts, got {k[at]} of {n[at]} at index {at}")
-    budget, low = checked_size("budget", budget), _checks.count("low", low)
-    high = _checks.count("high", high, low)
+    budget, low = checked_size("budget", budget), require.count("low", low)
+    high = require.count("high", high, low)
     if budget < len(n) * low:
         raise ValueError(f"budget: expected at least N low = {len(n) * low}, got {budget}")
-    _checks.generator("rng", rng)
+    require.generator("rng", rng)
     knowledge = Knowledge() if knowledge is None else knowledge
     if not isinstance(knowledge, Knowledge):
         raise ValueError(f"knowledge: expected a Knowledge, got {type(knowledge).__name__}")
@@ -324,7 +324,7 @@ def _problem(
 
 
 def _table(gains: Any) -> FloatArray:
-    table = _checks.numbers("gains", gains)
+    table = require.numbers("gains", gains)
     if table.ndim != 2 or table.size == 0:
         raise ValueError(f"gains: expected shape [N, M + 1], got {table.shape}")
     return table

@@ -1,4 +1,4 @@
-"""The few array operations that the array API standard lacks, for NumPy and torch."""
+"""Types of arrays, and the few operations on NumPy arrays and torch tensors that the array API standard lacks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from theory._checks import Array
+Array = Any
+"""A NumPy array or a torch tensor; the namespace is taken from the argument."""
+
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
+BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def stop_gradient(x: Array) -> Array:

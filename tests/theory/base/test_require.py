@@ -1,4 +1,4 @@
-"""theory._checks: every refusal names the argument, what was expected and what came."""
+"""theory.base.require: every refusal names the argument, what was expected and what came."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from theory import _checks
+from theory.base import require
 
 
 @pytest.mark.parametrize(
@@ -16,12 +16,12 @@ from theory import _checks
 )
 def test_in_range_refuses(value):
     with pytest.raises(ValueError, match=r"^alpha: expected a (finite )?number"):
-        _checks.in_range("alpha", value, 1.0, 3.0, open_low=True)
+        require.in_range("alpha", value, 1.0, 3.0, open_low=True)
 
 
 def test_in_range_returns_a_float():
     for value in (2, 2.0, np.float32(2), np.int8(2)):
-        got = _checks.in_range("alpha", value, 2.0, 3.0)
+        got = require.in_range("alpha", value, 2.0, 3.0)
         assert type(got) is float
         assert got == 2.0
 
@@ -29,7 +29,7 @@ def test_in_range_returns_a_float():
 @pytest.mark.parametrize("value", [1.0, np.float64(1), True, "1", None, -1])
 def test_count_refuses(value):
     with pytest.raises(ValueError, match=r"^budget: expected an integer"):
-        _checks.count("budget", value)
+        require.count("budget", value)
 
 
 @pytest.mark.parametrize(
@@ -47,18 +47,18 @@ def test_count_refuses(value):
 )
 def test_vector_refuses(value, message):
     with pytest.raises(ValueError, match=message) as refusal:
-        _checks.vector("weights", value, low=0.0)
+        require.vector("weights", value, low=0.0)
     assert str(refusal.value).startswith("weights: expected ")
 
 
 def test_libraries_do_not_mix():
     with pytest.raises(ValueError, match="expected one array library, got a: numpy, b: torch"):
-        _checks.namespace(a=np.zeros(1), b=torch.zeros(1))
+        require.namespace(a=np.zeros(1), b=torch.zeros(1))
     with pytest.raises(ValueError, match="b: expected an array, got list"):
-        _checks.namespace(a=np.zeros(1), b=[0.0])
+        require.namespace(a=np.zeros(1), b=[0.0])
 
 
 def test_unknown_and_unhashable_names():
     for name in ("gpro", ["grpo"], None):
         with pytest.raises(ValueError, match="method: expected one of grpo, dynamo, got"):
-            _checks.one_of("method", name, ("grpo", "dynamo"))
+            require.one_of("method", name, ("grpo", "dynamo"))

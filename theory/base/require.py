@@ -12,15 +12,10 @@ from typing import TYPE_CHECKING, Any
 import array_api_compat
 import numpy as np
 
+from theory.base.arrays import Array, BoolArray, FloatArray, IntArray
+
 if TYPE_CHECKING:
     from theory.softmax import TokenStatistics
-
-Array = Any
-"""A NumPy array or a torch tensor; the namespace is taken from the argument."""
-
-FloatArray = np.ndarray[Any, np.dtype[np.float64]]
-IntArray = np.ndarray[Any, np.dtype[np.int64]]
-BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def namespace(**arrays: Array) -> Any:

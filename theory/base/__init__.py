@@ -1,0 +1,1 @@
+"""What every chapter stands on: array types, checks of arguments, and the folder of a run."""
