@@ -1,4 +1,4 @@
-"""verl's FSDP engine, which also returns the token statistics of `theory.softmax`, and looks at a mini-batch ahead.
+"""verl's FSDP engine, which also returns the token statistics of `theory.policy`, and looks at a mini-batch ahead.
 
 Two things, each only where the data ask for them; without, the engine is verl's own:
 

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scale import estimate, estimate_report, records, supervisor
-from scale.checks import check as check
-from scale.checks import joins_ray
+from scale.checks import check as check, joins_ray
 from scale.config import DynamoConfig
 from theory.base import require
 from theory.losses import ClipCov, ClippedSurrogate
@@ -98,8 +97,7 @@ def compose(model: str, cluster: str | None = None, *, out: Path, overrides: Seq
 @functools.cache
 def _files(model: str, cluster: str) -> Any:
     """Return what the files say, unresolved: reading them takes hydra longer than all the rest."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
+    from hydra import compose as hydra_compose, initialize_config_dir
 
     with initialize_config_dir(str(CONF), version_base=None):
         return hydra_compose("train", [f"model={model}", f"cluster={cluster}"])

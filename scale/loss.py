@@ -29,7 +29,6 @@ from verl.workers.utils.padding import no_padding_2_padding, response_to_nested
 
 from scale.engine import STATISTICS
 from theory.aggregation import aggregation_weights
-from theory.entropy_change import update_coefficient
 from theory.losses import (
     LARGEST_CLIP,
     ClippedSurrogate,
@@ -40,8 +39,9 @@ from theory.losses import (
 )
 from theory.methods import Method
 from theory.modulation import Modulation, Scope, instability, modulate, scope_of
+from theory.policy.entropy_change import update_coefficient
+from theory.policy.softmax import TokenStatistics
 from theory.rules import get_allocator
-from theory.softmax import TokenStatistics
 
 SCOPE, COUNTED, TARGETED, WEIGHTS = "modulation_scope", "counted_tokens", "targeted_tokens", "token_weights"
 """Names of what `prepare` and the trainer hand to the loss with the data."""

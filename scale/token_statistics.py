@@ -1,11 +1,11 @@
-"""The statistics of `theory.softmax` over vocabularies of 152,000 tokens: in chunks, so that memory stays bounded."""
+"""The statistics of `theory.policy` over vocabularies of 152,000 tokens: in chunks, so that memory stays bounded."""
 
 from __future__ import annotations
 
 import torch
 
 from theory.base import require
-from theory.softmax import TokenStatistics, token_statistics
+from theory.policy.softmax import TokenStatistics, token_statistics
 
 CHUNK_NUMBERS = 2**25
 """Logits of a chunk; a chunk's temporary arrays take some 20 bytes for each."""
@@ -16,7 +16,7 @@ def chunked_token_statistics(
 ) -> TokenStatistics:
     """Return the statistics of sampled tokens, exact over the vocabulary, without a gradient.
 
-    As `theory.softmax.token_statistics`, of which every chunk of tokens is one call, in at least float32: the sum of
+    As `theory.policy.token_statistics`, of which every chunk of tokens is one call, in at least float32: the sum of
     squares of 152,000 probabilities has no meaning in bfloat16.
 
     Parameters

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from theory.base import require
 from theory.base.arrays import Array, stop_gradient
-from theory.softmax import TokenStatistics
+from theory.policy.softmax import TokenStatistics
 from theory.token_selection import CovarianceScope, clip_cov_tokens, covariance, fork_tokens, kl_cov_tokens
 
 LOG_RATIO_CLAMP = 20.0
@@ -117,7 +117,7 @@ class EntropyAdvantages:
         Examples
         --------
         >>> import numpy as np
-        >>> from theory.softmax import token_statistics
+        >>> from theory.policy.softmax import token_statistics
         >>> stats = token_statistics(np.zeros((1, 8)), np.array([3]))
         >>> EntropyAdvantages().shape(np.array([1.0]), stats)
         array([1.5])

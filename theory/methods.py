@@ -21,8 +21,8 @@ from theory.base import require
 from theory.base.arrays import Array
 from theory.losses import ClipCov, ClippedSurrogate, EntropyAdvantages, EntropyBonus, ForkTokens, KlCov
 from theory.modulation import Modulation
+from theory.policy.softmax import TokenStatistics
 from theory.rules import ALLOCATORS
-from theory.softmax import TokenStatistics
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ import numpy as np
 
 from theory.base import require
 from theory.base.arrays import Array, stop_gradient
-from theory.entropy_change import first_order, first_order_sequence
-from theory.softmax import TokenStatistics
+from theory.policy.entropy_change import first_order, first_order_sequence
+from theory.policy.softmax import TokenStatistics
 
 ROUNDING = 16
 """Machine epsilons that count as rounding. The factors are relative to the extremes of the batch; where these differ by
@@ -227,7 +227,7 @@ def instability(
     Examples
     --------
     >>> import numpy as np
-    >>> from theory.softmax import token_statistics
+    >>> from theory.policy.softmax import token_statistics
     >>> stats = token_statistics(np.log(np.array([[0.9, 0.1], [0.9, 0.1]])), np.array([0, 1]))
     >>> instability(stats, np.array([1.0, 1.0]), np.array([True, True])).round(4).tolist()
     [0.0396, 0.356]
@@ -276,7 +276,7 @@ def scope_of(
     Examples
     --------
     >>> import numpy as np
-    >>> from theory.softmax import token_statistics
+    >>> from theory.policy.softmax import token_statistics
     >>> stats = token_statistics(np.log(np.array([[0.9, 0.1], [0.5, 0.5]])), np.array([0, 0]))
     >>> scope = scope_of(stats, np.array([0.2, 0.3]), np.array([True, False]))
     >>> round(scope.entropy_min, 4), round(scope.entropy_max, 4), scope.instability_max
@@ -434,7 +434,7 @@ def modulate(
     Examples
     --------
     >>> import numpy as np
-    >>> from theory.softmax import token_statistics
+    >>> from theory.policy.softmax import token_statistics
     >>> stats = token_statistics(np.log(np.array([[0.9, 0.1], [0.5, 0.5], [0.9, 0.1]])), np.array([0, 0, 1]))
     >>> result = modulate(np.array([1.0, 1.0, -1.0]), stats, np.array([True, True, True]), Modulation())
     >>> result.compensation.round(3).tolist(), result.stabilization.round(3).tolist()

@@ -15,7 +15,7 @@ import torch
 
 from theory import passk
 from theory.base.arrays import FloatArray, IntArray
-from theory.softmax import log_softmax
+from theory.policy.softmax import log_softmax
 from toy import seeds
 
 POLICY: Mapping[str, str] = MappingProxyType(

@@ -15,7 +15,7 @@ import torch
 
 from theory.base.arrays import BoolArray, FloatArray, IntArray
 from theory.modulation import Scope
-from theory.softmax import TokenStatistics, token_statistics
+from theory.policy.softmax import TokenStatistics, token_statistics
 
 MOST_COUNTED = 64
 """Tokens up to which counting is faster than bisection; twice as fast at this many, equal at twice as many."""

@@ -15,7 +15,7 @@ from theory.aggregation import aggregation_weights
 from theory.base.arrays import FloatArray
 from theory.losses import ForkTokens, Loss, Selection, select_tokens
 from theory.modulation import Scope, instability, scope_of
-from theory.softmax import TokenStatistics
+from theory.policy.softmax import TokenStatistics
 
 
 def select(

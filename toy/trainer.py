@@ -25,7 +25,6 @@ import torch
 from theory import moments
 from theory.base import require, runs
 from theory.base.arrays import BoolArray, FloatArray, IntArray
-from theory.entropy_change import update_coefficient
 from theory.history import SuccessHistory
 from theory.losses import (
     LARGEST_CLIP,
@@ -35,8 +34,9 @@ from theory.losses import (
     policy_loss,
 )
 from theory.modulation import Modulation, instability, modulate, scope_of
+from theory.policy.entropy_change import update_coefficient
+from theory.policy.softmax import log_softmax
 from theory.rules import Knowledge, get_allocator
-from theory.softmax import log_softmax
 from toy import checkpoint, diagnostics, metrics, seeds
 from toy.config import TrainConfig, differences
 from toy.optimizers import Optimizer

@@ -23,7 +23,7 @@ from scipy.special import expit, logsumexp
 
 from theory.base import require
 from theory.base.arrays import BoolArray, FloatArray, IntArray
-from theory.softmax import log_softmax
+from theory.policy.softmax import log_softmax
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,7 @@ from scale.evaluation import exports, problems
 from scale.evaluation.exports import Checkpoint
 from scale.evaluation.generate import SAMPLES, read_samples
 from scale.evaluation.problems import Problem
-from theory.base import require
-from theory.base import runs as run_format
+from theory.base import require, runs as run_format
 
 SETTINGS = "evaluation.json"
 

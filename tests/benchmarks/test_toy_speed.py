@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from theory.softmax import log_softmax
+from theory.policy.softmax import log_softmax
 from toy.config import TrainConfig
 from toy.rollouts import judge, of_states, sample
 from toy.streams import Stream

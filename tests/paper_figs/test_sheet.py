@@ -8,8 +8,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from paper_figs.experiments import Estimate, aggregate, number, seeds_of
 from paper_figs.reading import counted, span, verdict

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from scale import estimate, estimate_report
 from scale.estimate import GIB, Assumptions, Hardware, Job, Shape

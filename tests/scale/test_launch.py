@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scale import checks
-from scale import config as settings_module
+from scale import checks, config as settings_module
 from scale.config import RULES, DynamoConfig, differences
 from theory.history import SuccessHistory
 from theory.methods import METHODS

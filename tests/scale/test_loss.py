@@ -21,7 +21,7 @@ from theory.aggregation import aggregate
 from theory.losses import ClippedSurrogate, EntropyAdvantages, entropy_advantages, policy_loss
 from theory.methods import METHODS
 from theory.modulation import Modulation, instability, modulate, scope_of
-from theory.softmax import token_statistics
+from theory.policy.softmax import token_statistics
 
 pytestmark = pytest.mark.needs_verl
 

@@ -184,7 +184,7 @@ def test_R4_advantages_of_unequal_groups(dynamo):
 def test_modulated_advantages_are_theorys(dynamo):
     """The tensors of a real run through `theory.modulation` in float64."""
     from theory.modulation import Modulation, Scope, modulate
-    from theory.softmax import TokenStatistics
+    from theory.policy.softmax import TokenStatistics
 
     out = dynamo
     parts = modulated(out)
@@ -211,7 +211,7 @@ def test_statistics_are_those_of_the_model(dynamo, runs):
     import torch
     from transformers import AutoModelForCausalLM
 
-    from theory.softmax import token_statistics
+    from theory.policy.softmax import token_statistics
 
     part = modulated(dynamo)[0]
     model = AutoModelForCausalLM.from_pretrained(runs.folder / "results" / "scale" / "tiny" / "model").double()

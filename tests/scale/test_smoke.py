@@ -8,9 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from scale.tiny import SOURCE
-from tests.scale.conftest import SMOKE_METHODS as METHODS
-from tests.scale.conftest import SMOKE_STEPS as STEPS
-from tests.scale.conftest import ended_with_its_cause, learning, lines
+from tests.scale.conftest import SMOKE_METHODS as METHODS, SMOKE_STEPS as STEPS, ended_with_its_cause, learning, lines
 from theory.base import runs as run_format
 from theory.methods import METHODS as TABLE
 

@@ -1,4 +1,4 @@
-"""Statistics in chunks are those of `theory.softmax`, in at least float32, whatever the chunks."""
+"""Statistics in chunks are those of `theory.policy.softmax`, in at least float32, whatever the chunks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scale.token_statistics import chunked_token_statistics
-from theory.softmax import token_statistics
+from theory.policy.softmax import token_statistics
 
 
 @pytest.mark.parametrize("chunk_numbers", [1, 7, 100, 10**9])

@@ -11,8 +11,7 @@ import pytest
 
 pytest.importorskip("verl")
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from scale import records
 from scale.config import DynamoConfig

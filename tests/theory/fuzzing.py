@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "500"))

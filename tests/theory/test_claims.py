@@ -8,12 +8,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from theory import __main__ as command
-from theory import advantages, allocation, entropy_change, modulation, moments, softmax
-from theory.claims import LEDGER
-from theory.claims import modulation as claims_of_modulation
+from theory import __main__ as command, advantages, allocation, modulation, moments
+from theory.claims import LEDGER, modulation as claims_of_modulation
 from theory.claims.ledger import Claim, Finding, Verdict
 from theory.modulation import Scope
+from theory.policy import entropy_change, softmax
 
 ROWS = {row.id: row for row in LEDGER}
 CURVES = ("S4", "S7", "G4", "A5", "A6", "A7", "A8", "A10", "M4", "M5", "M6", "M7")

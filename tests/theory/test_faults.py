@@ -38,25 +38,29 @@ FAULTS = [
         "log_b[:, n - 1 : 0 : -1]",
         "test_is_the_mean_of_exact_progress_over_the_law_of_p",
     ),
-    Fault("sign of the score norm", "softmax", "1 - 2 * xp.exp", "1 + 2 * xp.exp", "test_statistics_by_enumeration"),
-    Fault("a lost factor C in E[pi Lambda]", "softmax", "+ collision * entropy", "+ entropy", "test_golden_values"),
+    Fault(
+        "sign of the score norm", "policy/softmax", "1 - 2 * xp.exp", "1 + 2 * xp.exp", "test_statistics_by_enumeration"
+    ),
+    Fault(
+        "a lost factor C in E[pi Lambda]", "policy/softmax", "+ collision * entropy", "+ entropy", "test_golden_values"
+    ),
     Fault(
         "sign in the entropy bound",
-        "softmax",
+        "policy/softmax",
         "xp.expm1(-stats",
         "xp.expm1(stats",
         "test_bound_is_tight_for_uniform_on_a_subset_and_only_there",
     ),
     Fault(
         "sign of the entropy change",
-        "entropy_change",
+        "policy/entropy_change",
         "change = -step * (pi_lambda(stats) - mean)",
         "change = step * (pi_lambda(stats) - mean)",
         "test_first_order_golden_values",
     ),
     Fault(
         "clip ranges exchanged",
-        "entropy_change",
+        "policy/entropy_change",
         "(advantage > 0) & (ratio <= 1 + clip_high)",
         "(advantage > 0) & (ratio <= 1 + clip_low)",
         "test_clip_ranges_are_not_exchanged",
@@ -249,8 +253,9 @@ def test_fault_is_caught(fault: Fault, tmp_path: Path, monkeypatch: pytest.Monke
     text = source.read_text()
     assert text.count(fault.right) == 1, f"{fault.right!r} should stand once in {source.name}"
     source.write_text(text.replace(fault.right, fault.wrong))
-    mirror = {"_levels": "allocation"}.get(fault.source, fault.source.split("/")[0])
-    test = f"tests/theory/test_{mirror}.py"
+    place = {"rules/_one_shot": "rules", "rules/_protocol": "rules", "_levels": "allocation"}
+    folder, _, name = place.get(fault.source, fault.source).rpartition("/")
+    test = f"tests/theory/{folder}/test_{name}.py"
     report = tmp_path / "report.xml"
     options = ["-x", f"--config-file={os.devnull}", f"--rootdir={tmp_path}", f"--junitxml={report}"]
     with PREPARED.Pool(1) as pool:

@@ -10,8 +10,7 @@ import uuid
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from tests.theory import fuzzing
 from theory.history import SuccessHistory

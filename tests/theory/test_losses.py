@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from tests.theory import fuzzing
 from theory import losses
@@ -25,7 +24,7 @@ from theory.losses import (
     policy_loss,
     select_tokens,
 )
-from theory.softmax import TokenStatistics, centred_log_prob, log_softmax, token_statistics
+from theory.policy.softmax import TokenStatistics, centred_log_prob, log_softmax, token_statistics
 from theory.token_selection import CovarianceScope, covariance
 
 LOSSES = [

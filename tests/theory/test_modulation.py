@@ -8,8 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.theory import fuzzing
@@ -23,7 +22,7 @@ from theory.modulation import (
     scope_of,
     stabilization,
 )
-from theory.softmax import TokenStatistics, token_statistics
+from theory.policy.softmax import TokenStatistics, token_statistics
 
 # mpmath, 50 digits, one response of four tokens; logits / 10, actions and advantages as mpf fractions:
 #   H, L = -fsum(x * log(x) for x in p), p[a] * (log(p[a]) + H);  M = fsum(x * x * (log(x) + H) for x in p)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import integrate
-from scipy import stats as laws
+from hypothesis import given, strategies as st
+from scipy import integrate, stats as laws
 
 from tests.theory import fuzzing
 from theory.moments import expected_progress, implied_weight

@@ -18,9 +18,10 @@ import theory
 
 ROOT = Path(__file__).parents[2]
 MODULES = [
-    importlib.import_module(f"theory.{module.name}")
-    for module in pkgutil.iter_modules(theory.__path__)
-    if not module.name.startswith("_") and module.name != "claims"
+    importlib.import_module(module.name)
+    for module in pkgutil.walk_packages(theory.__path__, "theory.")
+    if not module.name.rpartition(".")[2].startswith("_")
+    and not module.name.startswith(("theory.base", "theory.claims"))
 ]
 
 
@@ -49,7 +50,8 @@ def test_function_is_documented_and_fuzzed(module: ModuleType, function: Functio
     for section in ("Parameters\n", "Returns\n", "Raises\n", "Examples\n"):
         assert section in doc or (section == "Parameters\n" and not inspect.signature(function).parameters), section
     assert doctest.DocTestParser().get_examples(doc)
-    tests = ROOT / "tests" / "theory" / f"test_{module.__name__.split('.')[-1]}.py"
+    *folders, name = module.__name__.split(".")
+    tests = ROOT.joinpath("tests", *folders, f"test_{name}.py")
     defined = {node.name for node in ast.walk(ast.parse(tests.read_text())) if isinstance(node, ast.FunctionDef)}
     assert f"test_fuzz_{function.__name__}" in defined
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from tests.theory import fuzzing
 from theory.token_selection import CovarianceScope, clip_cov_tokens, covariance, fork_tokens, kl_cov_tokens

@@ -17,10 +17,10 @@ import torch
 
 from theory import losses, moments
 from theory.aggregation import AGGREGATIONS, aggregation_weights
-from theory.entropy_change import update_coefficient
 from theory.methods import METHODS, WReinforce
 from theory.modulation import Modulation, instability, modulate, scope_of
-from theory.softmax import log_softmax, token_statistics
+from theory.policy.entropy_change import update_coefficient
+from theory.policy.softmax import log_softmax, token_statistics
 from toy import metrics
 from toy.config import OptimizerConfig, TrainConfig
 from toy.streams import Stream, generator

@@ -13,7 +13,7 @@ from gymnasium.utils.env_match import check_environments_match
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from scipy import stats
 
-from theory.softmax import log_softmax
+from theory.policy.softmax import log_softmax
 from toy.config import TrainConfig
 from toy.envs import DRAWN_AHEAD, SkillChain, SkillChainVector, SoftmaxBandit, SoftmaxBanditVector
 from toy.rollouts import sample

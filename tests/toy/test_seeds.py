@@ -8,7 +8,7 @@ import torch
 
 from theory import losses
 from theory.aggregation import AGGREGATIONS, aggregation_weights
-from theory.softmax import token_statistics
+from theory.policy.softmax import token_statistics
 from toy import seeds
 
 S, Q, G, T, K = 4, 3, 5, 2, 6

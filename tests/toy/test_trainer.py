@@ -10,11 +10,11 @@ import torch
 
 from theory import allocation, moments
 from theory.base import runs
-from theory.entropy_change import update_coefficient
 from theory.methods import METHODS
 from theory.modulation import Modulation, modulate
+from theory.policy.entropy_change import update_coefficient
+from theory.policy.softmax import log_softmax, token_statistics
 from theory.rules import ALLOCATORS
-from theory.softmax import log_softmax, token_statistics
 from toy import checkpoint, metrics, rollouts, seeds
 from toy.config import OptimizerConfig, TrainConfig
 from toy.rollouts import Outcomes

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from theory import moments
-from theory.softmax import log_softmax
+from theory.policy.softmax import log_softmax
 from toy.worlds import WORLDS, Beta, LogisticNormal, Population, SkillChainPopulation, World
 
 BANDITS = [name for name, population in WORLDS.items() if isinstance(population, Population)]

@@ -15,7 +15,7 @@ import numpy as np
 from theory.base.arrays import Array, BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
-    from theory.softmax import TokenStatistics
+    from theory.policy.softmax import TokenStatistics
 
 
 def namespace(**arrays: Array) -> Any:

@@ -6,13 +6,13 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from scipy import optimize
-from scipy import stats as statistics
+from scipy import optimize, stats as statistics
 
-from theory import allocation, moments, softmax
+from theory import allocation, moments
 from theory.base.arrays import BoolArray, FloatArray
 from theory.claims.ledger import Finding, Verdict, claim
-from theory.softmax import token_statistics
+from theory.policy import softmax
+from theory.policy.softmax import token_statistics
 
 ROUNDING = 1e-12
 MEAN, LOW, HIGH = 16, 8, 24

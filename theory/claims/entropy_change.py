@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from scipy import stats as statistics
 
-from theory import advantages, entropy_change, modulation, softmax
+from theory import advantages, modulation
 from theory.base.arrays import FloatArray
 from theory.claims.ledger import Finding, Verdict, claim
-from theory.softmax import token_statistics
+from theory.policy import entropy_change, softmax
+from theory.policy.softmax import token_statistics
 
 ROUNDING = 1e-12
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from scipy import optimize
 
-from theory import softmax
 from theory.base.arrays import FloatArray
 from theory.claims.entropy_change import random_policies
 from theory.claims.ledger import Finding, Verdict, claim
-from theory.softmax import token_statistics
+from theory.policy import softmax
+from theory.policy.softmax import token_statistics
 
 ROUNDING = 1e-12
 

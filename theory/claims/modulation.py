@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from scipy import stats as statistics
 
-from theory import advantages, entropy_change, modulation, softmax
+from theory import advantages, modulation
 from theory.base.arrays import BoolArray, FloatArray
 from theory.claims.ledger import Finding, Verdict, claim
 from theory.modulation import Modulation, Scope, modulate, scope_of
-from theory.softmax import TokenStatistics, token_statistics
+from theory.policy import entropy_change, softmax
+from theory.policy.softmax import TokenStatistics, token_statistics
 
 ROUNDING = 1e-12
 

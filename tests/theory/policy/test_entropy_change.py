@@ -1,4 +1,4 @@
-"""theory.entropy_change: Theorem 1 against the exact change, three kinds of derivative, and 50-digit arithmetic."""
+"""entropy_change: Theorem 1 against the exact change, three kinds of derivative, and 50-digit arithmetic."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.theory import fuzzing
-from theory.entropy_change import exact, first_order, first_order_sequence, update_coefficient
-from theory.softmax import TokenStatistics, log_softmax, pi_lambda, token_statistics
+from theory.policy.entropy_change import exact, first_order, first_order_sequence, update_coefficient
+from theory.policy.softmax import TokenStatistics, log_softmax, pi_lambda, token_statistics
 
 # mpmath, 50 digits, for z = (3, -12, 25, 0) / 10 as mpf fractions, xi = 1 and a = 0, 1, 2, 3:
 #   pol = lambda z: [exp(x) / fsum(exp(y) for y in z) for x in z]; H = lambda p: -fsum(x * log(x) for x in p)

@@ -1,17 +1,16 @@
-"""theory.softmax: golden values from mpmath, derivatives three ways, extremes, both backends."""
+"""theory.policy.softmax: golden values from mpmath, derivatives three ways, extremes, both backends."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.theory import fuzzing
-from theory import softmax
-from theory.softmax import TokenStatistics, token_statistics
+from theory.policy import softmax
+from theory.policy.softmax import TokenStatistics, token_statistics
 
 # mpmath, 50 digits, for z = (0.3, -1.2, 2.5, 0.0) and a = 0:
 #   pi = [exp(x) for x in z]; S = fsum(pi); pi = [x/S for x in pi]; H = -fsum(p*log(p) for p in pi)
