@@ -16,7 +16,7 @@ import numpy as np
 from paper_figs.scale_runs import ScaleRun, blocks, find_runs
 from paper_figs.sources import read_columns, read_json, unfit
 from theory.base.arrays import FloatArray
-from theory.intervals import interquartile_mean, stratified_bootstrap_interval
+from theory.statistics.intervals import interquartile_mean, stratified_bootstrap_interval
 
 NUM_RESAMPLES = 2000
 """Bootstrap resamples of intervals that are made here."""

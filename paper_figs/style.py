@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from paper_figs.experiments import NUM_RESAMPLES, Estimate
 from paper_figs.sources import Curves
-from theory.intervals import interquartile_mean, stratified_bootstrap_interval
+from theory.statistics.intervals import interquartile_mean, stratified_bootstrap_interval
 
 # Inches, of the ACL style: one column, and the two columns together.
 COLUMN_WIDTH = 3.03

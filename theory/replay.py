@@ -20,10 +20,10 @@ from scipy.special import betaincinv
 from theory.allocation import MAX_BUDGET, bernoulli_variance
 from theory.base import require
 from theory.base.arrays import FloatArray, IntArray
-from theory.intervals import LARGEST, Interval
 from theory.moments import implied_weight
-from theory.passk import pass_at_k
 from theory.rules import Allocator
+from theory.statistics.intervals import LARGEST, Interval
+from theory.statistics.passk import pass_at_k
 
 ESTIMATORS = ("exact-baseline", "rloo", "grpo")
 """Advantages whose noise `noise_bounds` knows: (R - p), leave-one-out, and standardised by the group."""
@@ -358,7 +358,7 @@ def ratio_intervals(
     Parameters
     ----------
     numerators, denominators
-        x and y, [G, R] each, of size up to `theory.intervals.LARGEST`.
+        x and y, [G, R] each, of size up to `theory.statistics.intervals.LARGEST`.
     clusters
         The cluster of each row (a prompt), integers >= 0, [G].
     rng

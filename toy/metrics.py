@@ -13,9 +13,9 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
-from theory import passk
 from theory.base.arrays import FloatArray, IntArray
 from theory.policy.softmax import log_softmax
+from theory.statistics import passk
 from toy import seeds
 
 POLICY: Mapping[str, str] = MappingProxyType(

@@ -18,7 +18,7 @@ import numpy as np
 
 from theory.base import runs
 from theory.base.arrays import FloatArray
-from theory.intervals import interquartile_mean, stratified_bootstrap_interval
+from theory.statistics.intervals import interquartile_mean, stratified_bootstrap_interval
 from toy.sweeps import TIMING, Cell, Sweep
 
 NUM_RESAMPLES = 2000

@@ -123,7 +123,7 @@ FAULTS = [
     ),
     Fault(
         "pass@k: certain one failure too early",
-        "passk",
+        "statistics/passk",
         "certain = n - c < k",
         "certain = n - c <= k",
         "test_every_subset_is_counted",
@@ -228,14 +228,14 @@ FAULTS = [
     ),
     Fault(
         "a third left out at either end",
-        "intervals",
+        "statistics/intervals",
         "cut = num_scores // 4",
         "cut = num_scores // 3",
         "test_interquartile_mean_is_scipys_trimmed_mean",
     ),
     Fault(
         "the same runs drawn for all tasks",
-        "intervals",
+        "statistics/intervals",
         "size=(num_resamples, num_runs, num_tasks))",
         "size=(num_resamples, num_runs, 1))",
         "test_tasks_are_resampled_on_their_own",

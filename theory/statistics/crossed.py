@@ -9,7 +9,7 @@ import numpy as np
 
 from theory.base import require
 from theory.base.arrays import FloatArray
-from theory.intervals import LARGEST, MAX_BLOCK, Interval
+from theory.statistics.intervals import LARGEST, MAX_BLOCK, Interval
 
 
 def crossed_bootstrap_interval(
@@ -29,7 +29,7 @@ def crossed_bootstrap_interval(
     Parameters
     ----------
     strata
-        One array for each stratum (a benchmark): finite numbers of size up to `theory.intervals.LARGEST`,
+        One array for each stratum (a benchmark): finite numbers of size up to `theory.statistics.intervals.LARGEST`,
         [num_runs, num_problems, ...]; only num_problems differs between strata.
     rng
         The only source of randomness.

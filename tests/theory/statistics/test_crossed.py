@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tests.theory import fuzzing
-from theory import crossed
-from theory.crossed import crossed_bootstrap_interval
+from theory.statistics import crossed
+from theory.statistics.crossed import crossed_bootstrap_interval
 
 
 def test_resampled_means_are_those_of_copied_rows(monkeypatch):

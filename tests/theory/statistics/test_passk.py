@@ -1,4 +1,4 @@
-"""theory.passk: every k-subset, unbiasedness by an exact sum, and how far the plug-in value is off."""
+"""theory.statistics.passk: every k-subset, unbiasedness by an exact sum, and how far the plug-in value is off."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.theory import fuzzing
-from theory.passk import exact, pass_at_k
+from theory.statistics.passk import exact, pass_at_k
 
 
 def test_every_subset_is_counted():

@@ -11,8 +11,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from tests.theory import fuzzing
-from theory import intervals
-from theory.intervals import interquartile_mean, stratified_bootstrap_interval
+from theory.statistics import intervals
+from theory.statistics.intervals import interquartile_mean, stratified_bootstrap_interval
 
 scores_2d = hnp.arrays(np.float64, st.tuples(st.integers(2, 9), st.integers(1, 4)), elements=st.floats(-1e6, 1e6))
 
