@@ -2,8 +2,8 @@
 
 `METHODS` holds the nine rows of table 1 and the ablations of table 2. Every baseline has the settings of its original
 source, clip range included; the paper says only that hyperparameters are "consistent", so a common clip range is one
-`dataclasses.replace` away. Here is data and validation; the formulas are in `theory.advantages`, `theory.modulation`
-and `theory.losses`.
+`dataclasses.replace` away. Here is data and validation; the formulas are in `theory.estimators.advantages`,
+`theory.modulation` and `theory.losses`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
-from theory.advantages import ADVANTAGES, w_reinforce
 from theory.aggregation import AGGREGATIONS
 from theory.base import require
 from theory.base.arrays import Array
+from theory.estimators.advantages import ADVANTAGES, w_reinforce
 from theory.losses import ClipCov, ClippedSurrogate, EntropyAdvantages, EntropyBonus, ForkTokens, KlCov
 from theory.modulation import Modulation
 from theory.policy.softmax import TokenStatistics
@@ -27,7 +27,7 @@ from theory.rules import ALLOCATORS
 
 @dataclass(frozen=True)
 class WReinforce:
-    """Advantages of `theory.advantages.w_reinforce`: `weight` for a correct response, -1 for a wrong one."""
+    """Advantages of `theory.estimators.w_reinforce`: `weight` for a correct response, -1 for a wrong one."""
 
     weight: float = 0.1
 
@@ -58,7 +58,7 @@ class Method:
     allocator
         Rule that divides the rollouts among prompts, a name of `theory.rules.ALLOCATORS`.
     advantage
-        A name of `theory.advantages.ADVANTAGES`, or `WReinforce`.
+        A name of `theory.estimators.ADVANTAGES`, or `WReinforce`.
     shaping
         What is done to the advantages of tokens: `Modulation`, `EntropyAdvantages`, one that `register_shaping` knows,
         or None.
@@ -101,7 +101,8 @@ class Method:
     def advantages(self, rewards: Array, groups: Array, correct: Array) -> Array:
         """Return the method's advantage of every rollout, before any shaping of tokens.
 
-        A of `theory.advantages`; only `WReinforce` looks at `correct`, and only the others at rewards and groups.
+        A of `theory.estimators.advantages`; only `WReinforce` looks at `correct`, and only the others at rewards and
+        groups.
 
         Parameters
         ----------

@@ -20,7 +20,7 @@ from scipy.special import betaincinv
 from theory.allocation import MAX_BUDGET, bernoulli_variance
 from theory.base import require
 from theory.base.arrays import FloatArray, IntArray
-from theory.moments import implied_weight
+from theory.estimators.moments import implied_weight
 from theory.rules import Allocator
 from theory.statistics.intervals import LARGEST, Interval
 from theory.statistics.passk import pass_at_k
@@ -186,7 +186,8 @@ def noise_bounds(successes: Any, attempts: Any, sizes: Any, estimator: str) -> t
     """Unbiased estimates of two bounds on a group's gradient noise, in units of the squared score norm.
 
     E[sum_j A_j^2] / m^2: the trace of the covariance of (1/m) sum_j A_j s_j if the scores s_j of all responses have one
-    length and those of different rollouts are orthogonal, the limit of many, diffuse answers in `theory.moments`.
+    length and those of different rollouts are orthogonal, the limit of many, diffuse answers in
+    `theory.estimators.moments`.
 
         exact-baseline  A = R - p, p q / m           rloo  p q / (m - 1)
         grpo            (1 - p^m - q^m) / m, by `degenerate_bounds`: a degenerate group makes no noise, and no gradient
@@ -263,8 +264,8 @@ def squared_change(successes: Any, attempts: Any, later_successes: Any, later_at
 def implied_weights(successes: Any, attempts: Any, sizes: Any, estimator: str = "grpo") -> FloatArray:
     """Weight that a group of m rollouts gives to its prompt's own gradient, at a success rate estimated from k of n.
 
-    w(p, m) of `theory.moments.implied_weight` at the posterior mean p = (k + 1/2) / (n + 1). A plug-in, hence biased:
-    use it for the difference between two sizes, as in `moved_weight`.
+    w(p, m) of `theory.estimators.implied_weight` at the posterior mean p = (k + 1/2) / (n + 1). A plug-in, hence
+    biased: use it for the difference between two sizes, as in `moved_weight`.
 
     Parameters
     ----------
@@ -273,7 +274,7 @@ def implied_weights(successes: Any, attempts: Any, sizes: Any, estimator: str = 
     sizes
         m, integers in [1, 10000], [G].
     estimator
-        One of `theory.moments.ESTIMATORS`.
+        One of `theory.estimators.ESTIMATORS`.
 
     Returns
     -------

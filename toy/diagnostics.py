@@ -4,7 +4,8 @@ The estimator is the gradient that one optimiser step on the whole rollout batch
 on its norm, given the batch's prompts and the history. It should estimate the gradient of J = (1/Q) sum_i p_i over the
 batch's Q prompts. Two ways:
 
-- `batch_moments` is exact, where `theory.moments` applies: one token per rollout, group advantages without shaping, a
+- `batch_moments` is exact, where `theory.estimators.moments` applies: one token per rollout, group advantages without
+  shaping, a
   plain clipped loss, and a rule that fixes the counts n_i before it sees an outcome. The batch's estimator is then
   g = sum_i omega_i g_i with independent group gradients g_i of mean w(p_i, n_i) grad p_i, and omega_i = n_i / sum n
   (token-mean and sequence-mean) or 1/Q (prompt-mean). The 1e-6 that `grpo` adds to a standard deviation is neglected.
@@ -20,10 +21,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from theory import allocation, moments
+from theory import allocation
 from theory.aggregation import AGGREGATIONS
 from theory.base import require
 from theory.base.arrays import BoolArray, FloatArray, IntArray
+from theory.estimators import moments
 from theory.losses import ClippedSurrogate
 from theory.methods import Method
 from theory.rules import get_allocator
@@ -60,7 +62,7 @@ class BatchMoments(NamedTuple):
 
 
 def exact_estimator(method: Method) -> str | None:
-    """Return the name in `theory.moments` of a method's estimator; None if only resampling can tell its moments."""
+    """Return the name in `moments` of a method's estimator; None if only resampling can tell its moments."""
     plain = type(method.loss) is ClippedSurrogate and not (
         method.shaping or method.entropy_bonus or method.token_selection
     )
@@ -101,7 +103,7 @@ def batch_moments(
     aggregation
         One of `theory.aggregation.AGGREGATIONS`.
     estimator
-        One of `theory.moments.ESTIMATORS`.
+        One of `theory.estimators.ESTIMATORS`.
 
     Raises
     ------

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from theory import moments
 from theory.base import require, runs
 from theory.base.arrays import BoolArray, FloatArray, IntArray
+from theory.estimators import moments
 from theory.history import SuccessHistory
 from theory.losses import (
     LARGEST_CLIP,

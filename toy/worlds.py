@@ -172,7 +172,7 @@ class World:
         As R^2 = R, it is (1 - 2 p) E[R |S|^2] + p^2 E|S|^2 - |dp/dz|^2. With u_r = pi_r given correct - pi_r and the
         scores s of a row, E|S|^2 = sum_r c_ir (1 - |pi_r|^2), for scores have mean 0. Given a correct rollout, whose
         tokens are still independent, E|S|^2 = sum_r c_ir E[|s|^2 | correct] + c_ir (c_ir - 1) |u_r|^2. In a bandit it
-        is `theory.moments.single_rollout_variance`.
+        is `theory.estimators.single_rollout_variance`.
         """
         log_pi, log_mass = self._policy(logits)
         pi, p = np.exp(log_pi), self.success_probability(logits)

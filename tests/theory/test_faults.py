@@ -33,7 +33,7 @@ class Fault(NamedTuple):
 FAULTS = [
     Fault(
         "one wrong answer too few",
-        "progress",
+        "estimators/progress",
         "log_b[:, n:1:-1]",
         "log_b[:, n - 1 : 0 : -1]",
         "test_is_the_mean_of_exact_progress_over_the_law_of_p",
@@ -67,7 +67,7 @@ FAULTS = [
     ),
     Fault(
         "ddof of the two normalisations exchanged",
-        "advantages",
+        "estimators/advantages",
         'num_free = group.size - 1 if normalize == "sample" else group.size',
         'num_free = group.size if normalize == "sample" else group.size - 1',
         "test_golden_values",
@@ -95,28 +95,28 @@ FAULTS = [
     ),
     Fault(
         "GRPO's variance for its deviation",
-        "moments",
+        "estimators/moments",
         '"grpo": lambda k, n: n / np.sqrt(k * (n - k)),',
         '"grpo": lambda k, n: n**2 / (k * (n - k)),',
         "test_moments_by_enumeration",
     ),
     Fault(
         "ddof of the sample deviation",
-        "moments",
+        "estimators/moments",
         "np.sqrt(n * (n - 1) / (k * (n - k)))",
         "np.sqrt(n * (n + 1) / (k * (n - k)))",
         "test_moments_by_enumeration",
     ),
     Fault(
         "RLOO's factor upside down",
-        "moments",
+        "estimators/moments",
         '"rloo": lambda k, n: n / (n - 1),',
         '"rloo": lambda k, n: (n - 1) / n,',
         "test_moments_by_enumeration",
     ),
     Fault(
         "a rule that stops at either kind for both",
-        "moments",
+        "estimators/moments",
         "done = (k >= rule.min_correct) & (n - k >= rule.min_wrong)",
         "done = (k >= rule.min_correct) | (n - k >= rule.min_wrong)",
         "test_moments_under_a_stopping_rule_by_enumeration",

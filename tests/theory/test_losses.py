@@ -11,8 +11,8 @@ from hypothesis import given, strategies as st
 
 from tests.theory import fuzzing
 from theory import losses
-from theory.advantages import grpo
 from theory.aggregation import AGGREGATIONS, aggregation_weights
+from theory.estimators.advantages import grpo
 from theory.losses import (
     ClipCov,
     ClippedSurrogate,

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tests.theory import fuzzing
-from theory.advantages import ADVANTAGES
+from theory.estimators.advantages import ADVANTAGES
 from theory.losses import (
     ClipCov,
     ClippedSurrogate,

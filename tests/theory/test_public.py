@@ -80,7 +80,16 @@ def loaded(statement: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "name",
-    ["allocation", "history", "rules", "moments", "statistics.passk", "methods", "losses", "statistics.intervals"],
+    [
+        "allocation",
+        "history",
+        "rules",
+        "estimators.moments",
+        "statistics.passk",
+        "methods",
+        "losses",
+        "statistics.intervals",
+    ],
 )
 def test_light_modules_load_no_torch(name: str):
     assert "torch" not in loaded(f"import theory.{name}")

@@ -9,7 +9,8 @@ from hypothesis import given, strategies as st
 from scipy.stats import binom
 
 from tests.theory.fuzzing import any_float, call, float_arrays, fuzz
-from theory import moments, replay
+from theory import replay
+from theory.estimators import moments
 from theory.history import SuccessHistory
 from theory.rules import Cures, Neyman, PilotCommit, Uniform, get_allocator
 
@@ -144,7 +145,7 @@ class TestNoiseBounds:
     @pytest.mark.parametrize("n", [2, 4, 7])
     @pytest.mark.parametrize("estimator", ["rloo", "grpo"])
     def test_expectation_is_the_exact_moment_of_diffuse_answers(self, n, estimator):
-        """With |pi_C|, |pi_W| -> 0 the trace of the covariance is the sum of two coefficients of theory.moments."""
+        """With |pi_C|, |pi_W| -> 0 the trace of the covariance is the sum of two coefficients of moments."""
         for m in range(2, 12):
             exact = moments.group_coefficients(RATES, m, estimator)
             exact = exact.correct + exact.wrong
@@ -160,7 +161,7 @@ class TestNoiseBounds:
                 np.testing.assert_allclose(high, exact, atol=1e-12)
 
     def test_exact_baseline_is_the_single_rollout_variance_over_m(self):
-        """Against theory.moments for 2 x 500 equally likely answers, where v is near 1 and d near 0."""
+        """Against theory.estimators.moments for 2 x 500 equally likely answers, where v is near 1 and d near 0."""
         probs = np.full((RATES.size, 1000), 1e-3) * 2
         probs[:, :500] *= RATES[:, None]
         probs[:, 500:] *= 1 - RATES[:, None]
@@ -225,7 +226,7 @@ class World:
 
 @pytest.mark.parametrize("name", ["dynamo", "cures", "knapsack"])
 def test_ratios_against_exact_moments_in_a_simulated_log(name):
-    """Averaged over logs, the replay's noise is that of theory.moments; one with pooled success rates is not."""
+    """Averaged over logs, the replay's noise is that of moments; one with pooled success rates is not."""
     world, rule = World(7), get_allocator(name)
     p = world.rates()
     found, exact, pooled, low, high, exact_grpo = (np.zeros(300) for _ in range(6))

@@ -13,8 +13,8 @@ from hypothesis import given, strategies as st
 from scipy import stats
 
 from tests.theory import fuzzing
-from theory import moments
 from theory.allocation import optimal_any, variance_ratio
+from theory.estimators import moments
 from theory.history import SuccessHistory
 from theory.methods import METHODS
 from theory.rules import (
@@ -567,7 +567,7 @@ def test_oracle_progress_is_exact_for_any_table(rng):
 
 
 def test_oracle_progress_beats_every_rule_on_exact_progress(rng):
-    """The table is that of two-answer prompts under standard-deviation normalised GRPO (theory.moments)."""
+    """The table is that of two-answer prompts under standard-deviation normalised GRPO (theory.estimators.moments)."""
     p = rng.uniform(0.05, 0.95, size=6)
     probs = np.stack([p, 1 - p], axis=1)
     gains = moments.expected_progress(probs, np.tile([True, False], (6, 1)), 24, "grpo")

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from theory import losses, moments
+from theory import losses
 from theory.aggregation import AGGREGATIONS, aggregation_weights
+from theory.estimators import moments
 from theory.methods import METHODS, WReinforce
 from theory.modulation import Modulation, instability, modulate, scope_of
 from theory.policy.entropy_change import update_coefficient

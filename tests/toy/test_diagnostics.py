@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from theory import allocation, moments
+from theory import allocation
 from theory.aggregation import AGGREGATIONS
+from theory.estimators import moments
 from theory.losses import KlCov
 from theory.methods import METHODS, WReinforce
 from theory.modulation import Modulation

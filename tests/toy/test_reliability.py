@@ -310,7 +310,7 @@ def test_a_foreign_checkpoint_is_refused_by_name(small, tmp_path):
             train(config, out=tmp_path)
 
 
-# The defects of peers (R1 to R16). R14, a group of one with its raw reward, is a matter of `theory.advantages` alone.
+# The defects of peers (R1 to R16). R14, a group of one with its raw reward, is a matter of `advantages` alone.
 
 
 def hard(small, mean):

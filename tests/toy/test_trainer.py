@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from theory import allocation, moments
+from theory import allocation
 from theory.base import runs
+from theory.estimators import moments
 from theory.methods import METHODS
 from theory.modulation import Modulation, modulate
 from theory.policy.entropy_change import update_coefficient
@@ -126,7 +127,7 @@ def test_methods_share_their_draws(small):
 
 @pytest.mark.parametrize("estimator", ["grpo", "rloo"])
 def test_one_step_is_the_exact_expected_gradient(estimator, small):
-    """Mean update of 4,000 seeds against theory.moments, component by component, within 4 standard errors.
+    """Mean update of 4,000 seeds against theory.estimators.moments, component by component, within 4 standard errors.
 
     One mini-batch, no clip, uniform allocation: the update is the learning rate times the mean of the prompts' group
     gradients. The errors are small enough to tell the estimators apart: GRPO's mean is far from RLOO's, the gradient.

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
-from theory import moments
+from theory.estimators import moments
 from theory.policy.softmax import log_softmax
 from toy.worlds import WORLDS, Beta, LogisticNormal, Population, SkillChainPopulation, World
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from scipy import optimize, stats as statistics
 
-from theory import allocation, moments
+from theory import allocation
 from theory.base.arrays import BoolArray, FloatArray
 from theory.claims.ledger import Finding, Verdict, claim
+from theory.estimators import moments
 from theory.policy import softmax
 from theory.policy.softmax import token_statistics
 

@@ -88,7 +88,7 @@ class ReinforceAda(InRounds):
 
     Changed: the budget may end the rounds early (the source's cost is random, up to max_rounds * round_size each), and
     rounds are fitted to [low, high]. Which `keep` of the rollouts then enter the update is not a matter of allocation;
-    all are charged. The rule stops on rewards, hence biases pooled success rates: see `theory.moments.StoppingRule`.
+    all are charged. The rule stops on rewards, hence biases pooled success rates: see `theory.estimators.StoppingRule`.
 
     Parameters
     ----------

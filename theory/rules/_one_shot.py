@@ -15,8 +15,8 @@ import numpy as np
 from theory.allocation import optimal, optimal_any, optimal_concave, water_level
 from theory.base import require
 from theory.base.arrays import FloatArray, IntArray
-from theory.moments import implied_weight
-from theory.progress import CENTRED, OBJECTIVES, posterior_progress
+from theory.estimators.moments import implied_weight
+from theory.estimators.progress import CENTRED, OBJECTIVES, posterior_progress
 from theory.rules._protocol import OneShot, Problem, apportion, checked_prior, checked_size
 
 
@@ -348,7 +348,7 @@ class OracleVariance(OneShot):
 class OracleProgress(OneShot):
     """The allocation with the largest expected first-order progress of the batch, sum_i gains[i, n_i].
 
-    Needs `Knowledge.gains`, a table for n = 0, ..., M with M >= high (`theory.moments.expected_progress`). Exact for
+    Needs `Knowledge.gains`, a table for n = 0, ..., M with M >= high (`theory.estimators.expected_progress`). Exact for
     any table: by the largest marginals where all rows are concave within the bounds, otherwise by dynamic programming,
     in O(N B (high - low + 1)). An estimator whose progress does not depend on n (RLOO) leaves a tie.
 
@@ -373,7 +373,7 @@ class LogProgress(OneShot):
 
     max sum_i omega(n_i) E[progress of log p_i with n_i rollouts], omega(n) = n under a mean over tokens, 1 under a mean
     over prompts, and p_i ~ Beta(k + a, G - k + b) from the history, in the closed form of
-    `theory.progress.posterior_progress`. What an oracle would need of the answers, |d|^2, is taken to be the same for
+    `theory.estimators.posterior_progress`. What an oracle would need of the answers, |d|^2, is taken to be the same for
     all prompts. The logarithm keeps the rule from giving up hard prompts for those that would be solved anyway. Under
     a token mean the gain is mostly convex in n: the best prompts are at `high`, the others at `low`.
     A posterior of lifetime counts lags behind the policy: discount the history (`SuccessHistory(discount=0.5)`).
@@ -383,7 +383,7 @@ class LogProgress(OneShot):
     Parameters
     ----------
     estimator
-        Advantage of the training step, one of `theory.progress.CENTRED`.
+        Advantage of the training step, one of `theory.estimators.progress.CENTRED`.
     aggregation
         `token-mean` (also right for a mean over sequences) or `prompt-mean`.
     objective

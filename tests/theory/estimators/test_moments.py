@@ -1,4 +1,4 @@
-"""theory.moments: every group enumerated, 400,000 groups sampled, golden values from mpmath, limits, known numbers."""
+"""moments: every group enumerated, 400,000 groups sampled, golden values from mpmath, limits, known numbers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.theory import fuzzing
-from theory import moments
-from theory.moments import ESTIMATORS, GroupLaw, StoppingRule, gradient_moments, gradient_moments_stopped
+from theory.estimators import moments
+from theory.estimators.moments import ESTIMATORS, GroupLaw, StoppingRule, gradient_moments, gradient_moments_stopped
 
 PROMPTS = [
     ([0.6, 0.4], [True, False]),

@@ -6,7 +6,7 @@ Rows come in any order and groups in any size; only keys decide which rows belon
   `w_reinforce` apart, which compare nothing).
 - So has a group of one. verl gives it its own reward; `grpo` does so with `singleton="reward"`.
 - `grpo` divides by the sample standard deviation plus 1e-6, as verl does. Theory uses `normalize="population"` and
-  `epsilon=0`, for which `theory.moments` has closed forms.
+  `epsilon=0`, for which `theory.estimators.moments` has closed forms.
 - Rewards are sorted before they are summed, so the result does not depend on the order of rows, not even in rounding
   (on a GPU, with torch's deterministic algorithms).
 
@@ -277,7 +277,7 @@ def w_reinforce(correct: Array, weight: float = 0.1, *, dtype: Any = None) -> Ar
 ADVANTAGES: Mapping[str, Callable[[Array, Array], Array]] = MappingProxyType(
     {"grpo": grpo, "dr_grpo": dr_grpo, "rloo": rloo, "reinforce": reinforce, "maxrl": maxrl}
 )
-"""Advantages of (rewards, groups) with default options, by name; `grpo` is `grpo_sample` of `theory.moments`."""
+"""Advantages of (rewards, groups) with default options, by name; `grpo` is `grpo_sample` of `moments`."""
 
 
 class _Groups(NamedTuple):

@@ -1,4 +1,4 @@
-"""theory.progress: closed form against quadrature, point masses, mpmath; limits; bad input."""
+"""theory.estimators.progress: closed form against quadrature, point masses, mpmath; limits; bad input."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from hypothesis import given, strategies as st
 from scipy import integrate, stats as laws
 
 from tests.theory import fuzzing
-from theory.moments import expected_progress, implied_weight
-from theory.progress import CENTRED, OBJECTIVES, posterior_progress
+from theory.estimators.moments import expected_progress, implied_weight
+from theory.estimators.progress import CENTRED, OBJECTIVES, posterior_progress
 
 
 @pytest.mark.parametrize("estimator", CENTRED)

@@ -1,4 +1,4 @@
-"""theory.advantages: a plain loop over groups as reference, the defects seen elsewhere, invariants, both backends."""
+"""advantages: a plain loop over groups as reference, the defects seen elsewhere, invariants, both backends."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.theory import fuzzing
-from theory import advantages
-from theory.advantages import ADVANTAGES, dr_grpo, grpo, maxrl, reinforce, rloo, w_reinforce
+from theory.estimators import advantages
+from theory.estimators.advantages import ADVANTAGES, dr_grpo, grpo, maxrl, reinforce, rloo, w_reinforce
 
 GROUPED = {
     **{name: function for name, function in ADVANTAGES.items() if name != "reinforce"},

@@ -1,8 +1,9 @@
 """Expected first-order progress of a prompt whose success rate is only estimated.
 
 A group of n rollouts moves the objective f(J) of its prompt, to first order and for a unit learning rate, by
-f'(J) E<g, grad J> = f'(p) E[c] p q |d|^2, in the notation of `theory.moments`. The length of d is a property of the
-answers; what is left is a function of p and n. Under a Beta law of p, such as a posterior, its mean has a closed form.
+f'(J) E<g, grad J> = f'(p) E[c] p q |d|^2, in the notation of `theory.estimators.moments`. The length of d is a property
+of the answers; what is left is a function of p and n. Under a Beta law of p, such as a posterior, its mean has a closed
+form.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from scipy.special import gammaln
 
 from theory.base import require
 from theory.base.arrays import FloatArray
-from theory.moments import ESTIMATORS, group_advantages
+from theory.estimators.moments import ESTIMATORS, group_advantages
 
 OBJECTIVES = ("success", "log")
 """f(J) = J, the success rate, or f(J) = log J, which counts a hard prompt 1/p times as much."""
@@ -31,7 +32,7 @@ def posterior_progress(
 
     E[f'(p) p q E[c | p]] = sum_k C(n, k) c_k B(a + k + 1 - s, b + n - k + 1) / B(a, b), c_k = k A_C(k, n) / n, with
     s = 0 for `success` (f' = 1) and s = 1 for `log` (f' = 1/p). Ours; for a point mass at p it is
-    f'(p) `theory.moments.expected_progress`.
+    f'(p) `theory.estimators.expected_progress`.
 
     Parameters
     ----------
