@@ -73,10 +73,10 @@ from scale.__main__ import COMMANDS  # noqa: E402
 from scale.config import DynamoConfig  # noqa: E402
 from scale.metrics import METRICS  # noqa: E402
 from theory import __version__  # noqa: E402
+from theory.allocation.rules import ALLOCATORS, ORACLES  # noqa: E402
 from theory.claims import LEDGER  # noqa: E402
 from theory.claims.ledger import Claim  # noqa: E402
 from theory.methods import METHODS  # noqa: E402
-from theory.rules import ALLOCATORS, ORACLES  # noqa: E402
 from toy import metrics as toy_metrics  # noqa: E402
 from toy.config import TrainConfig  # noqa: E402
 from toy.sweeps import DEFAULT, SWEEPS  # noqa: E402

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from theory.allocation.rules import ALLOCATORS, ORACLES
 from theory.base import require
 from theory.methods import Method, get_method
 from theory.modulation import Modulation
-from theory.rules import ALLOCATORS, ORACLES
 
 SCOPES = ("rollout-batch", "mini-batch", "micro-batch")
 
@@ -50,7 +50,7 @@ class DynamoConfig:
     seed
         Seed of the run: order of prompts, trajectories, random choices of rules and losses.
     modules
-        Modules of one's own to import first, with rules that they register (`theory.rules.register`).
+        Modules of one's own to import first, with rules that they register (`theory.allocation.register`).
     dump
         Write the tensors of every modulated micro-batch into the run's folder (`modulated/`).
 

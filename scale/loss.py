@@ -29,6 +29,7 @@ from verl.workers.utils.padding import no_padding_2_padding, response_to_nested
 
 from scale.engine import STATISTICS
 from theory.aggregation import aggregation_weights
+from theory.allocation.rules import get_allocator
 from theory.losses import (
     LARGEST_CLIP,
     ClippedSurrogate,
@@ -41,7 +42,6 @@ from theory.methods import Method
 from theory.modulation import Modulation, Scope, instability, modulate, scope_of
 from theory.policy.entropy_change import update_coefficient
 from theory.policy.softmax import TokenStatistics
-from theory.rules import get_allocator
 
 SCOPE, COUNTED, TARGETED, WEIGHTS = "modulation_scope", "counted_tokens", "targeted_tokens", "token_weights"
 """Names of what `prepare` and the trainer hand to the loss with the data."""

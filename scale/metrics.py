@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from theory.allocation import variance_ratio
+from theory.allocation.optimum import variance_ratio
 from theory.base import require
 from theory.base.arrays import FloatArray, IntArray
 

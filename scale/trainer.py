@@ -1,4 +1,4 @@
-"""verl's synchronous trainer, with rollouts divided by a rule of `theory.rules` and advantages shaped in the loss.
+"""verl's synchronous trainer, with rollouts divided by a rule of `theory.allocation` and advantages shaped in the loss.
 
 A step: the batch's prompt keys -> counts from the history -> the rule -> `__rollout_n__` -> rollouts -> rewards back to
 the history, by key. Budget, number of rows and number of optimiser steps are exactly verl's for `rollout.n`.
@@ -33,11 +33,11 @@ from scale.engine import LOOK_AHEAD, STATISTICS, TOKEN_STATISTICS
 from scale.loss import SCOPE, MethodLoss, looks_ahead, needs_statistics, token_statistics_of
 from scale.metrics import allocation_metrics, factor_quantiles
 from scale.supervisor import beat
+from theory.allocation.history import SuccessHistory
+from theory.allocation.rules import get_allocator
 from theory.base.runs import write_atomically
-from theory.history import SuccessHistory
 from theory.losses import ClipCov
 from theory.modulation import Modulation, instability, modulate, scope_of
-from theory.rules import get_allocator
 
 STATE = "dynamo.json"
 """File of a checkpoint with what verl does not know of."""

@@ -8,8 +8,8 @@ from importlib.util import find_spec
 import pytest
 from hypothesis import settings
 
+import theory.allocation.rules
 import theory.methods
-import theory.rules
 
 # A busy machine is no finding; the benchmarks measure time.
 settings.register_profile("no-deadline", deadline=None)
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def _registries_as_they_were():
     """Forget the rules, methods and shapings that a test, or an example in a docstring, has registered."""
-    registries = (theory.rules._KNOWN, theory.methods._METHODS, theory.methods._PARTS, theory.methods._TYPES)
+    registries = (theory.allocation.rules._KNOWN, theory.methods._METHODS, theory.methods._PARTS, theory.methods._TYPES)
     known = [dict(registry) for registry in registries]
     yield
     for registry, before in zip(registries, known, strict=True):

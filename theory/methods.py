@@ -16,13 +16,13 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from theory.aggregation import AGGREGATIONS
+from theory.allocation.rules import ALLOCATORS
 from theory.base import require
 from theory.base.arrays import Array
 from theory.estimators.advantages import ADVANTAGES, w_reinforce
 from theory.losses import ClipCov, ClippedSurrogate, EntropyAdvantages, EntropyBonus, ForkTokens, KlCov
 from theory.modulation import Modulation
 from theory.policy.softmax import TokenStatistics
-from theory.rules import ALLOCATORS
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Method:
     notes
         What is taken from that source, and what is left out.
     allocator
-        Rule that divides the rollouts among prompts, a name of `theory.rules.ALLOCATORS`.
+        Rule that divides the rollouts among prompts, a name of `theory.allocation.ALLOCATORS`.
     advantage
         A name of `theory.estimators.ADVANTAGES`, or `WReinforce`.
     shaping

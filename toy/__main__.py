@@ -26,10 +26,10 @@ from rich.table import Table
 from scipy import stats
 
 from theory.aggregation import AGGREGATIONS
+from theory.allocation.rules import ALLOCATORS
 from theory.base.arrays import FloatArray
 from theory.methods import METHODS, Method
 from theory.modulation import Modulation
-from theory.rules import ALLOCATORS
 from toy import runner, summary
 from toy.config import OPTIMIZERS, OptimizerConfig, TrainConfig
 from toy.summary import Row

@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from theory.allocation.rules import ORACLES, get_allocator
 from theory.base import require
 from theory.estimators.advantages import ADVANTAGES
 from theory.methods import METHODS, Method
-from theory.rules import ORACLES, get_allocator
 from toy.worlds import WORLDS, AnyPopulation
 
 OPTIMIZERS = ("sgd", "adamw")

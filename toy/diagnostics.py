@@ -23,12 +23,12 @@ import numpy as np
 
 from theory import allocation
 from theory.aggregation import AGGREGATIONS
+from theory.allocation.rules import get_allocator
 from theory.base import require
 from theory.base.arrays import BoolArray, FloatArray, IntArray
 from theory.estimators import moments
 from theory.losses import ClippedSurrogate
 from theory.methods import Method
-from theory.rules import get_allocator
 from toy import metrics
 
 NUM_RESAMPLES = 64

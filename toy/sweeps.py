@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from theory.allocation.rules import ALLOCATORS
 from theory.base import require
 from theory.losses import ClippedSurrogate
 from theory.methods import METHODS, Method
 from theory.modulation import Modulation
-from theory.rules import ALLOCATORS
 from toy.config import OptimizerConfig, TrainConfig
 from toy.worlds import WORLDS
 

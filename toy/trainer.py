@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from theory.allocation.history import SuccessHistory
+from theory.allocation.rules import Knowledge, get_allocator
 from theory.base import require, runs
 from theory.base.arrays import BoolArray, FloatArray, IntArray
 from theory.estimators import moments
-from theory.history import SuccessHistory
 from theory.losses import (
     LARGEST_CLIP,
     ClipCov,
@@ -36,7 +37,6 @@ from theory.losses import (
 from theory.modulation import Modulation, instability, modulate, scope_of
 from theory.policy.entropy_change import update_coefficient
 from theory.policy.softmax import log_softmax
-from theory.rules import Knowledge, get_allocator
 from toy import checkpoint, diagnostics, metrics, seeds
 from toy.config import TrainConfig, differences
 from toy.optimizers import Optimizer

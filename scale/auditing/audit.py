@@ -1,6 +1,7 @@
 """`python -m scale audit LOG`: what a finished run's rollouts say, and what other allocations would have changed.
 
-Needs no GPU, no verl and no vLLM. The mathematics is in `theory.replay`; docs/audit.md explains the output.
+Needs no GPU, no verl and no vLLM. The mathematics is in `theory.allocation.log_replay`; docs/audit.md explains the
+output.
 """
 
 from __future__ import annotations
@@ -39,14 +40,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--discount", type=float, default=1.0, metavar="X", help="factor on old counts at each visit (%(default)s)"
     )
     parser.add_argument(
-        "--steps", type=int, default=STEPS, metavar="N", help="steps to replay, at most, evenly spaced (%(default)s)"
+        "--steps",
+        type=int,
+        default=STEPS,
+        metavar="N",
+        help="steps to log_replay, at most, evenly spaced (%(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (%(default)s)")
     parser.add_argument("--force", action="store_true", help="replace the results in DIR")
 
 
 def command(args: argparse.Namespace, console: Console) -> int:
-    """Read, replay, report; returns 0.
+    """Read, log_replay, report; returns 0.
 
     Raises
     ------
@@ -123,7 +128,7 @@ def audit(
 def _described(log: Log) -> dict[str, Any]:
     import numpy as np
 
-    from theory.replay import jeffreys_interval, squared_change
+    from theory.allocation.log_replay import jeffreys_interval, squared_change
 
     k, n = log.successes, log.attempts
     same = (k == 0) | (k == n)
@@ -199,10 +204,10 @@ def _replayed(
 ) -> None:
     import numpy as np
 
-    from theory import replay
-    from theory.rules import ALLOCATORS, ORACLES
+    from theory.allocation import log_replay
+    from theory.allocation.rules import ALLOCATORS, ORACLES
 
-    past_k, past_n = replay.past_counts(log.step, log.prompt, log.successes, log.attempts, discount)
+    past_k, past_n = log_replay.past_counts(log.step, log.prompt, log.successes, log.attempts, discount)
     usable = log.attempts >= 2
     informed = np.unique(log.step[usable & (past_n > 0)])
     if not informed.size:
@@ -246,7 +251,7 @@ def _replayed(
             kept[name] = np.flatnonzero(np.isin(t, _spaced(chosen, fitting)))
         part = kept[name]
         try:
-            counts[name] = replay.replay(
+            counts[name] = log_replay.replay(
                 rule, t[part], past_k[part], past_n[part], n[part], least, most, np.random.default_rng(seed)
             )
         except ValueError as error:
@@ -291,13 +296,13 @@ def _compared(
     """Fill in the rules: noise, weights and degenerate groups against uniform and against the log."""
     import numpy as np
 
-    from theory import replay
+    from theory.allocation import log_replay
 
     scale = 1.0 / size.astype(np.float64) ** 2  # The gradient of a step is the mean over its prompts.
     uniform = counts["uniform"]
 
     def noise(m: IntArray, part: IntArray, estimator: str) -> tuple[FloatArray, FloatArray]:
-        low, high = replay.noise_bounds(k[part], n[part], m, estimator)
+        low, high = log_replay.noise_bounds(k[part], n[part], m, estimator)
         return low * scale[part], high * scale[part]
 
     names: list[tuple[str, str, str, str]] = []
@@ -306,7 +311,7 @@ def _compared(
     prompts, of_prompt = np.unique(i, return_inverse=True)
     for name, m in counts.items():
         part = kept[name]
-        for estimator in replay.ESTIMATORS:
+        for estimator in log_replay.ESTIMATORS:
             own = noise(m, part, estimator)
             for base, other in (("uniform", uniform[part]), ("log", n[part])):
                 theirs = noise(other, part, estimator)
@@ -316,27 +321,27 @@ def _compared(
                     names.append((name, base, estimator, end))
                     for sums, some in ((above, x), (below, y)):
                         sums.append(np.bincount(of_prompt[part], some, prompts.size).astype(np.float64))
-    found = replay.ratio_intervals(np.stack(above, 1), np.stack(below, 1), prompts, np.random.default_rng(seed))
+    found = log_replay.ratio_intervals(np.stack(above, 1), np.stack(below, 1), prompts, np.random.default_rng(seed))
     ratios = dict(zip(names, np.stack(found, axis=1).tolist(), strict=True))
     for name, m in counts.items():
         part = kept[name]
         entry: dict[str, Any] = {"steps": int(np.unique(t[part]).size)}
         for base in ("uniform", "log"):
             entry[f"noise_against_{base}"] = {}
-            for estimator in replay.ESTIMATORS:
+            for estimator in log_replay.ESTIMATORS:
                 least, most = (ratios[name, base, estimator, end] for end in ("low", "high"))
                 entry[f"noise_against_{base}"][estimator] = {
                     "point": [least[0], most[0]],
                     "interval": [least[1], most[2]],
                 }
-        same = replay.degenerate_bounds(k[part], n[part], m)
+        same = log_replay.degenerate_bounds(k[part], n[part], m)
         rate, of = k[part] / n[part], uniform[part]
-        weights = [replay.implied_weights(k[part], n[part], x, "grpo") for x in (m, of)]
+        weights = [log_replay.implied_weights(k[part], n[part], x, "grpo") for x in (m, of)]
         entry |= {
             "degenerate_share": [float(max(x.mean(), 0.0)) for x in same],
             "wasted_share": [float(max((m * x).sum() / m.sum(), 0.0)) for x in same],
-            "weight_moved_token_mean": float(replay.moved_weight(t[part], m, of).mean()),
-            "weight_moved_prompt_mean_grpo": float(replay.moved_weight(t[part], *weights).mean()),
+            "weight_moved_token_mean": float(log_replay.moved_weight(t[part], m, of).mean()),
+            "weight_moved_prompt_mean_grpo": float(log_replay.moved_weight(t[part], *weights).mean()),
             "success_rate_of_a_rollout": float((m * rate).sum() / m.sum()),
             "verdict": _verdict(entry["noise_against_uniform"]["exact-baseline"]["interval"]),
         }

@@ -11,8 +11,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from theory.allocation.log_replay import jeffreys_interval
 from theory.base import runs as run_format
-from theory.replay import jeffreys_interval
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,7 +11,7 @@ import heapq
 import numpy as np
 import pytest
 
-from theory.allocation import optimal, water_level
+from theory.allocation.optimum import optimal, water_level
 
 LOW, HIGH, MEAN = 2, 128, 16
 MILLION = 1_000_000

@@ -17,9 +17,9 @@ from rich.console import Console
 
 from scale.auditing import audit, readers, report
 from scale.records import Records
-from theory import replay
-from theory.history import SuccessHistory
-from theory.rules import get_allocator
+from theory.allocation import log_replay
+from theory.allocation.history import SuccessHistory
+from theory.allocation.rules import get_allocator
 
 ROOT = Path(__file__).parents[2]
 
@@ -421,13 +421,13 @@ class TestAudit:
             "csv", (Path("x"),), tuple(map(str, range(num))), step, prompt, np.full(step.size, n), k, "", ()
         )
         found = audit.audit(log)
-        past = replay.past_counts(step, prompt, k, log.attempts)
+        past = log_replay.past_counts(step, prompt, k, log.attempts)
         rows = past[1] > 0
         assert found["replay"]["groups"] == rows.sum()
         assert (found["replay"]["low"], found["replay"]["high"]) == (4, 12)
         v = (p * (1 - p))[prompt[rows]]
         for name in ("dynamo", "neyman", "gvm", "knapsack", "vip", "cures"):
-            m = replay.replay(
+            m = log_replay.replay(
                 get_allocator(name), step[rows], past[0][rows], past[1][rows], log.attempts[rows], 4, 12, rng
             )
             exact = (v / m).sum() / (v / n).sum()

@@ -15,9 +15,9 @@ import pytest
 
 from scale import checks, config as settings_module
 from scale.config import RULES, DynamoConfig, differences
-from theory.history import SuccessHistory
+from theory.allocation.history import SuccessHistory
+from theory.allocation.rules import ALLOCATORS
 from theory.methods import METHODS
-from theory.rules import ALLOCATORS
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,9 +13,9 @@ import pytest
 
 from scale.metrics import METRICS
 from tests.scale.conftest import ended_with_its_cause, eventually, learning, left, lines
+from theory.allocation.history import SuccessHistory
+from theory.allocation.rules import get_allocator
 from theory.base import runs as run_format
-from theory.history import SuccessHistory
-from theory.rules import get_allocator
 
 # One process has all the runs: they share the machine's two cores badly.
 pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("verl")]

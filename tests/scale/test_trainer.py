@@ -16,7 +16,7 @@ from hypothesis import given, strategies as st
 from scale import records
 from scale.config import DynamoConfig
 from scale.trainer import DynamoTrainer, deal, row_of, spread
-from theory.history import SuccessHistory
+from theory.allocation.history import SuccessHistory
 
 pytestmark = pytest.mark.needs_verl
 

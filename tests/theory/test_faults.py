@@ -130,56 +130,56 @@ FAULTS = [
     ),
     Fault(
         "P with G for G - 1",
-        "allocation",
+        "allocation/optimum",
         "((g - k) / (g - 1))",
         "((g - k) / g)",
         "test_bernoulli_variance_is_unbiased_exactly",
     ),
     Fault(
         "shares by variance for deviation",
-        "allocation",
+        "allocation/optimum",
         "shares: FloatArray = budget * s / s.sum()",
         "shares: FloatArray = budget * s**2 / (s**2).sum()",
         "test_proportional_equals_slsqp",
     ),
     Fault(
         "marginal v/n^2 for v/(n(n+1))",
-        "_levels",
+        "allocation/solvers",
         "v[prompt] / (n * (n + 1))",
         "v[prompt] / (n * n)",
         "test_optimal_equals_brute_force",
     ),
     Fault(
         "ties to the higher index",
-        "_levels",
+        "allocation/solvers",
         "np.flatnonzero(keys == threshold)",
         "np.flatnonzero(keys == threshold)[::-1]",
         "test_optimal_equals_brute_force",
     ),
     Fault(
         "the square root of neyman lost",
-        "rules/_one_shot",
+        "allocation/rules/one_shot",
         "return np.sqrt(variances)",
         "return variances",
         "test_dynamo_is_proportional_to_P",
     ),
     Fault(
         "knapsack's value without its second q",
-        "rules/_one_shot",
+        "allocation/rules/one_shot",
         "-(p**n + q**n) * (p * q**2)",
         "-(p**n + q**n) * (p * q)",
         "test_knapsack_by_hand",
     ),
     Fault(
         "a round that is not charged",
-        "rules/_protocol",
+        "allocation/rules/protocol",
         "self.left -= int(counts.sum())",
         "self.left -= 0",
         "test_the_round_that_overdraws_is_scaled_down_and_is_the_last",
     ),
     Fault(
         "no discount of old counts",
-        "history",
+        "allocation/history",
         "self.discount * self._counts[:, rows] + sums",
         "self._counts[:, rows] + sums",
         "test_old_counts_are_discounted_once_per_update_and_only_where_updated",
@@ -253,7 +253,8 @@ def test_fault_is_caught(fault: Fault, tmp_path: Path, monkeypatch: pytest.Monke
     text = source.read_text()
     assert text.count(fault.right) == 1, f"{fault.right!r} should stand once in {source.name}"
     source.write_text(text.replace(fault.right, fault.wrong))
-    place = {"rules/_one_shot": "rules", "rules/_protocol": "rules", "_levels": "allocation"}
+    place = {"allocation/solvers": "allocation/optimum"}
+    place |= dict.fromkeys(["allocation/rules/one_shot", "allocation/rules/protocol"], "allocation/rules")
     folder, _, name = place.get(fault.source, fault.source).rpartition("/")
     test = f"tests/theory/{folder}/test_{name}.py"
     report = tmp_path / "report.xml"

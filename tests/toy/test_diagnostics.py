@@ -10,12 +10,12 @@ import torch
 
 from theory import allocation
 from theory.aggregation import AGGREGATIONS
+from theory.allocation.rules import ALLOCATORS
 from theory.estimators import moments
 from theory.losses import KlCov
 from theory.methods import METHODS, WReinforce
 from theory.modulation import Modulation
 from theory.policy.softmax import log_softmax
-from theory.rules import ALLOCATORS
 from toy import diagnostics, metrics
 from toy.config import OptimizerConfig
 from toy.diagnostics import batch_moments, diagnose, implied_weights, resampled_moments

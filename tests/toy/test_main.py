@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from theory.allocation.rules import ALLOCATORS
 from theory.base import runs
 from theory.methods import METHODS
-from theory.rules import ALLOCATORS
 from toy import checkpoint
 from toy.__main__ import main, parser, resolve
 from toy.config import TrainConfig

@@ -7,8 +7,8 @@ from dataclasses import fields, replace
 
 import pytest
 
+from theory.allocation.rules import ALLOCATORS
 from theory.methods import METHODS
-from theory.rules import ALLOCATORS
 from toy.config import TrainConfig, differences
 from toy.summary import MEASURES, Row
 from toy.sweeps import DEFAULT, STEPS, SWEEPS, TIMING, Cell, Sweep, get_sweeps

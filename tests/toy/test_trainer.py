@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from theory import allocation
+from theory.allocation.rules import ALLOCATORS
 from theory.base import runs
 from theory.estimators import moments
 from theory.methods import METHODS
 from theory.modulation import Modulation, modulate
 from theory.policy.entropy_change import update_coefficient
 from theory.policy.softmax import log_softmax, token_statistics
-from theory.rules import ALLOCATORS
 from toy import checkpoint, metrics, rollouts, seeds
 from toy.config import OptimizerConfig, TrainConfig
 from toy.rollouts import Outcomes

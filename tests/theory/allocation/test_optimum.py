@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 
 from tests.theory import fuzzing
 from theory import allocation
-from theory.allocation import MAX_BUDGET, optimal, optimal_any, optimal_concave, variance_ratio, water_level
+from theory.allocation.optimum import MAX_BUDGET, optimal, optimal_any, optimal_concave, variance_ratio, water_level
 
 # --- References -------------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""theory.history: identity by key, discount, state that survives a resume, and the defects of public trainers."""
+"""history: identity by key, discount, state that survives a resume, and the defects of public trainers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tests.theory import fuzzing
-from theory.history import SuccessHistory
+from theory.allocation.history import SuccessHistory
 
 
 def counts(history, keys):
@@ -269,7 +269,7 @@ def test_a_million_prompts_are_fast():
 
 
 def test_theory_history_loads_no_torch():
-    code = "import sys, theory.history; sys.exit('torch' in sys.modules)"
+    code = "import sys, theory.allocation.history; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

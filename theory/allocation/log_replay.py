@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from scipy.special import betaincinv
 
-from theory.allocation import MAX_BUDGET, bernoulli_variance
+from theory.allocation.optimum import MAX_BUDGET, bernoulli_variance
+from theory.allocation.rules import Allocator
 from theory.base import require
 from theory.base.arrays import FloatArray, IntArray
 from theory.estimators.moments import implied_weight
-from theory.rules import Allocator
 from theory.statistics.intervals import LARGEST, Interval
 from theory.statistics.passk import pass_at_k
 
@@ -121,7 +121,7 @@ def replay(
 
     Examples
     --------
-    >>> from theory.rules import Neyman
+    >>> from theory.allocation.rules import Neyman
     >>> rng = np.random.default_rng(0)
     >>> replay(Neyman(), [1, 1, 1], [0, 4, 1], [8, 8, 8], [6, 6, 6], 3, 9, rng).tolist()
     [3, 9, 6]

@@ -12,9 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from theory.base import require
-from theory.rules._in_rounds import Dars, PilotCommit, ReinforceAda
-from theory.rules._one_shot import (
+from theory.allocation.rules.in_rounds import Dars, PilotCommit, ReinforceAda
+from theory.allocation.rules.one_shot import (
     Cures,
     Dynamo,
     DynamoCode,
@@ -27,7 +26,8 @@ from theory.rules._one_shot import (
     Uniform,
     Vip,
 )
-from theory.rules._protocol import Allocator, Knowledge, Observe
+from theory.allocation.rules.protocol import Allocator, Knowledge, Observe
+from theory.base import require
 
 __all__ = [
     "ALLOCATORS",
@@ -127,7 +127,7 @@ def register(rule: Allocator) -> Allocator:
     Examples
     --------
     >>> import numpy as np
-    >>> from theory.allocation import water_level
+    >>> from theory.allocation.optimum import water_level
     >>> class Unsolved:
     ...     name, in_rounds = "unsolved", False
     ...

@@ -1,4 +1,4 @@
-"""theory.rules: the contract of every rule, each formula by hand, what rounds are charged, and known defects."""
+"""rules: the contract of every rule, each formula by hand, what rounds are charged, and known defects."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from hypothesis import given, strategies as st
 from scipy import stats
 
 from tests.theory import fuzzing
-from theory.allocation import optimal_any, variance_ratio
-from theory.estimators import moments
-from theory.history import SuccessHistory
-from theory.methods import METHODS
-from theory.rules import (
+from theory.allocation.history import SuccessHistory
+from theory.allocation.optimum import optimal_any, variance_ratio
+from theory.allocation.rules import (
     ALLOCATORS,
     Cures,
     Dars,
@@ -37,6 +35,8 @@ from theory.rules import (
     get_allocator,
     register,
 )
+from theory.estimators import moments
+from theory.methods import METHODS
 
 ONE_SHOT = [name for name, rule in ALLOCATORS.items() if not rule.in_rounds]
 IN_ROUNDS = [name for name, rule in ALLOCATORS.items() if rule.in_rounds]
@@ -752,7 +752,7 @@ def test_R13_counts_follow_the_history():
     assert after.tolist() == [8, 24]
 
 
-@pytest.mark.parametrize("module", ["theory.allocation", "theory.history", "theory.rules"])
+@pytest.mark.parametrize("module", ["theory.allocation", "theory.allocation.history", "theory.allocation.rules"])
 def test_no_torch_is_loaded(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,7 +5,7 @@ the variance of one rollout's gradient, the object is the variance of the batch,
 
 Conventions of all functions: `low` and `high` are integers or integer arrays [N]; budgets and lower bounds are below
 2**31, and a larger `high` is no bound; counts come as int64 [N]. Of several optimal allocations the lexicographically
-largest is returned: ties go to the lower index. The algorithms are in `theory._levels`.
+largest is returned: ties go to the lower index. The algorithms are in `theory.allocation.solvers`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from theory import _levels
+from theory.allocation import solvers
 from theory.base import require
 from theory.base.arrays import BoolArray, FloatArray, IntArray
 
@@ -190,7 +190,7 @@ def water_level(weights: Any, budget: int, low: IntBound, high: IntBound) -> Int
         filled, part, w = np.where(positive, ceiling, 0), ~positive, np.ones_like(w)
     else:
         filled, part = np.where(positive, 0, floor), positive
-    level = _levels.water_level(w[part], budget - int(filled.sum()), floor[part], ceiling[part])
+    level = solvers.water_level(w[part], budget - int(filled.sum()), floor[part], ceiling[part])
     filled = filled.astype(np.float64)
     filled[part] = level
     counts = np.floor(filled).astype(np.int64)
@@ -199,7 +199,7 @@ def water_level(weights: Any, budget: int, low: IntBound, high: IntBound) -> Int
 
 def _add_rest(counts: IntArray, remainders: IntArray, budget: int) -> IntArray:
     """Give one more rollout to the largest remainders until the budget is spent."""
-    return counts + _levels.first_largest(remainders, budget - int(counts.sum()))
+    return counts + solvers.first_largest(remainders, budget - int(counts.sum()))
 
 
 def optimal(variances: Any, budget: int, low: IntBound, high: IntBound) -> IntArray:
@@ -250,7 +250,7 @@ def optimal(variances: Any, budget: int, low: IntBound, high: IntBound) -> IntAr
         room = np.where(varied, 0, ceiling - floor)
         counts += np.clip(rest - (np.cumsum(room) - room), 0, room)
         return counts
-    counts[varied] = _levels.integer_optimum(
+    counts[varied] = solvers.integer_optimum(
         v[varied], budget - int(floor[~varied].sum()), floor[varied], ceiling[varied]
     )
     return counts
@@ -317,7 +317,7 @@ def optimal_concave(gains: FloatArray, budget: int, low: IntBound, high: IntBoun
     if rising.any():
         row, n = (int(x) for x in np.argwhere(rising)[0])
         raise ValueError(f"gains: expected concave rows within [low, high], got a rising marginal in row {row} at {n}")
-    chosen = _levels.first_largest(so_far[step], budget - int(floor.sum()))
+    chosen = solvers.first_largest(so_far[step], budget - int(floor.sum()))
     return floor + np.bincount(np.nonzero(step)[0][chosen], minlength=floor.size)
 
 

@@ -10,9 +10,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from theory.allocation.rules.protocol import InRounds, Rounds, checked_size
 from theory.base import require
 from theory.base.arrays import FloatArray
-from theory.rules._protocol import InRounds, Rounds, checked_size
 
 
 @dataclass(frozen=True)

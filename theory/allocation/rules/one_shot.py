@@ -12,12 +12,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from theory.allocation import optimal, optimal_any, optimal_concave, water_level
+from theory.allocation.optimum import optimal, optimal_any, optimal_concave, water_level
+from theory.allocation.rules.protocol import OneShot, Problem, apportion, checked_prior, checked_size
 from theory.base import require
 from theory.base.arrays import FloatArray, IntArray
 from theory.estimators.moments import implied_weight
 from theory.estimators.progress import CENTRED, OBJECTIVES, posterior_progress
-from theory.rules._protocol import OneShot, Problem, apportion, checked_prior, checked_size
 
 
 @dataclass(frozen=True)
@@ -330,7 +330,7 @@ class OracleVariance(OneShot):
 
     Examples
     --------
-    >>> from theory.rules import Knowledge
+    >>> from theory.allocation.rules import Knowledge
     >>> knowledge = Knowledge(variances=np.array([0.0, 1.0, 4.0]))
     >>> rng = np.random.default_rng(0)
     >>> OracleVariance().allocate([0, 0, 0], [0, 0, 0], 14, 2, 16, rng, knowledge=knowledge).tolist()
@@ -354,7 +354,7 @@ class OracleProgress(OneShot):
 
     Examples
     --------
-    >>> from theory.rules import Knowledge
+    >>> from theory.allocation.rules import Knowledge
     >>> knowledge = Knowledge(gains=np.array([[0, 1, 2, 3], [0, 0, 0, 9]]))
     >>> rng = np.random.default_rng(0)
     >>> OracleProgress().allocate([0, 0], [0, 0], 4, 0, 3, rng, knowledge=knowledge).tolist()

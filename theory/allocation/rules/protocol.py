@@ -9,8 +9,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from theory._levels import first_largest
-from theory.allocation import MAX_BUDGET, bernoulli_variance
+from theory.allocation.optimum import MAX_BUDGET, bernoulli_variance
+from theory.allocation.solvers import first_largest
 from theory.base import require
 from theory.base.arrays import BoolArray, FloatArray, IntArray
 
@@ -157,7 +157,7 @@ class Allocator(Protocol):
         ----------
         successes, attempts
             Counts of the past, [N], 0 <= successes <= attempts, in the order of the batch: what
-            `theory.history.SuccessHistory.counts` returns for the batch's keys. Fractions (of a discount) are fine.
+            `theory.allocation.SuccessHistory.counts` returns for the batch's keys. Fractions (of a discount) are fine.
         budget
             Rollouts in total, N low <= budget; for a one-shot rule also budget <= N high.
         low, high
