@@ -9,8 +9,8 @@ from typing import Any
 
 from theory.allocation.rules import ALLOCATORS, ORACLES
 from theory.base import require
+from theory.losses.modulation import Modulation
 from theory.methods import Method, get_method
-from theory.modulation import Modulation
 
 SCOPES = ("rollout-batch", "mini-batch", "micro-batch")
 
@@ -36,7 +36,7 @@ class DynamoConfig:
     sharpness, threshold
         Another steepness and another onset of the stabilization than the method's, for methods that have one.
     aggregation
-        Another aggregation than the method's, a name of `theory.aggregation.AGGREGATIONS`.
+        Another aggregation than the method's, a name of `theory.losses.AGGREGATIONS`.
     stock
         Train by verl's own GRPO trainer, loss and advantages instead, with seeds and order of this plug-in only: what
         alpha = 0 under a uniform allocation is compared with.

@@ -18,7 +18,7 @@ from scale import estimate, estimate_report, records, supervisor
 from scale.checks import check as check, joins_ray
 from scale.config import DynamoConfig
 from theory.base import require
-from theory.losses import ClipCov, ClippedSurrogate
+from theory.losses.surrogate import ClipCov, ClippedSurrogate
 from theory.methods import Method
 
 CONF = Path(__file__).parent / "conf"

@@ -28,18 +28,11 @@ from verl.workers.utils.losses import ppo_loss
 from verl.workers.utils.padding import no_padding_2_padding, response_to_nested
 
 from scale.engine import STATISTICS
-from theory.aggregation import aggregation_weights
 from theory.allocation.rules import get_allocator
-from theory.losses import (
-    LARGEST_CLIP,
-    ClippedSurrogate,
-    KlCov,
-    Selection,
-    policy_loss,
-    select_tokens,
-)
+from theory.losses.aggregation import aggregation_weights
+from theory.losses.modulation import Modulation, Scope, instability, modulate, scope_of
+from theory.losses.surrogate import LARGEST_CLIP, ClippedSurrogate, KlCov, Selection, policy_loss, select_tokens
 from theory.methods import Method
-from theory.modulation import Modulation, Scope, instability, modulate, scope_of
 from theory.policy.entropy_change import update_coefficient
 from theory.policy.softmax import TokenStatistics
 

@@ -36,8 +36,8 @@ from scale.supervisor import beat
 from theory.allocation.history import SuccessHistory
 from theory.allocation.rules import get_allocator
 from theory.base.runs import write_atomically
-from theory.losses import ClipCov
-from theory.modulation import Modulation, instability, modulate, scope_of
+from theory.losses.modulation import Modulation, instability, modulate, scope_of
+from theory.losses.surrogate import ClipCov
 
 STATE = "dynamo.json"
 """File of a checkpoint with what verl does not know of."""

@@ -25,11 +25,11 @@ from rich.progress import (
 from rich.table import Table
 from scipy import stats
 
-from theory.aggregation import AGGREGATIONS
 from theory.allocation.rules import ALLOCATORS
 from theory.base.arrays import FloatArray
+from theory.losses.aggregation import AGGREGATIONS
+from theory.losses.modulation import Modulation
 from theory.methods import METHODS, Method
-from theory.modulation import Modulation
 from toy import runner, summary
 from toy.config import OPTIMIZERS, OptimizerConfig, TrainConfig
 from toy.summary import Row

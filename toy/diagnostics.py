@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from theory import allocation
-from theory.aggregation import AGGREGATIONS
 from theory.allocation.rules import get_allocator
 from theory.base import require
 from theory.base.arrays import BoolArray, FloatArray, IntArray
 from theory.estimators import moments
-from theory.losses import ClippedSurrogate
+from theory.losses.aggregation import AGGREGATIONS
+from theory.losses.surrogate import ClippedSurrogate
 from theory.methods import Method
 from toy import metrics
 
@@ -101,7 +101,7 @@ def batch_moments(
     counts
         Rollouts of each prompt, integers, [Q]; a prompt without any has no part in g, but one in J.
     aggregation
-        One of `theory.aggregation.AGGREGATIONS`.
+        One of `theory.losses.AGGREGATIONS`.
     estimator
         One of `theory.estimators.ESTIMATORS`.
 

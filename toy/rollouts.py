@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from theory.base.arrays import BoolArray, FloatArray, IntArray
-from theory.modulation import Scope
+from theory.losses.modulation import Scope
 from theory.policy.softmax import TokenStatistics, token_statistics
 
 MOST_COUNTED = 64

@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from theory.aggregation import aggregation_weights
 from theory.base.arrays import FloatArray
-from theory.losses import ForkTokens, Loss, Selection, select_tokens
-from theory.modulation import Scope, instability, scope_of
+from theory.losses.aggregation import aggregation_weights
+from theory.losses.modulation import Scope, instability, scope_of
+from theory.losses.surrogate import ForkTokens, Loss, Selection, select_tokens
 from theory.policy.softmax import TokenStatistics
 
 
@@ -46,7 +46,7 @@ def select(
 
 
 def weights(mask: torch.Tensor, mode: str) -> torch.Tensor:
-    """Return `theory.aggregation.aggregation_weights` of every seed's tokens, [S, Q, G, T]."""
+    """Return `theory.losses.aggregation_weights` of every seed's tokens, [S, Q, G, T]."""
     _, num_prompts, num_rollouts, _ = mask.shape
     prompts = torch.arange(num_prompts, device=mask.device).unsqueeze(-1).expand(num_prompts, num_rollouts)
     return torch.stack([aggregation_weights(m, mode, prompts=prompts, dtype=torch.float64) for m in mask])

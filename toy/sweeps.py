@@ -16,9 +16,9 @@ from typing import Any
 
 from theory.allocation.rules import ALLOCATORS
 from theory.base import require
-from theory.losses import ClippedSurrogate
+from theory.losses.modulation import Modulation
+from theory.losses.surrogate import ClippedSurrogate
 from theory.methods import METHODS, Method
-from theory.modulation import Modulation
 from toy.config import OptimizerConfig, TrainConfig
 from toy.worlds import WORLDS
 

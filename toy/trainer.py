@@ -27,14 +27,8 @@ from theory.allocation.rules import Knowledge, get_allocator
 from theory.base import require, runs
 from theory.base.arrays import BoolArray, FloatArray, IntArray
 from theory.estimators import moments
-from theory.losses import (
-    LARGEST_CLIP,
-    ClipCov,
-    KlCov,
-    entropy_bonus,
-    policy_loss,
-)
-from theory.modulation import Modulation, instability, modulate, scope_of
+from theory.losses.modulation import Modulation, instability, modulate, scope_of
+from theory.losses.surrogate import LARGEST_CLIP, ClipCov, KlCov, entropy_bonus, policy_loss
 from theory.policy.entropy_change import update_coefficient
 from theory.policy.softmax import log_softmax
 from toy import checkpoint, diagnostics, metrics, seeds

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from theory.losses.modulation import Modulation
 from theory.methods import METHODS, register_method
-from theory.modulation import Modulation
 
 NEUTRAL = replace(
     METHODS["dynamo"],

@@ -17,10 +17,10 @@ from verl.workers.utils.losses import ppo_loss
 from scale.engine import STATISTICS
 from scale.launch import NO_DUAL_CLIP
 from scale.loss import SCOPE, VERL_AGGREGATIONS, MethodLoss, coefficient_of, singles_out
-from theory.aggregation import aggregate
-from theory.losses import ClippedSurrogate, EntropyAdvantages, entropy_advantages, policy_loss
+from theory.losses.aggregation import aggregate
+from theory.losses.modulation import Modulation, instability, modulate, scope_of
+from theory.losses.surrogate import ClippedSurrogate, EntropyAdvantages, entropy_advantages, policy_loss
 from theory.methods import METHODS
-from theory.modulation import Modulation, instability, modulate, scope_of
 from theory.policy.softmax import token_statistics
 
 pytestmark = pytest.mark.needs_verl

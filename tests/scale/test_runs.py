@@ -182,8 +182,8 @@ def test_R4_advantages_of_unequal_groups(dynamo):
 
 
 def test_modulated_advantages_are_theorys(dynamo):
-    """The tensors of a real run through `theory.modulation` in float64."""
-    from theory.modulation import Modulation, Scope, modulate
+    """The tensors of a real run through `theory.losses.modulation` in float64."""
+    from theory.losses.modulation import Modulation, Scope, modulate
     from theory.policy.softmax import TokenStatistics
 
     out = dynamo

@@ -23,10 +23,10 @@ from verl.workers.utils.losses import ppo_loss
 
 from scale.loss import MethodLoss
 from tests.scale import test_loss
-from theory.aggregation import aggregate
-from theory.losses import ClipCov, KlCov, Selection, policy_loss, select_tokens
+from theory.losses.aggregation import aggregate
+from theory.losses.selection import kl_cov_tokens
+from theory.losses.surrogate import ClipCov, KlCov, Selection, policy_loss, select_tokens
 from theory.methods import METHODS
-from theory.token_selection import kl_cov_tokens
 
 pytestmark = pytest.mark.needs_verl
 

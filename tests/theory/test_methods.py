@@ -14,7 +14,8 @@ from hypothesis import given, strategies as st
 
 from tests.theory import fuzzing
 from theory.estimators.advantages import ADVANTAGES
-from theory.losses import (
+from theory.losses.modulation import Modulation
+from theory.losses.surrogate import (
     ClipCov,
     ClippedSurrogate,
     EntropyAdvantages,
@@ -24,7 +25,6 @@ from theory.losses import (
     policy_loss,
 )
 from theory.methods import METHODS, Method, WReinforce, get_method, register_method, register_shaping
-from theory.modulation import Modulation
 
 TABLE_1 = [
     ("grpo", "GRPO"),

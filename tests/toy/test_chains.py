@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from theory import losses
-from theory.aggregation import AGGREGATIONS, aggregation_weights
 from theory.estimators import moments
+from theory.losses.aggregation import AGGREGATIONS, aggregation_weights
+from theory.losses.modulation import Modulation, instability, modulate, scope_of
 from theory.methods import METHODS, WReinforce
-from theory.modulation import Modulation, instability, modulate, scope_of
 from theory.policy.entropy_change import update_coefficient
 from theory.policy.softmax import log_softmax, token_statistics
 from toy import metrics

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from theory import allocation
-from theory.aggregation import AGGREGATIONS
 from theory.allocation.rules import ALLOCATORS
 from theory.estimators import moments
-from theory.losses import KlCov
+from theory.losses.aggregation import AGGREGATIONS
+from theory.losses.modulation import Modulation
+from theory.losses.surrogate import KlCov
 from theory.methods import METHODS, WReinforce
-from theory.modulation import Modulation
 from theory.policy.softmax import log_softmax
 from toy import diagnostics, metrics
 from toy.config import OptimizerConfig

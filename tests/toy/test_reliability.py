@@ -396,7 +396,7 @@ def test_R5_a_prompt_with_equal_rewards_learns_nothing_in_an_uneven_batch(small)
 
 def test_R6_modulation_does_not_depend_on_mini_batches(small, monkeypatch):
     """The public code takes extremes per micro-batch. Here the first part of 4 is modulated as within the whole."""
-    from theory.modulation import modulate
+    from theory.losses.modulation import modulate
 
     seen: list[Any] = []
 

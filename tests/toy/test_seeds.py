@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from theory import losses
-from theory.aggregation import AGGREGATIONS, aggregation_weights
+from theory.losses.aggregation import AGGREGATIONS, aggregation_weights
 from theory.policy.softmax import token_statistics
 from toy import seeds
 

@@ -12,8 +12,8 @@ from theory import allocation
 from theory.allocation.rules import ALLOCATORS
 from theory.base import runs
 from theory.estimators import moments
+from theory.losses.modulation import Modulation, modulate
 from theory.methods import METHODS
-from theory.modulation import Modulation, modulate
 from theory.policy.entropy_change import update_coefficient
 from theory.policy.softmax import log_softmax, token_statistics
 from toy import checkpoint, metrics, rollouts, seeds

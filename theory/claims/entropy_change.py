@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from scipy import stats as statistics
 
-from theory import modulation
 from theory.base.arrays import FloatArray
 from theory.claims.ledger import Finding, Verdict, claim
 from theory.estimators import advantages
+from theory.losses import modulation
 from theory.policy import entropy_change, softmax
 from theory.policy.softmax import token_statistics
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from scipy import stats as statistics
 
-from theory import modulation
 from theory.base.arrays import BoolArray, FloatArray
 from theory.claims.ledger import Finding, Verdict, claim
 from theory.estimators import advantages
-from theory.modulation import Modulation, Scope, modulate, scope_of
+from theory.losses import modulation
+from theory.losses.modulation import Modulation, Scope, modulate, scope_of
 from theory.policy import entropy_change, softmax
 from theory.policy.softmax import TokenStatistics, token_statistics
 

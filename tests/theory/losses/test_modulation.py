@@ -1,4 +1,4 @@
-"""theory.modulation: golden values, ranges and monotonicity, scope and micro-batches, factors as constants."""
+"""theory.losses.modulation: golden values, ranges and monotonicity, scope and micro-batches, factors as constants."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.theory import fuzzing
-from theory.modulation import (
+from theory.losses.modulation import (
     RELEASED_SCRIPT,
     Modulation,
     Scope,

@@ -3,7 +3,7 @@
 Notation: A the advantage of a token (a constant for the gradient), log pi_theta and log pi_old its log-probabilities,
 r = pi_theta / pi_old, H the entropy of pi_theta at the token, in nats. Losses are to be minimised. A loss is applied in
 two steps, so that nothing depends on micro-batching: `select_tokens` over the scope in which tokens compete, without
-gradient, then `policy_loss` on any part of it. `theory.aggregation` turns the tokens' losses into one number.
+gradient, then `policy_loss` on any part of it. `theory.losses.aggregation` turns the tokens' losses into one number.
 
 All functions accept NumPy arrays and torch tensors and keep the dtype; on torch they are differentiable in log pi_theta
 and H. Padding must hold finite numbers; log-probabilities and advantages there change nothing.
@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from theory.base import require
 from theory.base.arrays import Array, stop_gradient
+from theory.losses.selection import CovarianceScope, clip_cov_tokens, covariance, fork_tokens, kl_cov_tokens
 from theory.policy.softmax import TokenStatistics
-from theory.token_selection import CovarianceScope, clip_cov_tokens, covariance, fork_tokens, kl_cov_tokens
 
 LOG_RATIO_CLAMP = 20.0
 """Bound on |log r| in the clipped surrogate."""

@@ -11,9 +11,10 @@ from hypothesis import given, strategies as st
 
 from tests.theory import fuzzing
 from theory import losses
-from theory.aggregation import AGGREGATIONS, aggregation_weights
 from theory.estimators.advantages import grpo
-from theory.losses import (
+from theory.losses.aggregation import AGGREGATIONS, aggregation_weights
+from theory.losses.selection import CovarianceScope, covariance
+from theory.losses.surrogate import (
     ClipCov,
     ClippedSurrogate,
     EntropyAdvantages,
@@ -25,7 +26,6 @@ from theory.losses import (
     select_tokens,
 )
 from theory.policy.softmax import TokenStatistics, centred_log_prob, log_softmax, token_statistics
-from theory.token_selection import CovarianceScope, covariance
 
 LOSSES = [
     ClippedSurrogate(),

@@ -1,4 +1,4 @@
-"""theory.aggregation: hand-computed ragged batches, parts that add up, empty masks, both backends."""
+"""theory.losses.aggregation: hand-computed ragged batches, parts that add up, empty masks, both backends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.theory import fuzzing
-from theory.aggregation import AGGREGATIONS, aggregate, aggregation_weights
+from theory.losses.aggregation import AGGREGATIONS, aggregate, aggregation_weights
 
 # Prompt 7 has two sequences (3 tokens and 1), prompt 3 one sequence (2 tokens), prompt 5 only padding.
 MASK = np.array([[1, 1, 1], [1, 1, 0], [0, 1, 0], [0, 0, 0]], dtype=bool)

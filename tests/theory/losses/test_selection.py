@@ -1,4 +1,4 @@
-"""theory.token_selection: counts, bands and ties by hand; scopes that merge; packing that changes nothing."""
+"""theory.losses.selection: counts, bands and ties by hand; scopes that merge; packing that changes nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, strategies as st
 
 from tests.theory import fuzzing
-from theory.token_selection import CovarianceScope, clip_cov_tokens, covariance, fork_tokens, kl_cov_tokens
+from theory.losses.selection import CovarianceScope, clip_cov_tokens, covariance, fork_tokens, kl_cov_tokens
 
 ALL = np.ones(4, dtype=bool)
 

@@ -1,0 +1,5 @@
+"""How tokens are learnt from: surrogates, tokens that are singled out, their weights, and modulated advantages."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
