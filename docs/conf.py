@@ -77,10 +77,10 @@ from theory.allocation.rules import ALLOCATORS, ORACLES  # noqa: E402
 from theory.claims import LEDGER  # noqa: E402
 from theory.claims.ledger import Claim  # noqa: E402
 from theory.methods import METHODS  # noqa: E402
-from toy import metrics as toy_metrics  # noqa: E402
-from toy.config import TrainConfig  # noqa: E402
-from toy.sweeps import DEFAULT, SWEEPS  # noqa: E402
-from toy.worlds import WORLDS  # noqa: E402
+from toy.experiments.sweeps import DEFAULT, SWEEPS  # noqa: E402
+from toy.training import metrics as toy_metrics  # noqa: E402
+from toy.training.config import TrainConfig  # noqa: E402
+from toy.worlds.tabular import WORLDS  # noqa: E402
 
 project = "dynamo-testbed"
 version = release = __version__

@@ -162,8 +162,8 @@ def test_references(path: Path, inventory: dict[str, str]):
 def test_generated_parts_are_complete(site: Path):
     from scale.metrics import METRICS as SCALE
     from theory.claims import LEDGER
-    from toy.metrics import METRICS as TOY
-    from toy.sweeps import SWEEPS
+    from toy.experiments.sweeps import SWEEPS
+    from toy.training.metrics import METRICS as TOY
 
     text = {name: (site / f"{name}.html").read_text() for name in ("theory", "toy", "scale")}
     for row in LEDGER:

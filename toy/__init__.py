@@ -5,6 +5,6 @@ correct. With one token per prompt and a row for each it is a bandit; rows that 
 expectation over the policy is a finite sum, so that what a run reports (pass@1, pass@32, entropy) is exact and only the
 training itself is random. The methods are those of `theory.methods`; nothing here knows one by name.
 
-`python -m toy run --help` trains, `python -m toy sweep --help` runs whole experiments (`toy.sweeps`), and
+`python -m toy run --help` trains, `python -m toy sweep --help` runs whole experiments (`toy.experiments.sweeps`), and
 `python -m toy list` names methods, worlds, allocation rules and sweeps.
 """

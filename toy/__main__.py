@@ -30,12 +30,12 @@ from theory.base.arrays import FloatArray
 from theory.losses.aggregation import AGGREGATIONS
 from theory.losses.modulation import Modulation
 from theory.methods import METHODS, Method
-from toy import runner, summary
-from toy.config import OPTIMIZERS, OptimizerConfig, TrainConfig
-from toy.summary import Row
-from toy.sweeps import DEFAULT, SWEEPS, TIMING, Sweep, get_sweeps
-from toy.trainer import DEVICES, Run, train
-from toy.worlds import WORLDS, Population
+from toy.experiments import runner, summary
+from toy.experiments.summary import Row
+from toy.experiments.sweeps import DEFAULT, SWEEPS, TIMING, Sweep, get_sweeps
+from toy.training.config import OPTIMIZERS, OptimizerConfig, TrainConfig
+from toy.training.loop import DEVICES, Run, train
+from toy.worlds.tabular import WORLDS, Population
 
 EXAMPLES = """\
 examples:
@@ -73,7 +73,7 @@ def _known(names: Collection[str]) -> Any:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the command line's parser; defaults come from `toy.config`."""
+    """Return the command line's parser; defaults come from `toy.training.config`."""
     top = argparse.ArgumentParser(prog="python -m toy", description="Tabular RLVR: many seeds as one computation.")
     commands = top.add_subparsers(dest="command", required=True, metavar="run|sweep|list")
     commands.add_parser("list", help="name the methods, worlds, allocation rules and sweeps")

@@ -19,10 +19,10 @@ import pytest
 import torch
 
 from theory.policy.softmax import log_softmax
-from toy.config import TrainConfig
-from toy.rollouts import judge, of_states, sample
-from toy.streams import Stream
-from toy.trainer import Trainer
+from toy.training.config import TrainConfig
+from toy.training.generators import Stream
+from toy.training.loop import Trainer
+from toy.training.rollouts import judge, of_states, sample
 
 WORLDS = ("mixed", "skills")
 AT_LEAST = {"gymnasium, sync": 100, "gymnasium, native": 4, "plain loop": 150}

@@ -22,10 +22,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from theory.__main__ import main as judge
-from toy.config import TrainConfig
-from toy.runner import run_sweeps
-from toy.sweeps import SWEEPS, Sweep
-from toy.trainer import train
+from toy.experiments.runner import run_sweeps
+from toy.experiments.sweeps import SWEEPS, Sweep
+from toy.training.config import TrainConfig
+from toy.training.loop import train
 
 DATA = Path(__file__).parent / "data"
 ROWS = ("S3", "S4", "G3", "G4", "A5", "A7", "A10", "M4")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from toy.config import TrainConfig
-from toy.worlds import WORLDS, Population
+from toy.training.config import TrainConfig
+from toy.worlds.tabular import WORLDS, Population
 
 
 def small_config(method: str = "dynamo", world: str | Population = "mixed", **fields: Any) -> TrainConfig:

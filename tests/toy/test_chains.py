@@ -1,4 +1,4 @@
-"""toy.trainer on skill chains: bits, neutral settings, weights of tokens, oracles, and every method enumerated exactly.
+"""loop on skill chains: bits, neutral settings, weights of tokens, oracles, and every method enumerated exactly.
 
 `plain_run` is one batch written down token by token, from `theory` alone: no seeds side by side, no shared states, no
 arrays over rollouts that were not paid for.
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.toy.training.test_loop import assert_same, with_rule
 from theory import losses
 from theory.estimators import moments
 from theory.losses.aggregation import AGGREGATIONS, aggregation_weights
@@ -22,13 +23,11 @@ from theory.losses.modulation import Modulation, instability, modulate, scope_of
 from theory.methods import METHODS, WReinforce
 from theory.policy.entropy_change import update_coefficient
 from theory.policy.softmax import log_softmax, token_statistics
-from toy import metrics
-from toy.config import OptimizerConfig, TrainConfig
-from toy.streams import Stream, generator
-from toy.trainer import Trainer, train
-from toy.worlds import WORLDS, LogisticNormal, SkillChainPopulation, World
-
-from .test_trainer import assert_same, with_rule
+from toy.training import metrics
+from toy.training.config import OptimizerConfig, TrainConfig
+from toy.training.generators import Stream, generator
+from toy.training.loop import Trainer, train
+from toy.worlds.tabular import WORLDS, LogisticNormal, SkillChainPopulation, World
 
 SKILLS = replace(WORLDS["skills"], num_skills=12, num_decisions=6, length_low=2, length_high=5)
 

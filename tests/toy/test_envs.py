@@ -14,12 +14,12 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from scipy import stats
 
 from theory.policy.softmax import log_softmax
-from toy.config import TrainConfig
 from toy.envs import DRAWN_AHEAD, SkillChain, SkillChainVector, SoftmaxBandit, SoftmaxBanditVector
-from toy.rollouts import sample
-from toy.streams import Stream, generator
-from toy.trainer import Trainer
-from toy.worlds import WORLDS, Population, World
+from toy.training.config import TrainConfig
+from toy.training.generators import Stream, generator
+from toy.training.loop import Trainer
+from toy.training.rollouts import sample
+from toy.worlds.tabular import WORLDS, Population, World
 
 ID = "dynamo/SoftmaxBandit-v0"
 CHAIN = "dynamo/SkillChain-v0"

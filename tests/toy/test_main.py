@@ -19,12 +19,12 @@ import pytest
 from theory.allocation.rules import ALLOCATORS
 from theory.base import runs
 from theory.methods import METHODS
-from toy import checkpoint
 from toy.__main__ import main, parser, resolve
-from toy.config import TrainConfig
-from toy.sweeps import SWEEPS, Cell
-from toy.trainer import train
-from toy.worlds import WORLDS
+from toy.experiments.sweeps import SWEEPS, Cell
+from toy.training import checkpoint
+from toy.training.config import TrainConfig
+from toy.training.loop import train
+from toy.worlds.tabular import WORLDS
 
 SMALL = ["--seeds", "3", "--steps", "4", "--prompts", "12", "--batch", "6", "--rollouts", "8", "--low", "4"]
 
@@ -103,7 +103,7 @@ def test_wrong_names_exit_with_2_and_the_known_ones(arguments, message, capsys):
     ],
 )
 def test_wrong_values_exit_with_2_before_any_work(arguments, message, capsys, monkeypatch):
-    monkeypatch.setattr("toy.trainer.Trainer.step", lambda self: pytest.fail("work was done"))
+    monkeypatch.setattr("toy.training.loop.Trainer.step", lambda self: pytest.fail("work was done"))
     assert main(["run", *arguments]) == 2
     assert message in capsys.readouterr().err
 
@@ -148,7 +148,9 @@ def test_options_of_a_sweep_reach_its_configs(options, folder, sizes, monkeypatc
     ]
     runs.write_json(tmp_path / "chosen.json", {"chosen": choices})
     called = []
-    monkeypatch.setattr("toy.runner.run_sweeps", lambda *args, **options: called.append((*args, options)) or iter(()))
+    monkeypatch.setattr(
+        "toy.experiments.runner.run_sweeps", lambda *args, **options: called.append((*args, options)) or iter(())
+    )
     assert main(["sweep", "fig5", *options]) == 0
     (((sweep,), out, given),) = called
     assert out == Path(folder)
@@ -160,7 +162,7 @@ def test_options_of_a_sweep_reach_its_configs(options, folder, sizes, monkeypatc
 def test_a_sweep_prints_what_it_has_found(tmp_path, capsys, monkeypatch, small):
     cells = tuple(Cell({"world": "mixed", "method": name}, small(name)) for name in ("grpo", "dynamo"))
     sweep = replace(SWEEPS["table1"], name="tiny", cells=cells)
-    monkeypatch.setattr("toy.sweeps.SWEEPS", {"tiny": sweep})
+    monkeypatch.setattr("toy.experiments.sweeps.SWEEPS", {"tiny": sweep})
     monkeypatch.setattr("toy.__main__.SWEEPS", {"tiny": sweep})
     command = ["sweep", "tiny", "--out", str(tmp_path), "--jobs", "1"]
     assert main(command) == 0

@@ -28,10 +28,10 @@ import torch
 
 import toy
 from theory.base import runs
-from toy import checkpoint, metrics
-from toy.config import OptimizerConfig, TrainConfig
-from toy.trainer import Trainer, train
-from toy.worlds import LogisticNormal
+from toy.training import checkpoint, metrics
+from toy.training.config import OptimizerConfig, TrainConfig
+from toy.training.loop import Trainer, train
+from toy.worlds.tabular import LogisticNormal
 
 SOURCES = (str(Path(toy.__file__).parent), runs.__file__)
 ROOT = Path(__file__).parents[2]
@@ -404,7 +404,7 @@ def test_R6_modulation_does_not_depend_on_mini_batches(small, monkeypatch):
         seen.append(modulate(*args, **kwargs))
         return seen[-1]
 
-    monkeypatch.setattr("toy.trainer.modulate", record)
+    monkeypatch.setattr("toy.training.loop.modulate", record)
     for num in (1, 4):
         train(small("dynamo", num_minibatches=num, num_steps=1))
     whole, first = seen[0], seen[1]
@@ -493,7 +493,7 @@ def test_R11_a_resumed_run_neither_skips_nor_repeats_a_prompt(cut, small, tmp_pa
 @pytest.mark.parametrize("rule", ["dars", "reinforce-ada", "pilot-commit"])
 def test_R12_pilots_are_paid_for_and_learnt_from(rule, small, monkeypatch):
     """GVM pilots for free. Here every rollout that a rule has seen counts in the metric, the history and the loss."""
-    from toy.rollouts import Outcomes
+    from toy.training.rollouts import Outcomes
 
     seen = []
     reveal = Outcomes.reveal

@@ -1,4 +1,4 @@
-"""toy.trainer: bits, limits, the gradient against its exact mean, learning, accounts, resuming."""
+"""toy.training.loop: bits, limits, the gradient against its exact mean, learning, accounts, resuming."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from theory.losses.modulation import Modulation, modulate
 from theory.methods import METHODS
 from theory.policy.entropy_change import update_coefficient
 from theory.policy.softmax import log_softmax, token_statistics
-from toy import checkpoint, metrics, rollouts, seeds
-from toy.config import OptimizerConfig, TrainConfig
-from toy.rollouts import Outcomes
-from toy.streams import Stream, generator
-from toy.trainer import Trainer, train
+from toy.training import checkpoint, metrics, per_seed, rollouts
+from toy.training.config import OptimizerConfig, TrainConfig
+from toy.training.generators import Stream, generator
+from toy.training.loop import Trainer, train
+from toy.training.rollouts import Outcomes
 
 
 def assert_same(one, other):
@@ -181,7 +181,7 @@ def test_adamw_learns_too(small):
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_optimizer_steps_are_those_of_torch(name, small):
     """One seed, gradients below the norm at which clipping starts; torch.optim as the independent formula."""
-    from toy.optimizers import Optimizer
+    from toy.training.optimizers import Optimizer
 
     rng = np.random.default_rng(3)
     settings = OptimizerConfig(name=name, learning_rate=0.05, weight_decay=0.1 if name == "adamw" else 0.0)
@@ -200,7 +200,7 @@ def test_optimizer_steps_are_those_of_torch(name, small):
 
 
 def test_gradients_are_clipped_seed_by_seed():
-    from toy.optimizers import Optimizer
+    from toy.training.optimizers import Optimizer
 
     logits = torch.zeros(2, 1, 2, dtype=torch.float64)
     gradient = torch.tensor([[[3.0, 4.0]], [[0.3, 0.4]]], dtype=torch.float64)
@@ -238,7 +238,7 @@ def test_modulation_sees_the_current_ratios_and_the_clip_of_the_method(small, mo
         seen.append((float((ratio - 1).abs().max()), clips))
         return update_coefficient(advantages, ratio, *clips)
 
-    monkeypatch.setattr("toy.trainer.update_coefficient", record)
+    monkeypatch.setattr("toy.training.loop.update_coefficient", record)
     train(small("dynamo", num_steps=1))
     assert [clips for _, clips in seen] == [(0.2, 0.2)] * 4
     assert seen[0][0] == 0.0
@@ -479,7 +479,7 @@ def test_normalizers_of_a_few_prompts(minibatch):
     logits = torch.from_numpy(rng.normal(size=(2, 8, 3, 2, 5)))
     stats = token_statistics(logits, torch.from_numpy(rng.integers(5, size=(2, 8, 3, 2))))
     xi, mask = torch.from_numpy(rng.normal(size=(2, 8, 3, 2))), torch.from_numpy(rng.random((2, 8, 3, 2)) < 0.7)
-    scope = seeds.scope_by_prompts(stats, xi, mask, "vocabulary", 4)
+    scope = per_seed.scope_by_prompts(stats, xi, mask, "vocabulary", 4)
     result = modulate(xi, stats, mask, Modulation(), scope=scope)
     for s in range(2):
         for block in (slice(0, 4), slice(4, 8)):

@@ -1,4 +1,4 @@
-"""toy.diagnostics: the exact moments against the real trainer's gradients, by hand, and seed by seed."""
+"""toy.training.diagnostics: the exact moments against the real trainer's gradients, by hand, and seed by seed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from theory.losses.modulation import Modulation
 from theory.losses.surrogate import KlCov
 from theory.methods import METHODS, WReinforce
 from theory.policy.softmax import log_softmax
-from toy import diagnostics, metrics
-from toy.config import OptimizerConfig
-from toy.diagnostics import batch_moments, diagnose, implied_weights, resampled_moments
-from toy.trainer import Trainer, train
-from toy.worlds import WORLDS
+from toy.training import diagnostics, metrics
+from toy.training.config import OptimizerConfig
+from toy.training.diagnostics import batch_moments, diagnose, implied_weights, resampled_moments
+from toy.training.loop import Trainer, train
+from toy.worlds.tabular import WORLDS
 
 BINARY = np.array([[0.5, 0.5], [0.9, 0.1]])
 FIRST = np.array([[True, False]] * 2)

@@ -16,7 +16,7 @@ import torch
 from theory.base.arrays import FloatArray, IntArray
 from theory.policy.softmax import log_softmax
 from theory.statistics import passk
-from toy import seeds
+from toy.training import per_seed
 
 POLICY: Mapping[str, str] = MappingProxyType(
     {
@@ -66,7 +66,7 @@ DIAGNOSTICS: Mapping[str, str] = MappingProxyType(
         "estimate_bias": "k/G - p, mean over the batch's prompts with a history.",
     }
 )
-"""Columns of every `diagnose_every`-th step (`toy.diagnostics`), null at the others."""
+"""Columns of every `diagnose_every`-th step (`toy.training.diagnostics`), null at the others."""
 METRICS: Mapping[str, str] = MappingProxyType({**POLICY, **STEP, **DIAGNOSTICS})
 """Every metric column, in order."""
 
@@ -96,9 +96,9 @@ def evaluate(
     return {
         "pass_at_1": p.mean(-1),
         "pass_at_32": passk.exact(p, 32).mean(-1),
-        "entropy": seeds.mean(entropies, tokens, empty=np.nan),
-        "entropy_decisions": seeds.mean(entropies, tokens & decisions, empty=np.nan),
-        "entropy_fillers": seeds.mean(entropies, tokens & ~decisions, empty=np.nan),
+        "entropy": per_seed.mean(entropies, tokens, empty=np.nan),
+        "entropy_decisions": per_seed.mean(entropies, tokens & decisions, empty=np.nan),
+        "entropy_fillers": per_seed.mean(entropies, tokens & ~decisions, empty=np.nan),
     }
 
 

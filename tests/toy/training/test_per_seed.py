@@ -1,4 +1,4 @@
-"""toy.seeds: the batch of all seeds gives every seed what theory gives it alone, to the bit."""
+"""toy.training.per_seed: the batch of all seeds gives every seed what theory gives it alone, to the bit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from theory import losses
 from theory.losses.aggregation import AGGREGATIONS, aggregation_weights
 from theory.policy.softmax import token_statistics
-from toy import seeds
+from toy.training import per_seed
 
 S, Q, G, T, K = 4, 3, 5, 2, 6
 
@@ -31,7 +31,7 @@ def batch():
 @pytest.mark.parametrize("mode", AGGREGATIONS)
 def test_weights_of_all_seeds_are_those_of_each(batch, mode):
     mask = batch[2]
-    together = seeds.weights(mask, mode)
+    together = per_seed.weights(mask, mode)
     prompts = torch.arange(Q).repeat_interleave(G).reshape(Q, G)
     for s in range(S):
         assert torch.equal(together[s], aggregation_weights(mask[s], mode, prompts=prompts, dtype=torch.float64))
@@ -50,7 +50,7 @@ def test_selection_of_all_seeds_is_that_of_each(batch, loss, fork):
     advantages, stats, mask, _ = batch
     uniforms = torch.from_numpy(np.random.default_rng(1).random(mask.shape))
     tokens = (stats.log_prob, stats.log_prob, advantages)
-    together = seeds.select(loss, fork, *tokens, mask, stats.entropy, uniforms)
+    together = per_seed.select(loss, fork, *tokens, mask, stats.entropy, uniforms)
     for s in range(S):
         alone = losses.select_tokens(
             loss, *(x[s] for x in tokens), mask[s], token_selection=fork, entropy=stats.entropy[s], uniforms=uniforms[s]
@@ -62,4 +62,4 @@ def test_selection_of_all_seeds_is_that_of_each(batch, loss, fork):
 def test_mean_counts_masked_tokens_only():
     values = torch.tensor([[[[1.0], [5.0]]], [[[2.0], [7.0]]]], dtype=torch.float64)
     mask = torch.tensor([[[[True], [True]]], [[[False], [False]]]])
-    assert seeds.mean(values, mask, empty=-1.0).tolist() == [3.0, -1.0]
+    assert per_seed.mean(values, mask, empty=-1.0).tolist() == [3.0, -1.0]

@@ -1,4 +1,4 @@
-"""toy.sweeps: every sweep is what its name says, of valid and different runs at equal cost."""
+"""toy.experiments.sweeps: every sweep is what its name says, of valid and different runs at equal cost."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 
 from theory.allocation.rules import ALLOCATORS
 from theory.methods import METHODS
-from toy.config import TrainConfig, differences
-from toy.summary import MEASURES, Row
-from toy.sweeps import DEFAULT, STEPS, SWEEPS, TIMING, Cell, Sweep, get_sweeps
-from toy.worlds import WORLDS
+from toy.experiments.summary import MEASURES, Row
+from toy.experiments.sweeps import DEFAULT, STEPS, SWEEPS, TIMING, Cell, Sweep, get_sweeps
+from toy.training.config import TrainConfig, differences
+from toy.worlds.tabular import WORLDS
 
 by_sweep = pytest.mark.parametrize("sweep", SWEEPS.values(), ids=lambda sweep: sweep.name)
 

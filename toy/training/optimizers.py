@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from theory.base.arrays import FloatArray
-from toy.config import OptimizerConfig
+from toy.training.config import OptimizerConfig
 
 
 class Optimizer:

@@ -19,11 +19,11 @@ from theory.base import require
 from theory.losses.modulation import Modulation
 from theory.losses.surrogate import ClippedSurrogate
 from theory.methods import METHODS, Method
-from toy.config import OptimizerConfig, TrainConfig
-from toy.worlds import WORLDS
+from toy.training.config import OptimizerConfig, TrainConfig
+from toy.worlds.tabular import WORLDS
 
 TIMING = "seconds_per_step"
-"""The one measure that is not of `toy.summary.MEASURES`: it stands alone in a sweep."""
+"""The one measure that is not of `toy.experiments.MEASURES`: it stands alone in a sweep."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Sweep:
     reference
         Values on other axes; one cell of each block has them all, and the others are compared with it.
     measures
-        Names of `toy.summary.MEASURES`, or `TIMING` alone.
+        Names of `toy.experiments.MEASURES`, or `TIMING` alone.
     chooses
         Axis whose best value per block, by the first measure, is written to `chosen.json`; None: no choice.
     """

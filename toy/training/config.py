@@ -21,7 +21,7 @@ from theory.allocation.rules import ORACLES, get_allocator
 from theory.base import require
 from theory.estimators.advantages import ADVANTAGES
 from theory.methods import METHODS, Method
-from toy.worlds import WORLDS, AnyPopulation
+from toy.worlds.tabular import WORLDS, AnyPopulation
 
 OPTIMIZERS = ("sgd", "adamw")
 
@@ -109,8 +109,8 @@ class TrainConfig:
         number, those of so many consecutive prompts' part of the mini-batch under the current policy, as in public code
         that takes them over each micro-batch.
     diagnose_every
-        Steps between two that are diagnosed (`toy.diagnostics`), which takes time; 0 for none. Without effect on the
-        training.
+        Steps between two that are diagnosed (`toy.training.diagnostics`), which takes time; 0 for none. Without effect
+        on the training.
     optimizer
         How gradients move the logits.
     """

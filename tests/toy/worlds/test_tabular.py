@@ -12,7 +12,7 @@ from scipy import stats
 
 from theory.estimators import moments
 from theory.policy.softmax import log_softmax
-from toy.worlds import WORLDS, Beta, LogisticNormal, Population, SkillChainPopulation, World
+from toy.worlds.tabular import WORLDS, Beta, LogisticNormal, Population, SkillChainPopulation, World
 
 BANDITS = [name for name, population in WORLDS.items() if isinstance(population, Population)]
 CHAINS = [name for name in WORLDS if name not in BANDITS]

@@ -1,4 +1,4 @@
-"""toy.config: every config survives JSON, and every mistake is named by its path."""
+"""toy.training.config: every config survives JSON, and every mistake is named by its path."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from theory.methods import METHODS
-from toy.config import OptimizerConfig, TrainConfig, differences
-from toy.worlds import WORLDS, LogisticNormal
+from toy.training.config import OptimizerConfig, TrainConfig, differences
+from toy.worlds.tabular import WORLDS, LogisticNormal
 
 CONFIG = TrainConfig.named("dynamo", "mixed")
 

@@ -23,11 +23,11 @@ from typing import Any
 import torch
 
 from theory.base import require, runs
-from toy import summary
-from toy.config import TrainConfig, differences
-from toy.summary import Row
-from toy.sweeps import Sweep
-from toy.trainer import get_device, require_same, train
+from toy.experiments import summary
+from toy.experiments.summary import Row
+from toy.experiments.sweeps import Sweep
+from toy.training.config import TrainConfig, differences
+from toy.training.loop import get_device, require_same, train
 
 CHOSEN = "chosen.json"
 
@@ -61,7 +61,7 @@ def run_sweeps(
     progress
         Called in this process.
     device
-        One of `toy.trainer.DEVICES`.
+        One of `toy.training.DEVICES`.
 
     Raises
     ------

@@ -29,7 +29,7 @@ from theory.estimators import moments
 from theory.losses.aggregation import AGGREGATIONS
 from theory.losses.surrogate import ClippedSurrogate
 from theory.methods import Method
-from toy import metrics
+from toy.training import metrics
 
 NUM_RESAMPLES = 64
 """Batches drawn again where no exact formula applies. The variance has a relative standard error of sqrt(2/63) = 18 %
@@ -275,7 +275,7 @@ def diagnose(
     resample: Callable[[], FloatArray],
     scatter: Callable[[FloatArray], FloatArray],
 ) -> dict[str, FloatArray]:
-    """Return the `toy.metrics.DIAGNOSTICS` of one step, each [S]; NaN where a number does not exist.
+    """Return the `toy.training.metrics.DIAGNOSTICS` of one step, each [S]; NaN where a number does not exist.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""toy.runner: a sweep survives being killed, computes nothing twice, and does not know how many processes there are."""
+"""runner: a sweep survives being killed, computes nothing twice, and does not know how many processes there are."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ import pytest
 
 from tests.toy.conftest import small_config
 from theory.base import runs
-from toy import checkpoint, runner
-from toy.runner import run_sweeps
-from toy.sweeps import Cell, Sweep
-from toy.trainer import train
+from toy.experiments import runner
+from toy.experiments.runner import run_sweeps
+from toy.experiments.sweeps import Cell, Sweep
+from toy.training import checkpoint
+from toy.training.loop import train
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def tiny(num_steps: int = 6, **fields) -> Sweep:
@@ -67,7 +68,7 @@ def test_cells_are_run_folders_of_the_trainer(expected):
 
 def test_what_is_finished_is_not_computed_again(expected, monkeypatch):
     before, bits = times(expected / "tiny"), files(expected)
-    monkeypatch.setattr("toy.runner.train", lambda *args, **options: pytest.fail("work was done"))
+    monkeypatch.setattr("toy.experiments.runner.train", lambda *args, **options: pytest.fail("work was done"))
     seen = []
     assert (
         len(list(run_sweeps([tiny()], expected, progress=lambda folder, step: seen.append((folder.name, step))))) == 1
@@ -114,7 +115,9 @@ def test_equal_cells_are_trained_once(expected, tmp_path, monkeypatch):
     """Of two sweeps with the same cells, whether one is there already or not."""
     first, second, third = (replace(tiny(), name=name) for name in ("first", "second", "third"))
     trained = []
-    monkeypatch.setattr("toy.runner.train", lambda *args, **options: trained.append(args) or train(*args, **options))
+    monkeypatch.setattr(
+        "toy.experiments.runner.train", lambda *args, **options: trained.append(args) or train(*args, **options)
+    )
     left_over = tmp_path / "second" / "grpo"  # by a sweep killed early
     left_over.mkdir(parents=True)
     (left_over / checkpoint.NAME).touch()
@@ -141,7 +144,7 @@ def test_a_longer_sweep_extends_the_runs(tmp_path):
 
 
 def test_another_config_in_the_folder_is_refused_before_any_work(expected, monkeypatch):
-    monkeypatch.setattr("toy.runner.train", lambda *args, **options: pytest.fail("work was done"))
+    monkeypatch.setattr("toy.experiments.runner.train", lambda *args, **options: pytest.fail("work was done"))
     with pytest.raises(ValueError, match=r"tiny.grpo.config.json: .* differs in rollouts_low"):
         list(run_sweeps([tiny(rollouts_low=3)], expected))
 
@@ -190,8 +193,9 @@ def test_choices_are_the_best_of_their_block_and_know_the_edge(tmp_path):
 SCRIPT = """
 import sys
 from pathlib import Path
-from tests.toy.test_runner import tiny
-from toy import __main__ as command, sweeps
+from tests.toy.experiments.test_runner import tiny
+from toy import __main__ as command
+from toy.experiments import sweeps
 sweeps.SWEEPS = command.SWEEPS = {"tiny": tiny(120)}
 sys.exit(command.main(["sweep", "tiny", "--jobs", "2", "--out", sys.argv[1]]))
 """

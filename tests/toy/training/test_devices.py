@@ -17,9 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from theory.methods import METHODS
-from toy import trainer as trainers
-from toy.config import OptimizerConfig
-from toy.trainer import get_device, train
+from toy.training import loop as trainers
+from toy.training.config import OptimizerConfig
+from toy.training.loop import get_device, train
 
 AWAY = torch.device("meta")
 

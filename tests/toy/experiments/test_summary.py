@@ -1,4 +1,4 @@
-"""toy.summary: aggregates against a direct computation, pairing by seed, and whoever is ahead is named."""
+"""toy.experiments.summary: aggregates against a direct computation, pairing by seed, and whoever is ahead is named."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import pytest
 from scipy import stats
 
 from theory.base import runs
-from toy import metrics, summary
-from toy.summary import MEASURES, Row
-from toy.sweeps import TIMING, Cell, Sweep
+from toy.experiments import summary
+from toy.experiments.summary import MEASURES, Row
+from toy.experiments.sweeps import TIMING, Cell, Sweep
+from toy.training import metrics
 
 NUM_STEPS = 5
 

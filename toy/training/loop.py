@@ -5,10 +5,10 @@ history; roll out; turn rewards into advantages; take several optimiser steps on
 current policy's ratios, statistics and modulation. The modulation's normalisers are those of the seed's rollout batch
 under the policy that sampled it.
 
-Draws have no state (`toy.streams`) and seeds no common sums (`toy.seeds`): a seed's result is the same to the bit,
-alone or beside others, in one go or resumed, on the CPU with the same software. A CUDA device has the same worlds and
-the same draws, which are made on the CPU; its sums are taken in an order of its own, not always the same, so that
-results agree up to rounding only, until a rounding decides on a token or a clip.
+Draws have no state (`toy.training.generators`) and seeds no common sums (`toy.training.per_seed`): a seed's result is
+the same to the bit, alone or beside others, in one go or resumed, on the CPU with the same software. A CUDA device has
+the same worlds and the same draws, which are made on the CPU; its sums are taken in an order of its own, not always the
+same, so that results agree up to rounding only, until a rounding decides on a token or a clip.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from theory.losses.modulation import Modulation, instability, modulate, scope_of
 from theory.losses.surrogate import LARGEST_CLIP, ClipCov, KlCov, entropy_bonus, policy_loss
 from theory.policy.entropy_change import update_coefficient
 from theory.policy.softmax import log_softmax
-from toy import checkpoint, diagnostics, metrics, seeds
-from toy.config import TrainConfig, differences
-from toy.optimizers import Optimizer
-from toy.rollouts import Outcomes, Rollouts, judge, of_actions, of_states, sample, statistics_of
-from toy.streams import Stream, generator
+from toy.training import checkpoint, diagnostics, metrics, per_seed
+from toy.training.config import TrainConfig, differences
+from toy.training.generators import Stream, generator
+from toy.training.optimizers import Optimizer
+from toy.training.rollouts import Outcomes, Rollouts, judge, of_actions, of_states, sample, statistics_of
 
 DEVICES = ("cpu", "cuda")
 """Where a run can be computed."""
@@ -53,7 +53,7 @@ class Run:
     config
         The resolved config.
     metrics
-        Every column of `toy.metrics.METRICS`, [S, steps + 1]; NaN in column 0 of the metrics of a step.
+        Every column of `toy.training.METRICS`, [S, steps + 1]; NaN in column 0 of the metrics of a step.
     logits
         The tables after training, [S, R, K].
     seconds
@@ -349,7 +349,7 @@ class Trainer:
             coefficient = self._coefficient(advantages, log_prob, old_log_prob)
             scope = batch.scope
             if self.config.normalizer_prompts is not None:
-                scope = seeds.scope_by_prompts(
+                scope = per_seed.scope_by_prompts(
                     stats, coefficient, mask, method.shaping.mean, self.config.normalizer_prompts
                 )
             advantages, comp, stab = modulate(
@@ -363,18 +363,18 @@ class Trainer:
         if method.token_selection or isinstance(method.loss, (ClipCov, KlCov)):
             tokens = (log_prob, old_log_prob, advantages, mask)
             entropy = None if stats is None else stats.entropy
-            selection = seeds.select(method.loss, method.token_selection, *tokens, entropy, uniforms)
+            selection = per_seed.select(method.loss, method.token_selection, *tokens, entropy, uniforms)
         loss = policy_loss(method.loss, log_prob, old_log_prob, advantages, mask, selection=selection)
-        total = (seeds.weights(loss.mask, method.aggregation) * loss.values).sum()
+        total = (per_seed.weights(loss.mask, method.aggregation) * loss.values).sum()
         if method.entropy_bonus:
             assert stats is not None
             bonus = entropy_bonus(stats.entropy, mask, method.entropy_bonus.coefficient)
-            total = total + (seeds.weights(mask, method.aggregation) * bonus).sum()
+            total = total + (per_seed.weights(mask, method.aggregation) * bonus).sum()
         (gradient,) = torch.autograd.grad(total, logits)
         return self._scatter(batch.rows, gradient), {
-            "clip_fraction": seeds.mean(loss.clipped, loss.mask, empty=0.0),
-            "compensation": seeds.mean(comp, mask & risen, empty=1.0),
-            "stabilization": seeds.mean(stab, mask & moved, empty=1.0),
+            "clip_fraction": per_seed.mean(loss.clipped, loss.mask, empty=0.0),
+            "compensation": per_seed.mean(comp, mask & risen, empty=1.0),
+            "stabilization": per_seed.mean(stab, mask & moved, empty=1.0),
         }
 
     def _coefficient(

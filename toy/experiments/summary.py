@@ -19,7 +19,7 @@ import numpy as np
 from theory.base import runs
 from theory.base.arrays import FloatArray
 from theory.statistics.intervals import interquartile_mean, stratified_bootstrap_interval
-from toy.sweeps import TIMING, Cell, Sweep
+from toy.experiments.sweeps import TIMING, Cell, Sweep
 
 NUM_RESAMPLES = 2000
 """Bootstrap resamples per interval."""

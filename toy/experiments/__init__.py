@@ -1,0 +1,5 @@
+"""Experiments as data: sweeps of runs, the runner of a sweep, and its summary."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,19 @@
+from .runner import (
+    is_finished as is_finished,
+    read_choices as read_choices,
+    run_sweeps as run_sweeps,
+)
+from .summary import (
+    MEASURES as MEASURES,
+    Measure as Measure,
+    Row as Row,
+    summarise as summarise,
+)
+from .sweeps import (
+    DEFAULT as DEFAULT,
+    SWEEPS as SWEEPS,
+    TIMING as TIMING,
+    Cell as Cell,
+    Sweep as Sweep,
+    get_sweeps as get_sweeps,
+)

@@ -1,0 +1,5 @@
+"""One training run: its configuration, a step, the loop around it, and what is measured."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
