@@ -70,8 +70,8 @@ sys.meta_path.insert(0, Absence())
 
 from paper_figs.figure import items  # noqa: E402
 from scale.__main__ import COMMANDS  # noqa: E402
-from scale.config import DynamoConfig  # noqa: E402
-from scale.metrics import METRICS  # noqa: E402
+from scale.plugin.config import DynamoConfig  # noqa: E402
+from scale.plugin.metrics import METRICS  # noqa: E402
 from theory import __version__  # noqa: E402
 from theory.allocation.rules import ALLOCATORS, ORACLES  # noqa: E402
 from theory.claims import LEDGER  # noqa: E402

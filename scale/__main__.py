@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from scale import experiments
-from scale.config import RULES, SCOPES
+from scale.plugin.config import RULES, SCOPES
 from theory.methods import METHODS
 
 NEEDED = ("verl", "vllm", "ray", "hydra", "transformers")
@@ -51,7 +51,7 @@ The same command resumes a run that was killed. Anything of verl's configuration
 
 
 def parser(command: str | None = None) -> argparse.ArgumentParser:
-    """Return the command line's parser; defaults come from `scale.config` and `conf/`.
+    """Return the command line's parser; defaults come from `scale.plugin.config` and `conf/`.
 
     Parameters
     ----------

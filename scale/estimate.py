@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scale.config import DynamoConfig
+from scale.plugin.config import DynamoConfig
 from theory.base import require
 
 GIB = 2**30
@@ -253,7 +253,7 @@ class Job:
 
 
 def _looks_ahead(settings: DynamoConfig) -> bool:
-    from scale.loss import looks_ahead  # needs verl, as the configuration does
+    from scale.plugin.loss import looks_ahead  # needs verl, as the configuration does
 
     return not settings.stock and looks_ahead(settings.resolved(), settings.scope)
 

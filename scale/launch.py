@@ -16,7 +16,7 @@ from typing import Any
 
 from scale import estimate, estimate_report, records, supervisor
 from scale.checks import check as check, joins_ray
-from scale.config import DynamoConfig
+from scale.plugin.config import DynamoConfig
 from theory.base import require
 from theory.losses.surrogate import ClipCov, ClippedSurrogate
 from theory.methods import Method

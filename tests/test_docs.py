@@ -132,7 +132,11 @@ def test_every_module_of_scale_is_documented(inventory: dict[str, str]):
     modules = {_name(path) for path in (ROOT / "scale").rglob("*.py") if path.stem not in ("__main__", "__init__")}
     assert modules <= set(inventory)
     # What derives from verl's classes, and is registered by its decorators, is documented whether verl is there or not.
-    assert {"scale.trainer.DynamoTrainer", "scale.engine", "scale.config.DynamoConfig.resolved"} <= set(inventory)
+    assert {
+        "scale.plugin.trainer.DynamoTrainer",
+        "scale.plugin.engine",
+        "scale.plugin.config.DynamoConfig.resolved",
+    } <= set(inventory)
 
 
 def test_links(site: Path, pages: dict[Path, Page]):
@@ -160,7 +164,7 @@ def test_references(path: Path, inventory: dict[str, str]):
 
 
 def test_generated_parts_are_complete(site: Path):
-    from scale.metrics import METRICS as SCALE
+    from scale.plugin.metrics import METRICS as SCALE
     from theory.claims import LEDGER
     from toy.experiments.sweeps import SWEEPS
     from toy.training.metrics import METRICS as TOY

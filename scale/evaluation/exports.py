@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scale.checks import latest_checkpoint
-from scale.config import DynamoConfig, differences
+from scale.plugin.config import DynamoConfig, differences
 from theory.base import runs as run_format
 from theory.methods import METHODS
 

@@ -22,7 +22,7 @@ def compute_score(*args, **kwargs):
 try:
     from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 
-    from scale.vllm_worker import WorkerExtension
+    from scale.plugin.vllm_worker import WorkerExtension
 except ImportError:  # the reward worker loads this file by its path, without the rest
     pass
 else:

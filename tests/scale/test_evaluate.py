@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from scale.config import DynamoConfig
 from scale.evaluation import evaluate, exports, generate, planning, problems, score_table
+from scale.plugin.config import DynamoConfig
 from theory.claims.published import BENCHMARKS, TABLE_1
 from theory.methods import METHODS
 

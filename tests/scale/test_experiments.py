@@ -105,7 +105,7 @@ def test_every_cell_passes_what_a_dry_run_checks(launch, name):
     ],
 )
 def test_a_factor_reaches_the_method(launch, cell, settings):
-    from scale.config import DynamoConfig
+    from scale.plugin.config import DynamoConfig
 
     found = get_cell("fig3", cell)
     config = launch.compose(found.model, out=found.folder, overrides=found.settings)

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scale import checks, config as settings_module
-from scale.config import RULES, DynamoConfig, differences
+from scale import checks
+from scale.plugin import config as settings_module
+from scale.plugin.config import RULES, DynamoConfig, differences
 from theory.allocation.history import SuccessHistory
 from theory.allocation.rules import ALLOCATORS
 from theory.methods import METHODS
@@ -158,7 +159,7 @@ def test_every_method_on_every_model_is_verls(launch, tmp_path, model, method):
     nodes = int(QWEN[model][0])
     assert (config.trainer.device, config.trainer.nnodes, config.trainer.n_gpus_per_node) == ("cuda", nodes, 8)
     assert (config.data.seed, config.dynamo.method) == (3, method)
-    assert "scale.process_group" not in str(config.actor_rollout_ref.model.external_lib)
+    assert "scale.plugin.process_group" not in str(config.actor_rollout_ref.model.external_lib)
     loss, actor = METHODS[method].loss, config.actor_rollout_ref.actor
     clips = getattr(loss, "clip_low", 0.2), getattr(loss, "clip_high", 0.2)
     assert (actor.clip_ratio_low, actor.clip_ratio_high) == clips

@@ -11,7 +11,7 @@ import shutil
 import numpy as np
 import pytest
 
-from scale.metrics import METRICS
+from scale.plugin.metrics import METRICS
 from tests.scale.conftest import ended_with_its_cause, eventually, learning, left, lines
 from theory.allocation.history import SuccessHistory
 from theory.allocation.rules import get_allocator

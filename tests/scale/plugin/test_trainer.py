@@ -14,8 +14,8 @@ import torch
 from hypothesis import given, strategies as st
 
 from scale import records
-from scale.config import DynamoConfig
-from scale.trainer import DynamoTrainer, deal, row_of, spread
+from scale.plugin.config import DynamoConfig
+from scale.plugin.trainer import DynamoTrainer, deal, row_of, spread
 from theory.allocation.history import SuccessHistory
 
 pytestmark = pytest.mark.needs_verl

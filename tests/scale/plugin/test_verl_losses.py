@@ -21,8 +21,8 @@ from verl.workers.config import ActorConfig
 from verl.workers.config.actor import PolicyLossConfig
 from verl.workers.utils.losses import ppo_loss
 
-from scale.loss import MethodLoss
-from tests.scale import test_loss
+from scale.plugin.loss import MethodLoss
+from tests.scale.plugin import test_loss
 from theory.losses.aggregation import aggregate
 from theory.losses.selection import kl_cov_tokens
 from theory.losses.surrogate import ClipCov, KlCov, Selection, policy_loss, select_tokens

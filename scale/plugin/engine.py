@@ -18,7 +18,7 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-from scale.token_statistics import chunked_token_statistics
+from scale.plugin.token_statistics import chunked_token_statistics
 
 TOKEN_STATISTICS = "token_statistics"
 LOOK_AHEAD = "look_ahead"

@@ -46,7 +46,7 @@ class DynamoConfig:
     history_discount
         Factor on a prompt's old counts at each visit, in [0, 1]; 1 is the paper's.
     scope
-        What a token's entropy and instability are compared with, one of `SCOPES` (`scale.loss`).
+        What a token's entropy and instability are compared with, one of `SCOPES` (`scale.plugin.loss`).
     seed
         Seed of the run: order of prompts, trajectories, random choices of rules and losses.
     modules
@@ -133,7 +133,7 @@ class DynamoConfig:
 
 
 def differences(state: Mapping[str, Any], settings: DynamoConfig) -> list[str]:
-    """Return the names of what a checkpoint's state (`scale.trainer`) has otherwise than the settings ask for."""
+    """Return the names of what a checkpoint's state (`trainer`) has otherwise than the settings ask for."""
     method, discount = state["method"], state["history"]["discount"]
     found = [name for name, value in settings.resolved().to_dict().items() if method.get(name) != value]
     return found + ["history_discount"] * (discount != settings.history_discount)

@@ -14,9 +14,9 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.config import ActorConfig
 from verl.workers.utils.losses import ppo_loss
 
-from scale.engine import STATISTICS
 from scale.launch import NO_DUAL_CLIP
-from scale.loss import SCOPE, VERL_AGGREGATIONS, MethodLoss, coefficient_of, singles_out
+from scale.plugin.engine import STATISTICS
+from scale.plugin.loss import SCOPE, VERL_AGGREGATIONS, MethodLoss, coefficient_of, singles_out
 from theory.losses.aggregation import aggregate
 from theory.losses.modulation import Modulation, instability, modulate, scope_of
 from theory.losses.surrogate import ClippedSurrogate, EntropyAdvantages, entropy_advantages, policy_loss

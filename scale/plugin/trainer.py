@@ -28,10 +28,10 @@ from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_
 from verl.workers.utils.padding import response_from_nested, response_to_nested
 
 from scale import records
-from scale.config import FIRST_SESSION, DynamoConfig, differences
-from scale.engine import LOOK_AHEAD, STATISTICS, TOKEN_STATISTICS
-from scale.loss import SCOPE, MethodLoss, looks_ahead, needs_statistics, token_statistics_of
-from scale.metrics import allocation_metrics, factor_quantiles
+from scale.plugin.config import FIRST_SESSION, DynamoConfig, differences
+from scale.plugin.engine import LOOK_AHEAD, STATISTICS, TOKEN_STATISTICS
+from scale.plugin.loss import SCOPE, MethodLoss, looks_ahead, needs_statistics, token_statistics_of
+from scale.plugin.metrics import allocation_metrics, factor_quantiles
 from scale.supervisor import beat
 from theory.allocation.history import SuccessHistory
 from theory.allocation.rules import get_allocator

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scale.token_statistics import chunked_token_statistics
+from scale.plugin.token_statistics import chunked_token_statistics
 from theory.policy.softmax import token_statistics
 
 

@@ -27,7 +27,7 @@ from verl.utils.metric import AggregationType, Metric
 from verl.workers.utils.losses import ppo_loss
 from verl.workers.utils.padding import no_padding_2_padding, response_to_nested
 
-from scale.engine import STATISTICS
+from scale.plugin.engine import STATISTICS
 from theory.allocation.rules import get_allocator
 from theory.losses.aggregation import aggregation_weights
 from theory.losses.modulation import Modulation, Scope, instability, modulate, scope_of
@@ -97,7 +97,7 @@ class MethodLoss:
     actor
         verl's config of the actor: KL, entropy bonus, aggregation and clip range are taken from there.
     scope
-        One of `scale.config.SCOPES`.
+        One of `scale.plugin.config.SCOPES`.
     dump
         Folder for the tensors of every micro-batch, or None.
     """

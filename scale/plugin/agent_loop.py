@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
-from scale.config import FIRST_SESSION
+from scale.plugin.config import FIRST_SESSION
 from scale.supervisor import reported
 
 _Worker: Any = AgentLoopWorkerTQ.__ray_metadata__.modified_class
