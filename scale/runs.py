@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from scale import launch, records, supervisor, tiny
+from scale import launch, tiny
 from scale.auditing import audit
 from scale.data import prepare
 from scale.evaluation import evaluate
+from scale.run import records, supervisor
 from theory.base import runs as run_format
 
 HELD_OUT = "val-core/tiny-arithmetic/acc/mean@8"

@@ -17,7 +17,7 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scale import records
+from scale.run import records
 
 LEVELS = {"sum": 0.9, "difference": 0.4, "sum with carry": 0.1}
 """Kinds of prompts (3+4, 9-2, 7+8), and how often the second part of the warm-up states the right result."""

@@ -25,7 +25,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from scale.records import ALLOCATION, read_lines
+from scale.run.records import ALLOCATION, read_lines
 from theory.base.arrays import FloatArray, IntArray
 
 FORMATS = ("csv", "parquet", "jsonl", "verl", "trl", "allocation")

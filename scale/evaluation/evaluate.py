@@ -204,7 +204,8 @@ def _write_settings(item: Item) -> None:
 
 def _run(folder: Path, spec: Mapping[str, Any], total: int, console: Console) -> int:
     """Run the generating process under supervision, with a progress bar."""
-    from scale import launch, supervisor
+    from scale import launch
+    from scale.run import supervisor
 
     temporary = Path(tempfile.mkdtemp(prefix="dynamo"))
     environ = dict(os.environ) if spec["gpus"] else launch.cpu_environment(temporary)

@@ -27,12 +27,12 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_partitions
 from verl.workers.utils.padding import response_from_nested, response_to_nested
 
-from scale import records
 from scale.plugin.config import FIRST_SESSION, DynamoConfig, differences
 from scale.plugin.engine import LOOK_AHEAD, STATISTICS, TOKEN_STATISTICS
 from scale.plugin.loss import SCOPE, MethodLoss, looks_ahead, needs_statistics, token_statistics_of
 from scale.plugin.metrics import allocation_metrics, factor_quantiles
-from scale.supervisor import beat
+from scale.run import records
+from scale.run.supervisor import beat
 from theory.allocation.history import SuccessHistory
 from theory.allocation.rules import get_allocator
 from theory.base.runs import write_atomically

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from scale.supervisor import RUN_FOLDER, failures
+from scale.run.supervisor import RUN_FOLDER, failures
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from scale.auditing import audit, readers, report
-from scale.records import Records
+from scale.run.records import Records
 from theory.allocation import log_replay
 from theory.allocation.history import SuccessHistory
 from theory.allocation.rules import get_allocator

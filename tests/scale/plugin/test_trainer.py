@@ -13,9 +13,9 @@ pytest.importorskip("verl")
 import torch
 from hypothesis import given, strategies as st
 
-from scale import records
 from scale.plugin.config import DynamoConfig
 from scale.plugin.trainer import DynamoTrainer, deal, row_of, spread
+from scale.run import records
 from theory.allocation.history import SuccessHistory
 
 pytestmark = pytest.mark.needs_verl

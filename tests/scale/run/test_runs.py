@@ -260,7 +260,7 @@ def test_a_finished_run_is_in_the_projects_format(resumed, tmp_path):
     import pyarrow.parquet as pq
     from omegaconf import OmegaConf
 
-    from scale import records
+    from scale.run import records
 
     for name in ("metrics.jsonl", "allocation.jsonl"):
         shutil.copy(resumed[0] / name, tmp_path / name)

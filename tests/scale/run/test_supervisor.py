@@ -19,13 +19,13 @@ from typing import Any
 
 import pytest
 
-from scale import supervisor
-from scale.supervisor import Failure, Outcome, beat, failures, progress, report_failure, reported
+from scale.run import supervisor
+from scale.run.supervisor import Failure, Outcome, beat, failures, progress, report_failure, reported
 from tests.scale.conftest import eventually, left
 
 psutil = pytest.importorskip("psutil")
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 DAEMON = """
 import os, signal, sys, time
@@ -83,7 +83,7 @@ def test_run_ended_by_a_signal(tmp_path):
 
 
 REPORT = """
-from scale.supervisor import reported
+from scale.run.supervisor import reported
 with reported("reward worker"):
     raise ZeroDivisionError("no tokens")
 """
@@ -106,7 +106,7 @@ def test_reported_failure_counts_though_the_command_succeeds(tmp_path):
 
 
 def test_deadline(tmp_path):
-    outcome = run(f"from scale.supervisor import beat\nbeat(3)\n{HANG}", tmp_path, deadline=1.5)
+    outcome = run(f"from scale.run.supervisor import beat\nbeat(3)\n{HANG}", tmp_path, deadline=1.5)
     assert outcome.reason == "deadline"
     assert 1.5 <= outcome.seconds < 5
     assert "deadline" in outcome.cause()
@@ -126,7 +126,7 @@ def test_silence(tmp_path):
 
 
 def test_beats_keep_a_run_alive(tmp_path):
-    code = "import time\nfrom scale.supervisor import beat\nfor i in range(6): beat(i, reward=0.5); time.sleep(1)"
+    code = "import time\nfrom scale.run.supervisor import beat\nfor i in range(6): beat(i, reward=0.5); time.sleep(1)"
     outcome = run(code, tmp_path, silence=5)
     assert outcome.reason == "finished"
     assert outcome.progress["step"] == 5
@@ -134,7 +134,7 @@ def test_beats_keep_a_run_alive(tmp_path):
 
 
 def test_run_starts_anew_in_a_folder(tmp_path):
-    run("from scale.supervisor import beat\nbeat(1)\nprint('first')\n" + REPORT, tmp_path)
+    run("from scale.run.supervisor import beat\nbeat(1)\nprint('first')\n" + REPORT, tmp_path)
     assert len(failures(tmp_path)) == 1
     outcome = run("print('second')", tmp_path)
     assert (outcome.reason, outcome.failures, outcome.progress, outcome.lines) == ("finished", (), None, ("second",))
