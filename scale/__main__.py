@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from scale import experiments
+from scale.launch import experiments
 from scale.plugin.config import RULES, SCOPES
 from theory.methods import METHODS
 
@@ -138,7 +138,8 @@ def train_command(args: argparse.Namespace, console: Console) -> int:
     ValueError
         If the configuration cannot be composed or does not pass its checks.
     """
-    from scale import launch, runs
+    from scale import launch
+    from scale.launch import progress
 
     cell = _cell(args)
     name = experiments.run_name(cell.model, "stock" if args.stock else cell.method, cell.seed, cell.variant)
@@ -153,7 +154,7 @@ def train_command(args: argparse.Namespace, console: Console) -> int:
         overrides.append(f"trainer.total_training_steps={args.steps}")
     if cell.model == "tiny" and not any(x.startswith("tiny_folder=") for x in overrides):
         folder = Path("results/scale/tiny")
-        overrides.append(f"tiny_folder={folder.resolve() if args.dry_run else runs.tiny_files(folder, console)}")
+        overrides.append(f"tiny_folder={folder.resolve() if args.dry_run else progress.tiny_files(folder, console)}")
     config = launch.compose(cell.model, args.cluster, out=out, overrides=overrides)
     if args.dry_run:
         launch.check(config, out, files=False)
@@ -163,7 +164,7 @@ def train_command(args: argparse.Namespace, console: Console) -> int:
         console.print(launch.describe(config), highlight=False, soft_wrap=True, markup=False)
         return 0
     launch.check(config, out)
-    return runs.run({out: config}, launch.Limits(args.deadline, args.silence), console)
+    return progress.run({out: config}, launch.Limits(args.deadline, args.silence), console)
 
 
 def _cell(args: argparse.Namespace) -> experiments.Cell:
@@ -200,7 +201,8 @@ def experiments_command(args: argparse.Namespace, console: Console) -> int:
 
 def _estimate(cells: Sequence[experiments.Cell], console: Console) -> None:
     """Compose and check runs, and print the GPU-hours of each model's."""
-    from scale import estimate, estimate_report, launch
+    from scale import launch
+    from scale.launch import estimate, estimate_report
 
     hours: dict[str, list[list[float]]] = {}
     for cell in cells:
@@ -219,9 +221,9 @@ def _estimate(cells: Sequence[experiments.Cell], console: Console) -> None:
 
 def smoke_command(args: argparse.Namespace, console: Console) -> int:
     """Train a tiny model by some methods and compare them."""
-    from scale import runs
+    from scale.launch import progress
 
-    return runs.smoke(args, console)
+    return progress.smoke(args, console)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

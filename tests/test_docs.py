@@ -240,7 +240,7 @@ def test_commands_are_found():
 def test_command_parses(monkeypatch: pytest.MonkeyPatch, page: str, line: str):
     args = parsed(monkeypatch, shlex.split(line))
     if getattr(args, "cell", None):
-        from scale.experiments import get_cell
+        from scale.launch.experiments import get_cell
 
         get_cell(args.experiment, args.cell)
 
@@ -371,7 +371,7 @@ def test_clusters_of_the_models_are_the_default():
 
 
 def test_numbers_of_runs():
-    from scale.experiments import EXPERIMENTS
+    from scale.launch.experiments import EXPERIMENTS
 
     named = {cell.strip("`"): int(number) for cell, number, _ in rows_of("experiment")}
     assert named == {name: len(found.cells) for name, found in EXPERIMENTS.items() if name != "smoke"}
@@ -379,8 +379,9 @@ def test_numbers_of_runs():
 
 @pytest.mark.needs_verl
 def test_costs_of_runs_are_those_of_a_dry_run(tmp_path: Path):
-    from scale import estimate, launch
-    from scale.estimate_report import in_words
+    from scale import launch
+    from scale.launch import estimate
+    from scale.launch.estimate_report import in_words
 
     for run, *costs in rows_of("run of"):
         model, cluster = re.findall(r"`([^`]+)`", run)
@@ -393,9 +394,10 @@ def test_costs_of_runs_are_those_of_a_dry_run(tmp_path: Path):
 
 @pytest.mark.needs_verl
 def test_costs_of_experiments_are_those_of_the_estimate(tmp_path: Path):
-    from scale import estimate, launch
-    from scale.estimate_report import in_words
-    from scale.experiments import get_experiment
+    from scale import launch
+    from scale.launch import estimate
+    from scale.launch.estimate_report import in_words
+    from scale.launch.experiments import get_experiment
 
     hours: dict[tuple[str, ...], list[float]] = {}  # a seed costs nothing
     for name, _, cost in rows_of("experiment"):

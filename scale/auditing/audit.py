@@ -44,14 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=STEPS,
         metavar="N",
-        help="steps to log_replay, at most, evenly spaced (%(default)s)",
+        help="steps to replay, at most, evenly spaced (%(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (%(default)s)")
     parser.add_argument("--force", action="store_true", help="replace the results in DIR")
 
 
 def command(args: argparse.Namespace, console: Console) -> int:
-    """Read, log_replay, report; returns 0.
+    """Read, replay, report; returns 0.
 
     Raises
     ------

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scale.checks import latest_checkpoint
+from scale.launch.checks import latest_checkpoint
 from scale.plugin.config import DynamoConfig, differences
 from theory.base import runs as run_format
 from theory.methods import METHODS

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scale.checks import other_settings
 from scale.evaluation import exports, problems
 from scale.evaluation.exports import Checkpoint
 from scale.evaluation.generate import SAMPLES, read_samples
 from scale.evaluation.problems import Problem
+from scale.launch.checks import other_settings
 from theory.base import require, runs as run_format
 
 SETTINGS = "evaluation.json"

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 from rich.console import Console
 
-from scale.checks import check_prompts
 from scale.data import curate, prepare, sources, text_keys
 from scale.evaluation.problems import read_problems
+from scale.launch.checks import check_prompts
 from tests.scale import made_data
 
 ROOT = Path(__file__).parents[2]

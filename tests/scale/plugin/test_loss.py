@@ -14,7 +14,7 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.config import ActorConfig
 from verl.workers.utils.losses import ppo_loss
 
-from scale.launch import NO_DUAL_CLIP
+from scale.launch.configuration import NO_DUAL_CLIP
 from scale.plugin.engine import STATISTICS
 from scale.plugin.loss import SCOPE, VERL_AGGREGATIONS, MethodLoss, coefficient_of, singles_out
 from theory.losses.aggregation import aggregate

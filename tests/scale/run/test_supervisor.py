@@ -264,7 +264,7 @@ def test_runs_side_by_side(tmp_path):
 
 
 def test_a_run_in_a_thread_is_stopped(tmp_path):
-    """As `scale.runs.run` does on Ctrl-C: signals reach the main thread alone."""
+    """As `scale.launch.progress.run` does on Ctrl-C: signals reach the main thread alone."""
     stop, outcomes = threading.Event(), []
     thread = threading.Thread(target=lambda: outcomes.append(run(HANG, tmp_path, stop=stop)))
     thread.start()

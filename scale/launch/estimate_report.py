@@ -6,17 +6,7 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
-from scale.estimate import (
-    ASSUMED,
-    Hardware,
-    Job,
-    Shape,
-    assumptions,
-    describe,
-    in_parts,
-    known,
-    shortages,
-)
+from scale.launch.estimate import ASSUMED, Hardware, Job, Shape, assumptions, describe, in_parts, known, shortages
 
 FORMULAS = """\
   rollouts     prompts x rollout.n in every step, however they are divided among prompts

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scale.experiments import EXPERIMENTS, TABLE_1, TABLE_2, Cell, Experiment, distinct, get_cell
+from scale.launch.experiments import EXPERIMENTS, TABLE_1, TABLE_2, Cell, Experiment, distinct, get_cell
 from theory.claims.published import TABLE_1 as PUBLISHED
 from theory.methods import METHODS
 

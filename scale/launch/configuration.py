@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scale import estimate, estimate_report
-from scale.checks import check as check, joins_ray
+from scale.launch import estimate, estimate_report
+from scale.launch.checks import check as check, joins_ray
 from scale.plugin.config import DynamoConfig
 from scale.run import records, supervisor
 from theory.base import require
 from theory.losses.surrogate import ClipCov, ClippedSurrogate
 from theory.methods import Method
 
-CONF = Path(__file__).parent / "conf"
+CONF = Path(__file__).parents[1] / "conf"
 
 NO_DUAL_CLIP = 1e9
 """verl's `clip_ratio_c` for a loss without dual clip."""
@@ -164,7 +164,7 @@ def _set(config: Any, settings: DynamoConfig, out: Path) -> None:
     path = config.reward.custom_reward_function.path
     if path and path.startswith("pkg://"):
         module = path.removeprefix("pkg://").split(".")
-        config.reward.custom_reward_function.path = str(Path(__file__).parent.joinpath(*module[1:]).with_suffix(".py"))
+        config.reward.custom_reward_function.path = str(CONF.parent.joinpath(*module[1:]).with_suffix(".py"))
 
 
 def _absolute(files: Any) -> Any:
@@ -229,7 +229,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, out / "verl.yaml", resolve=True)
     temporary = Path(tempfile.mkdtemp(prefix="dynamo"))
-    command = [sys.executable, "-m", "scale.driver", str(out / "verl.yaml")]
+    command = [sys.executable, "-m", "scale.launch.driver", str(out / "verl.yaml")]
     return supervisor.run(
         command,
         folder=out,

@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scale import checks
+from scale.launch import checks
 from scale.plugin import config as settings_module
 from scale.plugin.config import RULES, DynamoConfig, differences
 from theory.allocation.history import SuccessHistory
 from theory.allocation.rules import ALLOCATORS
 from theory.methods import METHODS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def prompts(path, keys, **more):
@@ -386,7 +386,7 @@ def test_the_driver_hands_its_environment_on(launch, tmp_path, monkeypatch):
     from omegaconf import OmegaConf
     from verl.trainer import main_ppo
 
-    from scale import driver
+    from scale.launch import driver
 
     given = []
     monkeypatch.setattr(main_ppo, "run_ppo", lambda config, **more: given.append(config))

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from scale import estimate_report
+from scale.launch import estimate_report
 from scale.plugin.config import DynamoConfig, differences
 from scale.run import records
 from theory.base import require

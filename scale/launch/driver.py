@@ -1,4 +1,4 @@
-"""The process that verl runs in: `python -m scale.driver CONFIG`, started by `scale.launch`."""
+"""The process that verl runs in: `python -m scale.launch.driver CONFIG`, started by `scale.launch`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def main(path: str) -> None:
     from omegaconf import OmegaConf
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
-    from scale.launch import hand_on
+    from scale.launch.configuration import hand_on
 
     config = OmegaConf.load(path)
     hand_on(config)

@@ -12,8 +12,8 @@ import torch
 import yaml
 from hypothesis import given, strategies as st
 
-from scale import estimate, estimate_report
-from scale.estimate import GIB, Assumptions, Hardware, Job, Shape
+from scale.launch import estimate, estimate_report
+from scale.launch.estimate import GIB, Assumptions, Hardware, Job, Shape
 
 CONF = Path(estimate.__file__).parent / "conf"
 MODELS = ("qwen2.5-math-1.5b", "qwen2.5-math-7b", "qwen3-14b")

@@ -1,0 +1,33 @@
+from .checks import (
+    check as check,
+    check_prompts as check_prompts,
+    joins_ray as joins_ray,
+    latest_checkpoint as latest_checkpoint,
+    other_settings as other_settings,
+)
+from .configuration import (
+    CONF as CONF,
+    FOLLOWS as FOLLOWS,
+    HANDED_ON as HANDED_ON,
+    NO_DUAL_CLIP as NO_DUAL_CLIP,
+    Limits as Limits,
+    compose as compose,
+    cpu_environment as cpu_environment,
+    default_cluster as default_cluster,
+    describe as describe,
+    environment as environment,
+    hand_on as hand_on,
+    name_vllm as name_vllm,
+    names as names,
+    train as train,
+)
+from .experiments import (
+    EXPERIMENTS as EXPERIMENTS,
+    TABLE_1 as TABLE_1,
+    TABLE_2 as TABLE_2,
+    Cell as Cell,
+    Experiment as Experiment,
+    get_cell as get_cell,
+    get_experiment as get_experiment,
+    run_name as run_name,
+)
