@@ -138,7 +138,7 @@ def train_command(args: argparse.Namespace, console: Console) -> int:
     ValueError
         If the configuration cannot be composed or does not pass its checks.
     """
-    from scale import launch
+    from scale import launch, tiny
     from scale.launch import progress
 
     cell = _cell(args)
@@ -153,8 +153,11 @@ def train_command(args: argparse.Namespace, console: Console) -> int:
     if args.steps is not None:
         overrides.append(f"trainer.total_training_steps={args.steps}")
     if cell.model == "tiny" and not any(x.startswith("tiny_folder=") for x in overrides):
-        folder = Path("results/scale/tiny")
-        overrides.append(f"tiny_folder={folder.resolve() if args.dry_run else progress.tiny_files(folder, console)}")
+        folder = Path("results/scale/tiny").resolve()
+        overrides.append(f"tiny_folder={folder}")
+        if not args.dry_run:
+            with console.status(tiny.MAKING):
+                tiny.make(folder)
     config = launch.compose(cell.model, args.cluster, out=out, overrides=overrides)
     if args.dry_run:
         launch.check(config, out, files=False)
@@ -221,9 +224,9 @@ def _estimate(cells: Sequence[experiments.Cell], console: Console) -> None:
 
 def smoke_command(args: argparse.Namespace, console: Console) -> int:
     """Train a tiny model by some methods and compare them."""
-    from scale.launch import progress
+    from scale import smoke
 
-    return progress.smoke(args, console)
+    return smoke.smoke(args, console)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -84,6 +84,10 @@ def split(seed: int) -> tuple[list[Prompt], list[Prompt]]:
     return every[NUM_HELD_OUT:], every[:NUM_HELD_OUT]
 
 
+MAKING = "making a tiny model and its task"
+"""What `make` does, to be shown while it does it."""
+
+
 def make(folder: Path, *, seed: int = 0) -> dict[str, Any]:
     """Make `model/`, `train.parquet` and `val.parquet`, or find them made; returns the manifest.
 

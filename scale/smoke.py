@@ -1,0 +1,104 @@
+"""The smoke test of everything: prepare, train a tiny model by some methods, evaluate, audit and draw."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from scale import launch, tiny
+from scale.auditing import audit
+from scale.data import prepare
+from scale.evaluation import evaluate
+from scale.launch import progress
+from scale.run import records
+from theory.base import runs as run_format
+
+HELD_OUT = "val-core/tiny-arithmetic/acc/mean@8"
+"""verl's name for the mean reward over the tiny task's held-out prompts, 8 trajectories each."""
+
+
+STOCK = "stock"
+"""What `smoke` calls verl's own trainer of GRPO among its methods."""
+
+
+def smoke(args: argparse.Namespace, console: Console) -> int:
+    """Prepare data, train the tiny model by some methods, evaluate, audit and draw; returns the exit status.
+
+    Every part is the command of that name (`prepare`, `train`, `evaluate`, `audit`, `paper_figs`), so that what works
+    here is what is used on GPUs.
+    """
+    start = time.perf_counter()
+    files = (args.out / "tiny").resolve()
+    with console.status(tiny.MAKING):
+        tiny.make(files)
+    data, root = args.out / "data", args.out / "scale"
+    tiny.write_source(args.out / "source")
+    asked = ["--source", args.out / "source", "--out", data, "--template", "plain", "--force"]
+    _command(prepare, [tiny.SOURCE, *asked], console)
+    folders = {method: root / f"{method}-seed{args.seed}" for method in args.methods}
+    configs = {}
+    for method, out in folders.items():
+        overrides = [
+            *(["dynamo.method=grpo", "dynamo.stock=true"] if method == STOCK else [f"dynamo.method={method}"]),
+            f"dynamo.seed={args.seed}",
+            f"tiny_folder={files}",
+            f"data.train_files={(data / tiny.SOURCE).resolve()}.parquet",
+            f"trainer.total_training_steps={args.steps}",
+            f"trainer.save_freq={args.steps}",
+            f"trainer.test_freq={max(args.steps // 2, 1)}",
+            f"trainer.rollout_data_dir={(out / 'rollouts').resolve()}",
+            "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]",
+            *args.overrides,
+        ]
+        configs[out] = launch.compose("tiny", "cpu", out=out, overrides=overrides)
+        launch.check(configs[out], out)
+    status = progress.run(configs, launch.Limits(args.deadline, args.silence), console, args.jobs)
+    if status:
+        return status
+    asked = ["--data", files / "val.parquet", "--samples", "32", "--k", "1", "32", "--seeds", "1", "2"]
+    status = _command(evaluate, [*folders.values(), *asked, "--out", root / "evaluation"], console)
+    if status:
+        return status
+    table = Table("method", "held-out reward before", "after", "rollouts of a prompt", "seconds")
+    for method, out in folders.items():
+        console.print(f"audit of {out}", highlight=False, soft_wrap=True)
+        _command(audit, [out / "rollouts", "--out", out / "audit", "--force"], console)
+        table.add_row(method, *summary(out))
+    if "dynamo" in folders and {"grpo", STOCK} & set(folders) and args.steps > 2:
+        draw = [sys.executable, "-m", "paper_figs", "--source", str(args.out), "--only", "fig5_dynamics"]
+        subprocess.run(draw, check=True)
+    console.print(table)
+    console.print(
+        f"seed {args.seed}, {time.perf_counter() - start:.0f} s; held-out reward is the mean over prompts that are not "
+        "trained on, 8 trajectories each; one seed tells that methods run and learn, not which is better",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _command(implementation: ModuleType, arguments: Sequence[Any], console: Console) -> int:
+    """Run a command of `python -m scale`."""
+    parser = argparse.ArgumentParser()
+    implementation.add_arguments(parser)
+    return int(implementation.command(parser.parse_args([str(x) for x in arguments]), console))
+
+
+def summary(out: Path) -> tuple[str, str, str, str]:
+    """Return the held-out reward before and after, the range of rollouts, and the seconds, of a run."""
+    found = run_format.read_run(out)
+    rewards = found.metrics[HELD_OUT].drop_null().to_pylist()
+    counts = [found.config["actor_rollout_ref"]["rollout"]["n"]]
+    if not found.config["dynamo"]["stock"]:
+        counts = [n for line in records.read_lines(out / records.ALLOCATION) for n in line["counts"]]
+    seconds = found.versions["seconds"]
+    return f"{rewards[0]:.3f}", f"{rewards[-1]:.3f}", f"{min(counts)} to {max(counts)}", f"{seconds:.0f}"
