@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from scale.data.text_keys import strip_template
-from scale.rewards.answers import last_boxed
+from scale.text import last_boxed
 
 BATCH = 65_536
 """Rows of a Parquet file in memory at a time."""

@@ -9,15 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from scale.text import narrow
 from theory.base import require
-
-# Full-width forms of ASCII, and the signs that stand for an ASCII one. Compatibility forms (NFKC) are not folded:
-# they would make x² and x2 the same.
-_WIDTH = {code + 0xFEE0: code for code in range(0x21, 0x7F)} | {0x3000: 0x20, 0x2212: 0x2D, 0x200B: None, 0xFEFF: None}
 
 _CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
@@ -25,17 +21,6 @@ LANGUAGES = ("en", "zh")
 """What `language` tells apart."""
 
 BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
-
-
-def narrow(text: str) -> str:
-    """Return a text with composed accents (NFC) and full-width forms of ASCII made narrow.
-
-    Examples
-    --------
-    >>> narrow("ｘ＝３，")
-    'x=3,'
-    """
-    return unicodedata.normalize("NFC", text.translate(_WIDTH))
 
 
 def normalize(problem: str) -> str:

@@ -9,58 +9,12 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from scale.data.text_keys import narrow
+from scale.text import boxes, narrow
 
 TAIL = 2_000
 """Characters at the end of a response in which an answer is looked for when there is no box."""
 
-_TOKEN = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
-
 _JOINED = re.compile(r"(?:[\s$,;:.、，]|\\[\[\]();, ]|\\q?quad|and|or|和|或|与)*")
-
-
-class Box(NamedTuple):
-    """Where a box starts and ends, and what is in it."""
-
-    start: int
-    end: int
-    content: str
-
-
-def boxes(text: str) -> list[Box]:
-    r"""Return the boxes of a text whose braces close, in order, without those inside others.
-
-    Examples
-    --------
-    >>> [box.content for box in boxes(r"\boxed{1}, not \boxed{\frac{1}{\boxed{2}}} or \boxed{3")]
-    ['1', '\\frac{1}{\\boxed{2}}']
-    """
-    found: list[Box] = []
-    opened: list[tuple[int, int] | None] = []
-    for token in _TOKEN.finditer(text):
-        what = token[0]
-        if what.startswith("\\"):
-            if what.endswith("{") and len(what) > 2:
-                opened.append((token.start(), token.end()))
-        elif what == "{":
-            opened.append(None)
-        elif opened and (box := opened.pop()) is not None:
-            while found and found[-1].start > box[0]:
-                found.pop()
-            found.append(Box(box[0], token.end(), text[box[1] : token.start()]))
-    return found
-
-
-def last_boxed(text: str) -> str | None:
-    r"""Return what is in the last box, or None if there is none.
-
-    Examples
-    --------
-    >>> last_boxed(r"so \boxed{1}, no: \boxed{\frac{1}{2}}")
-    '\\frac{1}{2}'
-    """
-    found = boxes(text)
-    return found[-1].content if found else None
 
 
 class Extracted(NamedTuple):

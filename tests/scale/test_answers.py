@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from scale.rewards import answers
+from scale.text import Box, boxes
 
 
 def brute_boxes(text):
@@ -24,7 +25,7 @@ def brute_boxes(text):
         if depth:
             at = start + 7  # never closed: one inside may be
         else:
-            found.append(answers.Box(start, end, text[start + 7 : end - 1]))
+            found.append(Box(start, end, text[start + 7 : end - 1]))
             at = end
     return found
 
@@ -32,7 +33,7 @@ def brute_boxes(text):
 @given(st.lists(st.sampled_from(["\\boxed{", "{", "}", "x", "\\{", "\\}", " "]), max_size=14).map("".join))
 def test_boxes_by_brute_force(text):
     """One pass over the text finds what counting braces from every box finds."""
-    assert answers.boxes(text) == brute_boxes(text)
+    assert boxes(text) == brute_boxes(text)
 
 
 @pytest.mark.parametrize(

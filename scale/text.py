@@ -1,0 +1,68 @@
+r"""What preparation and rewards read alike: characters of full width, and boxes in LaTeX."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import NamedTuple
+
+# Full-width forms of ASCII, and the signs that stand for an ASCII one. Compatibility forms (NFKC) are not folded:
+# they would make x² and x2 the same.
+_WIDTH = {code + 0xFEE0: code for code in range(0x21, 0x7F)} | {0x3000: 0x20, 0x2212: 0x2D, 0x200B: None, 0xFEFF: None}
+
+_TOKEN = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+
+
+def narrow(text: str) -> str:
+    """Return a text with composed accents (NFC) and full-width forms of ASCII made narrow.
+
+    Examples
+    --------
+    >>> narrow("ｘ＝３，")
+    'x=3,'
+    """
+    return unicodedata.normalize("NFC", text.translate(_WIDTH))
+
+
+class Box(NamedTuple):
+    """Where a box starts and ends, and what is in it."""
+
+    start: int
+    end: int
+    content: str
+
+
+def boxes(text: str) -> list[Box]:
+    r"""Return the boxes of a text whose braces close, in order, without those inside others.
+
+    Examples
+    --------
+    >>> [box.content for box in boxes(r"\boxed{1}, not \boxed{\frac{1}{\boxed{2}}} or \boxed{3")]
+    ['1', '\\frac{1}{\\boxed{2}}']
+    """
+    found: list[Box] = []
+    opened: list[tuple[int, int] | None] = []
+    for token in _TOKEN.finditer(text):
+        what = token[0]
+        if what.startswith("\\"):
+            if what.endswith("{") and len(what) > 2:
+                opened.append((token.start(), token.end()))
+        elif what == "{":
+            opened.append(None)
+        elif opened and (box := opened.pop()) is not None:
+            while found and found[-1].start > box[0]:
+                found.pop()
+            found.append(Box(box[0], token.end(), text[box[1] : token.start()]))
+    return found
+
+
+def last_boxed(text: str) -> str | None:
+    r"""Return what is in the last box, or None if there is none.
+
+    Examples
+    --------
+    >>> last_boxed(r"so \boxed{1}, no: \boxed{\frac{1}{2}}")
+    '\\frac{1}{2}'
+    """
+    found = boxes(text)
+    return found[-1].content if found else None
