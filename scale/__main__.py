@@ -30,7 +30,7 @@ COMMANDS = {
     "smoke": "train a tiny model by some methods, without a GPU",
 }
 
-MODULES = {"audit": "scale.auditing.audit", "prepare": "scale.data.prepare", "evaluate": "scale.evaluation.evaluate"}
+MODULES = {"audit": "scale.audit.replay_log", "prepare": "scale.data.prepare", "evaluate": "scale.evaluation.evaluate"}
 """Commands whose arguments are told, and whose work is done, by a module of their own."""
 
 INSTALL = """\

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scale import launch, tiny
-from scale.auditing import audit
+from scale.audit import replay_log
 from scale.data import prepare
 from scale.evaluation import evaluate
 from scale.launch import progress
@@ -71,7 +71,7 @@ def smoke(args: argparse.Namespace, console: Console) -> int:
     table = Table("method", "held-out reward before", "after", "rollouts of a prompt", "seconds")
     for method, out in folders.items():
         console.print(f"audit of {out}", highlight=False, soft_wrap=True)
-        _command(audit, [out / "rollouts", "--out", out / "audit", "--force"], console)
+        _command(replay_log, [out / "rollouts", "--out", out / "audit", "--force"], console)
         table.add_row(method, *summary(out))
     if "dynamo" in folders and {"grpo", STOCK} & set(folders) and args.steps > 2:
         draw = [sys.executable, "-m", "paper_figs", "--source", str(args.out), "--only", "fig5_dynamics"]

@@ -15,9 +15,9 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 PARTS = {
-    "verl.plugin.platform.platform_manager": "scale.platform_cpu",
-    "verl.trainer.ppo.v1.trainer_sync": "scale.trainer",
-    "verl.workers.engine.fsdp.transformer_impl": "scale.engine",
+    "verl.plugin.platform.platform_manager": "scale.plugin.cpu",
+    "verl.trainer.ppo.v1.trainer_sync": "scale.plugin.trainer",
+    "verl.workers.engine.fsdp.transformer_impl": "scale.plugin.engine",
 }
 """Modules of verl, and the part of ours that is imported right after each."""
 

@@ -1,1 +1,5 @@
-"""Verifiable rewards: answers read out of responses, and checked by Math-Verify."""
+"""Is a response right? The answer in it, Math-Verify's verdict in time, and the reward."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -24,7 +24,7 @@ SIZE, BATCH, CHARACTERS = 16, 512, 300
 COMMAND = """
 import argparse, resource, sys
 from rich.console import Console
-from scale.auditing import audit
+from scale.audit import replay_log as audit
 parser = argparse.ArgumentParser()
 audit.add_arguments(parser)
 audit.command(parser.parse_args(sys.argv[1:]), Console(width=120))

@@ -17,7 +17,7 @@ from theory.base import runs as run_format
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from scale.auditing.readers import Log
+    from scale.audit.readers import Log
 
 RESULT, PROMPTS, PLOT = "audit.json", "audit.parquet", "audit"
 SUFFIXES = ("pdf", "svg", "png")

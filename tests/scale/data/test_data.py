@@ -22,7 +22,7 @@ from scale.evaluation.problems import read_problems
 from scale.launch.checks import check_prompts
 from tests.scale import made_data
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

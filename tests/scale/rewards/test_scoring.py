@@ -18,13 +18,13 @@ from hypothesis import given, settings, strategies as st
 
 from scale.evaluation import problems
 from scale.rewards import scoring, verifier
-from tests.scale.test_answers import GARBAGE
+from tests.scale.rewards.test_answers import GARBAGE
 
 psutil = pytest.importorskip("psutil")
 
 pytestmark = pytest.mark.skipif(find_spec("math_verify") is None, reason="needs Math-Verify")
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 SLOW = r"\boxed{9^{9^{9^{9}}}}"
 """A power that is computed without letting go of the interpreter: no thread and no handler of a signal can stop it."""

@@ -25,7 +25,7 @@ from scale.plugin.config import DynamoConfig
 from theory.claims.published import BENCHMARKS, TABLE_1
 from theory.methods import METHODS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 REWARD = "pkg://scale.tiny:compute_score"
 
 # One process fills the folder of the table once.

@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from scale.auditing import audit, readers, report
+from scale.audit import readers, replay_log, report
 from scale.run.records import Records
 from theory.allocation import log_replay
 from theory.allocation.history import SuccessHistory
 from theory.allocation.rules import get_allocator
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def simulated(seed=0, rule="uniform", num_prompts=40, size=10, steps=16, mean=8):
@@ -118,10 +118,10 @@ def write(table, kind, folder):
 def run(*arguments):
     """Run the command; returns what it printed."""
     parser = argparse.ArgumentParser()
-    audit.add_arguments(parser)
+    replay_log.add_arguments(parser)
     console = Console(width=150, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     try:
-        assert audit.command(parser.parse_args(list(map(str, arguments))), console) == 0
+        assert replay_log.command(parser.parse_args(list(map(str, arguments))), console) == 0
     finally:
         console.file.close()
     return console.export_text()
@@ -375,7 +375,7 @@ class TestAudit:
         rows = [(t, i, r) for t, i, rewards in groups for r in rewards]
         pd.DataFrame(rows, columns=["step", "prompt", "reward"]).to_csv(tmp_path / "x.csv", index=False)
         log = readers.read([tmp_path / "x.csv"])
-        found = audit.audit(log, 2, 6)
+        found = replay_log.audit(log, 2, 6)
         assert found["log"] | {"files": 0} == {
             "format": "csv", "files": 0, "rewards": "rewards of 0 are wrong, of 1 right", "steps": 2, "prompts": 3,
             "groups": 5, "rollouts": 17,
@@ -400,7 +400,7 @@ class TestAudit:
     @pytest.mark.parametrize("rule", ["dynamo", "knapsack"])
     def test_a_run_that_used_a_rule_is_that_rule_replayed(self, rule, tmp_path):
         log = readers.read([write(simulated(3, rule, steps=12), "parquet", tmp_path)])
-        found = audit.audit(log, 4, 12)
+        found = replay_log.audit(log, 4, 12)
         ours, own = found["rules"]["log"], found["rules"][rule]
         assert ours == own
         assert own["noise_against_log"]["grpo"]["interval"] == [1.0, 1.0]
@@ -420,7 +420,7 @@ class TestAudit:
         log = readers.Log(
             "csv", (Path("x"),), tuple(map(str, range(num))), step, prompt, np.full(step.size, n), k, "", ()
         )
-        found = audit.audit(log)
+        found = replay_log.audit(log)
         past = log_replay.past_counts(step, prompt, k, log.attempts)
         rows = past[1] > 0
         assert found["replay"]["groups"] == rows.sum()
@@ -441,37 +441,37 @@ class TestAudit:
 
     def test_no_prompt_comes_back(self, tmp_path):
         log = readers.read([write(simulated(steps=4), "csv", tmp_path)])
-        found = audit.audit(log)
+        found = replay_log.audit(log)
         assert found["rules"] == {}
         assert found["cannot_say"][0].startswith("No prompt comes back in a later step")
         report.show(found, Console(quiet=True))
 
     def test_what_cannot_be_said(self, table, tmp_path):
-        said = " ".join(audit.audit(readers.read([write(table, "csv", tmp_path)]))["cannot_say"])
+        said = " ".join(replay_log.audit(readers.read([write(table, "csv", tmp_path)]))["cannot_say"])
         assert "uniform: 1 is in the interval." in said
         assert "does not hold the scores" in said
         kept = table.groupby(["step", "prompt"]).reward.transform("nunique") == 2
-        said = " ".join(audit.audit(readers.read([write(table[kept], "parquet", tmp_path)]))["cannot_say"])
+        said = " ".join(replay_log.audit(readers.read([write(table[kept], "parquet", tmp_path)]))["cannot_say"])
         assert "No group is all right or all wrong. If the log was filtered" in said
 
     def test_steps_are_thinned_evenly_and_slow_rules_further(self, table, tmp_path, monkeypatch):
         log = readers.read([write(table, "csv", tmp_path)])
-        found = audit.audit(log, steps=7)
+        found = replay_log.audit(log, steps=7)
         assert found["replay"]["steps"] == 7
         assert found["replay"]["steps_with_history"] == 12
-        monkeypatch.setattr(audit, "WORK", 10 * 10 * 10 * 8 * 9)
-        found = audit.audit(log)
+        monkeypatch.setattr(replay_log, "WORK", 10 * 10 * 10 * 8 * 9)
+        found = replay_log.audit(log)
         assert found["rules"]["log-progress"]["steps"] == 10
         assert found["rules"]["neyman"]["steps"] == 12
-        monkeypatch.setattr(audit, "WORK", 1)
-        assert "would take too long" in audit.audit(log)["left_out"]["log-progress"]
+        monkeypatch.setattr(replay_log, "WORK", 1)
+        assert "would take too long" in replay_log.audit(log)["left_out"]["log-progress"]
 
     def test_bounds_that_do_not_fit(self, table, tmp_path):
         log = readers.read([write(table, "csv", tmp_path)])
         with pytest.raises(
             ValueError, match="--low, --high: expected bounds around 8, the mean of step 5, got 9 to 12"
         ):
-            audit.audit(log, 9, 12)
+            replay_log.audit(log, 9, 12)
 
 
 class TestCommand:
@@ -542,13 +542,13 @@ class Absent:
         if name.split(".")[0] in absent:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent)
-from scale.auditing import audit
+from scale.audit import replay_log
 assert not {{"numpy", "pyarrow", "rich"}} & set(sys.modules), "light at import"
 import argparse
 from rich.console import Console
 parser = argparse.ArgumentParser()
-audit.add_arguments(parser)
-audit.command(parser.parse_args([{str(path)!r}, "--out", {str(out)!r}]), Console(width=120))
+replay_log.add_arguments(parser)
+replay_log.command(parser.parse_args([{str(path)!r}, "--out", {str(out)!r}]), Console(width=120))
 """
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

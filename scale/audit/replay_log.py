@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from scale.auditing.readers import Log
+    from scale.audit.readers import Log
     from theory.base.arrays import FloatArray, IntArray
 
 STEPS = 400
@@ -58,7 +58,7 @@ def command(args: argparse.Namespace, console: Console) -> int:
     ValueError
         If the log cannot be read, an argument is out of range, or DIR holds results and `force` is not given.
     """
-    from scale.auditing import readers, report
+    from scale.audit import readers, report
     from theory.base import require
 
     if args.format != "auto":

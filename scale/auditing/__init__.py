@@ -1,1 +1,0 @@
-"""What any run's rollouts say: `python -m scale audit`."""

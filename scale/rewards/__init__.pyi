@@ -1,0 +1,3 @@
+from .scoring import (
+    compute_score as compute_score,
+)
