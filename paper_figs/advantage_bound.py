@@ -7,9 +7,9 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 
 from paper_figs.figure import Figure
-from paper_figs.reading import span, verdict
-from paper_figs.sources import Columns, LedgerData
+from paper_figs.result_files import Columns, LedgerData
 from paper_figs.style import COLUMN_WIDTH, GUIDE, PALETTE, POINTS, legend_above, panels
+from paper_figs.wording import span, verdict
 
 # Lines and markers of the vocabularies, which must be told apart at one success probability.
 LOOKS = (("-", "o"), ("--", "s"), (":", "D"))

@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 
 from paper_figs.experiments import INTERVALS, Cell, Experiment, about, settings
 from paper_figs.figure import Figure
-from paper_figs.reading import counted, span, verdict
 from paper_figs.style import GUIDE, PALETTE, TEXT_WIDTH, panels
+from paper_figs.wording import counted, span, verdict
 
 UNIFORM, PAPER = "uniform", "dynamo"
 COST = "rollouts"

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure as Drawing
 
 from paper_figs.experiments import INTERVALS, aggregate
 from paper_figs.figure import Figure
-from paper_figs.reading import span, verdict
-from paper_figs.sources import Curves, Run, ToyRun
+from paper_figs.result_files import Curves, Run, ToyRun
 from paper_figs.style import TEXT_WIDTH, legend_above, panels, plot_band, zero_line
+from paper_figs.wording import span, verdict
 from theory import methods
 
 BASELINE, METHOD = "grpo", "dynamo"

@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from paper_figs.figure import Figure
-from paper_figs.reading import verdict
-from paper_figs.sources import Columns, LedgerData
+from paper_figs.result_files import Columns, LedgerData
 from paper_figs.style import GUIDE, PALETTE, POINTS, TEXT_WIDTH, legend_above, panels
+from paper_figs.wording import verdict
 from theory.base.arrays import FloatArray
 
 # Above it, orders beyond the second bend some curves; the ledger fits the same range.

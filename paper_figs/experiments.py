@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from paper_figs.result_files import read_columns, read_json, unfit
 from paper_figs.scale_runs import ScaleRun, blocks, find_runs
-from paper_figs.sources import read_columns, read_json, unfit
 from theory.base.arrays import FloatArray
 from theory.statistics.intervals import interquartile_mean, stratified_bootstrap_interval
 

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure as Drawing
 
 from paper_figs.experiments import INTERVALS, Cell, Experiment, about, number, settings
 from paper_figs.figure import Figure
-from paper_figs.reading import counted, span, verdict
 from paper_figs.style import METHODS, PALETTE, TEXT_WIDTH, legend_above, panels, plot_estimates, zero_line
+from paper_figs.wording import counted, span, verdict
 
 WITH, WITHOUT = "dynamo", "dynamo-no-dra"
 LOOKS = {

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure as Drawing
 
 from paper_figs.experiments import INTERVALS, Cell, Estimate, Experiment, about
 from paper_figs.figure import Figure
-from paper_figs.reading import span, verdict
 from paper_figs.style import GUIDE, PALETTE, TEXT_WIDTH, legend_above, panels, plot_estimates
+from paper_figs.wording import span, verdict
 
 NARROW = 1.0
 """Points of pass@1 within which a hyper-parameter counts as harmless."""

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure as Drawing
 
 from paper_figs.experiments import INTERVALS, Cell, Experiment, about
 from paper_figs.figure import Figure
-from paper_figs.reading import counted, span, verdict
 from paper_figs.style import PALETTE, TEXT_WIDTH, panels, plot_estimates, zero_line
+from paper_figs.wording import counted, span, verdict
 
 MEASURES = {
     "pass_at_1": ("pass@1, end", PALETTE[0], "o", "-"),

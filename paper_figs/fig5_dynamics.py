@@ -12,10 +12,10 @@ from matplotlib.figure import Figure as Drawing
 
 from paper_figs.experiments import INTERVALS, Estimate, aggregate, seeds_of
 from paper_figs.figure import Figure
-from paper_figs.reading import span, verdict
+from paper_figs.result_files import Curves, Run, read_run, unfit
 from paper_figs.scale_runs import STOCK, ScaleRun, blocks, find_runs
-from paper_figs.sources import Curves, Run, read_run, unfit
 from paper_figs.style import METHODS, TEXT_WIDTH, legend_above, panels, plot_band
+from paper_figs.wording import span, verdict
 from theory import methods
 from theory.base.arrays import FloatArray
 

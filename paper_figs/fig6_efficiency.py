@@ -10,8 +10,8 @@ from matplotlib.figure import Figure as Drawing
 
 from paper_figs.experiments import Cell, Experiment, seeds_of, settings
 from paper_figs.figure import Figure
-from paper_figs.reading import span, verdict
 from paper_figs.style import GUIDE, METHODS, PALETTE, TEXT_WIDTH, panels
+from paper_figs.wording import span, verdict
 from theory import methods
 
 MEASURE, BASELINE, METHOD = "seconds_per_step", "grpo", "dynamo"

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from paper_figs.figure import Figure
-from paper_figs.reading import span, verdict
-from paper_figs.sources import Columns, LedgerData
+from paper_figs.result_files import Columns, LedgerData
 from paper_figs.style import PALETTE, TEXT_WIDTH, legend_above, panels
+from paper_figs.wording import span, verdict
 
 LOOKS = {
     "both": (PALETTE[0], "-", "o"),

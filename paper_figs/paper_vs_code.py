@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from paper_figs.experiments import INTERVALS, Cell, Experiment, about, settings
 from paper_figs.figure import Table
-from paper_figs.reading import counted, span
 from paper_figs.sheet import Column, Sheet
 from paper_figs.table1_methods import kind
+from paper_figs.wording import counted, span
 
 ALL = "all-of-the-code"
 CONTROLS = ("prompt-mean", "grpo")

@@ -17,7 +17,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
 
-from paper_figs.sources import read_json, unfit
+from paper_figs.result_files import read_json, unfit
 from theory.base.runs import VERSIONS, write_atomically
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from paper_figs.sources import Curves, read_columns, read_json, unfit
+from paper_figs.result_files import Curves, read_columns, read_json, unfit
 
 CURVES: Mapping[str, str] = MappingProxyType(
     {

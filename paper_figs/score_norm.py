@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from paper_figs.figure import Figure
-from paper_figs.reading import verdict
-from paper_figs.sources import Columns, LedgerData
+from paper_figs.result_files import Columns, LedgerData
 from paper_figs.style import COLUMN_WIDTH, GUIDE, PALETTE, POINTS, panels
+from paper_figs.wording import verdict
 from theory.policy.softmax import TokenStatistics, score_norm_bound
 
 # Family of the ledger: colour, marker.

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paper_figs.experiments import NUM_RESAMPLES, Estimate
-from paper_figs.sources import Curves
+from paper_figs.result_files import Curves
 from theory.statistics.intervals import interquartile_mean, stratified_bootstrap_interval
 
 # Inches, of the ACL style: one column, and the two columns together.

@@ -9,9 +9,9 @@ from typing import Any
 
 from paper_figs.experiments import INTERVALS, Cell, Estimate, Experiment, about, settings
 from paper_figs.figure import Table
-from paper_figs.reading import counted, verdict
+from paper_figs.result_files import read_json, unfit
 from paper_figs.sheet import Column, Sheet, Value
-from paper_figs.sources import read_json, unfit
+from paper_figs.wording import counted, verdict
 from theory import methods
 from theory.claims.published import TABLE_1
 

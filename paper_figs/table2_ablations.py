@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from paper_figs.experiments import INTERVALS, Cell, Experiment, about, settings
 from paper_figs.figure import Table
-from paper_figs.reading import span, verdict
 from paper_figs.sheet import Column, Sheet, Value
 from paper_figs.table1_methods import PUBLISHED, kind, printed, rows_of
+from paper_figs.wording import span, verdict
 from theory.claims.published import TABLE_2
 
 FULL, NONE = "dynamo", "grpo"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from paper_figs.figure import Table
+from paper_figs.result_files import read_json, unfit
 from paper_figs.scale_runs import find_runs
 from paper_figs.sheet import Column, Sheet, Value
-from paper_figs.sources import read_json, unfit
 
 Config = Mapping[str, Any]
 

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure as Drawing
 from scipy import stats
 
 from paper_figs.figure import Figure
-from paper_figs.reading import span, verdict
-from paper_figs.sources import Columns, LedgerData
+from paper_figs.result_files import Columns, LedgerData
 from paper_figs.style import GUIDE, PALETTE, TEXT_WIDTH, panels
+from paper_figs.wording import span, verdict
 
 LOOKS = (("-", "o"), ("--", "s"), (":", "D"), ("-.", "^"), ((0, (1, 2)), "v"))
 SHOWN = "rloo"

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 
 from paper_figs.figure import Figure
-from paper_figs.reading import verdict
-from paper_figs.sources import Columns, LedgerData
+from paper_figs.result_files import Columns, LedgerData
 from paper_figs.style import COLUMN_WIDTH, GUIDE, PALETTE, POINTS, panels
+from paper_figs.wording import verdict
 from theory.allocation.optimum import optimal_variance_ratio
 
 UNBOUNDED = "no bounds"

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from scale.data.sources import Dataset, Row, find_files, hash_file, read_rows
+from scale.data.datasets import Dataset, Row, find_files, hash_file, read_rows
 from scale.data.text_keys import LANGUAGES, answer_form, language, loose_form, prompt_key
 from theory.base import require
 
@@ -172,7 +172,7 @@ def check_counts(dataset: Dataset, rows: int, texts: int) -> list[str]:
 
     Examples
     --------
-    >>> from scale.data.sources import DATASETS
+    >>> from scale.data.datasets import DATASETS
     >>> check_counts(DATASETS["amc23"], 83, 83)[0]
     'amc23: expected 40 problems (math-ai/amc23), got 83: AMC 2022 and 2023 together'
     """

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scale.data.curate import Prepared, find_overlap, prepare
-from scale.data.sources import DATASETS
+from scale.data.datasets import DATASETS
 from scale.data.text_keys import LANGUAGES, TEMPLATES, Template, get_template, language
 from theory.base import require
 from theory.base.runs import software, write_atomically

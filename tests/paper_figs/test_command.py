@@ -13,7 +13,7 @@ import pytest
 
 from paper_figs.__main__ import main
 from paper_figs.figure import Figure, items
-from paper_figs.sources import LedgerData
+from paper_figs.result_files import LedgerData
 from tests.paper_figs import make_data
 from tests.paper_figs.make_data import DATA
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from paper_figs.experiments import Estimate, aggregate, number, seeds_of
-from paper_figs.reading import counted, span, verdict
 from paper_figs.sheet import Column, Sheet
+from paper_figs.wording import counted, span, verdict
 from theory.base.arrays import FloatArray
 
 SHEET = Sheet(

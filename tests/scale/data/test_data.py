@@ -17,7 +17,7 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 from rich.console import Console
 
-from scale.data import curate, prepare, sources, text_keys
+from scale.data import curate, datasets, prepare, text_keys
 from scale.evaluation.problems import read_problems
 from scale.launch.checks import check_prompts
 from tests.scale import made_data
@@ -189,13 +189,13 @@ def test_folding_changes_nothing(tmp_path_factory, drawn, batch):
     made_data.write_parquet(folder / "x.parquet", listed)
     made_data.write_lines(folder / "x.jsonl", listed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "BATCH", batch)
-        folded, texts = curate.merge(sources.read_rows(folder / "x.parquet"))
-    plain, plain_texts = curate.merge(sources.read_rows(folder / "x.jsonl"))
+        patch.setattr(datasets, "BATCH", batch)
+        folded, texts = curate.merge(datasets.read_rows(folder / "x.parquet"))
+    plain, plain_texts = curate.merge(datasets.read_rows(folder / "x.jsonl"))
     assert (folded, texts) == (plain, plain_texts)
     assert sum(x.copies for x in folded) == 2 * len(drawn)
     assert len(folded) == len({name for name, *_ in drawn})
-    backwards, _ = curate.merge(reversed(list(sources.read_rows(folder / "x.jsonl"))))
+    backwards, _ = curate.merge(reversed(list(datasets.read_rows(folder / "x.jsonl"))))
     by_key = {x.key: (x.answers, x.conflicting) for x in backwards}
     assert by_key == {x.key: (x.answers, x.conflicting) for x in folded}
 
@@ -209,7 +209,7 @@ def test_files_of_a_folder_are_one_source(tmp_path):
     made_data.write_lines(
         tmp_path / "aime25" / "parts" / "2.jsonl", [{"problem": "b", "answer": 2}, {"problem": "c", "answer": 3}]
     )
-    found = curate.prepare(sources.DATASETS["aime25"], tmp_path)
+    found = curate.prepare(datasets.DATASETS["aime25"], tmp_path)
     assert [(x.text, x.number, x.copies) for x in found.problems] == [("a", 0, 1), ("b", 1, 2), ("c", 3, 1)]
 
 
@@ -222,7 +222,7 @@ def test_a_copy_of_the_repository(tmp_path):
         made_data.write_lines(
             path, [{"question": f"Some {name}?", "final_answer": ["1", "2"], "context": "Given $x$."}]
         )
-    (found,) = curate.prepare(sources.DATASETS["olympiadbench"], tmp_path).problems
+    (found,) = curate.prepare(datasets.DATASETS["olympiadbench"], tmp_path).problems
     assert (found.text, found.answer) == ("Given $x$.\nSome mathematics?", "1, 2")
 
 
@@ -293,7 +293,7 @@ def test_half_a_template_is_an_error(tmp_path):
         made_data.write_lines(tmp_path / "x.jsonl", cut),
     ):
         with pytest.raises(ValueError, match=r"row 0: prompt: expected the whole template 'dapo' .* only begins so"):
-            list(sources.read_rows(path))
+            list(datasets.read_rows(path))
 
 
 # Known counts and overlap
@@ -313,7 +313,7 @@ def test_half_a_template_is_an_error(tmp_path):
     ],
 )
 def test_known_counts(name, rows, texts, said):
-    found = curate.check_counts(sources.DATASETS[name], rows, texts)
+    found = curate.check_counts(datasets.DATASETS[name], rows, texts)
     assert len(found) == bool(said)
     for part in said:
         assert part in found[0]
@@ -490,7 +490,7 @@ HUB = """
 import sys
 from pathlib import Path
 from scale.data import curate, sources
-found = curate.prepare(sources.DATASETS["math500"], None)
+found = curate.prepare(datasets.DATASETS["math500"], None)
 print(len(found.problems), found.sources["repository"], found.sources["commit"])
 """
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from paper_figs.sources import LedgerData, ToyRun
+from paper_figs.result_files import LedgerData, ToyRun
 from tests.paper_figs.make_data import DATA
 
 TABLE = LedgerData("G3", ("entropy", "bound"), ("family",))
