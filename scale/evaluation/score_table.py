@@ -15,7 +15,7 @@ from rich.table import Table as RichTable
 from scale.evaluation.exports import Checkpoint
 from scale.evaluation.problems import Problem
 from theory.base.arrays import FloatArray, IntArray
-from theory.statistics.crossed import crossed_bootstrap_interval
+from theory.statistics.intervals import crossed_bootstrap_interval
 from theory.statistics.passk import pass_at_k
 
 AVERAGE = "average"

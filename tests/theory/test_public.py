@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import doctest
 import importlib
 import inspect
@@ -52,10 +51,9 @@ def test_function_is_documented_and_fuzzed(module: ModuleType, function: Functio
     for section in ("Parameters\n", "Returns\n", "Raises\n", "Examples\n"):
         assert section in doc or (section == "Parameters\n" and not inspect.signature(function).parameters), section
     assert doctest.DocTestParser().get_examples(doc)
-    *folders, name = module.__name__.split(".")
-    tests = ROOT.joinpath("tests", *folders, f"test_{name}.py")
-    defined = {node.name for node in ast.walk(ast.parse(tests.read_text())) if isinstance(node, ast.FunctionDef)}
-    assert f"test_fuzz_{function.__name__}" in defined
+    chapter = ROOT.joinpath("tests", *module.__name__.split(".")[:2])
+    tests = chapter.glob("test_*.py") if chapter.is_dir() else [chapter.with_name(f"test_{chapter.name}.py")]
+    assert any(f"def test_fuzz_{function.__name__}(" in path.read_text() for path in tests)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

@@ -12,6 +12,11 @@ from .log_replay import (
     replay as replay,
     squared_change as squared_change,
 )
+from .measures import (
+    concentration as concentration,
+    degenerate_groups as degenerate_groups,
+    wasted_share as wasted_share,
+)
 from .optimum import (
     MAX_BUDGET as MAX_BUDGET,
     NEGLIGIBLE_WEIGHT as NEGLIGIBLE_WEIGHT,

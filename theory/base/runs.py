@@ -120,3 +120,35 @@ def read_run(folder: Path) -> RunFolder:
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"{folder / METRICS}: expected a readable Parquet file, got {error}") from error
     return RunFolder(read_json(folder / CONFIG), metrics, found)
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any], path: str = "") -> list[str]:
+    """Return the dotted names, sorted, by which two configurations as plain data differ; a missing field is null.
+
+    Examples
+    --------
+    >>> differences({"data": {"seed": 1, "n": 8}}, {"data": {"seed": 2, "n": 8}, "name": "x"})
+    ['data.seed', 'name']
+    """
+    names: list[str] = []
+    for name in sorted({*first, *second}):
+        a, b = first.get(name), second.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            names += differences(a, b, f"{path}{name}.")
+        elif a != b:
+            names.append(f"{path}{name}")
+    return names
+
+
+def lookup(config: Mapping[str, Any], path: str, default: Any = None) -> Any:
+    """Return the value at a dotted name, or the default if it is not there or null.
+
+    Examples
+    --------
+    >>> lookup({"data": {"seed": 3}}, "data.seed"), lookup({"data": {}}, "data.seed", 1)
+    (3, 1)
+    """
+    value: Any = config
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return default if value is None else value

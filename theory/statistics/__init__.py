@@ -1,4 +1,4 @@
-"""How a comparison is judged: intervals over runs and problems, and pass@k."""
+"""How a comparison is judged: gains within seeds, intervals over runs and problems, and pass@k."""
 
 import lazy_loader
 

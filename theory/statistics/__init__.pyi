@@ -1,9 +1,9 @@
-from .crossed import (
-    crossed_bootstrap_interval as crossed_bootstrap_interval,
-)
 from .intervals import (
+    NUM_RESAMPLES as NUM_RESAMPLES,
     Interval as Interval,
+    crossed_bootstrap_interval as crossed_bootstrap_interval,
     interquartile_mean as interquartile_mean,
+    paired_gain as paired_gain,
     stratified_bootstrap_interval as stratified_bootstrap_interval,
 )
 from .passk import (

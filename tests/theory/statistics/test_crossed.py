@@ -7,22 +7,21 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tests.theory import fuzzing
-from theory.statistics import crossed
-from theory.statistics.crossed import crossed_bootstrap_interval
+from theory.statistics import crossed_bootstrap_interval, intervals
 
 
 def test_resampled_means_are_those_of_copied_rows(monkeypatch):
     """Weights against indexing: repeat the drawn runs and problems and take the mean; in blocks as at once."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(3, 5, 2))
-    runs, problems = crossed._weights(rng, 3, 40), crossed._weights(rng, 5, 40)
-    found = crossed._resampled_means(x, runs, problems)
+    runs, problems = intervals._weights(rng, 3, 40), intervals._weights(rng, 5, 40)
+    found = intervals._resampled_means(x, runs, problems)
     for got, run, problem in zip(found, runs, problems, strict=True):
         copied = x.repeat(np.rint(3 * run).astype(int), axis=0).repeat(np.rint(5 * problem).astype(int), axis=1)
         assert copied.shape == x.shape
         np.testing.assert_allclose(got, copied.mean(axis=(0, 1)), rtol=1e-12)
-    monkeypatch.setattr(crossed, "MAX_BLOCK", 25)
-    np.testing.assert_array_equal(crossed._resampled_means(x, runs, problems), found)
+    monkeypatch.setattr(intervals, "MAX_BLOCK", 25)
+    np.testing.assert_array_equal(intervals._resampled_means(x, runs, problems), found)
 
 
 def closed_variance(x):
@@ -38,8 +37,8 @@ def test_variance_of_the_resamples(shape):
     """Closed form, within 5 standard errors of 40,000 resamples; with one run it is the plain bootstrap's."""
     rng = np.random.default_rng(1)
     x = rng.normal(size=shape) + rng.normal(size=(shape[0], 1))
-    runs, problems = (crossed._weights(rng, size, 40_000) for size in shape)
-    means = crossed._resampled_means(x, runs, problems)
+    runs, problems = (intervals._weights(rng, size, 40_000) for size in shape)
+    means = intervals._resampled_means(x, runs, problems)
     exact = closed_variance(x)
     squares = (means - x.mean()) ** 2
     assert abs(squares.mean() - exact) < 5 * squares.std() / 200
