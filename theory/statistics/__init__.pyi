@@ -7,5 +7,6 @@ from .intervals import (
     stratified_bootstrap_interval as stratified_bootstrap_interval,
 )
 from .passk import (
+    exact_pass_at_k as exact_pass_at_k,
     pass_at_k as pass_at_k,
 )

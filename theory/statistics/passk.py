@@ -62,7 +62,7 @@ def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: ArrayLike) -> F
     return np.where(certain, 1.0, 0.0 - np.expm1(log_miss))
 
 
-def exact(p: ArrayLike, k: ArrayLike) -> FloatArray:
+def exact_pass_at_k(p: ArrayLike, k: ArrayLike) -> FloatArray:
     """Probability that at least one of k independent samples is correct.
 
     1 - (1 - p)^k = -expm1(k log1p(-p)), which keeps its relative precision for tiny p.
@@ -86,9 +86,9 @@ def exact(p: ArrayLike, k: ArrayLike) -> FloatArray:
 
     Examples
     --------
-    >>> exact([0.0, 0.5, 1.0], 2).tolist()
+    >>> exact_pass_at_k([0.0, 0.5, 1.0], 2).tolist()
     [0.0, 0.75, 1.0]
-    >>> exact(1e-20, 4).tolist()
+    >>> exact_pass_at_k(1e-20, 4).tolist()
     4e-20
     """
     p = require.numbers("p", p, low=0.0, high=1.0)

@@ -15,7 +15,7 @@ import torch
 
 from theory.base.arrays import FloatArray, IntArray
 from theory.policy.softmax import log_softmax
-from theory.statistics import passk
+from theory.statistics import exact_pass_at_k
 from toy.training import per_seed
 
 POLICY: Mapping[str, str] = MappingProxyType(
@@ -95,7 +95,7 @@ def evaluate(
     decisions, entropies = decides[at], entropy[at]
     return {
         "pass_at_1": p.mean(-1),
-        "pass_at_32": passk.exact(p, 32).mean(-1),
+        "pass_at_32": exact_pass_at_k(p, 32).mean(-1),
         "entropy": per_seed.mean(entropies, tokens, empty=np.nan),
         "entropy_decisions": per_seed.mean(entropies, tokens & decisions, empty=np.nan),
         "entropy_fillers": per_seed.mean(entropies, tokens & ~decisions, empty=np.nan),

@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.theory import fuzzing
-from theory.statistics.passk import exact, pass_at_k
+from theory.statistics.passk import exact_pass_at_k, pass_at_k
 
 
 def test_every_subset_is_counted():
@@ -38,14 +38,14 @@ def test_unbiased_by_an_exact_sum():
     c = np.arange(n + 1)
     binomial = np.array([comb(n, x) for x in c]) * p[:, None] ** c * (1 - p[:, None]) ** (n - c)
     for k in range(1, n + 1):
-        np.testing.assert_allclose(binomial @ pass_at_k(n, c, k), exact(p, k), rtol=1e-12, atol=1e-16)
+        np.testing.assert_allclose(binomial @ pass_at_k(n, c, k), exact_pass_at_k(p, k), rtol=1e-12, atol=1e-16)
 
 
 def test_the_plug_in_value_is_biased_downwards():
     """Bootstrapped best-of-k has the expectation 1 - (1 - c/n)^k, which no number of resamples mends."""
     n, c = np.array([32, 64, 256]), np.array([1, 1, 8])
     np.testing.assert_allclose(pass_at_k(n, c, 32), [1.0, 0.5, 0.662], atol=5e-4)
-    np.testing.assert_allclose(exact(c / n, 32), [0.638, 0.396, 0.638], atol=5e-4)
+    np.testing.assert_allclose(exact_pass_at_k(c / n, 32), [0.638, 0.396, 0.638], atol=5e-4)
 
 
 def test_pass_at_one_is_the_mean_and_certainty_is_one():
@@ -62,7 +62,7 @@ def test_large_counts_keep_their_relative_precision():
     np.testing.assert_allclose(pass_at_k(n, 1, 40_000), 0.4, rtol=1e-15)
     assert pass_at_k(n, 40_000, 40_000) == 1.0
     # (1 - p)^k rounds 1 - p first: 1e-20 would be lost.
-    np.testing.assert_allclose(exact([1e-20, 1e-9], [7, 1000]), [7e-20, 9.999995005e-7], rtol=1e-12)
+    np.testing.assert_allclose(exact_pass_at_k([1e-20, 1e-9], [7, 1000]), [7e-20, 9.999995005e-7], rtol=1e-12)
 
 
 @fuzzing.fuzz
@@ -82,7 +82,7 @@ def test_shapes():
     assert got.shape == (2, 3)
     assert got.dtype == np.float64
     assert pass_at_k(np.zeros(0, int), np.zeros(0, int), 1).shape == (0,)
-    assert exact(np.full((2, 1), 0.5), [1, 2, 3]).tolist() == [[0.5, 0.75, 0.875]] * 2
+    assert exact_pass_at_k(np.full((2, 1), 0.5), [1, 2, 3]).tolist() == [[0.5, 0.75, 0.875]] * 2
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_bad_counts_are_named(arguments, message):
 )
 def test_bad_probabilities_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
-        exact(*arguments)
+        exact_pass_at_k(*arguments)
 
 
 shapes = st.sampled_from([(), (2,), (3, 2), (3, 1), (0,)])
@@ -136,6 +136,6 @@ def test_fuzz_pass_at_k(num_samples, num_correct, k):
 
 @fuzzing.fuzz
 @given(fuzzing.float_arrays(shapes, st.floats(0, 1)) | fuzzing.float_arrays(shapes, fuzzing.any_float), counts(10**12))
-def test_fuzz_exact(p, k):
-    got = fuzzing.call(exact, p, k)
+def test_fuzz_exact_pass_at_k(p, k):
+    got = fuzzing.call(exact_pass_at_k, p, k)
     assert got is None or np.all((got >= 0) & (got <= 1))
