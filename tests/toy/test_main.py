@@ -208,7 +208,7 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
         time.sleep(random.uniform(0.0, 0.3))
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    assert not (tmp_path / runs.VERSIONS).exists()
+    assert not (tmp_path / runs.VERSIONS_FILE).exists()
     _, saved = checkpoint.load(tmp_path / checkpoint.NAME)
     assert 0 < saved["num_steps"] < 120
     assert main(arguments) == 0

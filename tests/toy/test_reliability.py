@@ -35,7 +35,7 @@ from toy.worlds.tabular import LogisticNormal
 
 SOURCES = (str(Path(toy.__file__).parent), runs.__file__)
 ROOT = Path(__file__).parents[2]
-FINAL = {runs.CONFIG, runs.METRICS, runs.VERSIONS, checkpoint.NAME}
+FINAL = {runs.CONFIG_FILE, runs.METRICS_FILE, runs.VERSIONS_FILE, checkpoint.NAME}
 PROCESSES = multiprocessing.get_context("forkserver")
 
 
@@ -157,7 +157,7 @@ def test_a_run_killed_at_50_random_points_resumes_to_the_same_bits(method, rule,
     for line in points(lines, 25, seed=len(method)):
         out = tmp_path / str(line)
         assert exit_code_of(train_and_die, config, out, line) == -signal.SIGKILL, lines[line]
-        assert not (out / runs.VERSIONS).exists() or lines[line].startswith("trainer.py")
+        assert not (out / runs.VERSIONS_FILE).exists() or lines[line].startswith("trainer.py")
         found.add(checkpoint.load(out / checkpoint.NAME)[1]["num_steps"] if (out / checkpoint.NAME).exists() else 0)
         assert_same(train(config, out=out, checkpoint_every=1), expected)
         assert_same_folder(out, expected)
@@ -173,7 +173,7 @@ def test_a_run_killed_from_outside_at_any_time_resumes_to_the_same_bits(small, t
         process = PROCESSES.Process(target=train_alone, args=(config, tmp_path / str(i)))
         process.start()
         deadline = time.monotonic() + 60
-        while not (tmp_path / str(i) / runs.CONFIG).exists() and time.monotonic() < deadline:
+        while not (tmp_path / str(i) / runs.CONFIG_FILE).exists() and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(random.uniform(0.0, 0.8) * seconds)
         process.kill()
@@ -239,7 +239,7 @@ def test_ctrl_c_at_the_command_line_exits_with_130_and_says_how_to_go_on(tmp_pat
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.splitlines() == ["interrupted; with --out, the same command resumes at the last checkpoint"]
-    config = TrainConfig.from_dict(runs.read_json(tmp_path / runs.CONFIG))
+    config = TrainConfig.from_dict(runs.read_json(tmp_path / runs.CONFIG_FILE))
     assert 0 < checkpoint.load(tmp_path / checkpoint.NAME)[1]["num_steps"] < 150
     assert_same(train(config, out=tmp_path), train(config))
 
@@ -255,15 +255,15 @@ def test_files_appear_whole(small, tmp_path):
             seen[path.name] += 1
             if path.name == checkpoint.NAME:
                 checkpoint.load(path)
-            elif path.name in (runs.CONFIG, runs.VERSIONS):
+            elif path.name in (runs.CONFIG_FILE, runs.VERSIONS_FILE):
                 runs.read_json(path)
-            elif path.name == runs.METRICS:
+            elif path.name == runs.METRICS_FILE:
                 runs.pq.read_table(path)
 
     with before_every_line(look):
         train(config, out=tmp_path, checkpoint_every=1)
     # The last file is not looked at again: it ends the run.
-    assert set(seen) == FINAL - {runs.VERSIONS} | {f".{name}.partial" for name in FINAL}
+    assert set(seen) == FINAL - {runs.VERSIONS_FILE} | {f".{name}.partial" for name in FINAL}
     assert seen[f".{checkpoint.NAME}.partial"] >= 5
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-CONFIG, METRICS, VERSIONS = "config.json", "metrics.parquet", "versions.json"
+CONFIG_FILE, METRICS_FILE, VERSIONS_FILE = "config.json", "metrics.parquet", "versions.json"
 
 PACKAGES = ("dynamo-testbed", "numpy", "scipy", "torch")
 """What every run stands on."""
@@ -114,12 +114,12 @@ def read_run(folder: Path) -> RunFolder:
     ValueError
         If a file is missing or damaged; the message names it.
     """
-    found = read_json(folder / VERSIONS)
+    found = read_json(folder / VERSIONS_FILE)
     try:
-        metrics = pq.read_table(folder / METRICS)
+        metrics = pq.read_table(folder / METRICS_FILE)
     except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"{folder / METRICS}: expected a readable Parquet file, got {error}") from error
-    return RunFolder(read_json(folder / CONFIG), metrics, found)
+        raise ValueError(f"{folder / METRICS_FILE}: expected a readable Parquet file, got {error}") from error
+    return RunFolder(read_json(folder / CONFIG_FILE), metrics, found)
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any], path: str = "") -> list[str]:

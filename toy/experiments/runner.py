@@ -113,11 +113,11 @@ def is_finished(folder: Path, config: TrainConfig) -> bool:
     ValueError
         If it holds, finished or not, the run of another config.
     """
-    if not (folder / runs.CONFIG).exists():
+    if not (folder / runs.CONFIG_FILE).exists():
         return False
-    found = runs.read_json(folder / runs.CONFIG)
-    require_same(folder / runs.CONFIG, found, config)
-    return (folder / runs.VERSIONS).exists() and not differences(found, config.to_dict())
+    found = runs.read_json(folder / runs.CONFIG_FILE)
+    require_same(folder / runs.CONFIG_FILE, found, config)
+    return (folder / runs.VERSIONS_FILE).exists() and not differences(found, config.to_dict())
 
 
 def conclude(sweep: Sweep, out: Path) -> list[Row]:

@@ -124,7 +124,7 @@ def read_curves(cell: Cell, folder: Path) -> Curves:
     seeds, num_rows = cell.config.seeds, cell.config.num_steps + 1
     if table["seed"].to_pylist() != [seed for seed in seeds for _ in range(num_rows)]:
         raise ValueError(
-            f"{folder / runs.METRICS}: expected {num_rows} rows for each of {len(seeds)} seeds, got others"
+            f"{folder / runs.METRICS_FILE}: expected {num_rows} rows for each of {len(seeds)} seeds, got others"
         )
     names = ("pass_at_1", "pass_at_32", "entropy", "gradient_norm", "rollouts", "degenerate_groups")
     return {name: table[name].to_numpy().reshape(len(seeds), num_rows) for name in names}

@@ -508,19 +508,19 @@ def train(
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every: expected an integer >= 1, got {checkpoint_every}")
     start = time.perf_counter()
-    if out is not None and (out / runs.CONFIG).exists():
-        require_same(out / runs.CONFIG, runs.read_json(out / runs.CONFIG), config)
+    if out is not None and (out / runs.CONFIG_FILE).exists():
+        require_same(out / runs.CONFIG_FILE, runs.read_json(out / runs.CONFIG_FILE), config)
     trainer = Trainer(config, device)
     saved = None if out is None else out / checkpoint.NAME
     if saved is not None and saved.exists():
         start -= trainer.load(saved)
-    if out is not None and (trainer.num_steps < config.num_steps or not (out / runs.VERSIONS).exists()):
+    if out is not None and (trainer.num_steps < config.num_steps or not (out / runs.VERSIONS_FILE).exists()):
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ValueError(f"out: expected a folder, got {out} ({error.strerror})") from error
-        (out / runs.VERSIONS).unlink(missing_ok=True)
-        runs.write_json(out / runs.CONFIG, config.to_dict())
+        (out / runs.VERSIONS_FILE).unlink(missing_ok=True)
+        runs.write_json(out / runs.CONFIG_FILE, config.to_dict())
     while trainer.num_steps < config.num_steps:
         trainer.step()
         if saved is not None and (trainer.num_steps % checkpoint_every == 0 or trainer.num_steps == config.num_steps):
@@ -528,7 +528,7 @@ def train(
         if progress is not None:
             progress(trainer.num_steps, float(trainer.metrics["pass_at_1"][-1].mean()))
     run = Run(config, trainer.result(), trainer.logits.cpu().numpy(), time.perf_counter() - start)
-    if out is not None and not (out / runs.VERSIONS).exists():
-        runs.write_metrics(out / runs.METRICS, run.columns())
-        runs.write_json(out / runs.VERSIONS, runs.versions(config.seeds, run.seconds, trainer.software))
+    if out is not None and not (out / runs.VERSIONS_FILE).exists():
+        runs.write_metrics(out / runs.METRICS_FILE, run.columns())
+        runs.write_json(out / runs.VERSIONS_FILE, runs.versions(config.seeds, run.seconds, trainer.software))
     return run

@@ -36,7 +36,7 @@ def tiny(num_steps: int = 6, **fields) -> Sweep:
 
 def files(folder: Path) -> dict[str, bytes]:
     """Everything that must be the same to the bit."""
-    names = (runs.CONFIG, runs.METRICS, "summary.parquet", "summary.json")
+    names = (runs.CONFIG_FILE, runs.METRICS_FILE, "summary.parquet", "summary.json")
     found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.name in names}
     for path in folder.rglob(checkpoint.NAME):
         arrays, _ = checkpoint.load(path)

@@ -42,9 +42,9 @@ def write_run(folder: Path, cell: Cell, curves: dict[str, np.ndarray], seconds: 
     folder.mkdir(parents=True, exist_ok=True)
     seeds = cell.config.seeds
     columns = {"seed": np.repeat(seeds, NUM_STEPS + 1), "step": np.tile(np.arange(NUM_STEPS + 1), len(seeds))}
-    runs.write_metrics(folder / runs.METRICS, columns | {name: x.ravel() for name, x in curves.items()})
-    runs.write_json(folder / runs.CONFIG, cell.config.to_dict())
-    runs.write_json(folder / runs.VERSIONS, runs.versions(seeds, seconds))
+    runs.write_metrics(folder / runs.METRICS_FILE, columns | {name: x.ravel() for name, x in curves.items()})
+    runs.write_json(folder / runs.CONFIG_FILE, cell.config.to_dict())
+    runs.write_json(folder / runs.VERSIONS_FILE, runs.versions(seeds, seconds))
 
 
 def random_curves(seed: int) -> dict[str, np.ndarray]:

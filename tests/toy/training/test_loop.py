@@ -356,7 +356,7 @@ def test_a_folder_holds_config_metrics_and_versions(small, tmp_path):
     assert [step for step, _ in steps] == list(range(1, 7))
     assert steps[-1][1] == run.metrics["pass_at_1"][:, -1].mean()
     assert sorted(path.name for path in (tmp_path / "a" / "run").iterdir()) == sorted(
-        [runs.CONFIG, runs.METRICS, runs.VERSIONS, checkpoint.NAME]
+        [runs.CONFIG_FILE, runs.METRICS_FILE, runs.VERSIONS_FILE, checkpoint.NAME]
     )
 
 
@@ -371,8 +371,8 @@ def test_a_finished_run_is_read_not_repeated(small, tmp_path):
 
 def test_a_run_cut_before_its_last_file_is_completed(small, tmp_path):
     first = train(small(), out=tmp_path)
-    (tmp_path / runs.VERSIONS).unlink()
-    (tmp_path / runs.METRICS).unlink()
+    (tmp_path / runs.VERSIONS_FILE).unlink()
+    (tmp_path / runs.METRICS_FILE).unlink()
     assert_same(train(small(), out=tmp_path), first)
     assert runs.read_run(tmp_path).metrics.num_rows == 21
 
@@ -382,7 +382,7 @@ def test_a_foreign_config_is_refused_by_name(small, tmp_path):
     for change, name in (({"rollouts_high": 10}, "rollouts_high"), ({"num_seeds": 2}, "num_seeds")):
         with pytest.raises(ValueError, match=f"config.json: expected a run of the same config.*differs in {name};"):
             train(replace(small(), **change), out=tmp_path)
-    (tmp_path / runs.CONFIG).unlink()
+    (tmp_path / runs.CONFIG_FILE).unlink()
     with pytest.raises(ValueError, match=r"checkpoint.npz: expected a run of the same config.*differs in method"):
         train(small("grpo"), out=tmp_path)
     with pytest.raises(ValueError, match="num_steps: expected at least the 6 done"):
@@ -425,7 +425,7 @@ def test_a_run_tells_all_the_software_that_it_was_made_with(small, tmp_path, mon
     monkeypatch.undo()
     for num_steps in (4, 6):
         train(small(num_steps=num_steps), out=tmp_path)
-        found = runs.read_json(tmp_path / runs.VERSIONS)
+        found = runs.read_json(tmp_path / runs.VERSIONS_FILE)
         assert found["torch"] == now["torch"]
         assert found["earlier"] == [{**now, "torch": "1.0", "device": "cpu"}]
     assert checkpoint.load(tmp_path / checkpoint.NAME)[1]["software"][-1] == {**now, "device": "cpu"}
@@ -445,11 +445,11 @@ def test_unusable_folders_are_named(small, tmp_path):
         train(small(), out=tmp_path / "file")
     with pytest.raises(ValueError, match="checkpoint_every: expected an integer >= 1, got 0"):
         train(small(), checkpoint_every=0)
-    for name, content in ((runs.CONFIG, "[]"), (runs.CONFIG, "{")):
+    for name, content in ((runs.CONFIG_FILE, "[]"), (runs.CONFIG_FILE, "{")):
         (tmp_path / name).write_text(content)
         with pytest.raises(ValueError, match=r"config.json: expected a"):
             train(small(), out=tmp_path)
-    (tmp_path / runs.VERSIONS).write_text("{}")
+    (tmp_path / runs.VERSIONS_FILE).write_text("{}")
     with pytest.raises(ValueError, match=r"metrics.parquet: expected a readable Parquet file"):
         runs.read_run(tmp_path)
 
