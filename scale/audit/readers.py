@@ -25,7 +25,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from scale.run.records import ALLOCATION, read_lines
+from scale.run.records import ALLOCATION_LOG, read_lines
 from theory.base.arrays import FloatArray, IntArray
 
 FORMATS = ("csv", "parquet", "jsonl", "verl", "trl", "allocation")
@@ -290,8 +290,8 @@ def _files(paths: Sequence[Path]) -> list[Path]:
 
 def _in_folder(folder: Path) -> list[Path]:
     """Return a folder's log: our record, the dumps in it, or TRL's in `completions`."""
-    if (folder / ALLOCATION).exists():
-        return [folder / ALLOCATION]
+    if (folder / ALLOCATION_LOG).exists():
+        return [folder / ALLOCATION_LOG]
     files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
     if not files and (folder / "completions").is_dir():
         return _in_folder(folder / "completions")
