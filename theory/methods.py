@@ -98,6 +98,16 @@ class Method:
                 expected = ", ".join("None" if cls is type(None) else cls.__name__ for cls in known)
                 raise ValueError(f"{name}: expected one of {expected}, got {part!r}")
 
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether its loss looks at more of a token than its log-probability."""
+        return self.shaping is not None or self.token_selection is not None
+
+    @property
+    def singles_out(self) -> bool:
+        """Whether tokens compete to be counted or singled out, so that `select_tokens` must see all that compete."""
+        return self.token_selection is not None or not isinstance(self.loss, ClippedSurrogate)
+
     def advantages(self, rewards: Array, groups: Array, correct: Array) -> Array:
         """Return the method's advantage of every rollout, before any shaping of tokens.
 

@@ -31,7 +31,7 @@ from scale.plugin.engine import STATISTICS
 from theory.allocation.rules import get_allocator
 from theory.losses.aggregation import aggregation_weights
 from theory.losses.modulation import Modulation, Scope, instability, modulate, scope_of
-from theory.losses.surrogate import LARGEST_CLIP, ClippedSurrogate, KlCov, Selection, policy_loss, select_tokens
+from theory.losses.surrogate import LARGEST_CLIP, KlCov, Selection, policy_loss, select_tokens
 from theory.methods import Method
 from theory.policy.entropy_change import update_coefficient
 from theory.policy.softmax import TokenStatistics
@@ -41,16 +41,6 @@ SCOPE, COUNTED, TARGETED, WEIGHTS = "modulation_scope", "counted_tokens", "targe
 
 VERL_AGGREGATIONS = {"token-mean": "token-mean", "sequence-mean": "seq-mean-token-mean"}
 """Aggregations that verl has too, by our name; `prompt-mean` has weights of its own."""
-
-
-def needs_statistics(method: Method) -> bool:
-    """Return whether the method looks at more than log-probabilities."""
-    return method.shaping is not None or method.token_selection is not None
-
-
-def singles_out(method: Method) -> bool:
-    """Return whether tokens compete to be counted or singled out."""
-    return method.token_selection is not None or not isinstance(method.loss, ClippedSurrogate)
 
 
 def weighs_itself(method: Method) -> bool:
@@ -63,7 +53,7 @@ def weighs_itself(method: Method) -> bool:
 def looks_ahead(method: Method, scope: str) -> bool:
     """Return whether each mini-batch needs a forward pass before its update: its tokens are compared, or weighed."""
     compares = isinstance(method.shaping, Modulation) and scope == "mini-batch"
-    return compares or singles_out(method) or weighs_itself(method)
+    return compares or method.singles_out or weighs_itself(method)
 
 
 def token_statistics_of(log_prob: torch.Tensor, statistics: list[torch.Tensor], mask: torch.Tensor) -> TokenStatistics:
@@ -144,7 +134,7 @@ class MethodLoss:
         }
         mask, advantages = merged["mask"], merged["advantages"]
         stats = None
-        if needs_statistics(method):
+        if method.needs_statistics:
             stats = token_statistics_of(merged["log_prob"], [merged[name] for name in STATISTICS], mask)
         if stats is None or method.shaping is None:
             pass
@@ -159,12 +149,12 @@ class MethodLoss:
         else:
             advantages = method.shaping.shape(advantages, stats)
         counted = mask
-        if singles_out(method):
+        if method.singles_out:
             selection = self._select(merged | {"advantages": advantages}, mask, stats)
             counted = selection.counted
             for name, x in ((COUNTED, selection.counted), (TARGETED, selection.targeted)):
                 data[name] = response_to_nested(x[rows, columns].to(tokens["mask"].device), data["response_mask"])
-        if singles_out(method) or self._weighs_itself:
+        if method.singles_out or self._weighs_itself:
             names = [name for part in ranks for name in part["prompts"]]
             ids = {name: i for i, name in enumerate(dict.fromkeys(names))}
             prompts = torch.tensor([ids[name] for name in names])
@@ -193,10 +183,10 @@ class MethodLoss:
         tokens = self._tokens(model_output, data)
         log_prob, mask = tokens["log_prob"], tokens["mask"]
         stats = None
-        if needs_statistics(self.method):
+        if self.method.needs_statistics:
             stats = token_statistics_of(log_prob, [tokens[name] for name in STATISTICS], mask)
         advantages, metrics = self._shape(tokens, stats, data)
-        if not singles_out(self.method) and not self._weighs_itself:
+        if not self.method.singles_out and not self._weighs_itself:
             data["advantages"] = response_to_nested(advantages, data["response_mask"])
             loss, found = ppo_loss(self.actor, model_output, data, dp_group)
         else:
@@ -233,9 +223,9 @@ class MethodLoss:
     ) -> tuple[torch.Tensor, dict[str, Any]]:
         """Return a loss of `theory.losses` with the batch's weights, and verl's terms beside it."""
         mask, actor = tokens["mask"], self.actor
-        if self.scope == "micro-batch" and singles_out(self.method):
+        if self.scope == "micro-batch" and self.method.singles_out:
             selection = self._select({name: x.detach() for name, x in tokens.items()}, mask, stats)
-        elif singles_out(self.method):
+        elif self.method.singles_out:
             selection = Selection(_padded(data[COUNTED], mask).bool(), _padded(data[TARGETED], mask).bool())
         else:
             selection = Selection(mask, torch.zeros_like(mask))
@@ -281,7 +271,7 @@ class MethodLoss:
             "old_log_prob": _padded(data["old_log_probs"], mask),
             "advantages": _padded(data["advantages"], mask),
         }
-        if needs_statistics(self.method):
+        if self.method.needs_statistics:
             tokens |= {name: no_padding_2_padding(model_output[name], data) for name in STATISTICS}
         if "uniforms" in data:
             tokens["uniforms"] = _padded(data["uniforms"], mask)

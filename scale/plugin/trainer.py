@@ -29,7 +29,7 @@ from verl.workers.utils.padding import response_from_nested, response_to_nested
 
 from scale.plugin.config import FIRST_SESSION, DynamoConfig, differences
 from scale.plugin.engine import LOOK_AHEAD, STATISTICS, TOKEN_STATISTICS
-from scale.plugin.loss import SCOPE, MethodLoss, looks_ahead, needs_statistics, token_statistics_of
+from scale.plugin.loss import SCOPE, MethodLoss, looks_ahead, token_statistics_of
 from scale.plugin.metrics import allocation_metrics, factor_quantiles
 from scale.run import records
 from scale.run.supervisor import beat
@@ -287,7 +287,7 @@ class DynamoTrainer(ReproducibleTrainer):
     # Learning
 
     def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
-        batch.extra_info[TOKEN_STATISTICS] = needs_statistics(self.method)
+        batch.extra_info[TOKEN_STATISTICS] = self.method.needs_statistics
         return super()._compute_old_log_prob(batch, metrics)
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
@@ -344,7 +344,7 @@ class DynamoTrainer(ReproducibleTrainer):
 
     def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
         shaping = self.method.shaping
-        batch.extra_info[TOKEN_STATISTICS] = needs_statistics(self.method)
+        batch.extra_info[TOKEN_STATISTICS] = self.method.needs_statistics
         batch.extra_info[LOOK_AHEAD] = looks_ahead(self.method, self.settings.scope)
         if isinstance(shaping, Modulation):
             scope = self._scope(batch, shaping, metrics)

@@ -104,6 +104,13 @@ def test_methods_are_read_only():
 
 
 @every_method
+def test_methods_say_what_their_loss_looks_at(name):
+    method = METHODS[name]
+    assert method.needs_statistics == (name in ("fork-tokens", "entropy-advantages") or name.startswith("dynamo"))
+    assert method.singles_out == (name in ("fork-tokens", "clip-cov", "kl-cov"))
+
+
+@every_method
 def test_round_trip_through_json(name):
     method = METHODS[name]
     assert Method.from_dict(json.loads(json.dumps(method.to_dict()))) == method

@@ -16,7 +16,7 @@ from verl.workers.utils.losses import ppo_loss
 
 from scale.launch.configuration import NO_DUAL_CLIP
 from scale.plugin.engine import STATISTICS
-from scale.plugin.loss import SCOPE, VERL_AGGREGATIONS, MethodLoss, coefficient_of, singles_out
+from scale.plugin.loss import SCOPE, VERL_AGGREGATIONS, MethodLoss, coefficient_of
 from theory.losses.aggregation import aggregate
 from theory.losses.modulation import Modulation, instability, modulate, scope_of
 from theory.losses.surrogate import ClippedSurrogate, EntropyAdvantages, entropy_advantages, policy_loss
@@ -96,7 +96,7 @@ def run(loss, batch, parts):
     method = loss.method
     if isinstance(method.shaping, Modulation) and loss.scope == "rollout-batch":
         tu.assign_non_tensor_data(whole, SCOPE, rollout_scope(batch, method))
-    if singles_out(method) or method.aggregation not in VERL_AGGREGATIONS or loss.scope == "mini-batch":
+    if method.singles_out or method.aggregation not in VERL_AGGREGATIONS or loss.scope == "mini-batch":
         outputs = {name: x.detach() for name, x in batch.outputs(rows).items()}
         loss.prepare(outputs, whole, None)
     batch.logits.grad = None
@@ -224,7 +224,7 @@ def test_entropy_bonus_and_kl_are_verls():
         data["ref_log_prob"] = batch.nested(batch.old * 1.1, LENGTHS)
         outputs = batch.outputs(range(8))
         outputs["entropy"] = outputs[STATISTICS[0]]
-        if singles_out(method):
+        if method.singles_out:
             loss.prepare({name: x.detach() for name, x in outputs.items()}, data, None)
         value, metrics = loss(outputs, data)
         totals.append(value.item())
