@@ -9,34 +9,18 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from paper_figs.result_files import read_columns, read_json, unfit
 from paper_figs.scale_runs import ScaleRun, blocks, find_runs
 from theory.base.arrays import FloatArray
+from theory.base.tables import Estimate
 from theory.statistics.intervals import interquartile_mean, stratified_bootstrap_interval
 
 NUM_RESAMPLES = 2000
 """Bootstrap resamples of intervals that are made here."""
-
-
-class Estimate(NamedTuple):
-    """A number and its 95 % interval; NaN where there is no interval, as with one seed."""
-
-    value: float
-    low: float = np.nan
-    high: float = np.nan
-
-    @property
-    def sign(self) -> int:
-        """1 or -1 where the interval is above or below 0; 0 where it holds 0, or there is none."""
-        return int(self.low > 0) - int(self.high < 0)
-
-    def scaled(self, factor: float) -> Estimate:
-        """Return the estimate in another unit."""
-        return Estimate(*(factor * x for x in self))
 
 
 @dataclass(frozen=True)

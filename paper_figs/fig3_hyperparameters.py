@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure as Drawing
 
-from paper_figs.experiments import INTERVALS, Cell, Estimate, Experiment, about
+from paper_figs.experiments import INTERVALS, Cell, Experiment, about
 from paper_figs.figure import Figure
 from paper_figs.style import GUIDE, PALETTE, TEXT_WIDTH, legend_above, panels, plot_estimates
 from paper_figs.wording import span, verdict
+from theory.base.tables import Estimate
 
 NARROW = 1.0
 """Points of pass@1 within which a hyper-parameter counts as harmless."""

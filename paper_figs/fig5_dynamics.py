@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
-from paper_figs.experiments import INTERVALS, Estimate, aggregate, seeds_of
+from paper_figs.experiments import INTERVALS, aggregate, seeds_of
 from paper_figs.figure import Figure
 from paper_figs.result_files import Curves, Run, read_run, unfit
 from paper_figs.scale_runs import STOCK, ScaleRun, blocks, find_runs
@@ -18,6 +18,7 @@ from paper_figs.style import METHODS, TEXT_WIDTH, legend_above, panels, plot_ban
 from paper_figs.wording import span, verdict
 from theory import methods
 from theory.base.arrays import FloatArray
+from theory.base.tables import Estimate
 
 BASELINE, METHOD = "grpo", "dynamo"
 METRICS = {"entropy": "entropy (nats)", "gradient_norm": "gradient norm"}

@@ -16,8 +16,8 @@ import matplotlib.figure
 
 import paper_figs
 from paper_figs import style
-from paper_figs.sheet import Sheet
 from theory.base.runs import write_atomically
+from theory.base.tables import TextTable
 
 # matplotlib's names for what each format can say of itself; without the date, the same data give the same bytes.
 METADATA: dict[str, dict[str, str | None]] = {
@@ -74,9 +74,9 @@ class Figure(Item):
 
 @dataclass(frozen=True, kw_only=True)
 class Table(Item):
-    """A table; `fill` turns data into rows."""
+    """A table; `fill` turns data into groups of rows, each with a heading."""
 
-    fill: Callable[..., Sheet]
+    fill: Callable[..., TextTable]
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,13 @@ def build(item: Item, source: Path, output: Path) -> Built:
     caption, reading = item.caption(*data), item.reading(*data)
     content: dict[str, Any] = {}
     if isinstance(item, Table):
-        sheet = item.fill(*data)
-        texts = sheet.render(item.name, item.title, caption)
-        contents = {suffix: text.encode() for suffix, text in texts.items()}
-        content = {"columns": sheet.headings, "rows": sheet.texts(), "bold": sheet.bold()}
+        table = item.fill(*data)
+        contents = {
+            "md": table.markdown(item.title, caption).encode(),
+            "tex": table.latex(item.name, item.title, caption).encode(),
+            "csv": table.csv().encode(),
+        }
+        content = {"columns": table.headings, "rows": table.texts(), "bold": table.bold()}
     else:
         assert isinstance(item, Figure)
         contents = _draw(item, data, caption)

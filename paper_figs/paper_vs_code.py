@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from paper_figs.experiments import INTERVALS, Cell, Experiment, about, settings
 from paper_figs.figure import Table
-from paper_figs.sheet import Column, Sheet
 from paper_figs.table1_methods import kind
 from paper_figs.wording import counted, span
+from theory.base.tables import Column, TextTable
 
 ALL = "all-of-the-code"
 CONTROLS = ("prompt-mean", "grpo")
@@ -39,7 +39,7 @@ COLUMNS = (
 )
 
 
-def fill(cells: Sequence[Cell]) -> Sheet:
+def fill(cells: Sequence[Cell]) -> TextTable:
     """Fill the table, a group per world."""
     groups = []
     for setting in settings(cells):
@@ -50,7 +50,7 @@ def fill(cells: Sequence[Cell]) -> Sheet:
                 changes = [(d := cell.differences.get(m)) and d.scaled(100) for m in MEASURES]
                 rows.append((name, what, cell.values["pass_at_1"].scaled(100), *changes))
         groups.append((kind(cells, setting), tuple(rows)))
-    return Sheet(COLUMNS, tuple(groups), highest=(2,))
+    return TextTable(COLUMNS, tuple(groups), highest=(2,))
 
 
 def caption(cells: Sequence[Cell]) -> str:

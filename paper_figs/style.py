@@ -13,8 +13,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from paper_figs.experiments import NUM_RESAMPLES, Estimate
+from paper_figs.experiments import NUM_RESAMPLES
 from paper_figs.result_files import Curves
+from theory.base.tables import Estimate
 from theory.statistics.intervals import interquartile_mean, stratified_bootstrap_interval
 
 # Inches, of the ACL style: one column, and the two columns together.

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paper_figs.experiments import INTERVALS, Cell, Estimate, Experiment, about, settings
+from paper_figs.experiments import INTERVALS, Cell, Experiment, about, settings
 from paper_figs.figure import Table
 from paper_figs.result_files import read_json, unfit
-from paper_figs.sheet import Column, Sheet, Value
 from paper_figs.wording import counted, verdict
 from theory import methods
+from theory.base.tables import Column, Estimate, TextTable, Value
 from theory.claims.published import TABLE_1
 
 METHOD, REFERENCE = "dynamo", "grpo"
@@ -109,7 +109,7 @@ def printed(value: float, sign: str = "") -> str:
     return f"{value:{sign}.1f}".replace("-", "−")
 
 
-def fill(cells: Sequence[Cell], evaluation: Sequence[Mapping[str, Any]]) -> Sheet:
+def fill(cells: Sequence[Cell], evaluation: Sequence[Mapping[str, Any]]) -> TextTable:
     """Fill the table: measured worlds and models, then what the paper has."""
     groups = [(kind(cells, setting), tuple(rows_of(cells, setting, MEASURES))) for setting in settings(cells)]
     for model in dict.fromkeys(str(row["model"]) for row in evaluation):
@@ -120,7 +120,7 @@ def fill(cells: Sequence[Cell], evaluation: Sequence[Mapping[str, Any]]) -> Shee
         )
         seeds = max(len(row["seeds"]) for row in evaluation if row["model"] == model)
         groups.append((f"{model} (scale evaluate, {seeds} seed{'s' * (seeds > 1)})", rows))
-    return Sheet(COLUMNS, (*groups, *published()), highest=(1, 3, 5))
+    return TextTable(COLUMNS, (*groups, *published()), highest=(1, 3, 5))
 
 
 def caption(cells: Sequence[Cell], evaluation: Sequence[Mapping[str, Any]]) -> str:

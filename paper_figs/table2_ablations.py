@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from paper_figs.experiments import INTERVALS, Cell, Experiment, about, settings
 from paper_figs.figure import Table
-from paper_figs.sheet import Column, Sheet, Value
 from paper_figs.table1_methods import PUBLISHED, kind, printed, rows_of
 from paper_figs.wording import span, verdict
+from theory.base.tables import Column, TextTable, Value
 from theory.claims.published import TABLE_2
 
 FULL, NONE = "dynamo", "grpo"
@@ -37,14 +37,14 @@ def _published() -> tuple[tuple[Value, ...], ...]:
     return tuple(rows)
 
 
-def fill(cells: Sequence[Cell]) -> Sheet:
+def fill(cells: Sequence[Cell]) -> TextTable:
     """Fill the table: measured worlds and models, then what the paper has."""
     groups = []
     for setting in settings(cells):
         rows = rows_of(cells, setting, MEASURES)
         named = tuple(("- ALL (GRPO)" if row[0] == "GRPO" else row[0], *row[1:]) for row in rows)
         groups.append((kind(cells, setting), named))
-    return Sheet(COLUMNS, (*groups, ("Qwen2.5-Math-7B (published)", _published())), highest=(1, 3, 5))
+    return TextTable(COLUMNS, (*groups, ("Qwen2.5-Math-7B (published)", _published())), highest=(1, 3, 5))
 
 
 def caption(cells: Sequence[Cell]) -> str:

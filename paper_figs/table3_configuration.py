@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from paper_figs.figure import Table
 from paper_figs.result_files import read_json, unfit
 from paper_figs.scale_runs import find_runs
-from paper_figs.sheet import Column, Sheet, Value
+from theory.base.tables import Column, TextTable, Value
 
 Config = Mapping[str, Any]
 
@@ -142,14 +142,14 @@ def _column(path: Path, config: Config, kind: str, command: str) -> list[str | N
         raise unfit(path, "the configuration of a run", f"one without {error}", command) from error
 
 
-def fill(configs: Sequence[tuple[str, Sequence[str | None]]]) -> Sheet:
+def fill(configs: Sequence[tuple[str, Sequence[str | None]]]) -> TextTable:
     """Fill the table, a column per configuration."""
     columns = (Column("parameter"), Column("paper (published)"), *(Column(name) for name, _ in configs))
     groups: dict[str, list[tuple[Value, ...]]] = {}
     for i, parameter in enumerate(PARAMETERS):
         row = (parameter.name, parameter.published, *(values[i] for _, values in configs))
         groups.setdefault(parameter.category, []).append(row)
-    return Sheet(columns, tuple((category, tuple(rows)) for category, rows in groups.items()))
+    return TextTable(columns, tuple((category, tuple(rows)) for category, rows in groups.items()))
 
 
 def caption(configs: Sequence[tuple[str, Sequence[str | None]]]) -> str:

@@ -23,11 +23,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from paper_figs import entropy_change, fig5_dynamics, variance_order, variance_ratio
-from paper_figs.experiments import Cell, Estimate
+from paper_figs.experiments import Cell
 from paper_figs.figure import Figure, Item, Table, items
 from paper_figs.result_files import Curves, LedgerData, Run
 from paper_figs.style import COLUMN_WIDTH, RC, TEXT_WIDTH
 from tests.paper_figs.make_data import DATA
+from theory.base.tables import Estimate
 
 pytestmark = pytest.mark.xdist_group("paper_figs")  # what is drawn is shared
 

@@ -1,4 +1,7 @@
-"""Rows of a table, and how they are written: Markdown to read, LaTeX (booktabs) to print, CSV with every digit."""
+"""Tables as text: Markdown to read, LaTeX (booktabs) to print, CSV with every digit.
+
+Nothing is read or written here; a table says what it holds, and returns what its files should contain.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,31 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from paper_figs.experiments import Estimate
-
-NOTHING = "–"
-"""What stands where there is no number."""
+from typing import NamedTuple
 
 # What LaTeX reads as commands, and what its plain fonts lack.
 ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {"−": "$-$", "–": "--", "±": "$\\pm$", "≤": "$\\le$", "→": "$\\to$"}
 
+
+class Estimate(NamedTuple):
+    """A number and its 95 % interval; NaN where there is no interval, as with one seed."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval is above or below 0; 0 where it holds 0, or there is none."""
+        return int(self.low > 0) - int(self.high < 0)
+
+    def scaled(self, factor: float) -> Estimate:
+        """Return the estimate in another unit."""
+        return Estimate(*(factor * x for x in self))
+
+
 Value = Estimate | float | str | None
+"""What a cell holds; None: there is no number."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +49,20 @@ class Column:
         Of its numbers.
     signed
         Whether positive numbers carry a sign, as differences do.
+    blank
+        What stands where there is no number.
+    ends
+        Headings of the two ends of its intervals in CSV; by default its own, followed by "low" and "high".
     """
 
     heading: str
     decimals: int = 2
     signed: bool = False
+    blank: str = "–"
+    ends: tuple[str, str] | None = None
 
-    def text(self, value: Value) -> str:
-        """Return a value as text, an interval in brackets.
+    def text(self, value: Value, between: str = " ") -> str:
+        """Return a value as text, an interval in brackets; `between` stands between number and interval.
 
         Examples
         --------
@@ -46,12 +70,12 @@ class Column:
         '+0.50 [−0.25, +1.00]'
         """
         if value is None:
-            return NOTHING
+            return self.blank
         if isinstance(value, str):
             return value
         point, low, high = value if isinstance(value, Estimate) else Estimate(value)
-        ends = "" if math.isnan(low) else f" [{self._number(low)}, {self._number(high)}]"
-        return self._number(point) + ends
+        interval = "" if math.isnan(low) else f"{between}[{self._number(low)}, {self._number(high)}]"
+        return self._number(point) + interval
 
     def _number(self, number: float) -> str:
         text = f"{number:{'+' * self.signed}.{self.decimals}f}"
@@ -59,7 +83,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class TextTable:
     """A table: columns, groups of rows with a heading each, and which cells are the best of their group.
 
     Attributes
@@ -67,7 +91,7 @@ class Sheet:
     columns
         The columns; the first holds names.
     groups
-        Heading and rows of every group.
+        Heading and rows of every group. Where no group has a heading, no column is kept for them.
     highest
         Numbers of columns in which the largest value of a group is set in bold.
     """
@@ -78,16 +102,23 @@ class Sheet:
 
     @property
     def headings(self) -> list[str]:
-        """Headings, the group's first."""
-        return ["", *(column.heading for column in self.columns)]
+        """Headings, that of the column of groups first."""
+        return [*self._of_group(""), *(column.heading for column in self.columns)]
 
-    def texts(self) -> list[list[str]]:
+    def texts(self, between: str = " ") -> list[list[str]]:
         """Return every row as text, the group's heading before its first one."""
         return [
-            [heading * (i == 0), *(column.text(value) for column, value in zip(self.columns, row, strict=True))]
+            [
+                *self._of_group(heading * (i == 0)),
+                *(column.text(value, between) for column, value in zip(self.columns, row, strict=True)),
+            ]
             for heading, rows in self.groups
             for i, row in enumerate(rows)
         ]
+
+    def _of_group(self, text: str) -> list[str]:
+        """Return the cell of the column of groups; none if no group has a heading."""
+        return [text] if any(heading for heading, _ in self.groups) else []
 
     def bold(self) -> list[list[bool]]:
         """Return, row by row, which values are set in bold: the highest as printed, unless half of the group ties."""
@@ -101,18 +132,17 @@ class Sheet:
                 marks.append([i in bold and i not in tied for i in range(len(self.columns))])
         return marks
 
-    def render(self, name: str, title: str, caption: str) -> dict[str, str]:
-        """Return the files' contents by suffix."""
-        return {"md": self._markdown(title, caption), "tex": self._latex(name, title, caption), "csv": self._csv()}
+    def markdown(self, title: str = "", caption: str = "") -> str:
+        """Return the table for a Markdown page, its title above it and its caption below."""
+        lines = [_row(self.headings), _row(["---"] * len(self.headings))]
+        for texts, bold in zip(self.texts(), self.bold(), strict=True):
+            marks = [False] * (len(texts) - len(bold)) + bold
+            lines.append(_row([f"**{text}**" if mark else text for text, mark in zip(texts, marks, strict=True)]))
+        above, below = [f"**{title}**", ""] if title else [], ["", caption] if caption else []
+        return "\n".join([*above, *lines, *below, ""])
 
-    def _markdown(self, title: str, caption: str) -> str:
-        lines = [f"**{title}**", "", _row(self.headings), _row(["---"] * len(self.headings))]
-        for (heading, *texts), bold in zip(self.texts(), self.bold(), strict=True):
-            cells = [f"**{text}**" if mark else text for text, mark in zip(texts, bold, strict=True)]
-            lines.append(_row([heading, *cells]))
-        return "\n".join([*lines, "", caption, ""])
-
-    def _latex(self, name: str, title: str, caption: str) -> str:
+    def latex(self, name: str, title: str, caption: str) -> str:
+        """Return the table for a LaTeX document; `name` is its label."""
         columns = len(self.columns)
         lines = [
             "% Needs \\usepackage{booktabs,graphicx}.",
@@ -136,21 +166,24 @@ class Sheet:
         lines += ["\\bottomrule", "\\end{tabular}}", f"\\caption{{\\textbf{{{_tex(title)}.}} {_tex(caption)}}}"]
         return "\n".join([*lines, f"\\label{{tab:{name}}}", "\\end{table*}", ""])
 
-    def _csv(self) -> str:
-        """Return one line a row; a column with intervals has three of its own."""
+    def csv(self) -> str:
+        """Return a line for every row; a column with intervals has three of its own."""
+        rows = [(*self._of_group(heading), *row) for heading, group in self.groups for row in group]
+        columns = [*map(Column, self._of_group("group")), *self.columns]
+        wide = [any(isinstance(row[i], Estimate) for row in rows) for i in range(len(columns))]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        rows = [(heading, *row) for heading, group in self.groups for row in group]
-        wide = [any(isinstance(row[i], Estimate) for row in rows) for i in range(len(self.columns) + 1)]
-        names = ["group", *(column.heading for column in self.columns)]
-        ends = ("", " low", " high")
-        writer.writerow([name + end for name, w in zip(names, wide, strict=True) for end in (ends if w else ends[:1])])
+        names: list[str] = []
+        for column, is_wide in zip(columns, wide, strict=True):
+            ends = column.ends or (f"{column.heading} low", f"{column.heading} high")
+            names += [column.heading, *(ends if is_wide else ())]
+        writer.writerow(names)
         for row in rows:
-            values: list[str | float] = []
-            for value, w in zip(row, wide, strict=True):
+            digits: list[str] = []
+            for value, is_wide in zip(row, wide, strict=True):
                 parts: Sequence[Value] = value if isinstance(value, Estimate) else (value, None, None)
-                values += [_exact(part) for part in (parts if w else parts[:1])]
-            writer.writerow(values)
+                digits += [_digits(part) for part in (parts if is_wide else parts[:1])]
+            writer.writerow(digits)
         return text.getvalue()
 
 
@@ -164,10 +197,10 @@ def _point(value: Value) -> float:
         return -math.inf
 
 
-def _exact(value: Value) -> str:
+def _digits(value: Value) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return value if isinstance(value, str) else repr(float(value))  # type: ignore[arg-type]
+    return str(value) if isinstance(value, (str, int)) else repr(float(value))  # type: ignore[arg-type]
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -1,0 +1,52 @@
+"""Intervals over seeds, and sentences that follow from numbers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from hypothesis import given, strategies as st
+
+from paper_figs.experiments import aggregate, number, seeds_of
+from paper_figs.wording import counted, span, verdict
+from theory.base.arrays import FloatArray
+
+
+def test_intervals_of_seeds() -> None:
+    alone = aggregate(_array(0.25))
+    assert alone.value == 0.25
+    assert math.isnan(alone.low)
+    assert alone.sign == 0
+    assert aggregate(_array(1.0, 2.0, 3.0, 4.0)).value == 2.5
+    assert aggregate(_array(1.0, 1.5, 2.0)).sign == 1
+    assert aggregate(_array(-1.0, -1.5, -2.0)).sign == -1
+    assert aggregate(_array(-1.0, 0.1, 1.0)).sign == 0
+    assert aggregate(_array(1.0, 2.0)).scaled(100).value == 150
+
+
+def _array(*values: float) -> FloatArray:
+    return np.array(values)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=9))
+def test_verdict_counts(holds: list[bool]) -> None:
+    told = verdict("it helps", holds, "worlds")
+    assert told.startswith("The paper says that it helps; here this ")
+    if len(holds) > 1:
+        count = sum(holds)
+        wanted = f"all {len(holds)} worlds" if count == len(holds) else f"{count or 'none'} of {len(holds)} worlds"
+        assert told.endswith(f" appears in {wanted}.")
+    else:
+        assert told.endswith("appears." if holds[0] else "does not appear.")
+
+
+def test_words_for_numbers() -> None:
+    assert verdict("it is so", [False], "w", who="A review says") == (
+        "A review says that it is so; here this does not appear."
+    )
+    assert counted([1, 1, -1, 0]) == "ahead in 2, behind in 1, undecided in 1"
+    assert span([-0.2, 3.0], "+.0f") == "0 to +3"
+    assert span([0.0, 0.001]) == "0.00"
+    assert span([10.0], ".1f") == "10.0"
+    assert seeds_of({1, 3}) == "1 to 3 seeds"
+    assert sorted(["8", "none", "32", "16"], key=number) == ["none", "8", "16", "32"]
