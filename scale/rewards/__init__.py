@@ -1,4 +1,4 @@
-"""Is a response right? The answer in it, Math-Verify's verdict in time, and the reward."""
+"""Is a response right? The answer in it, Math-Verify's judgement in time, and the reward."""
 
 import lazy_loader
 

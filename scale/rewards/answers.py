@@ -41,10 +41,10 @@ def extract(response: str, *, require_box: bool = False) -> Extracted | None:
     >>> extract(r"either $\boxed{1}$ or $\boxed{2}$"), extract("答案是：15。"), extract("")
     (Extracted(text='1, 2', latex=True), Extracted(text='15', latex=False), None)
     """
-    found = boxes(response)
-    if found:
-        parts = [found[-1].content]
-        for one, next_one in zip(found[-2::-1], found[:0:-1], strict=True):
+    boxed = boxes(response)
+    if boxed:
+        parts = [boxed[-1].content]
+        for one, next_one in zip(boxed[-2::-1], boxed[:0:-1], strict=True):
             if not _JOINED.fullmatch(response, one.end, next_one.start):
                 break
             parts.append(one.content)
@@ -127,8 +127,8 @@ def without_percent(answer: str) -> str | None:
     >>> without_percent(r"50\%"), without_percent("50")
     ('50', None)
     """
-    found = _PERCENT.search(answer.rstrip())
-    return (answer[: found.start()].strip() or None) if found else None
+    sign = _PERCENT.search(answer.rstrip())
+    return (answer[: sign.start()].strip() or None) if sign else None
 
 
 def same_text(answer: str) -> str:
@@ -170,8 +170,8 @@ def integer(answer: str) -> str | None:
     >>> integer("033"), integer("-1,234"), integer("1,2"), integer("-0")
     ('33', '-1234', None, '0')
     """
-    found = _INTEGER.fullmatch(answer)
-    if found is None:
+    signed = _INTEGER.fullmatch(answer)
+    if signed is None:
         return None
-    digits = found[2].replace(",", "").lstrip("0") or "0"
-    return f"-{digits}" if found[1] == "-" and digits != "0" else digits
+    digits = signed[2].replace(",", "").lstrip("0") or "0"
+    return f"-{digits}" if signed[1] == "-" and digits != "0" else digits

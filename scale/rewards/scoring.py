@@ -6,11 +6,13 @@ or the main process alike. What could not be decided, in time or at all, scores 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 from scale.rewards import verifier
 from scale.rewards.answers import extract, integer, is_words, plain, plain_text, same_text, without_percent
-from scale.rewards.verifier import CORRECT, UNVERIFIED, WRONG, Pair, Verdict
+from scale.rewards.verifier import CORRECT, UNVERIFIED, WRONG, Judgement, Pair
 from theory.base import require
 
 TIMEOUT = 5.0
@@ -78,24 +80,24 @@ def compute_score(
         raise ValueError(f"ground_truth: expected a text, got {ground_truth!r:.80}")
     require.in_range("timeout", timeout, 0, open_low=True)
     require.count("workers", workers, 1)
-    found = extract(solution_str, require_box=require_box)
-    if found is None:
-        return _result(Verdict(WRONG, "no box" if require_box else "no answer found"), "")
-    if len(found.text) > max(LONGEST, 2 * len(ground_truth)) and found.latex:
-        return _result(Verdict(UNVERIFIED, f"an answer of {len(found.text)} characters"), found.text)
-    answer = plain(found.text) if found.latex else plain_text(found.text)
-    verdict = decide(plain(ground_truth), answer, latex=found.latex, timeout=timeout, workers=workers)
-    return _result(verdict, found.text)
+    extracted = extract(solution_str, require_box=require_box)
+    if extracted is None:
+        return _result(Judgement(WRONG, "no box" if require_box else "no answer found"), "")
+    text, latex = extracted
+    if len(text) > max(LONGEST, 2 * len(ground_truth)) and latex:
+        return _result(Judgement(UNVERIFIED, f"an answer of {len(text)} characters"), text)
+    answer = plain(text) if latex else plain_text(text)
+    return _result(decide(plain(ground_truth), answer, latex=latex, timeout=timeout, workers=workers), text)
 
 
-def _result(verdict: Verdict, answer: str) -> dict[str, Any]:
-    score = float(verdict.outcome == CORRECT)
-    unverified = float(verdict.outcome == UNVERIFIED)
+def _result(judgement: Judgement, answer: str) -> dict[str, Any]:
+    score = float(judgement.outcome == CORRECT)
+    unverified = float(judgement.outcome == UNVERIFIED)
     shown = answer[:SHOWN].encode("utf-8", "replace").decode()  # half of a surrogate pair has no UTF-8
-    return {"score": score, "acc": score, "unverified": unverified, "pred": shown, "reason": verdict.reason}
+    return {"score": score, "acc": score, "unverified": unverified, "pred": shown, "reason": judgement.reason}
 
 
-def decide(gold: str, answer: str, *, latex: bool, timeout: float = TIMEOUT, workers: int = WORKERS) -> Verdict:
+def decide(gold: str, answer: str, *, latex: bool, timeout: float = TIMEOUT, workers: int = WORKERS) -> Judgement:
     """Decide whether an answer is right: equal texts and integers at once, the rest by Math-Verify.
 
     Parameters
@@ -110,14 +112,14 @@ def decide(gold: str, answer: str, *, latex: bool, timeout: float = TIMEOUT, wor
     pairs = []
     for one, other in readings(gold, answer):
         if same_text(one) == same_text(other):
-            return Verdict(CORRECT)
+            return Judgement(CORRECT)
         first, second = integer(one), integer(other)
         if first is not None and first == second:
-            return Verdict(CORRECT)
+            return Judgement(CORRECT)
         if (first is None or second is None) and not is_words(same_text(one)):
             pairs.append(Pair(one, other, latex))
     if not pairs:
-        return Verdict(WRONG)
+        return Judgement(WRONG)
     return verifier.shared(workers).compare(pairs, timeout)
 
 
@@ -130,12 +132,12 @@ def readings(gold: str, answer: str) -> list[tuple[str, str]]:
     ([('50', '50')], [('50', '0.5'), ('\\frac{50}{100}', '0.5')])
     """
     bare_gold, bare_answer = without_percent(gold), without_percent(answer)
-    found = [(gold if bare_gold is None else bare_gold, answer if bare_answer is None else bare_answer)]
+    pairs = [(gold if bare_gold is None else bare_gold, answer if bare_answer is None else bare_answer)]
     if bare_gold is not None and bare_answer is None:
-        found.append((f"\\frac{{{bare_gold}}}{{100}}", answer))
+        pairs.append((f"\\frac{{{bare_gold}}}{{100}}", answer))
     if bare_gold is None and bare_answer is not None:
-        found.append((gold, f"\\frac{{{bare_answer}}}{{100}}"))
-    return found
+        pairs.append((gold, f"\\frac{{{bare_answer}}}{{100}}"))
+    return pairs
 
 
 def can_read(gold: str, *, timeout: float = TIMEOUT, workers: int = WORKERS) -> bool:
@@ -160,6 +162,11 @@ def can_read(gold: str, *, timeout: float = TIMEOUT, workers: int = WORKERS) -> 
     return verifier.shared(workers).compare([Pair(text, "0", True)], timeout).outcome != UNVERIFIED
 
 
+def answer_reader() -> Callable[[str], bool] | None:
+    """Return `can_read`, or None if Math-Verify is not installed: for those who can do without."""
+    return None if find_spec("math_verify") is None else can_read
+
+
 def check() -> None:
     """Compare two answers, so that a missing Math-Verify is found before a run starts.
 
@@ -168,6 +175,6 @@ def check() -> None:
     ValueError
         If answers cannot be compared here.
     """
-    found = decide(r"\frac{1}{2}", "0.5", latex=True)
-    if found.outcome != CORRECT:
-        raise ValueError(f"reward: expected Math-Verify to find 1/2 equal to 0.5, got {found}")
+    judgement = decide(r"\frac{1}{2}", "0.5", latex=True)
+    if judgement.outcome != CORRECT:
+        raise ValueError(f"reward: expected Math-Verify to find 1/2 equal to 0.5, got {judgement}")

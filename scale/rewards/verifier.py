@@ -32,7 +32,7 @@ MEMORY = 4 * 2**30
 """Bytes of address space of a child; what needs more is unverified."""
 
 WALL = 4.0
-"""Wall-clock limit of a job over its limit on CPU time: on a busy machine the verdict is the same, only later."""
+"""Wall-clock limit of a job over its limit on CPU time: on a busy machine the judgement is the same, only later."""
 
 _ROOT = str(Path(__file__).resolve().parents[2])
 
@@ -50,7 +50,7 @@ class Pair(NamedTuple):
     latex: bool
 
 
-class Verdict(NamedTuple):
+class Judgement(NamedTuple):
     """Whether one of some pairs is equal: `CORRECT`, `WRONG` or `UNVERIFIED`, and why not."""
 
     outcome: str
@@ -75,7 +75,7 @@ class Verifier:
         self._every: set[_Worker] = set()
         self._lock = threading.Lock()
 
-    def compare(self, pairs: Sequence[Pair], timeout: float) -> Verdict:
+    def compare(self, pairs: Sequence[Pair], timeout: float) -> Judgement:
         """Return whether any pair is equal.
 
         Parameters
@@ -95,17 +95,17 @@ class Verifier:
             while True:
                 worker, fresh = self._take()
                 try:
-                    found = worker.ask(job, timeout * WALL + GRACE_SECONDS)
+                    reply = worker.ask(job, timeout * WALL + GRACE_SECONDS)
                 except BaseException:
                     self._end(worker)
                     raise
-                if found is not None:
+                if reply is not None:
                     with self._lock:
                         self._idle.append(worker)
-                    return Verdict(found["outcome"], found["reason"])
+                    return Judgement(reply["outcome"], reply["reason"])
                 self._end(worker)
                 if fresh:  # one that was ended from outside while idle says nothing of the job
-                    return Verdict(UNVERIFIED, "worker lost")
+                    return Judgement(UNVERIFIED, "worker lost")
 
     def _take(self) -> tuple[_Worker, bool]:
         """Return an idle worker or a new one, and whether it is new."""
@@ -156,10 +156,10 @@ class _Worker:
             bufsize=0,
             start_new_session=True,
         )
-        found = self._reply(START_SECONDS)
-        if found is None or "error" in found:
+        reply = self._reply(START_SECONDS)
+        if reply is None or "error" in reply:
             self.end()
-            what = f"none that starts within {START_SECONDS:g} s" if found is None else found["error"]
+            what = f"none that starts within {START_SECONDS:g} s" if reply is None else reply["error"]
             raise ValueError(f"reward: expected Math-Verify (pip install '{PIN}'), got {what}")
 
     def ask(self, job: Any, seconds: float) -> Any:
@@ -177,15 +177,15 @@ class _Worker:
         assert self.process.stdout is not None
         poll = select.poll()
         poll.register(self.process.stdout, select.POLLIN)
-        deadline, found = time.monotonic() + seconds, b""
-        while not found.endswith(b"\n"):
+        deadline, line = time.monotonic() + seconds, b""
+        while not line.endswith(b"\n"):
             if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 return None
             block = os.read(self.process.stdout.fileno(), 2**16)
             if not block:
                 return None
-            found += block
-        return json.loads(found)
+            line += block
+        return json.loads(line)
 
     def end(self) -> None:
         """End the process and its child."""
@@ -251,7 +251,7 @@ def serve() -> None:
             return
         timers = (signal.SIGPROF, signal.SIGALRM)
         timeout = os.WIFSIGNALED(status) and os.WTERMSIG(status) in timers
-        _answer(Verdict(UNVERIFIED, "timeout" if timeout else "crash")._asdict())
+        _answer(Judgement(UNVERIFIED, "timeout" if timeout else "crash")._asdict())
 
 
 def _work() -> None:
@@ -260,33 +260,33 @@ def _work() -> None:
         while (job := _read_job()) is not None:
             signal.setitimer(signal.ITIMER_PROF, job["timeout"])
             signal.setitimer(signal.ITIMER_REAL, job["timeout"] * WALL)
-            found = judge([Pair(*pair) for pair in job["pairs"]])
+            judgement = judge([Pair(*pair) for pair in job["pairs"]])
             signal.setitimer(signal.ITIMER_PROF, 0)
             signal.setitimer(signal.ITIMER_REAL, 0)
-            _answer(found._asdict())
+            _answer(judgement._asdict())
         os._exit(0)
     finally:
         os._exit(1)
 
 
 def _read_job() -> Any:
-    found = b""
-    while not found.endswith(b"\n"):
+    line = b""
+    while not line.endswith(b"\n"):
         block = os.read(0, 2**16)
         if not block:
             return None
-        found += block
-    return json.loads(found)
+        line += block
+    return json.loads(line)
 
 
-def _answer(found: Any) -> None:
+def _answer(reply: Any) -> None:
     try:
-        os.write(1, (json.dumps(found) + "\n").encode())
+        os.write(1, (json.dumps(reply) + "\n").encode())
     except BrokenPipeError:
         os._exit(0)
 
 
-def judge(pairs: Sequence[Pair]) -> Verdict:
+def judge(pairs: Sequence[Pair]) -> Judgement:
     """Return whether Math-Verify finds any pair equal, without a limit on time.
 
     The right answer comes first: the comparison is not symmetric.
@@ -316,7 +316,7 @@ def judge(pairs: Sequence[Pair]) -> Verdict:
         for gold, answer in product(golds, answers):
             try:
                 if math_verify.verify(gold, answer, timeout_seconds=None, raise_on_error=True):
-                    return Verdict(CORRECT)
+                    return Judgement(CORRECT)
             except Exception as error:  # of any kind: of sympy, of recursion, of memory
                 unverified = f"comparison failed: {type(error).__name__}"
-    return Verdict(UNVERIFIED, unverified) if unverified else Verdict(WRONG, wrong)
+    return Judgement(UNVERIFIED, unverified) if unverified else Judgement(WRONG, wrong)
