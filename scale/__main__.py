@@ -184,6 +184,14 @@ def _cell(args: argparse.Namespace) -> experiments.Cell:
     return experiments.get_cell(args.experiment, args.cell)
 
 
+def prepare_command(args: argparse.Namespace, console: Console) -> int:
+    """Prepare data sets, and say which right answers the reward cannot read."""
+    from scale.data import prepare
+    from scale.rewards import answer_reader
+
+    return prepare.command(args, console, answer_reader())
+
+
 def experiments_command(args: argparse.Namespace, console: Console) -> int:
     """List the runs of experiments, as commands; or what they need."""
     names = args.names or list(experiments.EXPERIMENTS)
@@ -247,7 +255,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     # What verl says on import of engines and platforms that this machine lacks; a run's own log keeps it.
     warnings.filterwarnings("ignore", message=".*engine is not available")
     logging.getLogger("verl.plugin.platform.platform_manager").addFilter(lambda record: False)
-    own = {"train": train_command, "smoke": smoke_command, "experiments": experiments_command}
+    own = {
+        "train": train_command,
+        "prepare": prepare_command,
+        "smoke": smoke_command,
+        "experiments": experiments_command,
+    }
     command = own[args.command] if args.command in own else importlib.import_module(MODULES[args.command]).command
     try:
         status: int = command(args, console)

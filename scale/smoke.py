@@ -19,6 +19,7 @@ from scale.audit import replay_log
 from scale.data import prepare
 from scale.evaluation import evaluate
 from scale.launch import progress
+from scale.rewards import answer_reader
 from scale.run import records
 from theory.base import runs as run_format
 
@@ -43,7 +44,7 @@ def smoke(args: argparse.Namespace, console: Console) -> int:
     data, root = args.out / "data", args.out / "scale"
     tiny.write_source(args.out / "source")
     asked = ["--source", args.out / "source", "--out", data, "--template", "plain", "--force"]
-    _command(prepare, [tiny.SOURCE, *asked], console)
+    _command(prepare, [tiny.SOURCE, *asked], console, answer_reader())
     folders = {method: root / f"{method}-seed{args.seed}" for method in args.methods}
     configs = {}
     for method, out in folders.items():
@@ -86,11 +87,11 @@ def smoke(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _command(implementation: ModuleType, arguments: Sequence[Any], console: Console) -> int:
-    """Run a command of `python -m scale`."""
+def _command(implementation: ModuleType, arguments: Sequence[Any], console: Console, *parts: Any) -> int:
+    """Run a command of `python -m scale`, with the parts that it is given from outside."""
     parser = argparse.ArgumentParser()
     implementation.add_arguments(parser)
-    return int(implementation.command(parser.parse_args([str(x) for x in arguments]), console))
+    return int(implementation.command(parser.parse_args([str(x) for x in arguments]), console, *parts))
 
 
 def summary(out: Path) -> tuple[str, str, str, str]:

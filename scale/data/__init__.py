@@ -1,1 +1,5 @@
 """Training data and benchmarks as Parquet: `python -m scale prepare`."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

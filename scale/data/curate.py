@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from scale.data.datasets import Dataset, Row, find_files, hash_file, read_rows
+from scale.data.datasets import Dataset, SourceRow, find_files, hash_file, read_rows
 from scale.data.text_keys import LANGUAGES, answer_form, language, loose_form, prompt_key
 from theory.base import require
 
 
 @dataclass
-class Problem:
+class CuratedProblem:
     """A problem and its copies.
 
     Attributes
@@ -46,7 +45,7 @@ class Problem:
         return len({answer_form(x) for x in self.answers}) > 1
 
 
-def merge(rows: Iterable[Row]) -> tuple[list[Problem], int]:
+def merge(rows: Iterable[SourceRow]) -> tuple[list[CuratedProblem], int]:
     """Return every problem once, in the order of its first row, and the number of different texts.
 
     Parameters
@@ -56,21 +55,21 @@ def merge(rows: Iterable[Row]) -> tuple[list[Problem], int]:
 
     Examples
     --------
-    >>> rows = [Row("Find  x", "2", 0, 1, {}), Row("Find x", "02", 1, 3, {}), Row("Find y", "2", 4, 1, {})]
-    >>> problems, texts = merge(rows)
+    >>> copies = [SourceRow("Find  x", "2", 0, 1, {}), SourceRow("Find x", "02", 1, 3, {})]
+    >>> problems, texts = merge([*copies, SourceRow("Find y", "2", 4, 1, {})])
     >>> [(x.text, x.copies, x.conflicting) for x in problems], texts
     ([('Find  x', 4, False), ('Find y', 1, False)], 3)
     """
-    found: dict[str, Problem] = {}
+    problems: dict[str, CuratedProblem] = {}
     keys: dict[str, str] = {}  # by text: a text comes again in every batch of the source
     for row in rows:
         key = keys.get(row.problem)
         if key is None:
             key = keys[row.problem] = prompt_key(row.problem)
-        if key not in found:
-            found[key] = Problem(key, row.problem, row.answer, row.number, row.details)
-        found[key].answers[row.answer] += row.copies
-    return list(found.values()), len(keys)
+        if key not in problems:
+            problems[key] = CuratedProblem(key, row.problem, row.answer, row.number, row.details)
+        problems[key].answers[row.answer] += row.copies
+    return list(problems.values()), len(keys)
 
 
 @dataclass
@@ -90,14 +89,14 @@ class Prepared:
     sources
         Files and where they are from.
     unreadable
-        Keys of problems whose right answer Math-Verify cannot read; None if it is not installed.
+        Keys of problems whose right answer the reward cannot read; None if that was not looked for.
     overlap
         Keys of problems that a benchmark has too, by benchmark.
     """
 
     dataset: Dataset
-    problems: list[Problem]
-    conflicts: list[Problem]
+    problems: list[CuratedProblem]
+    conflicts: list[CuratedProblem]
     counts: dict[str, int]
     warnings: list[str]
     sources: dict[str, Any]
@@ -105,7 +104,14 @@ class Prepared:
     overlap: dict[str, list[str]] = field(default_factory=dict)
 
 
-def prepare(dataset: Dataset, source: Path | None, *, keep: str = "all", revision: str | None = None) -> Prepared:
+def prepare(
+    dataset: Dataset,
+    source: Path | None,
+    *,
+    keep: str = "all",
+    revision: str | None = None,
+    can_read: Callable[[str], bool] | None = None,
+) -> Prepared:
     """Read a data set and keep every problem of a language once.
 
     Parameters
@@ -118,6 +124,8 @@ def prepare(dataset: Dataset, source: Path | None, *, keep: str = "all", revisio
         Language, one of `LANGUAGES`, or `all`.
     revision
         Of the hub's repository.
+    can_read
+        Whether a right answer can be read by the reward of the training; None if that cannot be told here.
 
     Raises
     ------
@@ -146,10 +154,11 @@ def prepare(dataset: Dataset, source: Path | None, *, keep: str = "all", revisio
     # A file's name and hash tell what it is; where it lay does not.
     hashes = [{"name": path.name, "bytes": path.stat().st_size, "sha256": hash_file(path)} for path in files]
     warnings = check_counts(dataset, read, texts)
-    return Prepared(dataset, kept, conflicts, counts, warnings, where | {"files": hashes}, unreadable(kept))
+    unreadable = None if can_read is None else [x.key for x in kept if not can_read(x.answer)]
+    return Prepared(dataset, kept, conflicts, counts, warnings, where | {"files": hashes}, unreadable)
 
 
-def _number(files: Iterable[Path]) -> Iterator[Row]:
+def _number(files: Iterable[Path]) -> Iterator[SourceRow]:
     """Yield the rows of files, numbered through."""
     first = 0
     for path in files:
@@ -181,8 +190,8 @@ def check_counts(dataset: Dataset, rows: int, texts: int) -> list[str]:
         what = dataset.others.get(texts, f"{abs(more):,} {'too many' if more > 0 else 'missing'}")
         return [f"{dataset.name}: expected {dataset.problems:,} problems ({dataset.repository}), got {texts:,}: {what}"]
     if rows not in dataset.rows:
-        known = ", ".join(f"{count:,} ({what})" for count, what in dataset.rows.items())
-        return [f"{dataset.name}: expected a file of {known} rows, got {rows:,}; its {texts:,} problems are as known"]
+        usual = ", ".join(f"{count:,} ({what})" for count, what in dataset.rows.items())
+        return [f"{dataset.name}: expected a file of {usual} rows, got {rows:,}; its {texts:,} problems are as known"]
     return []
 
 
@@ -211,18 +220,3 @@ def find_overlap(prepared: Prepared, benchmarks: Mapping[str, Iterable[str]], *,
         prepared.problems = [x for x in prepared.problems if x.key not in shared]
         prepared.counts["overlap"] = prepared.counts["kept"] - len(prepared.problems)
         prepared.counts["kept"] = len(prepared.problems)
-
-
-def unreadable(problems: Iterable[Problem]) -> list[str] | None:
-    """Return the keys of problems whose right answer Math-Verify cannot read, or None if it is not installed.
-
-    Parameters
-    ----------
-    problems
-        The problems; integers and words are read without it.
-    """
-    if find_spec("math_verify") is None:
-        return None
-    from scale.rewards.scoring import can_read
-
-    return [x.key for x in problems if not can_read(x.answer)]

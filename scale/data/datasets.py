@@ -98,7 +98,7 @@ DATASETS: Mapping[str, Dataset] = {
 """Known data sets by name, what is trained on last."""
 
 
-class Row(NamedTuple):
+class SourceRow(NamedTuple):
     """Equal rows of a source: problem, answer, number of the first, how many, and details of the first."""
 
     problem: str
@@ -131,36 +131,36 @@ def find_files(dataset: Dataset, source: Path | None, revision: str | None = Non
     """
     if source is None:
         folder = _download(dataset, revision)
-        found = [path for path in _data_files(folder, "**/*") if _matches(dataset, path.relative_to(folder))]
+        files = [path for path in _data_files(folder, "**/*") if _matches(dataset, path.relative_to(folder))]
         where: dict[str, Any] = {"repository": dataset.repository, "commit": folder.name}
-        if not found:
+        if not files:
             raise ValueError(
                 f"{dataset.name}: expected files {' or '.join(dataset.files)} in {dataset.repository}, got none; "
                 "download its files yourself and give --source"
             )
-        return found, where
+        return files, where
     if not source.exists():
         raise ValueError(f"{source}: expected a file or folder with {dataset.name}, got none")
     if source.is_file():
         if source.suffix not in SUFFIXES:
             raise ValueError(f"{source}: expected a file of type {', '.join(SUFFIXES)}, got {source.suffix!r}")
         return [source], {}
-    found = _data_files(source, f"{dataset.name}.*")
-    if not found:
+    files = _data_files(source, f"{dataset.name}.*")
+    if not files:
         folder = source / dataset.name
         every = _data_files(folder, "**/*")
-        found = [path for path in every if _matches(dataset, path.relative_to(folder))] or every
-    if not found:
+        files = [path for path in every if _matches(dataset, path.relative_to(folder))] or every
+    if not files:
         raise ValueError(
             f"{source}: expected {dataset.name}.parquet, .jsonl, .json or .csv, or a folder {dataset.name} of such "
             "files, got none"
         )
-    if len({path.suffix for path in found}) > 1 or (found[0].parent == source and len(found) > 1):
+    if len({path.suffix for path in files}) > 1 or (files[0].parent == source and len(files) > 1):
         raise ValueError(
             f"{source}: expected one file for {dataset.name}, or files of one type, got "
-            f"{', '.join(path.name for path in found)}"
+            f"{', '.join(path.name for path in files)}"
         )
-    return found, {}
+    return files, {}
 
 
 def _data_files(folder: Path, pattern: str) -> list[Path]:
@@ -181,7 +181,7 @@ def _download(dataset: Dataset, revision: str | None) -> Path:
             f"{dataset.repository}, got neither: {error}"
         ) from error
     try:
-        found = snapshot_download(
+        folder = snapshot_download(
             dataset.repository, repo_type="dataset", revision=revision, allow_patterns=list(dataset.files)
         )
     except Exception as error:  # of many kinds: no network, no such repository, no such revision, a broken download
@@ -190,7 +190,7 @@ def _download(dataset: Dataset, revision: str | None) -> Path:
             f"{str(error).strip().splitlines()[0][:200]}; without a network, download its files elsewhere and give "
             "--source FILE_OR_DIR"
         ) from error
-    return Path(found)
+    return Path(folder)
 
 
 def hash_file(path: Path) -> str:
@@ -200,16 +200,16 @@ def hash_file(path: Path) -> str:
 
 
 def _digest(file: Any) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     while block := file.read(2**20):
-        found.update(block)
-    return found.hexdigest()
+        digest.update(block)
+    return digest.hexdigest()
 
 
 # Rows
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path) -> Iterator[SourceRow]:
     """Yield the rows of a file; equal rows of a Parquet file in verl's schema are folded within a batch.
 
     Two schemas are read: verl's (`prompt`, `reward_model.ground_truth`), whose prompts may carry the DAPO template, and
@@ -229,7 +229,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise ValueError(f"{path}: expected at least one row, got none")
 
 
-def _read_parquet(path: Path) -> Iterator[Row]:
+def _read_parquet(path: Path) -> Iterator[SourceRow]:
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
@@ -247,7 +247,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         raise ValueError(f"{path}: expected a whole Parquet file, got {error}") from error
 
 
-def _read_verl(path: Path, file: pq.ParquetFile) -> Iterator[Row]:
+def _read_verl(path: Path, file: pq.ParquetFile) -> Iterator[SourceRow]:
     """Yield the rows of a Parquet file in verl's schema, equal ones of a batch once."""
     schema = file.schema_arrow
     prompt, reward = schema.field("prompt").type, schema.field("reward_model").type
@@ -279,18 +279,17 @@ def _read_verl(path: Path, file: pq.ParquetFile) -> Iterator[Row]:
             except ValueError as error:
                 raise ValueError(f"{where}: {error}") from error
             answer = _answer(where, row["answer"])
-            yield Row(problem, answer, row["number_min"], row["number_count"], {})
+            yield SourceRow(problem, answer, row["number_min"], row["number_count"], {})
         first += batch.num_rows
 
 
-def _read_text(path: Path) -> Iterator[Row]:
+def _read_text(path: Path) -> Iterator[SourceRow]:
     """Yield the rows of a JSON or CSV file, whose values are taken as they are spelt."""
-    convert: Callable[[int, Mapping[str, Any]], Row] | None = None
+    convert: Callable[[int, Mapping[str, Any]], SourceRow] | None = None
     names: frozenset[str] = frozenset()
     for number, row in enumerate(_mappings(path)):
         if convert is None or not names <= row.keys():
-            found = _converter(path, list(row))
-            convert, names = found or _verl_row(path), frozenset(row)
+            convert, names = _converter(path, list(row)) or _verl_row(path), frozenset(row)
         yield convert(number, row)
 
 
@@ -308,17 +307,17 @@ def _mappings(path: Path) -> Iterator[Mapping[str, Any]]:
                 return
             start = file.read(2**10).lstrip()[:1]
             file.seek(0)
-            for found in json.load(file) if start == "[" else (json.loads(line) for line in file if line.strip()):
-                if not isinstance(found, dict):
-                    raise ValueError(f"{type(found).__name__} in place of an object")
-                yield found
+            for record in json.load(file) if start == "[" else (json.loads(line) for line in file if line.strip()):
+                if not isinstance(record, dict):
+                    raise ValueError(f"{type(record).__name__} in place of an object")
+                yield record
     except (OSError, ValueError, csv.Error) as error:
         if str(error).startswith(str(path)):
             raise
         raise ValueError(f"{path}: expected a whole {path.suffix} file, got {error}") from error
 
 
-def _converter(path: Path, names: list[str]) -> Callable[[int, Mapping[str, Any]], Row] | None:
+def _converter(path: Path, names: list[str]) -> Callable[[int, Mapping[str, Any]], SourceRow] | None:
     """Return what makes rows of plain columns, or None for verl's schema."""
     if {"prompt", "reward_model"} <= set(names):
         return None
@@ -331,7 +330,7 @@ def _converter(path: Path, names: list[str]) -> Callable[[int, Mapping[str, Any]
             f"answer ({', '.join(ANSWER)}) or a solution with a box ({', '.join(SOLUTION)}), got {', '.join(names)}"
         )
 
-    def convert(number: int, row: Mapping[str, Any]) -> Row:
+    def convert(number: int, row: Mapping[str, Any]) -> SourceRow:
         where = f"{path}: row {number}"
         text = _text(where, problem, row.get(problem))
         context = row.get("context")
@@ -339,19 +338,19 @@ def _converter(path: Path, names: list[str]) -> Callable[[int, Mapping[str, Any]
             text = f"{context}\n{text}"
         if answer is None:
             worked = _text(where, str(solution), row.get(str(solution)))
-            found = last_boxed(worked)
-            if found is None:
+            value = last_boxed(worked)
+            if value is None:
                 raise ValueError(f"{where}: expected a solution with \\boxed{{...}}, got {worked[-80:]!r}")
         else:
-            found = row.get(answer)
+            value = row.get(answer)
         details = {name: str(row[name]) for name in DETAILS if row.get(name) not in (None, "")}
-        return Row(text, _answer(where, found), number, 1, details)
+        return SourceRow(text, _answer(where, value), number, 1, details)
 
     return convert
 
 
-def _verl_row(path: Path) -> Callable[[int, Mapping[str, Any]], Row]:
-    def convert(number: int, row: Mapping[str, Any]) -> Row:
+def _verl_row(path: Path) -> Callable[[int, Mapping[str, Any]], SourceRow]:
+    def convert(number: int, row: Mapping[str, Any]) -> SourceRow:
         where = f"{path}: row {number}"
         prompt, reward = row.get("prompt"), row.get("reward_model")
         if isinstance(prompt, list):
@@ -364,7 +363,7 @@ def _verl_row(path: Path) -> Callable[[int, Mapping[str, Any]], Row]:
             problem = strip_template(_text(where, "prompt", prompt))
         except ValueError as error:
             raise ValueError(f"{where}: {str(error).removeprefix(f'{where}: ')}") from error
-        return Row(problem, _answer(where, reward.get("ground_truth")), number, 1, {})
+        return SourceRow(problem, _answer(where, reward.get("ground_truth")), number, 1, {})
 
     return convert
 

@@ -18,7 +18,7 @@ import argparse
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,7 +198,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace files that are there")
 
 
-def command(args: argparse.Namespace, console: Console) -> int:
+def command(args: argparse.Namespace, console: Console, can_read: Callable[[str], bool] | None) -> int:
     """Prepare data sets; all are read before the first file is written.
 
     Parameters
@@ -207,6 +207,8 @@ def command(args: argparse.Namespace, console: Console) -> int:
         Of `add_arguments`.
     console
         Where to report.
+    can_read
+        Whether the reward of the training can read a right answer; None if that cannot be told here.
 
     Returns
     -------
@@ -229,35 +231,35 @@ def command(args: argparse.Namespace, console: Console) -> int:
     if there and not args.force:
         others = f" and {len(there) - 1} others" if there[1:] else ""
         raise ValueError(f"{there[0]}: expected no such file, got one{others}; --force replaces them")
-    found = []
+    prepared = []
     for dataset in chosen:
         console.print(f"{dataset.name}: reading", args.source or dataset.repository, highlight=False, soft_wrap=True)
-        found.append(prepare(dataset, args.source, keep=args.language, revision=args.revision))
-    warnings = [text for x in found for text in x.warnings]
+        prepared.append(prepare(dataset, args.source, keep=args.language, revision=args.revision, can_read=can_read))
+    warnings = [text for x in prepared for text in x.warnings]
     if warnings and args.strict:
         raise ValueError("; ".join(warnings))
-    _compare(found, args.out, drop=args.drop_overlap)
+    _compare(prepared, args.out, drop=args.drop_overlap)
     settings = {"language": args.language, "drop_overlap": args.drop_overlap}
-    for x in found:
+    for x in prepared:
         write(x, args.template, args.out, settings)
-    report(found, args.out, console)
+    report(prepared, args.out, console)
     return 0
 
 
-def _compare(found: Sequence[Prepared], out: Path, *, drop: bool) -> None:
+def _compare(prepared: Sequence[Prepared], out: Path, *, drop: bool) -> None:
     """Compare what is trained on with every benchmark, of this call or prepared before."""
     benchmarks: dict[str, list[str]] = {}
     for name, dataset in DATASETS.items():
-        now = next((x for x in found if x.dataset is dataset), None)
+        now = next((x for x in prepared if x.dataset is dataset), None)
         path = paths(out, name)["prompts"]
         if dataset.split == "test" and (now or path.exists()):
             benchmarks[name] = [x.text for x in now.problems] if now else read_texts(path)
-    for x in found:
+    for x in prepared:
         if x.dataset.split == "train":
             find_overlap(x, benchmarks, drop=drop)
 
 
-def report(found: Sequence[Prepared], out: Path, console: Console) -> None:
+def report(prepared: Sequence[Prepared], out: Path, console: Console) -> None:
     """Print what was read, dropped and kept, and the warnings."""
     from rich.table import Table
 
@@ -266,10 +268,10 @@ def report(found: Sequence[Prepared], out: Path, console: Console) -> None:
     shown.add_column("data set")
     for name in columns:
         shown.add_column(name.replace("_", " "), justify="right")
-    for x in found:
+    for x in prepared:
         shown.add_row(x.dataset.name, *(f"{x.counts[name]:,}" for name in columns))
     console.print(shown)
-    for x in found:
+    for x in prepared:
         place = paths(out, x.dataset.name)
         for text in x.warnings:
             console.print(f"warning: {text}", highlight=False, soft_wrap=True, style="yellow")

@@ -96,10 +96,10 @@ def answer_form(answer: str) -> str:
     text = "".join(normalize(answer).split())
     while len(text) > 1 and text[0] == text[-1] == "$":
         text = text[1:-1]
-    found = _NUMBER.fullmatch(text)
-    if found is None:
+    number = _NUMBER.fullmatch(text)
+    if number is None:
         return text
-    sign, whole, part = found[1], found[2].lstrip("0") or "0", (found[3] or "").rstrip("0")
+    sign, whole, part = number[1], number[2].lstrip("0") or "0", (number[3] or "").rstrip("0")
     value = f"{whole}.{part}" if part else whole
     return f"-{value}" if sign == "-" and value != "0" else value
 

@@ -1,0 +1,68 @@
+"""Copies merged, files of a folder as one source, and counts that are as known."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from scale.data import curate, datasets
+from tests.scale import made_data
+
+problems = st.lists(
+    st.tuples(st.sampled_from("abcdef"), st.sampled_from(["1", "01", "2"]), st.sampled_from(["", " ", "\n"])),
+    min_size=1,
+    max_size=30,
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(problems, st.integers(1, 7))
+def test_folding_changes_nothing(tmp_path_factory, drawn, batch):
+    """Copies folded in batches of any size, as Parquet, give what rows one by one give, as JSON, whatever the order."""
+    folder = tmp_path_factory.mktemp("folding")
+    listed = made_data.dapo_rows([(f"Find {space}{name}.", answer) for name, answer, space in drawn], copies=2)
+    made_data.write_parquet(folder / "x.parquet", listed)
+    made_data.write_lines(folder / "x.jsonl", listed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "BATCH", batch)
+        folded, texts = curate.merge(datasets.read_rows(folder / "x.parquet"))
+    plain, plain_texts = curate.merge(datasets.read_rows(folder / "x.jsonl"))
+    assert (folded, texts) == (plain, plain_texts)
+    assert sum(x.copies for x in folded) == 2 * len(drawn)
+    assert len(folded) == len({name for name, *_ in drawn})
+    backwards, _ = curate.merge(reversed(list(datasets.read_rows(folder / "x.jsonl"))))
+    by_key = {x.key: (x.answers, x.conflicting) for x in backwards}
+    assert by_key == {x.key: (x.answers, x.conflicting) for x in folded}
+
+
+def test_files_of_a_folder_are_one_source(tmp_path):
+    """Rows are numbered through, and copies in two files are copies."""
+    (tmp_path / "aime25" / "parts").mkdir(parents=True)
+    made_data.write_lines(
+        tmp_path / "aime25" / "parts" / "1.jsonl", [{"problem": "a", "answer": 1}, {"problem": "b", "answer": 2}]
+    )
+    made_data.write_lines(
+        tmp_path / "aime25" / "parts" / "2.jsonl", [{"problem": "b", "answer": 2}, {"problem": "c", "answer": 3}]
+    )
+    found = curate.prepare(datasets.DATASETS["aime25"], tmp_path)
+    assert [(x.text, x.number, x.copies) for x in found.problems] == [("a", 0, 1), ("b", 1, 2), ("c", 3, 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "texts", "said"),
+    [
+        ("dapo-math-17k", 1_791_700, 17_398, []),
+        ("dapo-math-17k", 17_398, 17_398, []),
+        ("aime24", 960, 30, []),
+        ("olympiadbench", 675, 675, ["675: the file of Qwen2.5-Math"]),
+        ("amc23", 83, 83, ["expected 40 problems (math-ai/amc23), got 83: AMC 2022 and 2023 together"]),
+        ("math500", 499, 499, ["got 499: 1 missing"]),
+        ("dapo-math-17k", 20_000, 17_400, ["expected 17,398 problems", "got 17,400: 2 too many"]),
+        ("aime25", 60, 30, ["expected a file of 30 (AIME 2025) rows, got 60; its 30 problems are as known"]),
+    ],
+)
+def test_known_counts(name, rows, texts, said):
+    found = curate.check_counts(datasets.DATASETS[name], rows, texts)
+    assert len(found) == bool(said)
+    for part in said:
+        assert part in found[0]
