@@ -92,10 +92,10 @@ class Method:
             names = ", ".join(ADVANTAGES)
             raise ValueError(f"advantage: expected one of {names} or a WReinforce, got {self.advantage!r}")
         require.one_of("aggregation", self.aggregation, AGGREGATIONS)
-        for name, known in _PARTS.items():
+        for name, kinds in _PARTS.items():
             part = getattr(self, name)
-            if type(part) not in known:
-                expected = ", ".join("None" if cls is type(None) else cls.__name__ for cls in known)
+            if type(part) not in kinds:
+                expected = ", ".join("None" if cls is type(None) else cls.__name__ for cls in kinds)
                 raise ValueError(f"{name}: expected one of {expected}, got {part!r}")
 
     @property
@@ -188,7 +188,7 @@ _PARTS: dict[str, tuple[type, ...]] = {
     "entropy_bonus": (EntropyBonus, type(None)),
     "token_selection": (ForkTokens, type(None)),
 }
-_TYPES: dict[str, type] = {cls.__name__: cls for known in _PARTS.values() for cls in known if cls is not type(None)}
+_TYPES: dict[str, type] = {cls.__name__: cls for kinds in _PARTS.values() for cls in kinds if cls is not type(None)}
 _TYPES["WReinforce"] = WReinforce
 _OURS = frozenset(_TYPES)
 
@@ -230,7 +230,7 @@ def register_shaping(kind: type[ShapingType]) -> type[ShapingType]:
     if kind.__name__ in _OURS:
         raise ValueError(f"kind: expected another name than those of the parts here, got {kind.__name__}")
     old = _TYPES.get(kind.__name__)
-    _PARTS["shaping"] = (*(known for known in _PARTS["shaping"] if known is not old), kind)
+    _PARTS["shaping"] = (*(other for other in _PARTS["shaping"] if other is not old), kind)
     _TYPES[kind.__name__] = kind
     return kind
 
@@ -251,9 +251,9 @@ def _decode(name: str, value: Any) -> Any:
 
 
 def _build(name: str, cls: type, values: Mapping[str, Any]) -> Any:
-    known = [field.name for field in dataclasses.fields(cls)]
-    if set(values) != set(known):
-        raise ValueError(f"{name}: expected the fields {', '.join(known)}, got {', '.join(map(str, values))}")
+    names = [field.name for field in dataclasses.fields(cls)]
+    if set(values) != set(names):
+        raise ValueError(f"{name}: expected the fields {', '.join(names)}, got {', '.join(map(str, values))}")
     return cls(**values)
 
 

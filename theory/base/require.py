@@ -7,15 +7,12 @@ of the inputs (NumPy or torch, through `array_api_compat`).
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import array_api_compat
 import numpy as np
 
 from theory.base.arrays import Array, BoolArray, FloatArray, IntArray
-
-if TYPE_CHECKING:
-    from theory.policy.softmax import TokenStatistics
 
 
 def namespace(**arrays: Array) -> Any:
@@ -62,25 +59,6 @@ def same_shape(**arrays: Array) -> None:
             raise ValueError(f"{name}: expected the shape of {first} {tuple(reference.shape)}, got {tuple(x.shape)}")
 
 
-def statistics(stats: TokenStatistics) -> Any:
-    """Require token statistics of one shape with log_prob <= 0, entropy >= 0, 0 <= collision <= 1; return namespace.
-
-    A hundredth is left for the rounding of low-precision statistics.
-    """
-    fields = stats._asdict()
-    xp = namespace(**fields)
-    finite(xp, **fields)
-    same_shape(**fields)
-    for name, valid, expected in (
-        ("log_prob", stats.log_prob <= 0.01, "<= 0"),
-        ("entropy", stats.entropy >= -0.01, ">= 0"),
-        ("collision", (stats.collision >= -0.01) & (stats.collision <= 1.01), "in [0, 1]"),
-    ):
-        if not bool(xp.all(valid)):
-            raise ValueError(f"{name}: expected values {expected}, got values outside")
-    return xp
-
-
 def in_range(name: str, value: float, low: float = -np.inf, high: float = np.inf, *, open_low: bool = False) -> float:
     """Require a finite scalar in [low, high] (in (low, high] with `open_low`)."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
@@ -119,10 +97,10 @@ def resampling(rng: Any, confidence: float, num_resamples: int) -> float:
     return confidence
 
 
-def one_of(name: str, value: Hashable, known: Collection[Any]) -> None:
-    """Require a known name."""
-    if not isinstance(value, Hashable) or value not in known:
-        raise ValueError(f"{name}: expected one of {', '.join(map(str, known))}, got {value!r}")
+def one_of(name: str, value: Hashable, choices: Collection[Any]) -> None:
+    """Require one of some choices."""
+    if not isinstance(value, Hashable) or value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(str, choices))}, got {value!r}")
 
 
 def vector(name: str, value: Any, *, low: float = -np.inf, high: float = np.inf) -> FloatArray:
@@ -138,8 +116,8 @@ def vector(name: str, value: Any, *, low: float = -np.inf, high: float = np.inf)
     x = x.astype(np.float64)
     bad = ~np.isfinite(x) | (x < low) | (x > high)
     if bad.any():
-        at = int(np.argmax(bad))
-        raise ValueError(f"{name}: expected finite values in [{low}, {high}], got {x[at]} at index {at}")
+        index = int(np.argmax(bad))
+        raise ValueError(f"{name}: expected finite values in [{low}, {high}], got {x[index]} at index {index}")
     return x
 
 

@@ -114,12 +114,12 @@ def read_run(folder: Path) -> RunFolder:
     ValueError
         If a file is missing or damaged; the message names it.
     """
-    found = read_json(folder / VERSIONS_FILE)
+    versions_read = read_json(folder / VERSIONS_FILE)
     try:
         metrics = pq.read_table(folder / METRICS_FILE)
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"{folder / METRICS_FILE}: expected a readable Parquet file, got {error}") from error
-    return RunFolder(read_json(folder / CONFIG_FILE), metrics, found)
+    return RunFolder(read_json(folder / CONFIG_FILE), metrics, versions_read)
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any], path: str = "") -> list[str]:

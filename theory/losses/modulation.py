@@ -28,8 +28,7 @@ import numpy as np
 
 from theory.base import require
 from theory.base.arrays import Array, stop_gradient
-from theory.policy.entropy_change import first_order, first_order_sequence
-from theory.policy.softmax import TokenStatistics
+from theory.policy import TokenStatistics, first_order, first_order_sequence, require_statistics
 
 ROUNDING = 16
 """Machine epsilons that count as rounding. The factors are relative to the extremes of the batch; where these differ by
@@ -282,7 +281,7 @@ def scope_of(
     >>> round(scope.entropy_min, 4), round(scope.entropy_max, 4), scope.instability_max
     (0.3251, 0.3251, 0.2)
     """
-    xp = require.statistics(stats)
+    xp = require_statistics(stats)
     _instability_range(xp, instability)
     require.boolean(xp, mask=mask)
     require.same_shape(entropy=stats.entropy, instability=instability, mask=mask)
@@ -337,11 +336,11 @@ def compensation(entropy: Array, advantages: Array, alpha: float, scope: Scope) 
     require.finite(xp, entropy=entropy, advantages=advantages)
     require.same_shape(entropy=entropy, advantages=advantages)
     alpha = require.in_range("alpha", alpha, 0.0)
-    position, known = _position(xp, stop_gradient(entropy), scope.entropy_min, scope.entropy_max, relative=ROUNDING)
+    position, apart = _position(xp, stop_gradient(entropy), scope.entropy_min, scope.entropy_max, relative=ROUNDING)
     with np.errstate(over="ignore", invalid="ignore"):
         factor = 1 + alpha * (1 - position)
     require.representable(xp, alpha=factor)
-    return xp.where(known & (advantages > 0), factor, xp.ones_like(factor))
+    return xp.where(apart & (advantages > 0), factor, xp.ones_like(factor))
 
 
 def stabilization(instability: Array, alpha: float, sharpness: float, threshold: float, scope: Scope) -> Array:
@@ -383,13 +382,13 @@ def stabilization(instability: Array, alpha: float, sharpness: float, threshold:
     alpha = require.in_range("alpha", alpha, 0.0, 1.0)
     sharpness = require.in_range("sharpness", sharpness, 0.0, open_low=True)
     threshold = require.in_range("threshold", threshold, 0.0, 1.0)
-    position, known = _position(xp, stop_gradient(instability), 0.0, scope.instability_max)
+    position, apart = _position(xp, stop_gradient(instability), 0.0, scope.instability_max)
     with np.errstate(over="ignore", invalid="ignore"):
         x = sharpness * (position - threshold)
     require.representable(xp, sharpness=x)
     decay = xp.exp(-xp.abs(x))  # never above 1, so that nothing overflows
     factor = 1 - alpha * xp.where(x >= 0, xp.ones_like(decay), decay) / (1 + decay)
-    return xp.where(known, factor, xp.ones_like(factor))
+    return xp.where(apart, factor, xp.ones_like(factor))
 
 
 def modulate(
@@ -470,7 +469,7 @@ def _is_array(x: Any) -> bool:
 
 
 def _position(xp: Any, x: Array, low: Any, high: Any, relative: float = 0.0) -> tuple[Array, Array]:
-    """Return (x - low) / (high - low) clipped to [0, 1], and where it is known: high exceeds low beyond rounding.
+    """Return (x - low) / (high - low) clipped to [0, 1], and where the two are apart: high exceeds low beyond rounding.
 
     Rounding is `relative` machine epsilons of max(1, high), and that of low and high to the dtype of x.
     """
@@ -479,9 +478,9 @@ def _position(xp: Any, x: Array, low: Any, high: Any, relative: float = 0.0) -> 
         start, end = (xp.asarray(value, dtype=x.dtype, device=device) for value in (low, high))
     largest = xp.clip(high, 1.0, None) if _is_array(high) else max(1.0, high)
     rounding = relative * float(xp.finfo(x.dtype).eps) * largest
-    known = xp.asarray(high - low > rounding, device=device)
-    end = xp.where(known, end, xp.ones_like(end))
+    apart = xp.asarray(high - low > rounding, device=device)
+    end = xp.where(apart, end, xp.ones_like(end))
     require.representable(xp, scope=end)
-    known = known & (start < end)
-    start, end = xp.where(known, start, xp.zeros_like(start)), xp.where(known, end, xp.ones_like(end))
-    return (xp.clip(x, start, end) - start) / (end - start), known
+    apart = apart & (start < end)
+    start, end = xp.where(apart, start, xp.zeros_like(start)), xp.where(apart, end, xp.ones_like(end))
+    return (xp.clip(x, start, end) - start) / (end - start), apart

@@ -9,6 +9,7 @@ from .softmax import (
     expected_score_norm_squared as expected_score_norm_squared,
     log_softmax as log_softmax,
     pi_lambda as pi_lambda,
+    require_statistics as require_statistics,
     score_norm_bound as score_norm_bound,
     score_norm_squared as score_norm_squared,
     token_statistics as token_statistics,

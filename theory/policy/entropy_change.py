@@ -14,7 +14,7 @@ import numpy as np
 
 from theory.base import require
 from theory.base.arrays import Array
-from theory.policy.softmax import TokenStatistics, log_softmax, pi_lambda, token_statistics
+from theory.policy.softmax import TokenStatistics, log_softmax, pi_lambda, require_statistics, token_statistics
 
 
 def update_coefficient(advantage: Array, ratio: Array, clip_low: float = 0.2, clip_high: float = 0.2) -> Array:
@@ -216,7 +216,7 @@ def _step(stats: TokenStatistics, coefficient: Array, learning_rate: float) -> A
 
 def _change(stats: TokenStatistics, coefficient: Array, mean: Array, learning_rate: float) -> Array:
     """Return -eta xi (pi(a) Lambda(a) - mean)."""
-    xp = require.statistics(stats)
+    xp = require_statistics(stats)
     step = _step(stats, coefficient, learning_rate)
     with np.errstate(over="ignore", invalid="ignore"):
         change = -step * (pi_lambda(stats) - mean)

@@ -9,7 +9,7 @@ All functions accept NumPy arrays and torch tensors and keep the dtype; on torch
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from theory.base import require
 from theory.base.arrays import Array
@@ -153,6 +153,47 @@ def token_statistics(logits: Array, actions: Array) -> TokenStatistics:
     return TokenStatistics(log_prob, entropy, collision, mean_pi_lambda)
 
 
+def require_statistics(stats: TokenStatistics) -> Any:
+    """Require token statistics of one shape, in the ranges of `TokenStatistics`.
+
+    log pi(a) <= 0, H >= 0 and 0 <= C <= 1; a hundredth is left for the rounding of low-precision statistics.
+
+    Parameters
+    ----------
+    stats
+        Token statistics, each [...].
+
+    Returns
+    -------
+    Any
+        Their array namespace, NumPy's or torch's.
+
+    Raises
+    ------
+    ValueError
+        If the statistics are not finite arrays of one shape, or out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> require_statistics(TokenStatistics(*np.array([[0.5], [0.0], [1.0], [0.0]])))
+    Traceback (most recent call last):
+    ValueError: log_prob: expected values <= 0, got values outside
+    """
+    fields = stats._asdict()
+    xp = require.namespace(**fields)
+    require.finite(xp, **fields)
+    require.same_shape(**fields)
+    for name, valid, expected in (
+        ("log_prob", stats.log_prob <= 0.01, "<= 0"),
+        ("entropy", stats.entropy >= -0.01, ">= 0"),
+        ("collision", (stats.collision >= -0.01) & (stats.collision <= 1.01), "in [0, 1]"),
+    ):
+        if not bool(xp.all(valid)):
+            raise ValueError(f"{name}: expected values {expected}, got values outside")
+    return xp
+
+
 def pi_lambda(stats: TokenStatistics) -> Array:
     """Concentration times centred log-probability of the sampled token, the factor of eq. 10 and 27.
 
@@ -180,7 +221,7 @@ def pi_lambda(stats: TokenStatistics) -> Array:
     >>> round(float(pi_lambda(stats)[0]), 4)
     0.1978
     """
-    xp = require.statistics(stats)
+    xp = require_statistics(stats)
     return xp.exp(stats.log_prob) * (stats.log_prob + stats.entropy)
 
 
@@ -211,7 +252,7 @@ def score_norm_squared(stats: TokenStatistics) -> Array:
     >>> round(float(score_norm_squared(stats)[0]), 4)
     0.02
     """
-    xp = require.statistics(stats)
+    xp = require_statistics(stats)
     return xp.clip(1 - 2 * xp.exp(stats.log_prob) + stats.collision, 0, None)
 
 
@@ -242,7 +283,7 @@ def expected_score_norm_squared(stats: TokenStatistics) -> Array:
     >>> round(float(expected_score_norm_squared(stats)[0]), 4)
     0.18
     """
-    xp = require.statistics(stats)
+    xp = require_statistics(stats)
     return xp.clip(1 - stats.collision, 0, None)
 
 
@@ -273,5 +314,5 @@ def score_norm_bound(stats: TokenStatistics) -> Array:
     >>> round(float(score_norm_bound(stats)[0]), 4)
     0.2775
     """
-    xp = require.statistics(stats)
+    xp = require_statistics(stats)
     return -xp.expm1(-stats.entropy)

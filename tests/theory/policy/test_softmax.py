@@ -160,6 +160,12 @@ def test_fuzz_token_statistics(logits, actions):
 
 @fuzzing.fuzz
 @given(statistic_tuples)
+def test_fuzz_require_statistics(stats):
+    fuzzing.call(softmax.require_statistics, stats)
+
+
+@fuzzing.fuzz
+@given(statistic_tuples)
 def test_fuzz_pi_lambda(stats):
     fuzzing.call(softmax.pi_lambda, stats)
 
