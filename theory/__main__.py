@@ -16,15 +16,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import theory
-from theory.base.runs import write_atomically
+from theory.base.runs import write_atomically, write_columns
 from theory.claims import LEDGER
 from theory.claims.ledger import Claim, Finding, Verdict
 
@@ -45,10 +43,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the ledger as JSON")
     parser.add_argument("--data", type=Path, metavar="DIR", help="write the data of each curve as DIR/ID.parquet")
     args = parser.parse_args(argv)
-    known = [row.id for row in LEDGER]
-    unknown = [name for name in args.only or () if name not in known]
+    ids = [row.id for row in LEDGER]
+    unknown = [name for name in args.only or () if name not in ids]
     if unknown:
-        parser.error(f"--only: expected ids among {', '.join(known)}, got {', '.join(unknown)}")
+        parser.error(f"--only: expected ids among {', '.join(ids)}, got {', '.join(unknown)}")
     return args
 
 
@@ -114,10 +112,8 @@ def write_data(directory: Path, judged: Sequence[tuple[Claim, Finding, float]]) 
     paths = []
     for row, finding, _ in judged:
         if finding.data:
-            sink = pa.BufferOutputStream()
-            pq.write_table(pa.table(dict(finding.data)), sink)
             paths.append(directory / f"{row.id}.parquet")
-            write_atomically(paths[-1], sink.getvalue().to_pybytes())
+            write_columns(paths[-1], finding.data)
     return paths
 
 

@@ -76,12 +76,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
+def write_columns(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write columns of one length as Parquet."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(dict(columns)), sink)
+    write_atomically(path, sink.getvalue().to_pybytes())
+
+
 def write_metrics(path: Path, columns: Mapping[str, np.ndarray[Any, Any]]) -> None:
     """Write columns of one length as Parquet; NaN, which no measured metric is, becomes null."""
-    arrays = {name: pa.array(column, from_pandas=True) for name, column in columns.items()}
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(arrays), sink)
-    write_atomically(path, sink.getvalue().to_pybytes())
+    write_columns(path, {name: pa.array(column, from_pandas=True) for name, column in columns.items()})
 
 
 def software(*others: str) -> dict[str, str]:
