@@ -267,11 +267,25 @@ def inert(text: str) -> str:
     return re.sub(r"(`[^`]*`)|([|*\\_])", lambda m: m[1] or "\\" + m[2], text)
 
 
+def handed_on(name: str) -> list[str]:
+    """Return where the names are defined that a chapter hands on; nothing for another module."""
+    chapter = importlib.import_module(name)
+    if not Path(str(chapter.__file__)).with_suffix(".pyi").exists():
+        return []
+    stub = ast.parse(Path(str(chapter.__file__)).with_suffix(".pyi").read_text())
+    return [
+        f"{name}.{node.module}.{x.name}" for node in stub.body if isinstance(node, ast.ImportFrom) for x in node.names
+    ]
+
+
 def api(package: str) -> str:
-    """Return a section for each module of a package."""
+    """Return a section for each module of a package; what a chapter hands on is explained where it is defined."""
     lines = []
     for name in modules(package):
-        lines += [f"### {name}", "", "```{eval-rst}", f".. automodule:: {name}", ""]
+        names = handed_on(name)
+        lines += [f"### {name}", "", "```{eval-rst}", f".. automodule:: {name}", *["   :no-members:"] * bool(names), ""]
+        if names:
+            lines += [f"Names: {', '.join(f':py:obj:`~{x}`' for x in names)}.", ""]
         for thing, value, said in left_out(name):
             shown = [f"   :value: {value}"] * (0 < len(value) <= LONGEST_VALUE)
             lines += [f".. py:data:: {thing}", *shown, "", f"   {inert(said)}", ""]
@@ -281,7 +295,41 @@ def api(package: str) -> str:
 
 def guides() -> str:
     """Return the pages that are no part's."""
-    return "\n".join(name for name in ("laptop-to-a100s", "audit") if (HERE / f"{name}.md").exists())
+    return "\n".join(name for name in ("laptop-to-a100s", "audit", "faults") if (HERE / f"{name}.md").exists())
+
+
+FAULTS_OF_PEERS = {
+    1: "Two tables of a batch are expanded unequally, and rewards go to other prompts.",
+    2: "Rows are reordered between the statistics and the ids that they are stored under.",
+    3: "A prompt's key is drawn afresh at every step, so that its history is never found again.",
+    4: "Groups are cut by a fixed stride, which unequal numbers of rollouts break.",
+    5: "A group without spread falls back to the mean of the whole batch.",
+    6: "Normalisers are taken over a micro-batch, so that results depend on packing.",
+    7: "A standard deviation in floating point is compared with 0, and equal rewards move the policy.",
+    8: "A mask made for leave-one-out means drops the only wrong (or right) rollout of a group.",
+    9: "What is known of the prompts is lost when a run is resumed.",
+    10: "Prompts leave the pool once they are solved, and never come back.",
+    11: "A counter and the position in the data drift apart on resume: prompts are skipped or repeated.",
+    12: "Pilot rollouts are not counted as a cost.",
+    13: "Counts come from a file of an earlier run, and do not follow the history.",
+    14: "A group of one gets its raw reward as its advantage.",
+    15: "A sampler draws from the global generator, without a seed of its own.",
+    16: "A batch with too few informative groups ends the run.",
+}
+"""Faults that public trainers and allocation code had, by their number in tests called `test_R<number>_...`."""
+
+
+def faults() -> str:
+    """Return the faults, and the tests that this code has not got them."""
+    tests: dict[int, list[str]] = {}
+    for path in sorted((HERE.parent / "tests").rglob("test_*.py")):
+        for name in re.findall(r"^ *def (test_(?:R\d+_)+\w+)\(", path.read_text(), re.M):
+            for number in re.findall(r"R(\d+)_", name):
+                tests.setdefault(int(number), []).append(f"`{path.relative_to(HERE.parent)}::{name}`")
+    return table(
+        ("", "fault", "tests"),
+        ((f"R{number}", said, " ".join(tests[number])) for number, said in FAULTS_OF_PEERS.items()),
+    )
 
 
 NAME = ("metric", "what it is")
@@ -291,6 +339,7 @@ GENERATED: dict[str, Callable[[], str]] = {
         f"toy metrics {part}": partial(described, NAME, getattr(toy_metrics, part))
         for part in ("POLICY", "STEP", "DIAGNOSTICS")
     },
+    "faults": faults,
     "guides": guides,
     "items": lambda: table(
         ("name", "kind", "title", "needs"),
