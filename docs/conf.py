@@ -247,7 +247,7 @@ def constants(module: str) -> Iterator[tuple[str, str, str]]:
 def left_out(name: str) -> Iterator[tuple[str, str, str]]:
     """Yield what autodoc passes over in a module, its value or "", and what is said of it.
 
-    These are constants without a docstring, those of private modules that it offers, and rows of the ledger.
+    These are constants without a docstring, those of its own modules that it offers, and rows of the ledger.
     """
     module = importlib.import_module(name)
     for constant, value, said in constants(name):
@@ -257,7 +257,7 @@ def left_out(name: str) -> Iterator[tuple[str, str, str]]:
         if isinstance(node, ast.FunctionDef) and isinstance(row := getattr(module, node.name), Claim):
             said = (ast.get_docstring(node) or "").replace("\n", " ")
             yield node.name, "", f"Row {row.id}: {row.statement} ({row.source}). {said}"
-        elif isinstance(node, ast.ImportFrom) and f"{node.module}".startswith(f"{name}._"):
+        elif isinstance(node, ast.ImportFrom) and f"{node.module}".startswith(f"{name}."):
             offered = {alias.name for alias in node.names} & set(getattr(module, "__all__", ()))
             yield from (found for found in constants(str(node.module)) if found[0] in offered)
 
