@@ -205,7 +205,7 @@ def _write_settings(item: Item) -> None:
 def _run(folder: Path, spec: Mapping[str, Any], total: int, console: Console) -> int:
     """Run the generating process under supervision, with a progress bar."""
     from scale import launch
-    from scale.run import supervisor
+    from scale.run import reports, supervisor
 
     temporary = Path(tempfile.mkdtemp(prefix="dynamo"))
     environ = dict(os.environ) if spec["gpus"] else launch.cpu_environment(temporary)
@@ -229,12 +229,12 @@ def _run(folder: Path, spec: Mapping[str, Any], total: int, console: Console) ->
         task = bar.add_task("", total=total, state="loading")
 
         def echo(line: str) -> None:
-            found = supervisor.progress(folder)
+            found = reports.read_progress(folder)
             if found is not None and found.get("seconds"):
                 rate = found["tokens"] / found["seconds"]
                 bar.update(task, completed=found["step"], state=f"{rate:,.0f} tokens/s")
 
-        outcome = supervisor.run(
+        outcome = supervisor.supervise(
             [sys.executable, "-m", "scale.evaluation.generate", str(temporary / "spec.json")],
             folder=folder,
             deadline=DEADLINE,

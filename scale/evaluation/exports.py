@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scale.launch.checks import latest_checkpoint
-from scale.plugin.config import DynamoConfig, differences
+from scale.plugin.config import DynamoConfig, mismatches
 from theory.base import runs as run_format
 from theory.methods import METHODS
 
@@ -181,7 +181,7 @@ def _check_method(folder: Path, found: Checkpoint) -> None:
     settings = found.settings
     if settings is None or settings.stock or not (folder / "dynamo.json").exists():
         return
-    different = differences(run_format.read_json(folder / "dynamo.json"), settings)
+    different = mismatches(run_format.read_json(folder / "dynamo.json"), settings)
     if different:
         raise ValueError(
             f"{folder}: expected a checkpoint of the method {settings.method} of its run's configuration, got one that "

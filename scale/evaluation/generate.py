@@ -23,7 +23,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from scale.evaluation.problems import Problem, Score, load_reward, score
-from scale.run.supervisor import beat, reported
+from scale.run import beat, reported
 from theory.base.runs import read_json
 
 SAMPLES = "samples.jsonl"

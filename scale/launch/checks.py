@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scale.launch import estimate_report
-from scale.plugin.config import DynamoConfig, differences
+from scale.plugin.config import DynamoConfig, mismatches
 from scale.run import records
 from theory.base import require
 
@@ -282,7 +282,7 @@ def _check_checkpoint(out: Path, settings: DynamoConfig) -> None:
     if folder is None or settings.stock:
         return
     state = records.read_json(folder / "dynamo.json")
-    different = differences(state, settings)
+    different = mismatches(state, settings)
     if different:
         raise ValueError(
             f"{folder}: expected a checkpoint of the method {settings.method}, got one that differs in "

@@ -17,7 +17,7 @@ from typing import Any
 from scale.launch import estimate, estimate_report
 from scale.launch.checks import check as check, joins_ray
 from scale.plugin.config import DynamoConfig
-from scale.run import records, supervisor
+from scale.run import guard, records, reports, supervisor
 from theory.base import require
 from theory.losses.surrogate import ClipCov, ClippedSurrogate
 from theory.methods import Method
@@ -230,7 +230,7 @@ def train(
     OmegaConf.save(config, out / "verl.yaml", resolve=True)
     temporary = Path(tempfile.mkdtemp(prefix="dynamo"))
     command = [sys.executable, "-m", "scale.launch.driver", str(out / "verl.yaml")]
-    return supervisor.run(
+    return supervisor.supervise(
         command,
         folder=out,
         deadline=limits.deadline,
@@ -257,8 +257,8 @@ def environment(config: Any, out: Path, temporary: Path) -> dict[str, str]:
 
 
 HANDED_ON = (
-    supervisor.RUN_ID,
-    supervisor.RUN_FOLDER,
+    guard.RUN_ID,
+    reports.RUN_FOLDER,
     "HF_HOME",
     "HF_HUB_OFFLINE",
     "PYTHONUNBUFFERED",

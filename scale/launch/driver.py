@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from scale.run.supervisor import reported
+from scale.run import reported
 
 
 @reported("trainer")

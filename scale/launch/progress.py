@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from scale import launch
-from scale.run import records, supervisor
+from scale.run import Outcome, interruptible, read_progress, records
 
 
 def run(configs: Mapping[Path, Any], limits: launch.Limits, console: Console, jobs: int = 1) -> int:
@@ -43,9 +43,9 @@ def run(configs: Mapping[Path, Any], limits: launch.Limits, console: Console, jo
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"))
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
 
-        def one(out: Path, task: TaskID) -> supervisor.Outcome:
+        def one(out: Path, task: TaskID) -> Outcome:
             def echo(line: str) -> None:
-                progress = supervisor.progress(out)
+                progress = read_progress(out)
                 if progress is not None:
                     reward = f"reward {progress.get('reward', float('nan')):.3f}"
                     bar.update(task, completed=progress["step"], state=reward)
@@ -57,7 +57,7 @@ def run(configs: Mapping[Path, Any], limits: launch.Limits, console: Console, jo
                 records.finish(out, configs[out], outcome.seconds)
             return outcome
 
-        with ThreadPoolExecutor(jobs) as pool, supervisor.interruptible():
+        with ThreadPoolExecutor(jobs) as pool, interruptible():
             futures = {}
             for out, config in configs.items():
                 name = f"{config.dynamo.method}{' (verl)' if config.dynamo.stock else ''}"

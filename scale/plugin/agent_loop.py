@@ -13,7 +13,7 @@ import ray
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
 from scale.plugin.config import FIRST_SESSION
-from scale.run.supervisor import reported
+from scale.run import reported
 
 _Worker: Any = AgentLoopWorkerTQ.__ray_metadata__.modified_class
 

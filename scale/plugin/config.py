@@ -38,8 +38,8 @@ class DynamoConfig:
     aggregation
         Another aggregation than the method's, a name of `theory.losses.AGGREGATIONS`.
     stock
-        Train by verl's own GRPO trainer, loss and advantages instead, with seeds and order of this plug-in only: what
-        alpha = 0 under a uniform allocation is compared with.
+        Train by stock GRPO instead: verl's own trainer, loss and advantages, with seeds and order of this plug-in only.
+        What alpha = 0 under a uniform allocation is compared with.
     rollouts_low, rollouts_high
         Bounds on the rollouts of every prompt; 2 and more, since a group of one teaches nothing. The mean is verl's
         `rollout.n`.
@@ -107,10 +107,10 @@ class DynamoConfig:
         ValueError
             If a name is unknown or a value invalid.
         """
-        known = [f.name for f in fields(cls)]
-        unknown = [str(name) for name in values if name not in known]
+        names = [f.name for f in fields(cls)]
+        unknown = [str(name) for name in values if name not in names]
         if unknown:
-            raise ValueError(f"dynamo: expected settings among {', '.join(known)}, got {', '.join(unknown)}")
+            raise ValueError(f"dynamo: expected settings among {', '.join(names)}, got {', '.join(unknown)}")
         return cls(**values)
 
     def resolved(self) -> Method:
@@ -132,8 +132,8 @@ class DynamoConfig:
         return method
 
 
-def differences(state: Mapping[str, Any], settings: DynamoConfig) -> list[str]:
-    """Return the names of what a checkpoint's state (`trainer`) has otherwise than the settings ask for."""
+def mismatches(state: Mapping[str, Any], settings: DynamoConfig) -> list[str]:
+    """Return which parts of the method a checkpoint's state (`trainer`) has otherwise than the settings ask for."""
     method, discount = state["method"], state["history"]["discount"]
-    found = [name for name, value in settings.resolved().to_dict().items() if method.get(name) != value]
-    return found + ["history_discount"] * (discount != settings.history_discount)
+    names = [name for name, value in settings.resolved().to_dict().items() if method.get(name) != value]
+    return names + ["history_discount"] * (discount != settings.history_discount)

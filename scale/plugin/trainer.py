@@ -6,7 +6,6 @@ the history, by key. Budget, number of rows and number of optimiser steps are ex
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import time
@@ -24,15 +23,14 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.utils.config import omega_conf_to_dataclass
-from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_partitions
 from verl.workers.utils.padding import response_from_nested, response_to_nested
 
-from scale.plugin.config import FIRST_SESSION, DynamoConfig, differences
+from scale.plugin.config import FIRST_SESSION, DynamoConfig, mismatches
 from scale.plugin.engine import LOOK_AHEAD, STATISTICS, TOKEN_STATISTICS
 from scale.plugin.loss import SCOPE, MethodLoss, looks_ahead, token_statistics_of
 from scale.plugin.metrics import allocation_metrics, factor_quantiles
-from scale.run import records
-from scale.run.supervisor import beat
+from scale.plugin.row_order import deal, row_of, spread
+from scale.run import beat, records
 from theory.allocation.history import SuccessHistory
 from theory.allocation.rules import get_allocator
 from theory.base.runs import write_atomically
@@ -44,73 +42,6 @@ STATE = "dynamo.json"
 
 SAMPLE_POLL = 0.05
 """Seconds between two looks of the trainer for finished rollouts; verl's own are 2."""
-
-
-def row_of(key: str) -> tuple[str, int, int]:
-    """Return the prompt, trajectory and turn of a row of verl's queue: "1-2_3_0" is ("1-2", 3, 0)."""
-    uid, session, turn = key.rsplit("_", 2)
-    return uid, int(session), int(turn)
-
-
-def spread(num_real: int, num_rows: int, num_minibatches: int) -> list[int]:
-    """Return the order of rows in which every mini-batch has about the same number of real ones, then padding.
-
-    A rule that spends in rounds may leave a part of the budget; the number of optimiser steps must not depend on it.
-
-    Parameters
-    ----------
-    num_real
-        Rows with a response: the first ones.
-    num_rows
-        All rows, padding included; a multiple of `num_minibatches`.
-    num_minibatches
-        Optimiser steps.
-
-    Examples
-    --------
-    >>> spread(5, 8, 2)
-    [0, 1, 2, 5, 3, 4, 6, 7]
-    """
-    real = np.array_split(np.arange(num_real), num_minibatches)
-    padding = iter(range(num_real, num_rows))
-    size = num_rows // num_minibatches
-    return [row for part in real for row in [*part.tolist(), *itertools.islice(padding, size - len(part))]]
-
-
-def deal(lengths: list[int], num_minibatches: int, num_ranks: int) -> list[int]:
-    """Return the order of rows in which every rank's part of every mini-batch has about the same number of tokens.
-
-    Rows stay in their mini-batch: what is learnt from together does not depend on the number of ranks. verl gives rank
-    r the r-th part of the rows, and cuts that into mini-batches.
-
-    Parameters
-    ----------
-    lengths
-        Tokens of every row; as many rows as `num_minibatches` times `num_ranks` divides.
-    num_minibatches
-        Optimiser steps.
-    num_ranks
-        Data-parallel ranks.
-
-    Examples
-    --------
-    >>> deal([9, 1, 8, 2, 5, 5, 5, 5], 2, 2)
-    [0, 1, 4, 7, 2, 3, 5, 6]
-    """
-    if len(lengths) % (num_minibatches * num_ranks):
-        raise ValueError(
-            f"lengths: expected a multiple of {num_minibatches} mini-batches x {num_ranks} ranks, got {len(lengths)}"
-        )
-    size = len(lengths) // num_minibatches
-    if num_ranks == 1:
-        return list(range(len(lengths)))
-    ranks: list[list[int]] = [[] for _ in range(num_ranks)]
-    for start in range(0, len(lengths), size):
-        workload = calculate_workload(torch.tensor(lengths[start : start + size]))
-        parts = get_seqlen_balanced_partitions(workload, k_partitions=num_ranks, equal_size=True)
-        for rank, part in zip(ranks, parts, strict=True):
-            rank.extend(start + i for i in part)
-    return [row for rank in ranks for row in rank]
 
 
 class ReproducibleTrainer(PPOTrainerSync):  # type: ignore[misc]  # verl is untyped
@@ -166,11 +97,11 @@ class ReproducibleTrainer(PPOTrainerSync):  # type: ignore[misc]  # verl is unty
 
     def _require_rows(self, batch: Any) -> None:
         expected = self._counts()
-        found = Counter(row_of(key)[0] for key in batch.keys)
-        if found != expected:
-            different = {uid: (n, found[uid]) for uid, n in expected.items() if found[uid] != n}
+        counts = Counter(row_of(key)[0] for key in batch.keys)
+        if counts != expected:
+            different = {uid: (n, counts[uid]) for uid, n in expected.items() if counts[uid] != n}
             raise RuntimeError(
-                f"rollouts: expected {expected.total()}, got {found.total()} (expected, got): {different}"
+                f"rollouts: expected {expected.total()}, got {counts.total()} (expected, got): {different}"
             )
 
     def _counts(self) -> Counter[str]:
@@ -212,7 +143,7 @@ class ReproducibleTrainer(PPOTrainerSync):  # type: ignore[misc]  # verl is unty
 
 @register_trainer("stock-seeded")
 class StockTrainer(ReproducibleTrainer):
-    """verl's GRPO, reproducibly."""
+    """Stock: verl's own GRPO, reproducibly."""
 
 
 @register_trainer("dynamo")
@@ -272,9 +203,9 @@ class DynamoTrainer(ReproducibleTrainer):
             buffer._sync_metadata_from_transfer_queue()
         rows = [(key, row_of(key)) for key in buffer.partitions["train"]]
         new = [(key, uid) for key, (uid, session, _) in rows if uid in asked and session >= before[uid]]
-        found = Counter(uid for _, uid in new)
-        if any(found[uid] != n - before[uid] for uid, n in self.counts.items()):
-            raise RuntimeError(f"rollouts: expected {int(counts.sum())} in this round, got {found.total()}")
+        arrived = Counter(uid for _, uid in new)
+        if any(arrived[uid] != n - before[uid] for uid, n in self.counts.items()):
+            raise RuntimeError(f"rollouts: expected {int(counts.sum())} in this round, got {arrived.total()}")
         data = tq.kv_batch_get(keys=[key for key, _ in new], partition_id="train", select_fields=["rm_scores"])
         rewards = np.array([row.sum().item() for row in data["rm_scores"].unbind()])
         require_binary(rewards, self.method.allocator)
@@ -305,11 +236,11 @@ class DynamoTrainer(ReproducibleTrainer):
 
     def _learn_rates(self, uids: list[str], rewards: torch.Tensor, metrics: dict[str, Any]) -> None:
         """Update the history by key, and record the allocation."""
-        known = rewards.numpy()
-        if self.method.allocator == "uniform" and not np.isin(known, (0.0, 1.0)).all():
+        scores = rewards.numpy()
+        if self.method.allocator == "uniform" and not np.isin(scores, (0.0, 1.0)).all():
             return
-        require_binary(known, self.method.allocator)
-        successes = Counter(uid for uid, reward in zip(uids, known, strict=True) if reward == 1)
+        require_binary(scores, self.method.allocator)
+        successes = Counter(uid for uid, score in zip(uids, scores, strict=True) if score == 1)
         names = list(self.keys)
         keys = [self.keys[uid] for uid in names]
         k, n = np.array([successes[uid] for uid in names]), np.array([self.counts[uid] for uid in names])
@@ -407,7 +338,7 @@ def require_binary(rewards: Any, rule: str) -> None:
 
 def require_same_method(state: Mapping[str, Any], settings: DynamoConfig) -> None:
     """Require that a checkpoint's state belongs to the method that is to be trained."""
-    different = differences(state, settings)
+    different = mismatches(state, settings)
     if different:
         raise ValueError(
             f"checkpoint: expected one of the method {settings.method}, got one that differs in "

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 
-from scale.run.supervisor import reported
+from scale.run import reported
 
 
 def _keep_weights() -> None:

@@ -1,1 +1,5 @@
-"""While a run goes on: its supervisor, and the lines that it leaves behind."""
+"""While a run goes on: who watches it, what its processes tell, and the lines that it leaves behind."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,23 +1,14 @@
 """Supervision of a run: a deadline, a watchdog, causes of failures by name, and no process left behind.
 
 A run is a command with all the processes it starts, daemons in sessions of their own included. Between the caller and
-the command stands a guard, a process that adopts every orphan of the run and ends them all as soon as the command has
-ended, the caller says so, or the caller is dead. Processes of the run tell the caller what happens through files in the
-run's folder: `beat` writes its progress, `report_failure` what went wrong.
-
-This file runs as the guard's script too, so it imports the standard library alone.
+the command stands a guard, which ends them (`scale.run.guard`); what happens in them they report through files in the
+run's folder (`scale.run.reports`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import functools
-import inspect
-import json
-import logging
 import os
-import re
 import select
 import shutil
 import signal
@@ -25,19 +16,20 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
-F = TypeVar("F", bound=Callable[..., Any])
+from scale.run.guard import RUN_ID, end_processes
+from scale.run.reports import FAILURES, PROGRESS, RUN_FOLDER, Failure, read_failures, read_progress
 
-RUN_ID, RUN_FOLDER = "DYNAMO_RUN_ID", "DYNAMO_RUN_FOLDER"
-LOG, PROGRESS, FAILURES = "log.txt", "progress.json", "failures"
+LOG = "log.txt"
+
+GUARD = Path(__file__).with_name("guard.py")
+"""Script of the process between this one and the command."""
 
 POLL = 0.2
 """Seconds between two looks at a run."""
@@ -45,182 +37,7 @@ POLL = 0.2
 SETTLE = 1.0
 """Seconds that a run with a reported failure has to end by itself and to report more."""
 
-GRACE = 3.0
-"""Seconds between SIGTERM and SIGKILL."""
-
-UNKILLABLE = 20.0
-"""Seconds after which a process that survives SIGKILL, in the kernel's hands, is left to it."""
-
 LAST_LINES = 20
-
-logger = logging.getLogger(__name__)
-
-
-# Inside a run
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An exception in a process of a run.
-
-    Attributes
-    ----------
-    where
-        Which part of the run, such as "agent loop".
-    type, message, traceback
-        Of the exception.
-    pid
-        Of the process.
-    time
-        Seconds since the epoch.
-    """
-
-    where: str
-    type: str
-    message: str
-    traceback: str
-    pid: int
-    time: float
-
-
-def report_failure(where: str, error: BaseException) -> None:
-    """Report an exception to the supervisor of this run, which then ends the run; never raises.
-
-    Parameters
-    ----------
-    where
-        Which part of the run.
-    error
-        The exception.
-    """
-    try:
-        folder = os.environ.get(RUN_FOLDER)
-        if folder is None:
-            logger.warning("%s failed outside a supervised run, %s is not set: %r", where, RUN_FOLDER, error)
-            return
-        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        failure = Failure(where, type(error).__name__, str(error), text, os.getpid(), time.time())
-        _write_json(Path(folder, FAILURES, f"{time.time_ns()}-{failure.pid}.json"), asdict(failure))
-    except Exception:
-        # The caller is about to raise `error`, which must not be hidden by a full disk or an exception without a text.
-        logger.warning("the failure of %s could not be reported", where, exc_info=True)
-
-
-class reported:
-    """Report exceptions of a block, a function or an async function, and let them pass.
-
-    Parameters
-    ----------
-    where
-        Which part of the run.
-
-    Examples
-    --------
-    >>> @reported("reward")
-    ... def score(answer):
-    ...     return len(answer)
-    >>> score("17")
-    2
-    """
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-
-    def __enter__(self) -> None:
-        """Start the block."""
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if isinstance(error, Exception):  # Neither an interrupt nor a cancelled task is a failure.
-            report_failure(self.where, error)
-
-    def __call__(self, function: F) -> F:
-        """Return the function, reported."""
-        if inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def run_async(*args: Any, **kwargs: Any) -> Any:
-                with self:
-                    return await function(*args, **kwargs)
-
-            return run_async  # type: ignore[return-value]
-
-        @functools.wraps(function)
-        def run_sync(*args: Any, **kwargs: Any) -> Any:
-            with self:
-                return function(*args, **kwargs)
-
-        return run_sync  # type: ignore[return-value]
-
-
-def beat(step: int, **values: float) -> None:
-    """Tell the supervisor that a step is done; nothing happens outside a supervised run.
-
-    Parameters
-    ----------
-    step
-        Number of the step.
-    **values
-        Numbers to show.
-
-    Raises
-    ------
-    OSError
-        If the run's folder cannot be written.
-    """
-    folder = os.environ.get(RUN_FOLDER)
-    if folder is not None:
-        _write_json(Path(folder, PROGRESS), {**values, "step": step, "time": time.time()})
-
-
-def _write_json(path: Path, data: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    # A text may hold what UTF-8 cannot; JSON's escapes can.
-    partial.write_text(json.dumps(data), encoding="ascii")
-    partial.replace(path)
-
-
-# Reading a run's folder
-
-
-def progress(folder: Path) -> dict[str, Any] | None:
-    """Return what the last `beat` of the run in a folder said: step, time and values; None before the first.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged.
-    """
-    path = folder / PROGRESS
-    try:
-        found = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ValueError(f"{path}: expected progress of a run, got damaged JSON: {error}") from error
-    if not isinstance(found, dict) or "step" not in found:
-        raise ValueError(f"{path}: expected progress of a run, got {found!r:.80}")
-    return found
-
-
-def failures(folder: Path) -> tuple[Failure, ...]:
-    """Return the failures that were reported by the run in a folder, the first one first.
-
-    A damaged report counts as a failure of an unknown part, and its message names the file.
-    """
-    paths = sorted((folder / FAILURES).glob("[0-9]*.json"), key=lambda path: int(re.split(r"\D", path.name)[0]))
-    return tuple(_read_failure(path) for path in paths)
-
-
-def _read_failure(path: Path) -> Failure:
-    try:
-        data = json.loads(path.read_bytes())
-        return Failure(**{field.name: data[field.name] for field in fields(Failure)})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return Failure("unknown part", "damaged report", f"{path}: {error!r}", "", 0, 0.0)
-
-
-# Outcome
 
 
 @dataclass(frozen=True)
@@ -305,7 +122,7 @@ class Outcome:
 # Supervising
 
 
-def run(
+def supervise(
     command: Sequence[str],
     *,
     folder: Path,
@@ -357,7 +174,7 @@ def run(
     run_id = str(uuid.uuid4())
     # SPT_NOENV: setproctitle, which Ray and vLLM call, would overwrite the environment that tells whose a process is.
     environ |= {RUN_ID: run_id, RUN_FOLDER: str(folder), "SPT_NOENV": "1"}
-    guard_command = [sys.executable, "-I", __file__, run_id, str(temporary or ""), *command]
+    guard_command = [sys.executable, "-I", str(GUARD), run_id, str(temporary or ""), *command]
     start = time.monotonic()
     with (folder / LOG).open("ab") as log, (folder / LOG).open("rb") as reader:
         tail = _Tail(reader, echo)
@@ -379,12 +196,12 @@ def run(
                 silent = time.monotonic() - last
                 _end_guard(guard, run_id, temporary)
         tail.read(last=True)
-    found = failures(folder)
+    failures = read_failures(folder)
     if reason == "ended":
-        reason = "failed" if guard.returncode or found else "finished"
+        reason = "failed" if guard.returncode or failures else "finished"
     code = guard.returncode if guard.returncode >= 0 else 128 - guard.returncode
     seconds = time.monotonic() - start
-    return Outcome(reason, code, seconds, found, tuple(tail.lines), _last_progress(folder), silent)
+    return Outcome(reason, code, seconds, failures, tuple(tail.lines), _last_progress(folder), silent)
 
 
 def _watch(
@@ -430,7 +247,7 @@ def _end_guard(guard: subprocess.Popen[bytes], run_id: str, temporary: Path | No
 
 def _last_progress(folder: Path) -> dict[str, Any] | None:
     with contextlib.suppress(ValueError):
-        return progress(folder)
+        return read_progress(folder)
     return None
 
 
@@ -470,120 +287,3 @@ class _Tail:
             self.lines = [*self.lines[1 - LAST_LINES :], text] if text.strip() else self.lines
             if self.echo is not None:
                 self.echo(text)
-
-
-# Ending
-
-
-def end_processes(run_id: str, adopted: bool = False) -> dict[int, int]:
-    """End all processes of a run but this one: SIGTERM, and SIGKILL to those that are left after a while.
-
-    Parameters
-    ----------
-    run_id
-        Of the run; its processes carry it in their environment.
-    adopted
-        Whether all descendants of this process belong to the run too.
-
-    Returns
-    -------
-    dict
-        Wait statuses of those that were children of this process, if `adopted`, by process.
-    """
-    start = time.monotonic()
-    told: set[int] = set()
-    segments: set[Path] = set()
-    ended: dict[int, int] = {}
-    while time.monotonic() - start < UNKILLABLE:
-        found = _processes(run_id, adopted)
-        if not found:
-            break
-        late = time.monotonic() - start >= GRACE
-        for pid in found:
-            if late or pid not in told:
-                segments |= _segments(pid)
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
-            told.add(pid)
-        time.sleep(0.05)
-        if adopted:
-            ended |= _reap()
-    for path in segments:
-        path.unlink(missing_ok=True)
-    return ended
-
-
-def _processes(run_id: str, adopted: bool) -> list[int]:
-    import psutil
-
-    own = {process.pid for process in psutil.Process().children(recursive=True)} if adopted else set()
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            if process.pid in own or process.environ().get(RUN_ID) == run_id:
-                found.append(process.pid)
-    return found
-
-
-def _segments(pid: int) -> set[Path]:
-    """Return shared memory, of Python or verl, in use by a process, which outlives it if it is killed."""
-    with contextlib.suppress(OSError):
-        maps = Path(f"/proc/{pid}/maps").read_text(errors="replace")
-        return {Path(name) for name in re.findall(r"(/dev/shm/(?:psm|verl_weights)_\w+)$", maps, re.MULTILINE)}
-    return set()
-
-
-# The guard
-
-
-def _guard(run_id: str, temporary: str, *command: str) -> int:
-    """Run a command; end all that is left of it when it has ended, standard input is closed, or the parent is dead."""
-    if sys.platform == "linux":
-        set_child_subreaper = 36
-        ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0)
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-    parent = os.getppid()
-    closed = threading.Event()
-
-    def wait_for_end() -> None:
-        os.read(0, 1)
-        closed.set()
-
-    threading.Thread(target=wait_for_end, daemon=True).start()
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True)
-    ended: dict[int, int] = {}
-    while child.pid not in ended and not closed.wait(0.05) and os.getppid() == parent:
-        ended |= _reap()
-    if child.pid in ended:  # Said before the rest is ended: that takes time, which is not the command's.
-        with contextlib.suppress(BrokenPipeError):
-            os.write(1, str(_status(ended[child.pid])).encode())
-    ended |= end_processes(run_id, adopted=True)
-    if temporary:
-        shutil.rmtree(temporary, ignore_errors=True)
-    child.returncode = _status(ended.get(child.pid, signal.SIGKILL))
-    return child.returncode
-
-
-def _status(waited: int) -> int:
-    """Return the exit status as shells tell it."""
-    code = os.waitstatus_to_exitcode(waited)
-    return code if code >= 0 else 128 - code
-
-
-def _reap() -> dict[int, int]:
-    """Return the statuses of children, adopted ones included, that have ended."""
-    ended: dict[int, int] = {}
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if not pid:
-                break
-            ended[pid] = status
-    return ended
-
-
-if __name__ == "__main__":
-    sys.exit(_guard(*sys.argv[1:]))

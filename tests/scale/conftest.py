@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from scale.run.supervisor import RUN_FOLDER, failures
+from scale.run.reports import RUN_FOLDER, read_failures
 
 ROOT = Path(__file__).parents[2]
 
@@ -146,7 +146,7 @@ def ended_with_its_cause(failed, where, part):
     assert f"a deliberate failure of the {part}" in said
     assert where in said
     assert left(out) == []
-    ended = [int(failure.pid) for failure in failures(out)]
+    ended = [int(failure.pid) for failure in read_failures(out)]
     assert ended
     assert not [pid for pid in ended if Path(f"/proc/{pid}").exists()]
 

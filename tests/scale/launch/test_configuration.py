@@ -15,7 +15,7 @@ import pytest
 
 from scale.launch import checks
 from scale.plugin import config as settings_module
-from scale.plugin.config import RULES, DynamoConfig, differences
+from scale.plugin.config import RULES, DynamoConfig, mismatches
 from theory.allocation.history import SuccessHistory
 from theory.allocation.rules import ALLOCATORS
 from theory.methods import METHODS
@@ -110,10 +110,10 @@ def test_a_method_of_ones_own_composes(launch, tmp_path, monkeypatch):
 def test_a_checkpoint_of_another_rule_is_told_apart():
     state = {"method": METHODS["dynamo"].to_dict(), "history": SuccessHistory(0.5).state_dict()}
     state = json.loads(json.dumps(state))
-    assert differences(state, DynamoConfig(history_discount=0.5)) == []
-    assert differences(state, DynamoConfig(history_discount=1.0)) == ["history_discount"]
-    assert differences(state, DynamoConfig(allocator="neyman", history_discount=0.5)) == ["allocator"]
-    assert differences(state, DynamoConfig(alpha=0.1, history_discount=0.5)) == ["shaping"]
+    assert mismatches(state, DynamoConfig(history_discount=0.5)) == []
+    assert mismatches(state, DynamoConfig(history_discount=1.0)) == ["history_discount"]
+    assert mismatches(state, DynamoConfig(allocator="neyman", history_discount=0.5)) == ["allocator"]
+    assert mismatches(state, DynamoConfig(alpha=0.1, history_discount=0.5)) == ["shaping"]
 
 
 # Configuration and files

@@ -14,7 +14,8 @@ import torch
 from hypothesis import given, strategies as st
 
 from scale.plugin.config import DynamoConfig
-from scale.plugin.trainer import DynamoTrainer, deal, row_of, spread
+from scale.plugin.row_order import deal, row_of, spread
+from scale.plugin.trainer import DynamoTrainer
 from scale.run import records
 from theory.allocation.history import SuccessHistory
 

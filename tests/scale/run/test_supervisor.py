@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
-import math
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
-import time
 import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from scale.run import supervisor
-from scale.run.supervisor import Failure, Outcome, beat, failures, progress, report_failure, reported
+from scale.run.reports import Failure, read_failures
+from scale.run.supervisor import Outcome, supervise
 from tests.scale.conftest import eventually, left
 
 psutil = pytest.importorskip("psutil")
@@ -49,9 +45,7 @@ def command(code: str) -> list[str]:
 
 def run(code: str, folder: Path, **options: Any) -> Outcome:
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return supervisor.run(
-        command(code), **{"folder": folder, "deadline": 20, "silence": 20, "environ": environ, **options}
-    )
+    return supervise(command(code), **{"folder": folder, "deadline": 20, "silence": 20, "environ": environ, **options})
 
 
 # Ends of a run
@@ -83,7 +77,7 @@ def test_run_ended_by_a_signal(tmp_path):
 
 
 REPORT = """
-from scale.run.supervisor import reported
+from scale.run.reports import reported
 with reported("reward worker"):
     raise ZeroDivisionError("no tokens")
 """
@@ -106,7 +100,7 @@ def test_reported_failure_counts_though_the_command_succeeds(tmp_path):
 
 
 def test_deadline(tmp_path):
-    outcome = run(f"from scale.run.supervisor import beat\nbeat(3)\n{HANG}", tmp_path, deadline=1.5)
+    outcome = run(f"from scale.run.reports import beat\nbeat(3)\n{HANG}", tmp_path, deadline=1.5)
     assert outcome.reason == "deadline"
     assert 1.5 <= outcome.seconds < 5
     assert "deadline" in outcome.cause()
@@ -126,7 +120,7 @@ def test_silence(tmp_path):
 
 
 def test_beats_keep_a_run_alive(tmp_path):
-    code = "import time\nfrom scale.run.supervisor import beat\nfor i in range(6): beat(i, reward=0.5); time.sleep(1)"
+    code = "import time\nfrom scale.run.reports import beat\nfor i in range(6): beat(i, reward=0.5); time.sleep(1)"
     outcome = run(code, tmp_path, silence=5)
     assert outcome.reason == "finished"
     assert outcome.progress["step"] == 5
@@ -134,8 +128,8 @@ def test_beats_keep_a_run_alive(tmp_path):
 
 
 def test_run_starts_anew_in_a_folder(tmp_path):
-    run("from scale.run.supervisor import beat\nbeat(1)\nprint('first')\n" + REPORT, tmp_path)
-    assert len(failures(tmp_path)) == 1
+    run("from scale.run.reports import beat\nbeat(1)\nprint('first')\n" + REPORT, tmp_path)
+    assert len(read_failures(tmp_path)) == 1
     outcome = run("print('second')", tmp_path)
     assert (outcome.reason, outcome.failures, outcome.progress, outcome.lines) == ("finished", (), None, ("second",))
     assert (tmp_path / "log.txt").read_text().startswith("first\n")
@@ -149,7 +143,7 @@ def test_output_that_is_not_utf8(tmp_path):
 
 def test_arguments_see_no_shell(tmp_path):
     argument = "$HOME; exit 3 'x' *"
-    outcome = supervisor.run(
+    outcome = supervise(
         [*command("import sys; print(sys.argv[1])"), argument], folder=tmp_path, deadline=20, silence=20
     )
     assert outcome.lines == (argument,)
@@ -158,7 +152,7 @@ def test_arguments_see_no_shell(tmp_path):
 @pytest.mark.parametrize("bad", [[], ["no-such-program"]])
 def test_bad_command(bad, tmp_path):
     with pytest.raises(ValueError, match="command: expected a program"):
-        supervisor.run(bad, folder=tmp_path, deadline=1, silence=1)
+        supervise(bad, folder=tmp_path, deadline=1, silence=1)
 
 
 # Nothing is left
@@ -187,9 +181,9 @@ def cmdline(process: Any) -> list[str]:
 PARENT = """
 import sys
 from pathlib import Path
-from scale import supervisor
+from scale.run.supervisor import supervise
 folder = Path(sys.argv[1])
-outcome = supervisor.run(
+outcome = supervise(
     [sys.executable, "-c", sys.argv[2]], folder=folder, deadline=50, silence=50, temporary=folder / "temporary"
 )
 print(outcome.reason)
@@ -264,7 +258,7 @@ def test_runs_side_by_side(tmp_path):
 
 
 def test_a_run_in_a_thread_is_stopped(tmp_path):
-    """As `scale.launch.progress.run` does on Ctrl-C: signals reach the main thread alone."""
+    """As `scale.launch.progress.train_all` does on Ctrl-C: signals reach the main thread alone."""
     stop, outcomes = threading.Event(), []
     thread = threading.Thread(target=lambda: outcomes.append(run(HANG, tmp_path, stop=stop)))
     thread.start()
@@ -292,113 +286,6 @@ def test_shared_memory_of_a_killed_process_is_gone(prefix, tmp_path):
     outcome = run(code.replace("{name}", repr(name)), tmp_path, silence=6)
     assert outcome.lines == (name,)
     assert not Path("/dev/shm", name).exists()
-
-
-# Inside a run
-
-
-def test_the_first_report_comes_first_whatever_its_process_is_called(tmp_path, monkeypatch):
-    monkeypatch.setenv("DYNAMO_RUN_FOLDER", str(tmp_path))
-    for where, pid in (("first", 1234567), ("second", 8)):
-        monkeypatch.setattr("os.getpid", lambda pid=pid: pid)
-        report_failure(where, ValueError("x"))
-    assert [failure.where for failure in failures(tmp_path)] == ["first", "second"]
-
-
-def test_reports_in_order_of_time(tmp_path, monkeypatch):
-    monkeypatch.setenv(supervisor.RUN_FOLDER, str(tmp_path))
-    for i in range(12):
-        report_failure(f"part {i}", ValueError("\ud800 é"))
-    found = failures(tmp_path)
-    assert [failure.where for failure in found] == [f"part {i}" for i in range(12)]
-    assert (found[0].type, found[0].message, found[0].pid) == ("ValueError", "\ud800 é", os.getpid())
-    assert abs(found[0].time - time.time()) < 60
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff", b"{", b"[]", b'{"where": "x"}'])
-def test_damaged_report_is_named(content, tmp_path):
-    path = tmp_path / "failures" / "17-3.json"
-    path.parent.mkdir()
-    path.write_bytes(content)
-    (found,) = failures(tmp_path)
-    assert found.type == "damaged report"
-    assert str(path) in found.message
-    assert str(path) in Outcome("failed", 0, 1.0, (found,)).cause()
-
-
-class Unprintable(Exception):
-    """Its text cannot be had."""
-
-    def __str__(self) -> str:
-        raise RuntimeError("no text")
-
-
-def test_report_failure_never_raises(tmp_path, monkeypatch, caplog):
-    monkeypatch.setenv(supervisor.RUN_FOLDER, str(tmp_path))
-    report_failure("part", Unprintable())
-    (tmp_path / "file").touch()
-    monkeypatch.setenv(supervisor.RUN_FOLDER, str(tmp_path / "file"))
-    report_failure("part", ValueError("x"))
-    assert caplog.text.count("could not be reported") == 2
-
-
-def test_report_outside_a_run_warns(monkeypatch, caplog):
-    monkeypatch.delenv(supervisor.RUN_FOLDER, raising=False)
-    with caplog.at_level(logging.WARNING):
-        report_failure("reward", ValueError("lost"))
-        beat(1)
-    assert "reward failed outside a supervised run" in caplog.text
-    assert "lost" in caplog.text
-
-
-def test_reported_lets_exceptions_and_values_pass(tmp_path, monkeypatch):
-    monkeypatch.setenv(supervisor.RUN_FOLDER, str(tmp_path))
-
-    @reported("sync")
-    def divide(a: float, b: float) -> float:
-        """Divide."""
-        return a / b
-
-    @reported("async")
-    async def divide_later(a: float, b: float) -> float:
-        await asyncio.sleep(0)
-        return a / b
-
-    assert divide(1, b=2) == asyncio.run(divide_later(1, b=2)) == 0.5
-    assert divide.__doc__ == "Divide."
-    assert asyncio.iscoroutinefunction(divide_later)
-    assert failures(tmp_path) == ()
-    with pytest.raises(ZeroDivisionError):
-        divide(1, 0)
-    with pytest.raises(ZeroDivisionError):
-        asyncio.run(divide_later(1, 0))
-    assert [failure.where for failure in failures(tmp_path)] == ["sync", "async"]
-
-
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, asyncio.CancelledError])
-def test_an_interrupt_is_no_failure(kind, tmp_path, monkeypatch):
-    monkeypatch.setenv(supervisor.RUN_FOLDER, str(tmp_path))
-    with pytest.raises(kind), reported("part"):
-        raise kind
-    assert failures(tmp_path) == ()
-
-
-def test_progress(tmp_path, monkeypatch):
-    assert progress(tmp_path) is None
-    monkeypatch.setenv(supervisor.RUN_FOLDER, str(tmp_path))
-    beat(7, reward=math.nan, of=10)
-    found = progress(tmp_path)
-    assert found is not None
-    assert (found["step"], found["of"]) == (7, 10)
-    assert math.isnan(found["reward"])
-    assert [path.name for path in tmp_path.iterdir()] == ["progress.json"]
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
-def test_damaged_progress_is_named(content, tmp_path):
-    (tmp_path / "progress.json").write_text(content)
-    with pytest.raises(ValueError, match=r"progress\.json: expected progress"):
-        progress(tmp_path)
 
 
 def test_first_cause_comes_first():

@@ -1,0 +1,13 @@
+from .reports import (
+    Failure as Failure,
+    beat as beat,
+    read_failures as read_failures,
+    read_progress as read_progress,
+    report_failure as report_failure,
+    reported as reported,
+)
+from .supervisor import (
+    Outcome as Outcome,
+    interruptible as interruptible,
+    supervise as supervise,
+)

@@ -1,0 +1,191 @@
+"""What the processes of a run tell its supervisor, through files in the run's folder: progress and failures.
+
+Called in every process of verl and vLLM, so it imports the standard library alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import logging
+import os
+import re
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+RUN_FOLDER = "DYNAMO_RUN_FOLDER"
+"""Variable of the environment with the folder of the run that a process belongs to."""
+
+PROGRESS, FAILURES = "progress.json", "failures"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception in a process of a run.
+
+    Attributes
+    ----------
+    where
+        Which part of the run, such as "agent loop".
+    type, message, traceback
+        Of the exception.
+    pid
+        Of the process.
+    time
+        Seconds since the epoch.
+    """
+
+    where: str
+    type: str
+    message: str
+    traceback: str
+    pid: int
+    time: float
+
+
+def report_failure(where: str, error: BaseException) -> None:
+    """Report an exception to the supervisor of this run, which then ends the run; never raises.
+
+    Parameters
+    ----------
+    where
+        Which part of the run.
+    error
+        The exception.
+    """
+    try:
+        folder = os.environ.get(RUN_FOLDER)
+        if folder is None:
+            logger.warning("%s failed outside a supervised run, %s is not set: %r", where, RUN_FOLDER, error)
+            return
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        failure = Failure(where, type(error).__name__, str(error), text, os.getpid(), time.time())
+        _write_json(Path(folder, FAILURES, f"{time.time_ns()}-{failure.pid}.json"), asdict(failure))
+    except Exception:
+        # The caller is about to raise `error`, which must not be hidden by a full disk or an exception without a text.
+        logger.warning("the failure of %s could not be reported", where, exc_info=True)
+
+
+class reported:
+    """Report exceptions of a block, a function or an async function, and let them pass.
+
+    Parameters
+    ----------
+    where
+        Which part of the run.
+
+    Examples
+    --------
+    >>> @reported("reward")
+    ... def score(answer):
+    ...     return len(answer)
+    >>> score("17")
+    2
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def __enter__(self) -> None:
+        """Start the block."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if isinstance(error, Exception):  # Neither an interrupt nor a cancelled task is a failure.
+            report_failure(self.where, error)
+
+    def __call__(self, function: F) -> F:
+        """Return the function, reported."""
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def run_async(*args: Any, **kwargs: Any) -> Any:
+                with self:
+                    return await function(*args, **kwargs)
+
+            return run_async  # type: ignore[return-value]
+
+        @functools.wraps(function)
+        def run_sync(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return function(*args, **kwargs)
+
+        return run_sync  # type: ignore[return-value]
+
+
+def beat(step: int, **values: float) -> None:
+    """Tell the supervisor that a step is done; nothing happens outside a supervised run.
+
+    Parameters
+    ----------
+    step
+        Number of the step.
+    **values
+        Numbers to show.
+
+    Raises
+    ------
+    OSError
+        If the run's folder cannot be written.
+    """
+    folder = os.environ.get(RUN_FOLDER)
+    if folder is not None:
+        _write_json(Path(folder, PROGRESS), {**values, "step": step, "time": time.time()})
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    # A text may hold what UTF-8 cannot; JSON's escapes can.
+    partial.write_text(json.dumps(data), encoding="ascii")
+    partial.replace(path)
+
+
+# Reading a run's folder
+
+
+def read_progress(folder: Path) -> dict[str, Any] | None:
+    """Return what the last `beat` of the run in a folder said: step, time and values; None before the first.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged.
+    """
+    path = folder / PROGRESS
+    try:
+        said = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path}: expected progress of a run, got damaged JSON: {error}") from error
+    if not isinstance(said, dict) or "step" not in said:
+        raise ValueError(f"{path}: expected progress of a run, got {said!r:.80}")
+    return said
+
+
+def read_failures(folder: Path) -> tuple[Failure, ...]:
+    """Return the failures that were reported by the run in a folder, the first one first.
+
+    A damaged report counts as a failure of an unknown part, and its message names the file.
+    """
+    paths = sorted((folder / FAILURES).glob("[0-9]*.json"), key=lambda path: int(re.split(r"\D", path.name)[0]))
+    return tuple(_read_failure(path) for path in paths)
+
+
+def _read_failure(path: Path) -> Failure:
+    try:
+        data = json.loads(path.read_bytes())
+        return Failure(**{field.name: data[field.name] for field in fields(Failure)})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Failure("unknown part", "damaged report", f"{path}: {error!r}", "", 0, 0.0)

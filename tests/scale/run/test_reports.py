@@ -1,0 +1,119 @@
+"""What a process of a run tells its supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import time
+
+import pytest
+
+from scale.run import reports
+from scale.run.reports import beat, read_failures, read_progress, report_failure, reported
+from scale.run.supervisor import Outcome
+
+
+def test_the_first_report_comes_first_whatever_its_process_is_called(tmp_path, monkeypatch):
+    monkeypatch.setenv("DYNAMO_RUN_FOLDER", str(tmp_path))
+    for where, pid in (("first", 1234567), ("second", 8)):
+        monkeypatch.setattr("os.getpid", lambda pid=pid: pid)
+        report_failure(where, ValueError("x"))
+    assert [failure.where for failure in read_failures(tmp_path)] == ["first", "second"]
+
+
+def test_reports_in_order_of_time(tmp_path, monkeypatch):
+    monkeypatch.setenv(reports.RUN_FOLDER, str(tmp_path))
+    for i in range(12):
+        report_failure(f"part {i}", ValueError("\ud800 é"))
+    found = read_failures(tmp_path)
+    assert [failure.where for failure in found] == [f"part {i}" for i in range(12)]
+    assert (found[0].type, found[0].message, found[0].pid) == ("ValueError", "\ud800 é", os.getpid())
+    assert abs(found[0].time - time.time()) < 60
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"{", b"[]", b'{"where": "x"}'])
+def test_damaged_report_is_named(content, tmp_path):
+    path = tmp_path / "failures" / "17-3.json"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    (found,) = read_failures(tmp_path)
+    assert found.type == "damaged report"
+    assert str(path) in found.message
+    assert str(path) in Outcome("failed", 0, 1.0, (found,)).cause()
+
+
+class Unprintable(Exception):
+    """Its text cannot be had."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_report_failure_never_raises(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv(reports.RUN_FOLDER, str(tmp_path))
+    report_failure("part", Unprintable())
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(reports.RUN_FOLDER, str(tmp_path / "file"))
+    report_failure("part", ValueError("x"))
+    assert caplog.text.count("could not be reported") == 2
+
+
+def test_report_outside_a_run_warns(monkeypatch, caplog):
+    monkeypatch.delenv(reports.RUN_FOLDER, raising=False)
+    with caplog.at_level(logging.WARNING):
+        report_failure("reward", ValueError("lost"))
+        beat(1)
+    assert "reward failed outside a supervised run" in caplog.text
+    assert "lost" in caplog.text
+
+
+def test_reported_lets_exceptions_and_values_pass(tmp_path, monkeypatch):
+    monkeypatch.setenv(reports.RUN_FOLDER, str(tmp_path))
+
+    @reported("sync")
+    def divide(a: float, b: float) -> float:
+        """Divide."""
+        return a / b
+
+    @reported("async")
+    async def divide_later(a: float, b: float) -> float:
+        await asyncio.sleep(0)
+        return a / b
+
+    assert divide(1, b=2) == asyncio.run(divide_later(1, b=2)) == 0.5
+    assert divide.__doc__ == "Divide."
+    assert asyncio.iscoroutinefunction(divide_later)
+    assert read_failures(tmp_path) == ()
+    with pytest.raises(ZeroDivisionError):
+        divide(1, 0)
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(divide_later(1, 0))
+    assert [failure.where for failure in read_failures(tmp_path)] == ["sync", "async"]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, asyncio.CancelledError])
+def test_an_interrupt_is_no_failure(kind, tmp_path, monkeypatch):
+    monkeypatch.setenv(reports.RUN_FOLDER, str(tmp_path))
+    with pytest.raises(kind), reported("part"):
+        raise kind
+    assert read_failures(tmp_path) == ()
+
+
+def test_progress(tmp_path, monkeypatch):
+    assert read_progress(tmp_path) is None
+    monkeypatch.setenv(reports.RUN_FOLDER, str(tmp_path))
+    beat(7, reward=math.nan, of=10)
+    found = read_progress(tmp_path)
+    assert found is not None
+    assert (found["step"], found["of"]) == (7, 10)
+    assert math.isnan(found["reward"])
+    assert [path.name for path in tmp_path.iterdir()] == ["progress.json"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
+def test_damaged_progress_is_named(content, tmp_path):
+    (tmp_path / "progress.json").write_text(content)
+    with pytest.raises(ValueError, match=r"progress\.json: expected progress"):
+        read_progress(tmp_path)
