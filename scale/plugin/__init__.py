@@ -3,6 +3,8 @@
 verl imports this while it is itself being imported, in some ten processes per run. So nothing heavy happens here: parts
 are imported right after the module of verl that they extend, in the processes that load that module. In a process that
 uses verl for something else nothing is imported and no behaviour changes.
+
+For users: `from scale.plugin import chunked_token_statistics`.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
+from typing import Any
 
 PARTS = {
     "verl.plugin.platform.platform_manager": "scale.plugin.cpu",
@@ -58,6 +61,13 @@ def register() -> None:
     for module, follower in PARTS.items():
         if module in sys.modules:
             importlib.import_module(follower)
+
+
+def __getattr__(name: str) -> Any:
+    """Import what users of the statistics alone ask for, only then: it needs torch."""
+    if name != "chunked_token_statistics":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module("scale.plugin.token_statistics").chunked_token_statistics
 
 
 register()

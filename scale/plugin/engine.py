@@ -40,8 +40,8 @@ class StatisticsEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         if tu.get_non_tensor_data(data=micro_batch, key=TOKEN_STATISTICS, default=False):
             # First, since verl may scale the logits in place.
             statistics = self._statistics(output, output_args, micro_batch)
-        found: dict[str, Any] = super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
-        return found | statistics
+        outputs: dict[str, Any] = super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
+        return outputs | statistics
 
     def _statistics(self, output: Any, output_args: dict[str, Any], micro_batch: Any) -> dict[str, Any]:
         offsets = micro_batch["input_ids"].offsets()

@@ -188,10 +188,10 @@ class MethodLoss:
         advantages, metrics = self._shape(tokens, stats, data)
         if not self.method.singles_out and not self._weighs_itself:
             data["advantages"] = response_to_nested(advantages, data["response_mask"])
-            loss, found = ppo_loss(self.actor, model_output, data, dp_group)
+            loss, terms = ppo_loss(self.actor, model_output, data, dp_group)
         else:
-            loss, found = self._theory_loss(tokens | {"advantages": advantages}, stats, model_output, data)
-        return loss, found | metrics
+            loss, terms = self._theory_loss(tokens | {"advantages": advantages}, stats, model_output, data)
+        return loss, terms | metrics
 
     def _shape(
         self, tokens: dict[str, torch.Tensor], stats: TokenStatistics | None, data: Any
@@ -229,7 +229,7 @@ class MethodLoss:
             selection = Selection(_padded(data[COUNTED], mask).bool(), _padded(data[TARGETED], mask).bool())
         else:
             selection = Selection(mask, torch.zeros_like(mask))
-        found = policy_loss(
+        tokenwise = policy_loss(
             self.method.loss,
             tokens["log_prob"],
             tokens["old_log_prob"],
@@ -237,10 +237,14 @@ class MethodLoss:
             mask,
             selection=selection,
         )
-        loss = (found.values * _padded(data[WEIGHTS], mask) * found.mask).sum() * data["dp_size"]
+        loss = (tokenwise.values * _padded(data[WEIGHTS], mask) * tokenwise.mask).sum() * data["dp_size"]
         metrics: dict[str, Any] = {"actor/pg_loss": Metric(AggregationType.SUM, loss)}
         share = data["dp_size"] / data["batch_num_tokens"]
-        for name, x in (("clipped", found.clipped), ("counted", selection.counted), ("targeted", selection.targeted)):
+        for name, x in (
+            ("clipped", tokenwise.clipped),
+            ("counted", selection.counted),
+            ("targeted", selection.targeted),
+        ):
             metrics[f"dynamo/{name}"] = Metric(AggregationType.SUM, float((x & mask).sum()) * share)
         common = {
             "loss_mask": mask,
@@ -282,9 +286,9 @@ class MethodLoss:
         folder = Path(self.dump)
         folder.mkdir(parents=True, exist_ok=True)
         rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-        found = {**tokens, **stats._asdict(), "coefficient": xi, **result._asdict()}
-        named = {"shaped": found.pop("advantages"), "advantages": tokens["advantages"]}
-        content = {name: x.detach().cpu() for name, x in (found | named).items()}
+        tensors = {**tokens, **stats._asdict(), "coefficient": xi, **result._asdict()}
+        named = {"shaped": tensors.pop("advantages"), "advantages": tokens["advantages"]}
+        content = {name: x.detach().cpu() for name, x in (tensors | named).items()}
         path = folder / f"{os.getpid()}-{rank}-{next(self._calls):06d}.pt"
         torch.save(content | {"scope": None if scope is None else vars(scope)}, path)
 

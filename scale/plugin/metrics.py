@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from theory.allocation.optimum import variance_ratio
+from theory.allocation import concentration, degenerate_groups, variance_ratio, wasted_share
 from theory.base import require
 from theory.base.arrays import FloatArray, IntArray
 
@@ -70,26 +70,24 @@ def allocation_metrics(
 
     Examples
     --------
-    >>> found = allocation_metrics(np.array([2, 6]), np.array([0, 3]), np.array([0.5, 0.5]), (2, 8))
-    >>> found["dynamo/degenerate_groups"], found["dynamo/rollouts_wasted"], found["dynamo/at_lower_bound"]
+    >>> metrics = allocation_metrics(np.array([2, 6]), np.array([0, 3]), np.array([0.5, 0.5]), (2, 8))
+    >>> metrics["dynamo/degenerate_groups"], metrics["dynamo/rollouts_wasted"], metrics["dynamo/at_lower_bound"]
     (0.5, 0.25, 0.5)
     """
     require.same_shape(rollouts=rollouts, successes=successes, rates=rates)
-    degenerate = (successes == 0) | (successes == rollouts)
-    total = rollouts.sum()
     quartiles = {
         f"dynamo/rollouts_q{q * 100:02.0f}": float(np.quantile(rollouts, q, method="inverted_cdf")) for q in QUARTILES
     }
     return {
-        "dynamo/rollouts": float(total),
+        "dynamo/rollouts": float(rollouts.sum()),
         "dynamo/rollouts_min": float(rollouts.min()),
         "dynamo/rollouts_max": float(rollouts.max()),
         **quartiles,
         "dynamo/at_lower_bound": float((rollouts == bounds[0]).mean()),
         "dynamo/at_upper_bound": float((rollouts == bounds[1]).mean()),
-        "dynamo/allocation_concentration": float(len(rollouts) * (rollouts * rollouts).sum() / total**2),
-        "dynamo/degenerate_groups": float(degenerate.mean()),
-        "dynamo/rollouts_wasted": float(rollouts[degenerate].sum() / total),
+        "dynamo/allocation_concentration": float(concentration(rollouts)),
+        "dynamo/degenerate_groups": float(degenerate_groups(successes, rollouts).mean()),
+        "dynamo/rollouts_wasted": float(wasted_share(successes, rollouts)),
         "dynamo/variance_ratio_predicted": float(variance_ratio(rates * (1 - rates), rollouts)),
         "dynamo/estimate_error": float(np.abs(successes / rollouts - rates).mean()),
     }

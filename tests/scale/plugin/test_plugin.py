@@ -38,6 +38,15 @@ def test_import_costs_milliseconds():
     assert float(python(code, VERL_USE_EXTERNAL_PLUGINS="none")) < 0.1
 
 
+def test_it_hands_on_the_statistics_and_loads_them_only_then():
+    code = (
+        "import sys, scale.plugin; before = 'torch' in sys.modules\n"
+        "from scale.plugin import chunked_token_statistics as f\n"
+        "print(before, 'torch' in sys.modules, f.__module__, hasattr(scale.plugin, 'no_such_name'))"
+    )
+    assert python(code) == "False True scale.plugin.token_statistics False"
+
+
 def test_trainers_and_engines_are_registered():
     code = (
         "from verl.trainer.ppo.v1 import get_trainer_cls as t\n"
