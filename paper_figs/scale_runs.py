@@ -50,7 +50,7 @@ def model_name(config: Mapping[str, Any]) -> str:
     return next((part for part in reversed(parts) if part not in ("model", "huggingface")), "model")
 
 
-STOCK = "grpo (verl's own)"
+STOCK = "stock"
 """GRPO by verl's own trainer, as a method."""
 
 AXES: Mapping[str, Callable[[Mapping[str, Any]], str]] = MappingProxyType(

@@ -84,7 +84,9 @@ def _train_arguments(train: argparse.ArgumentParser) -> None:
     train.add_argument("--allocator", metavar="RULE", help=f"another rule than the method's: {', '.join(RULES)}")
     train.add_argument("--alpha", type=float, metavar="X", help="another strength of the modulation; 0 is none")
     train.add_argument("--scope", metavar="SCOPE", help=f"batch of the normalisers: {', '.join(SCOPES)}")
-    train.add_argument("--stock", action="store_true", help="verl's own GRPO, with seeds, to compare with")
+    train.add_argument(
+        "--stock", action="store_true", help="stock GRPO: verl's own trainer, with seeds, to compare with"
+    )
     train.add_argument("--seed", type=int, metavar="N", help="seed of the run (default: 1)")
     train.add_argument("--steps", type=int, metavar="N", help="training steps, those of a resumed run included")
     train.add_argument(
@@ -108,7 +110,7 @@ def _smoke_arguments(smoke: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["grpo", "dynamo"],
         metavar="NAME",
-        help="default: grpo dynamo; stock is verl's own trainer of GRPO",
+        help="default: grpo dynamo; stock is GRPO by verl's own trainer",
     )
     smoke.add_argument(
         "--jobs", type=int, default=2, metavar="N", help="runs at a time, 7 GB and a core each (%(default)s)"
@@ -167,7 +169,7 @@ def train_command(args: argparse.Namespace, console: Console) -> int:
         console.print(launch.describe(config), highlight=False, soft_wrap=True, markup=False)
         return 0
     launch.check(config, out)
-    return progress.run({out: config}, launch.Limits(args.deadline, args.silence), console)
+    return progress.train_all({out: config}, launch.Limits(args.deadline, args.silence), console)
 
 
 def _cell(args: argparse.Namespace) -> experiments.Cell:
@@ -196,12 +198,12 @@ def experiments_command(args: argparse.Namespace, console: Console) -> int:
     """List the runs of experiments, as commands; or what they need."""
     names = args.names or list(experiments.EXPERIMENTS)
     for name in names:
-        found = experiments.get_experiment(name)
-        console.print(f"# {name}: {found.title}; {len(found.cells)} runs", highlight=False, soft_wrap=True)
+        experiment = experiments.get_experiment(name)
+        console.print(f"# {name}: {experiment.title}; {len(experiment.cells)} runs", highlight=False, soft_wrap=True)
         if args.estimate:
-            _estimate(found.cells, console)
+            _estimate(experiment.cells, console)
         else:
-            for cell in found.cells:
+            for cell in experiment.cells:
                 console.print(cell.command(), highlight=False, soft_wrap=True, markup=False)
     runs = experiments.distinct(names)
     console.print(f"# {len(runs)} runs in all, since some are in several experiments", highlight=False, soft_wrap=True)
@@ -220,11 +222,11 @@ def _estimate(cells: Sequence[experiments.Cell], console: Console) -> None:
         tiny = [f"tiny_folder={Path('results/scale/tiny').resolve()}"] if cell.model == "tiny" else []
         config = launch.compose(cell.model, out=cell.folder, overrides=[*cell.settings, *tiny])
         launch.check(config, cell.folder, files=False)
-        hours.setdefault(cell.model, []).append(estimate.describe(config).get("gpu_hours", [0.0, 0.0]))
-    for model, found in hours.items():
-        total = [sum(x) for x in zip(*found, strict=True)]
+        hours.setdefault(cell.model, []).append(estimate.needs(config).get("gpu_hours", [0.0, 0.0]))
+    for model, pairs in hours.items():
+        total = [sum(x) for x in zip(*pairs, strict=True)]
         console.print(
-            f"#   {model}: {len(found)} runs, {estimate_report.in_words(total)} GPU-hours",
+            f"#   {model}: {len(pairs)} runs, {estimate_report.in_words(total)} GPU-hours",
             highlight=False,
             soft_wrap=True,
         )
@@ -234,7 +236,7 @@ def smoke_command(args: argparse.Namespace, console: Console) -> int:
     """Train a tiny model by some methods and compare them."""
     from scale import smoke
 
-    return smoke.smoke(args, console)
+    return smoke.command(args, console)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -28,10 +28,10 @@ HELD_OUT = "val-core/tiny-arithmetic/acc/mean@8"
 
 
 STOCK = "stock"
-"""What `smoke` calls verl's own trainer of GRPO among its methods."""
+"""What is called a method here and is GRPO by verl's own trainer (the setting `dynamo.stock`)."""
 
 
-def smoke(args: argparse.Namespace, console: Console) -> int:
+def command(args: argparse.Namespace, console: Console) -> int:
     """Prepare data, train the tiny model by some methods, evaluate, audit and draw; returns the exit status.
 
     Every part is the command of that name (`prepare`, `train`, `evaluate`, `audit`, `paper_figs`), so that what works
@@ -62,7 +62,7 @@ def smoke(args: argparse.Namespace, console: Console) -> int:
         ]
         configs[out] = launch.compose("tiny", "cpu", out=out, overrides=overrides)
         launch.check(configs[out], out)
-    status = progress.run(configs, launch.Limits(args.deadline, args.silence), console, args.jobs)
+    status = progress.train_all(configs, launch.Limits(args.deadline, args.silence), console, args.jobs)
     if status:
         return status
     asked = ["--data", files / "val.parquet", "--samples", "32", "--k", "1", "32", "--seeds", "1", "2"]
@@ -96,10 +96,10 @@ def _command(implementation: ModuleType, arguments: Sequence[Any], console: Cons
 
 def summary(out: Path) -> tuple[str, str, str, str]:
     """Return the held-out reward before and after, the range of rollouts, and the seconds, of a run."""
-    found = run_format.read_run(out)
-    rewards = found.metrics[HELD_OUT].drop_null().to_pylist()
-    counts = [found.config["actor_rollout_ref"]["rollout"]["n"]]
-    if not found.config["dynamo"]["stock"]:
+    run = run_format.read_run(out)
+    rewards = run.metrics[HELD_OUT].drop_null().to_pylist()
+    counts = [run.config["actor_rollout_ref"]["rollout"]["n"]]
+    if not run.config["dynamo"]["stock"]:
         counts = [n for line in records.read_lines(out / records.ALLOCATION_LOG) for n in line["counts"]]
-    seconds = found.versions["seconds"]
+    seconds = run.versions["seconds"]
     return f"{rewards[0]:.3f}", f"{rewards[-1]:.3f}", f"{min(counts)} to {max(counts)}", f"{seconds:.0f}"

@@ -73,8 +73,8 @@ def prompts() -> list[Prompt]:
     (155, Prompt(question='0+0', answer='0', level='sum'))
     """
     digits = range(10)
-    found = [Prompt(f"{a}+{b}", str(a + b), "sum" if a + b < 10 else "sum with carry") for a in digits for b in digits]
-    return found + [Prompt(f"{a}-{b}", str(a - b), "difference") for a in digits for b in range(a + 1)]
+    sums = [Prompt(f"{a}+{b}", str(a + b), "sum" if a + b < 10 else "sum with carry") for a in digits for b in digits]
+    return sums + [Prompt(f"{a}-{b}", str(a - b), "difference") for a in digits for b in range(a + 1)]
 
 
 def split(seed: int) -> tuple[list[Prompt], list[Prompt]]:
@@ -156,7 +156,7 @@ def write_source(folder: Path, *, seed: int = 0) -> Path:
     import pyarrow.parquet as pq
 
     train, held_out = split(seed)
-    known = [(x.question, x.answer) for x in train]
+    solved = [(x.question, x.answer) for x in train]
     odd = [(held_out[0].question, held_out[0].answer), (held_out[0].question, f"{held_out[0].answer}0")]
     rows = [
         {
@@ -166,7 +166,7 @@ def write_source(folder: Path, *, seed: int = 0) -> Path:
             "reward_model": {"ground_truth": answer, "style": "rule-lighteval/MATH_v2"},
             "extra_info": {"index": str(number)},
         }
-        for number, (question, answer) in enumerate([*known, *known, *odd])
+        for number, (question, answer) in enumerate([*solved, *solved, *odd])
     ]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{SOURCE}.parquet"
@@ -207,14 +207,14 @@ def tokenizer() -> Any:
     core = Tokenizer(models.BPE(vocab={symbol: number for number, symbol in enumerate(alphabet)}, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
-    found = PreTrainedTokenizerFast(
+    chat = PreTrainedTokenizerFast(
         tokenizer_object=core,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         additional_special_tokens=["<|im_start|>"],
     )
-    found.chat_template = TEMPLATE
-    return found
+    chat.chat_template = TEMPLATE
+    return chat
 
 
 def warm_up(folder: Path, members: list[Prompt], seed: int) -> dict[str, Any]:
@@ -269,11 +269,13 @@ def warm_up(folder: Path, members: list[Prompt], seed: int) -> dict[str, Any]:
         torch.set_num_threads(threads)
     model.save_pretrained(folder)
     chat.save_pretrained(folder)
-    at = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95])
+    shares = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95])
     groups = {level: rates[torch.tensor([x.level == level for x in members])] for level in LEVELS} | {"all": rates}
     return {
         "parameters": sum(x.numel() for x in model.parameters()),
-        "success_rates": {name: [round(x, 4) for x in group.quantile(at).tolist()] for name, group in groups.items()},
+        "success_rates": {
+            name: [round(x, 4) for x in group.quantile(shares).tolist()] for name, group in groups.items()
+        },
     }
 
 
@@ -287,8 +289,8 @@ def _rate(step: int) -> float:
 def _prompt(chat: Any, x: Prompt) -> list[int]:
     messages = [{"role": "user", "content": x.question}]
     text = chat.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    found: list[int] = chat(text).input_ids
-    return found
+    tokens: list[int] = chat(text).input_ids
+    return tokens
 
 
 def _stated(x: Prompt, rng: random.Random) -> str:

@@ -329,7 +329,7 @@ def test_imports_run_one_way(part: str, tmp_path: Path):
     """In a fresh process, since this one has loaded everything."""
     environ = None
     if part == "scale":
-        from scale.launch.configuration import cpu_environment
+        from scale.launch.start import cpu_environment
 
         environ = cpu_environment(tmp_path)
     modules = [name for name in MODULES if name.split(".")[0] == part]

@@ -408,7 +408,7 @@ def test_costs_of_runs_are_those_of_a_dry_run(tmp_path: Path):
 
     for run, *costs in rows_of("run of"):
         model, cluster = re.findall(r"`([^`]+)`", run)
-        found = estimate.describe(launch.compose(model, cluster, out=tmp_path, overrides=["dynamo.method=dynamo"]))
+        found = estimate.needs(launch.compose(model, cluster, out=tmp_path, overrides=["dynamo.method=dynamo"]))
         seconds, steps = found["step_seconds"]["step"], found["steps"]
         assert steps == 2000
         days = [x * steps / 86400 for x in seconds]
@@ -429,7 +429,7 @@ def test_costs_of_experiments_are_those_of_the_estimate(tmp_path: Path):
             run = (cell.model, cell.method, cell.variant)
             if run not in hours:
                 config = launch.compose(cell.model, out=tmp_path, overrides=cell.settings)
-                hours[run] = estimate.describe(config)["gpu_hours"]
+                hours[run] = estimate.needs(config)["gpu_hours"]
             so_far = total.get(cell.model, [0.0, 0.0])
             total[cell.model] = [x + y for x, y in zip(so_far, hours[run], strict=True)]
         assert cost.split("; ") == [f"{in_words(found)} (`{model}`)" for model, found in total.items()], name

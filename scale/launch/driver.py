@@ -13,7 +13,7 @@ def main(path: str) -> None:
     from omegaconf import OmegaConf
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
-    from scale.launch.configuration import hand_on
+    from scale.launch.start import hand_on
 
     config = OmegaConf.load(path)
     hand_on(config)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
-from scale.launch.estimate import ASSUMED, Hardware, Job, Shape, assumptions, describe, in_parts, known, shortages
+from scale.launch.estimate import cache_tokens, memory, needs
+from scale.launch.job import ASSUMED, Hardware, Job, Shape, assumptions, model_and_gpu
 
 FORMULAS = """\
   rollouts     prompts x rollout.n in every step, however they are divided among prompts
@@ -26,32 +29,53 @@ FORMULAS = """\
 
 def report(config: Any) -> str:
     """Return the estimate of a composed configuration in words, with its formulas."""
-    job, found = Job.from_config(config), describe(config)
-    tokens = found["tokens"]
+    job, values = Job.from_config(config), needs(config)
+    tokens = values["tokens"]
     lines = [
-        f"rollouts     {found['rollouts_per_step']:,} a step ({job.prompts:,} prompts x {job.rollouts}), "
-        f"{found['optimizer_steps_per_step']} optimiser steps; {found['rollouts']:,} in {job.steps:,} steps",
+        f"rollouts     {values['rollouts_per_step']:,} a step ({job.prompts:,} prompts x {job.rollouts}), "
+        f"{values['optimizer_steps_per_step']} optimiser steps; {values['rollouts']:,} in {job.steps:,} steps",
         f"tokens       {in_words(tokens)} in all, longest sequence {job.max_prompt + job.max_response:,}",
     ]
-    if "parameters" in found:
-        lines.insert(0, f"parameters   {found['parameters']:,}")
-    if "gpu_hours" not in found:
+    if "parameters" in values:
+        lines.insert(0, f"parameters   {values['parameters']:,}")
+    if "gpu_hours" not in values:
         return "\n".join([*lines, "no estimate of memory and time: the model's shape or the GPU is not given"])
-    for phase, parts in found["memory_gib"].items():
+    for phase, parts in values["memory_gib"].items():
         lines.append(f"memory       {phase}: {sum(parts.values()):.1f} GiB a GPU ({in_parts(parts)})")
-    if found["host_gib"]:
-        lines.append(f"             hosts: {found['host_gib']:.0f} GiB")
-    seconds = found["step_seconds"]
+    if values["host_gib"]:
+        lines.append(f"             hosts: {values['host_gib']:.0f} GiB")
+    seconds = values["step_seconds"]
     spans = {name: in_words([x / 60 for x in pair]) for name, pair in seconds.items()}
     lines += [
         f"time         {spans['step']} minutes a step: generation {spans['generation']}, update {spans['update']}, "
         "and overhead",
-        f"GPU-hours    {in_words(found['gpu_hours'])}",
+        f"GPU-hours    {in_words(values['gpu_hours'])}",
         "formulas",
         FORMULAS,
         f"assumptions  {', '.join(f'{name} {_pair(config, name)}' for name in ASSUMED)}",
     ]
     return "\n".join(lines)
+
+
+def describe(config: Any) -> str:
+    """Return in words, and in JSON on the last line, what would run and what it would need."""
+    trainer = config.trainer
+    hardware = config.hardware.name if config.get("hardware") else trainer.device
+    return "\n".join(
+        [
+            f"{config.dynamo.method}, seed {config.dynamo.seed}, {config.actor_rollout_ref.model.path}, "
+            f"{trainer.nnodes} x {trainer.n_gpus_per_node} {hardware}",
+            report(config),
+            json.dumps(
+                {
+                    "method": config.dynamo.method,
+                    "model": config.actor_rollout_ref.model.path,
+                    "device": trainer.device,
+                    **needs(config),
+                }
+            ),
+        ]
+    )
 
 
 def _pair(config: Any, name: str) -> str:
@@ -69,7 +93,31 @@ def in_words(pair: list[float]) -> str:
     return " to ".join(f"{float(f'{x:.2g}'):,.15g}" for x in pair) if pair[0] != pair[1] else f"{pair[0]:,.15g}"
 
 
+def in_parts(parts: Mapping[str, float]) -> str:
+    """Return sizes with their names.
+
+    Examples
+    --------
+    >>> in_parts({"weights": 3.55, "reserve": 4})
+    'weights 3.5, reserve 4.0'
+    """
+    return ", ".join(f"{name} {size:.1f}" for name, size in parts.items())
+
+
 # What does not fit
+
+
+def shortages(job: Job, shape: Shape, hardware: Hardware) -> list[str]:
+    """Return what does not fit, a sentence each; nothing if all does."""
+    sentences = []
+    for phase, parts in memory(job, shape, hardware).items():
+        total = sum(parts.values())
+        if total > hardware.memory_gib:
+            sentences.append(f"{phase} takes {total:.1f} of {hardware.memory_gib:.1f} GiB ({in_parts(parts)})")
+    room, longest = cache_tokens(job, shape, hardware), job.max_prompt + job.max_response
+    if room < longest:
+        sentences.append(f"vLLM's KV cache holds {max(room, 0):,.0f} tokens, and a sequence has up to {longest:,}")
+    return sentences
 
 
 def check(config: Any) -> None:
@@ -80,16 +128,16 @@ def check(config: Any) -> None:
     ValueError
         If it does not; the message says what to change.
     """
-    shape, hardware = known(config)
+    shape, hardware = model_and_gpu(config)
     assumptions(config)
     if shape is None or hardware is None or not config.estimate.enforce:
         return
     job = Job.from_config(config)
-    found = shortages(job, shape, hardware)
-    if found:
+    short = shortages(job, shape, hardware)
+    if short:
         raise ValueError(
             f"memory: expected a configuration that fits into {job.gpus} x {hardware.name}, got one in which "
-            f"{'; '.join(found)}. {_advice(job, shape, hardware)}"
+            f"{'; '.join(short)}. {_advice(job, shape, hardware)}"
         )
 
 
@@ -109,14 +157,14 @@ def _changes(job: Job) -> dict[str, dict[str, Any]]:
     """Return overrides that save memory, and what they make of the job."""
     actor, longest = "actor_rollout_ref.actor", job.max_prompt + job.max_response
     offload = f"{actor}.fsdp_config.param_offload=true {actor}.fsdp_config.optimizer_offload=true"
-    found: dict[str, dict[str, Any]] = {
+    changes: dict[str, dict[str, Any]] = {
         f"actor_rollout_ref.rollout.gpu_memory_utilization={x}": {"utilization": x}
         for x in (0.7, 0.6, 0.5)
         if x < job.utilization
     }
-    found[offload] = {"params_rest": False, "optimizer_rests": False}
+    changes[offload] = {"params_rest": False, "optimizer_rests": False}
     if longest < job.micro_batch:
-        found[f"{actor}.ppo_max_token_len_per_gpu={longest}"] = {"micro_batch": longest}
-    found[f"{actor}.fsdp_config.offload_policy=true"] = {"params_on_host": True}
-    found[f"trainer.nnodes={2 * job.nodes}"] = {"gpus": 2 * job.gpus}
-    return found
+        changes[f"{actor}.ppo_max_token_len_per_gpu={longest}"] = {"micro_batch": longest}
+    changes[f"{actor}.fsdp_config.offload_policy=true"] = {"params_on_host": True}
+    changes[f"trainer.nnodes={2 * job.nodes}"] = {"gpus": 2 * job.gpus}
+    return changes

@@ -15,7 +15,7 @@ from scale import launch
 from scale.run import Outcome, interruptible, read_progress, records
 
 
-def run(configs: Mapping[Path, Any], limits: launch.Limits, console: Console, jobs: int = 1) -> int:
+def train_all(configs: Mapping[Path, Any], limits: launch.Limits, console: Console, jobs: int = 1) -> int:
     """Run verl with a progress bar for every run, a few at a time, until all have finished or one has failed.
 
     Parameters
@@ -60,7 +60,7 @@ def run(configs: Mapping[Path, Any], limits: launch.Limits, console: Console, jo
         with ThreadPoolExecutor(jobs) as pool, interruptible():
             futures = {}
             for out, config in configs.items():
-                name = f"{config.dynamo.method}{' (verl)' if config.dynamo.stock else ''}"
+                name = "stock" if config.dynamo.stock else config.dynamo.method
                 total = int(config.trainer.total_training_steps)
                 futures[pool.submit(one, out, bar.add_task(name, start=False, total=total, state="waiting"))] = out
             try:

@@ -162,7 +162,7 @@ SMOKE_STEPS = 3
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
-    """Run `python -m scale smoke`, verl's own trainer for GRPO; returns its folder and what it printed."""
+    """Run `python -m scale smoke`, stock for GRPO; returns its folder and what it printed."""
     folder = tmp_path_factory.mktemp("smoke")
     words = ["--steps", str(SMOKE_STEPS), "--methods", *SMOKE_METHODS, "--jobs", "1", "--out", "smoke"]
     command = [sys.executable, "-m", "scale", "smoke", *words, f"trainer.test_freq={SMOKE_STEPS}"]

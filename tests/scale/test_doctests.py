@@ -10,11 +10,23 @@ import pytest
 pytestmark = pytest.mark.needs_verl
 
 
-MODULES = ["agent_loop", "config", "metrics", "supervisor", "tiny", "token_statistics", "trainer"]
+MODULES = [
+    "launch.checks",
+    "launch.estimate",
+    "launch.estimate_report",
+    "plugin.agent_loop",
+    "plugin.config",
+    "plugin.metrics",
+    "plugin.row_order",
+    "plugin.token_statistics",
+    "run.reports",
+    "run.supervisor",
+    "tiny",
+]
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_doctests_run(name):
-    found = doctest.testmod(importlib.import_module(f"scale.{name}"), optionflags=doctest.NORMALIZE_WHITESPACE)
-    assert found.attempted
-    assert found.failed == 0
+    result = doctest.testmod(importlib.import_module(f"scale.{name}"), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.attempted
+    assert result.failed == 0

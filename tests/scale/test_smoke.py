@@ -15,7 +15,7 @@ from theory.methods import METHODS as TABLE
 # One process has these runs.
 pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("smoke")]
 
-TITLES = {"stock": "GRPO (verl)", "dynamo": TABLE["dynamo"].title}
+TITLES = {"stock": "GRPO (stock)", "dynamo": TABLE["dynamo"].title}
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scale.launch import checks
+from scale.launch import checks, joins_ray
 from scale.plugin import config as settings_module
 from scale.plugin.config import RULES, DynamoConfig, mismatches
 from theory.allocation.history import SuccessHistory
@@ -364,7 +364,7 @@ def test_a_run_on_two_nodes_joins_ray(launch, tmp_path, monkeypatch):
     """Processes there get the supervisor's names with the job; a Ray of the run's own would inherit them."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     two, one = (launch.compose("qwen2.5-math-7b", x, out=tmp_path) for x in ("2x8-a100", "1x8-a100"))
-    assert (checks.joins_ray(two), checks.joins_ray(one)) == (True, False)
+    assert (joins_ray(two), joins_ray(one)) == (True, False)
     assert two.ray_kwargs.ray_init.num_cpus is None  # Ray refuses it with an address
     assert "RAY_TMPDIR" not in launch.environment(two, tmp_path, tmp_path).keys() - os.environ.keys()
     environ = launch.environment(one, tmp_path, tmp_path)
@@ -378,7 +378,7 @@ def test_a_run_on_two_nodes_joins_ray(launch, tmp_path, monkeypatch):
     assert Path(found.DYNAMO_RUN_FOLDER) == tmp_path
     assert "env_vars" not in one.ray_kwargs.ray_init.runtime_env
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    assert checks.joins_ray(one)
+    assert joins_ray(one)
 
 
 def test_the_driver_hands_its_environment_on(launch, tmp_path, monkeypatch):
@@ -458,7 +458,7 @@ def test_examples_start_ray_on_two_nodes_and_the_run_on_it(launch, tmp_path, nam
     cell = _cell(args)
     config = launch.compose(cell.model, args.cluster, out=tmp_path / "run", overrides=[*cell.settings, *args.overrides])
     launch.check(config, tmp_path / "run", files=False)
-    assert (cell.name, config.trainer.nnodes, checks.joins_ray(config)) == ("14b-dynamo-1", 2, True)
+    assert (cell.name, config.trainer.nnodes, joins_ray(config)) == ("14b-dynamo-1", 2, True)
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ import yaml
 from hypothesis import given, strategies as st
 
 from scale.launch import estimate, estimate_report
-from scale.launch.estimate import GIB, Assumptions, Hardware, Job, Shape
+from scale.launch.estimate import GIB
+from scale.launch.job import Assumptions, Hardware, Job, Shape
 
-CONF = Path(estimate.__file__).parent / "conf"
+CONF = Path(estimate.__file__).parents[1] / "conf"
 MODELS = ("qwen2.5-math-1.5b", "qwen2.5-math-7b", "qwen3-14b")
 SHAPES = {name: Shape(**yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())["shape"]) for name in MODELS}
 SMALL = {
@@ -182,7 +183,7 @@ def test_more_gpus_and_smaller_micro_batches_take_less_memory(gpus, tokens, chun
 
 def test_a_cache_without_room_for_a_sequence():
     tight = dataclasses.replace(JOB, utilization=0.2, tensor_parallel=1)
-    assert any("KV cache holds" in x for x in estimate.shortages(tight, SHAPES["qwen2.5-math-7b"], A100))
+    assert any("KV cache holds" in x for x in estimate_report.shortages(tight, SHAPES["qwen2.5-math-7b"], A100))
 
 
 # Time
@@ -234,7 +235,7 @@ def test_report_is_a_range_with_its_formulas(tmp_path):
     from scale import launch
 
     config = launch.compose("qwen2.5-math-7b", out=tmp_path, overrides=["estimate.response_length=[1000,2000]"])
-    found = estimate.describe(config)
+    found = estimate.needs(config)
     assert (found["gpus"], found["rollouts_per_step"], found["optimizer_steps_per_step"]) == (8, 8192, 16)
     assert found["tokens"] == [16_384_000 * 1150, 16_384_000 * 2300]
     low, high = found["gpu_hours"]
@@ -310,7 +311,7 @@ def test_the_tiny_model_has_counts_only(tmp_path):
     from scale import launch
 
     config = launch.compose("tiny", out=tmp_path, overrides=["tiny_folder=/nowhere"])
-    assert estimate.describe(config)["rollouts"] == 40 * 32 * 8
+    assert estimate.needs(config)["rollouts"] == 40 * 32 * 8
     assert "no estimate of memory and time" in estimate_report.report(config)
 
 

