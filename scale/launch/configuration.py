@@ -11,7 +11,7 @@ from typing import Any
 
 from scale.plugin.config import DynamoConfig
 from theory.base import require
-from theory.losses.surrogate import ClipCov, ClippedSurrogate
+from theory.losses import ClipCov, ClippedSurrogate
 from theory.methods import Method
 
 CONF = Path(__file__).parents[1] / "conf"

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from theory.allocation.rules import ALLOCATORS, ORACLES
+from theory.allocation import ALLOCATORS, ORACLES
 from theory.base import require
-from theory.losses.modulation import Modulation
+from theory.losses import Modulation
 from theory.methods import Method, get_method
 
 SCOPES = ("rollout-batch", "mini-batch", "micro-batch")

@@ -28,13 +28,22 @@ from verl.workers.utils.losses import ppo_loss
 from verl.workers.utils.padding import no_padding_2_padding, response_to_nested
 
 from scale.plugin.engine import STATISTICS
-from theory.allocation.rules import get_allocator
-from theory.losses.aggregation import aggregation_weights
-from theory.losses.modulation import Modulation, Scope, instability, modulate, scope_of
-from theory.losses.surrogate import LARGEST_CLIP, KlCov, Selection, policy_loss, select_tokens
+from theory.allocation import get_allocator
+from theory.losses import (
+    LARGEST_CLIP,
+    KlCov,
+    Modulation,
+    Scope,
+    Selection,
+    aggregation_weights,
+    instability,
+    modulate,
+    policy_loss,
+    scope_of,
+    select_tokens,
+)
 from theory.methods import Method
-from theory.policy.entropy_change import update_coefficient
-from theory.policy.softmax import TokenStatistics
+from theory.policy import TokenStatistics, update_coefficient
 
 SCOPE, COUNTED, TARGETED, WEIGHTS = "modulation_scope", "counted_tokens", "targeted_tokens", "token_weights"
 """Names of what `prepare` and the trainer hand to the loss with the data."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from theory.base import require
-from theory.policy.softmax import TokenStatistics, token_statistics
+from theory.policy import TokenStatistics, token_statistics
 
 CHUNK_NUMBERS = 2**25
 """Logits of a chunk; a chunk's temporary arrays take some 20 bytes for each."""

@@ -31,11 +31,9 @@ from scale.plugin.loss import SCOPE, MethodLoss, looks_ahead, token_statistics_o
 from scale.plugin.metrics import allocation_metrics, factor_quantiles
 from scale.plugin.row_order import deal, row_of, spread
 from scale.run import beat, records
-from theory.allocation.history import SuccessHistory
-from theory.allocation.rules import get_allocator
+from theory.allocation import SuccessHistory, get_allocator
 from theory.base.runs import write_atomically
-from theory.losses.modulation import Modulation, instability, modulate, scope_of
-from theory.losses.surrogate import ClipCov
+from theory.losses import ClipCov, Modulation, instability, modulate, scope_of
 
 STATE = "dynamo.json"
 """File of a checkpoint with what verl does not know of."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from theory.losses.modulation import Modulation
+from theory.losses import Modulation
 from theory.methods import METHODS, register_method
 
 NEUTRAL = replace(

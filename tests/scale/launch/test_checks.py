@@ -12,7 +12,7 @@ import pytest
 from scale.launch import checks
 from scale.run import records
 from tests.scale.launch.conftest import compose, prompts
-from theory.allocation.history import SuccessHistory
+from theory.allocation import SuccessHistory
 from theory.methods import METHODS
 
 pytestmark = pytest.mark.needs_verl

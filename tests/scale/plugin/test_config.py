@@ -9,8 +9,7 @@ import pytest
 
 from scale.plugin import config as settings_module
 from scale.plugin.config import RULES, DynamoConfig, mismatches
-from theory.allocation.history import SuccessHistory
-from theory.allocation.rules import ALLOCATORS
+from theory.allocation import ALLOCATORS, SuccessHistory
 from theory.methods import METHODS
 
 

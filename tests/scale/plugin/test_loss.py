@@ -17,11 +17,19 @@ from verl.workers.utils.losses import ppo_loss
 from scale.launch.configuration import NO_DUAL_CLIP
 from scale.plugin.engine import STATISTICS
 from scale.plugin.loss import SCOPE, VERL_AGGREGATIONS, MethodLoss, coefficient_of
-from theory.losses.aggregation import aggregate
-from theory.losses.modulation import Modulation, instability, modulate, scope_of
-from theory.losses.surrogate import ClippedSurrogate, EntropyAdvantages, entropy_advantages, policy_loss
+from theory.losses import (
+    ClippedSurrogate,
+    EntropyAdvantages,
+    Modulation,
+    aggregate,
+    entropy_advantages,
+    instability,
+    modulate,
+    policy_loss,
+    scope_of,
+)
 from theory.methods import METHODS
-from theory.policy.softmax import token_statistics
+from theory.policy import token_statistics
 
 pytestmark = pytest.mark.needs_verl
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scale.plugin.token_statistics import chunked_token_statistics
-from theory.policy.softmax import token_statistics
+from theory.policy import token_statistics
 
 
 @pytest.mark.parametrize("chunk_numbers", [1, 7, 100, 10**9])

@@ -17,7 +17,7 @@ from scale.plugin.config import DynamoConfig
 from scale.plugin.row_order import deal, row_of, spread
 from scale.plugin.trainer import DynamoTrainer
 from scale.run import records
-from theory.allocation.history import SuccessHistory
+from theory.allocation import SuccessHistory
 
 pytestmark = pytest.mark.needs_verl
 

@@ -23,9 +23,7 @@ from verl.workers.utils.losses import ppo_loss
 
 from scale.plugin.loss import MethodLoss
 from tests.scale.plugin import test_loss
-from theory.losses.aggregation import aggregate
-from theory.losses.selection import kl_cov_tokens
-from theory.losses.surrogate import ClipCov, KlCov, Selection, policy_loss, select_tokens
+from theory.losses import ClipCov, KlCov, Selection, aggregate, kl_cov_tokens, policy_loss, select_tokens
 from theory.methods import METHODS
 
 pytestmark = pytest.mark.needs_verl

@@ -13,8 +13,7 @@ import pytest
 
 from scale.plugin.metrics import METRICS
 from tests.scale.conftest import ended_with_its_cause, eventually, learning, left, lines
-from theory.allocation.history import SuccessHistory
-from theory.allocation.rules import get_allocator
+from theory.allocation import SuccessHistory, get_allocator
 from theory.base import runs as run_format
 
 # One process has all the runs: they share the machine's two cores badly.
@@ -183,8 +182,8 @@ def test_R4_advantages_of_unequal_groups(dynamo):
 
 def test_modulated_advantages_are_theorys(dynamo):
     """The tensors of a real run through `theory.losses.modulation` in float64."""
-    from theory.losses.modulation import Modulation, Scope, modulate
-    from theory.policy.softmax import TokenStatistics
+    from theory.losses import Modulation, Scope, modulate
+    from theory.policy import TokenStatistics
 
     out = dynamo
     parts = modulated(out)
@@ -211,7 +210,7 @@ def test_statistics_are_those_of_the_model(dynamo, runs):
     import torch
     from transformers import AutoModelForCausalLM
 
-    from theory.policy.softmax import token_statistics
+    from theory.policy import token_statistics
 
     part = modulated(dynamo)[0]
     model = AutoModelForCausalLM.from_pretrained(runs.folder / "results" / "scale" / "tiny" / "model").double()
