@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from scale.audit.readers import Log
+    from scale.audit.log import Log
     from theory.base.arrays import FloatArray, IntArray
 
 STEPS = 400
@@ -59,6 +59,7 @@ def command(args: argparse.Namespace, console: Console) -> int:
         If the log cannot be read, an argument is out of range, or DIR holds results and `force` is not given.
     """
     from scale.audit import readers, report
+    from scale.audit.log import Columns
     from theory.base import require
 
     if args.format != "auto":
@@ -74,9 +75,9 @@ def command(args: argparse.Namespace, console: Console) -> int:
     require.count("--seed", args.seed)
     if args.out is not None and not args.force:
         report.require_free(args.out)
-    columns = readers.Columns(args.prompt_column, args.step_column, args.reward_column)
+    columns = Columns(args.prompt_column, args.step_column, args.reward_column)
     with console.status("reading") as status:
-        log = readers.read(
+        log = readers.read_log(
             args.logs, args.format, columns, args.success, lambda n: status.update(f"reading, {n:,} rollouts so far")
         )
         result = audit(log, args.low, args.high, args.discount, args.steps, args.seed, status.update)
@@ -128,13 +129,13 @@ def audit(
 def _described(log: Log) -> dict[str, Any]:
     import numpy as np
 
-    from theory.allocation.log_replay import jeffreys_interval, squared_change
+    from theory.allocation import degenerate_groups, jeffreys_interval, squared_change, wasted_share
 
     k, n = log.successes, log.attempts
-    same = (k == 0) | (k == n)
+    degenerate = degenerate_groups(k, n)
     visits = np.bincount(log.prompt, minlength=len(log.prompts))
     totals = [np.bincount(log.prompt, weights=x, minlength=len(log.prompts)) for x in (k, n)]
-    at, width = (5, 25, 50, 75, 95), np.diff(jeffreys_interval(k, n), axis=0)
+    percents, width = (5, 25, 50, 75, 95), np.diff(jeffreys_interval(k, n), axis=0)
     # Two visits of a prompt in a row, both with a variance.
     order = np.lexsort((log.step, log.prompt))
     order = order[n[order] >= 2]
@@ -157,10 +158,10 @@ def _described(log: Log) -> dict[str, Any]:
             "rollouts_max": int(n.max()),
             "of_one": int((n == 1).sum()),
             "success_rate": float((k / n).mean()),
-            "degenerate_share": float(same.mean()),
+            "degenerate_share": float(degenerate.mean()),
             "all_wrong_share": float((k == 0).mean()),
             "all_right_share": float((k == n).mean()),
-            "wasted_share": float(n[same].sum() / n.sum()),
+            "wasted_share": float(wasted_share(k, n)),
             "success_rate_histogram": _histogram(k, n),
             "interval_width_median": float(np.median(width)),
         },
@@ -168,12 +169,12 @@ def _described(log: Log) -> dict[str, Any]:
             "visits_mean": float(visits.mean()),
             "seen_once": int((visits == 1).sum()),
             "success_rate_quantiles": dict(
-                zip(map(str, at), np.percentile(totals[0] / totals[1], at).tolist(), strict=True)
+                zip(map(str, percents), np.percentile(totals[0] / totals[1], percents).tolist(), strict=True)
             ),
             "change_between_visits": None if change is None else float(np.sqrt(max(change, 0.0))),
             "pairs_of_visits": int(pairs.size),
         },
-        "degenerate_by_step": _by_step(log.step, same),
+        "degenerate_by_step": _by_step(log.step, degenerate),
     }
 
 
@@ -188,8 +189,8 @@ def _histogram(k: IntArray, n: IntArray) -> list[int]:
 def _by_step(steps: IntArray, values: Any) -> dict[str, list[float]]:
     import numpy as np
 
-    found, at = np.unique(steps, return_inverse=True)
-    return {"step": found.tolist(), "share": (np.bincount(at, weights=values) / np.bincount(at)).tolist()}
+    names, index = np.unique(steps, return_inverse=True)
+    return {"step": names.tolist(), "share": (np.bincount(index, weights=values) / np.bincount(index)).tolist()}
 
 
 def _replayed(
@@ -204,8 +205,7 @@ def _replayed(
 ) -> None:
     import numpy as np
 
-    from theory.allocation import log_replay
-    from theory.allocation.rules import ALLOCATORS, ORACLES
+    from theory.allocation import ALLOCATORS, ORACLES, log_replay
 
     past_k, past_n = log_replay.past_counts(log.step, log.prompt, log.successes, log.attempts, discount)
     usable = log.attempts >= 2
@@ -220,8 +220,8 @@ def _replayed(
     rows = np.flatnonzero(usable & np.isin(log.step, chosen))
     t, i, n, k = log.step[rows], log.prompt[rows], log.attempts[rows], log.successes[rows]
     past_k, past_n = past_k[rows], past_n[rows]
-    _, at, size = np.unique(t, return_inverse=True, return_counts=True)
-    mean = np.bincount(at, weights=n) / size
+    _, index, size = np.unique(t, return_inverse=True, return_counts=True)
+    mean = np.bincount(index, weights=n) / size
     least = max(2, int(mean.min()) // 2) if low is None else low
     most = max(least, int(np.ceil(1.5 * mean.max()))) if high is None else high
     unfit = (mean < least) | (mean > most)
@@ -270,7 +270,7 @@ def _replayed(
         "rollouts_past_mean": float(past_n.mean()),
     }
     told("resampling prompts")
-    _compared(result, t, i, n, k, size[at], counts, kept, seed)
+    _compared(result, t, i, n, k, size[index], counts, kept, seed)
 
 
 def _spaced(steps: IntArray, most: int) -> IntArray:
@@ -321,8 +321,8 @@ def _compared(
                     names.append((name, base, estimator, end))
                     for sums, some in ((above, x), (below, y)):
                         sums.append(np.bincount(of_prompt[part], some, prompts.size).astype(np.float64))
-    found = log_replay.ratio_intervals(np.stack(above, 1), np.stack(below, 1), prompts, np.random.default_rng(seed))
-    ratios = dict(zip(names, np.stack(found, axis=1).tolist(), strict=True))
+    ends = log_replay.ratio_intervals(np.stack(above, 1), np.stack(below, 1), prompts, np.random.default_rng(seed))
+    ratios = dict(zip(names, np.stack(ends, axis=1).tolist(), strict=True))
     for name, m in counts.items():
         part = kept[name]
         entry: dict[str, Any] = {"steps": int(np.unique(t[part]).size)}
@@ -334,12 +334,12 @@ def _compared(
                     "point": [least[0], most[0]],
                     "interval": [least[1], most[2]],
                 }
-        same = log_replay.degenerate_bounds(k[part], n[part], m)
+        degenerate = log_replay.degenerate_bounds(k[part], n[part], m)
         rate, of = k[part] / n[part], uniform[part]
         weights = [log_replay.implied_weights(k[part], n[part], x, "grpo") for x in (m, of)]
         entry |= {
-            "degenerate_share": [float(max(x.mean(), 0.0)) for x in same],
-            "wasted_share": [float(max((m * x).sum() / m.sum(), 0.0)) for x in same],
+            "degenerate_share": [float(max(x.mean(), 0.0)) for x in degenerate],
+            "wasted_share": [float(max((m * x).sum() / m.sum(), 0.0)) for x in degenerate],
             "weight_moved_token_mean": float(log_replay.moved_weight(t[part], m, of).mean()),
             "weight_moved_prompt_mean_grpo": float(log_replay.moved_weight(t[part], *weights).mean()),
             "success_rate_of_a_rollout": float((m * rate).sum() / m.sum()),

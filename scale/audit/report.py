@@ -11,13 +11,13 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from theory.allocation.log_replay import jeffreys_interval
+from theory.allocation import degenerate_groups, jeffreys_interval
 from theory.base import runs as run_format
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from scale.audit.readers import Log
+    from scale.audit.log import Log
 
 RESULT, PROMPTS, PLOT = "audit.json", "audit.parquet", "audit"
 SUFFIXES = ("pdf", "svg", "png")
@@ -55,7 +55,7 @@ def show(result: dict[str, Any], console: Console) -> None:
         f"({groups['all_wrong_share']:.1%} all wrong, {groups['all_right_share']:.1%} all right), "
         f"and {groups['wasted_share']:.1%} of the rollouts",
         f"success rates      mean over groups {groups['success_rate']:.3f}; by prompt, over all its steps: "
-        + ", ".join(f"{x:.2f} ({at} %)" for at, x in quantiles.items()),
+        + ", ".join(f"{x:.2f} ({percent} %)" for percent, x in quantiles.items()),
         f"how well known     from one group to +-{groups['interval_width_median'] / 2:.2f} (95 % Jeffreys, median)"
         + (
             ""
@@ -151,7 +151,7 @@ def _prompts(log: Log) -> dict[str, Any]:
     num = len(log.prompts)
     k, n = (np.bincount(log.prompt, weights=x, minlength=num).astype(np.int64) for x in (log.successes, log.attempts))
     low, high = jeffreys_interval(k, n)
-    same = (log.successes == 0) | (log.successes == log.attempts)
+    degenerate = degenerate_groups(log.successes, log.attempts)
     last = np.zeros(num, dtype=np.int64)
     last[log.prompt] = np.arange(log.prompt.size)  # Groups are in order of steps.
     first = np.zeros(num, dtype=np.int64)
@@ -160,7 +160,7 @@ def _prompts(log: Log) -> dict[str, Any]:
     return {
         "prompt": np.array(log.prompts, dtype=object),
         "visits": np.bincount(log.prompt, minlength=num),
-        "degenerate_visits": np.bincount(log.prompt, weights=same, minlength=num).astype(np.int64),
+        "degenerate_visits": np.bincount(log.prompt, weights=degenerate, minlength=num).astype(np.int64),
         "rollouts": n,
         "successes": k,
         "success_rate": k / n,
@@ -192,9 +192,9 @@ def _drawn(result: dict[str, Any]) -> Any:
     second.set(xlabel="step", ylabel="share of degenerate groups", ylim=(0, 1))
     third.axvline(1, color=grey, linewidth=0.8, linestyle=":")
     for row, x in enumerate(rules.values()):
-        found = x["noise_against_uniform"][PLAIN]
-        third.plot(found["interval"], [row, row], color=blue, linewidth=1.2)
-        third.plot(found["point"][:1], [row], color=blue, marker="o", markersize=3.5)
+        noise = x["noise_against_uniform"][PLAIN]
+        third.plot(noise["interval"], [row, row], color=blue, linewidth=1.2)
+        third.plot(noise["point"][:1], [row], color=blue, marker="o", markersize=3.5)
     third.set_yticks(range(len(rules)), [LOG if name == "log" else name for name in rules])
     third.invert_yaxis()
     third.set(xlabel="noise against uniform, 95 %")

@@ -1,0 +1,203 @@
+"""Groups of a log: how many rollouts every prompt had in every step, and how many of them were right.
+
+Rollouts pass by in batches and are never held as Python objects, so that ten million of them need no more memory than
+their distinct prompts and groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from theory.base.arrays import FloatArray, IntArray
+
+MERGED_ROWS = 2**20
+"""Counts of batches that may wait until they are added up."""
+
+MOST_LISTED = 5
+"""Values listed in a message, at most."""
+
+
+class Columns(NamedTuple):
+    """Names of the columns; None is the format's own."""
+
+    prompt: str | None = None
+    step: str | None = None
+    reward: str | None = None
+
+
+@dataclass(frozen=True)
+class Log:
+    """A log as groups, in the order of steps, and within a step of the log.
+
+    Attributes
+    ----------
+    format
+        One of `scale.audit.readers.FORMATS`.
+    files
+        What was read.
+    prompts
+        Text or key of each prompt, [P].
+    step, prompt, attempts, successes
+        Step, index of the prompt, rollouts and successes of each group, [G].
+    rewards
+        What counted as wrong and what as right, in words.
+    notes
+        What a reader of the results should know about the reading.
+    """
+
+    format: str
+    files: tuple[Path, ...]
+    prompts: tuple[str, ...]
+    step: IntArray
+    prompt: IntArray
+    attempts: IntArray
+    successes: IntArray
+    rewards: str
+    notes: tuple[str, ...]
+
+
+@dataclass
+class Tally:
+    """Counts by (step, prompt), batch after batch.
+
+    Attributes
+    ----------
+    success
+        Rewards of at least this are successes; None: the larger of two values is.
+    told
+        Called with the number of rollouts counted so far.
+    steps_in_one_file
+        Whether all of a step must be in one file.
+    notes
+        What a reader of the results should know.
+    """
+
+    success: float | None
+    told: Callable[[int], None]
+    steps_in_one_file: bool = False
+    notes: list[str] = field(default_factory=list)
+    ids: dict[str, int] = field(default_factory=dict)
+    values: list[float] = field(default_factory=list)
+    parts: list[pa.Table] = field(default_factory=list)
+    rollouts: int = 0
+    path_of_step: dict[int, Path] = field(default_factory=dict)
+
+    def add(self, batch: pa.RecordBatch, first: int, path: Path, names: Columns) -> None:
+        """Count a batch whose rows are numbered from `first` in the file."""
+        prompt, step, reward = (batch.column(i) for i in range(3))
+        unit = "line" if path.suffix == ".jsonl" else "row"
+        for name, column in zip(names, (prompt, step, reward), strict=True):
+            if column.null_count:
+                row = first + int(pc.index(column.is_null(), pa.scalar(True)).as_py())
+                raise ValueError(f"{path}: expected {name} in every {unit}, got none in {unit} {row}")
+        t = _whole_steps(step, path, str(names.step), first, unit)
+        r = reward.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        if not np.isfinite(r).all():
+            row = int(np.argmin(np.isfinite(r)))
+            raise ValueError(f"{path}: expected finite numbers in {names.reward}, got {r[row]} in {unit} {first + row}")
+        coded = prompt if pa.types.is_dictionary(prompt.type) else prompt.dictionary_encode()
+        id_of_code: IntArray = np.array(
+            [self._id(text) for text in coded.dictionary.cast(pa.string()).to_pylist()], dtype=np.int64
+        )
+        ids: IntArray = id_of_code[coded.indices.to_numpy(zero_copy_only=False)]
+        self._count(t, ids, np.ones(t.size, dtype=np.int64), self._flags(r, path))
+        self._steps(np.unique(t), path)
+
+    def add_groups(self, step: int, keys: Iterable[str], attempts: IntArray, successes: IntArray, path: Path) -> None:
+        """Add groups that are counts already."""
+        ids = np.array([self._id(key) for key in keys], dtype=np.int64)
+        self._count(np.full(ids.size, step), ids, attempts, successes)
+
+    def _id(self, text: str) -> int:
+        return self.ids.setdefault(text, len(self.ids))
+
+    def _flags(self, rewards: FloatArray, path: Path) -> IntArray:
+        """Return 1 for a success, or for the first of the two values as long as it is open which is the larger."""
+        if self.success is not None:
+            return np.asarray(rewards >= self.success, dtype=np.int64)
+        if not self.values:
+            self.values.append(float(rewards[0]))
+        flags = rewards == self.values[0]
+        others = np.unique(rewards[~flags]).tolist()
+        new = [x for x in others if x not in self.values]
+        if len(self.values) + len(new) > 2:
+            every = sorted({*self.values, *new})
+            shown = ", ".join(f"{x:g}" for x in every[:MOST_LISTED]) + (", ..." if len(every) > MOST_LISTED else "")
+            raise ValueError(
+                f"{path}: expected rewards of two values, right and wrong, got {shown}; name the least reward of a "
+                "right response with --success"
+            )
+        self.values += new
+        return np.asarray(flags, dtype=np.int64)
+
+    def _count(self, t: Any, ids: IntArray, attempts: IntArray, flags: IntArray) -> None:
+        row = np.arange(self.rollouts, self.rollouts + ids.size)
+        rows = pa.table({"t": t, "i": ids, "n": attempts, "k": flags, "row": row})
+        self.parts.append(_summed(rows))
+        if sum(part.num_rows for part in self.parts[1:]) > MERGED_ROWS:
+            self.parts = [_summed(pa.concat_tables(self.parts))]
+        self.rollouts += int(attempts.sum())
+        self.told(self.rollouts)
+
+    def _steps(self, steps: IntArray, path: Path) -> None:
+        if not self.steps_in_one_file:
+            return
+        for step in steps.tolist():
+            first = self.path_of_step.setdefault(step, path)
+            if first != path:
+                raise ValueError(
+                    f"{path}: expected steps of its own, got step {step} of {first}; one call reads one run"
+                )
+
+    def log(self, kind: str, files: tuple[Path, ...]) -> Log:
+        """Return everything counted, as groups."""
+        if not self.rollouts:
+            raise ValueError(f"{files[0]}: expected rollouts, got none")
+        table = _summed(pa.concat_tables(self.parts)).sort_by([("t", "ascending"), ("row", "ascending")])
+        t, i, n, k = (table.column(name).to_numpy() for name in ("t", "i", "n", "k"))
+        said = "successes as counted in the log"
+        if self.success is not None:
+            said = f"a reward of at least {self.success:g} is a success"
+        elif self.values:
+            right = max(self.values) if len(self.values) == 2 else 1.0
+            if len(self.values) == 1 and self.values[0] not in (0.0, 1.0):
+                raise ValueError(
+                    f"{files[0]}: expected rewards of two values, got {self.values[0]:g} only; name the least reward "
+                    "of a right response with --success"
+                )
+            k = k if self.values[0] == right else n - k
+            said = (
+                f"rewards of {min(self.values):g} are wrong, of {right:g} right"
+                if len(self.values) == 2
+                else (f"all rewards are {self.values[0]:g}")
+            )
+        return Log(kind, files, tuple(self.ids), t, i, n, k, said, tuple(self.notes))
+
+
+def _summed(rows: pa.Table) -> pa.Table:
+    """Add up n and k by step and prompt, and keep the first row."""
+    sums = rows.group_by(["t", "i"]).aggregate([("n", "sum"), ("k", "sum"), ("row", "min")])
+    return sums.select(["t", "i", "n_sum", "k_sum", "row_min"]).rename_columns(["t", "i", "n", "k", "row"])
+
+
+def _whole_steps(column: pa.Array, path: Path, name: str, first: int, unit: str) -> IntArray:
+    if pa.types.is_integer(column.type):
+        steps = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    else:
+        x = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        whole = np.isfinite(x) & (np.abs(x) < 2.0**53) & (x % 1 == 0)
+        if not whole.all():
+            row = int(np.argmin(whole))
+            raise ValueError(f"{path}: expected whole numbers in {name}, got {x[row]} in {unit} {first + row}")
+        steps = x.astype(np.int64)
+    if steps.min() < 0:
+        row = int(np.argmin(steps))
+        raise ValueError(f"{path}: expected steps >= 0 in {name}, got {steps[row]} in {unit} {first + row}")
+    return np.asarray(steps)

@@ -1,0 +1,224 @@
+"""What an audit reports of a log, and the command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from scale.audit import Log, audit, read_log, replay_log, report
+from tests.scale.audit.logs import simulated, write
+from theory.allocation import get_allocator, log_replay
+
+ROOT = Path(__file__).parents[3]
+
+
+def run(*arguments):
+    """Run the command; returns what it printed."""
+    parser = argparse.ArgumentParser()
+    replay_log.add_arguments(parser)
+    console = Console(width=150, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    try:
+        assert replay_log.command(parser.parse_args(list(map(str, arguments))), console) == 0
+    finally:
+        console.file.close()
+    return console.export_text()
+
+
+class TestAudit:
+    def test_by_hand(self, tmp_path):
+        """Two prompts, two steps, four rollouts each, but one group of one."""
+        groups = [
+            (1, "a", [1, 1, 1, 1]),
+            (1, "b", [0, 0, 0, 1]),
+            (2, "a", [1, 1, 0, 1]),
+            (2, "b", [0, 0, 0, 0]),
+            (2, "c", [1]),
+        ]
+        rows = [(t, i, r) for t, i, rewards in groups for r in rewards]
+        pd.DataFrame(rows, columns=["step", "prompt", "reward"]).to_csv(tmp_path / "x.csv", index=False)
+        log = read_log([tmp_path / "x.csv"])
+        found = audit(log, 2, 6)
+        assert found["log"] | {"files": 0} == {
+            "format": "csv", "files": 0, "rewards": "rewards of 0 are wrong, of 1 right", "steps": 2, "prompts": 3,
+            "groups": 5, "rollouts": 17,
+        }  # fmt: skip
+        assert found["groups"]["degenerate_share"] == 3 / 5
+        assert found["groups"]["wasted_share"] == 9 / 17
+        assert found["groups"]["of_one"] == 1
+        # (1/16 - 0 - (3/16)/4 + 1/16 - (1/16) ...) by hand: changes 1/4 and 1/4, noise P/n = (3/12)/4 each
+        assert found["prompts"]["change_between_visits"] == pytest.approx(0.0)
+        assert found["replay"]["groups"] == 2
+        # The history of step 2 is a: 4 of 4, b: 1 of 4. Neyman gives all above the floor to b, which has no variance
+        # in step 2; a has P = 3 (4 - 3) / (4 * 3) = 1/4: noise (1/4)/2 against (1/4)/4.
+        neyman = found["rules"]["neyman"]
+        assert neyman["noise_against_uniform"]["exact-baseline"]["point"] == [2.0, 2.0]
+        assert neyman["noise_against_uniform"]["rloo"]["point"] == [3.0, 3.0]
+        assert neyman["weight_moved_token_mean"] == 0.25
+        assert neyman["success_rate_of_a_rollout"] == 0.75 * 2 / 8
+        # a: 2 of 4 with 3 right agree with probability 1/2; b: p^6 + q^6, between 1 - 0 and 1.
+        assert neyman["degenerate_share"] == [0.75, 0.75]
+        assert neyman["wasted_share"] == [(2 * 0.5 + 6) / 8] * 2
+
+    @pytest.mark.parametrize("rule", ["dynamo", "knapsack"])
+    def test_a_run_that_used_a_rule_is_that_rule_replayed(self, rule, tmp_path):
+        log = read_log([write(simulated(3, rule, steps=12), "parquet", tmp_path)])
+        found = audit(log, 4, 12)
+        ours, own = found["rules"]["log"], found["rules"][rule]
+        assert ours == own
+        assert own["noise_against_log"]["grpo"]["interval"] == [1.0, 1.0]
+        assert own["weight_moved_token_mean"] > 0.02
+        assert not found["replay"]["uniform_log"]
+        ratio = found["rules"]["uniform"]["noise_against_log"]["exact-baseline"]["point"][0]
+        assert ratio == pytest.approx(1 / own["noise_against_uniform"]["exact-baseline"]["point"][0])
+
+    def test_ratios_are_those_of_the_true_rates(self, tmp_path):
+        """A long log with known p: the interval of each rule holds the exact ratio."""
+        rng = np.random.default_rng(11)
+        num, steps, n = 400, 40, 8
+        p = rng.beta(0.8, 0.8, num)
+        batches = np.concatenate([rng.permutation(num).reshape(4, 100) for _ in range(steps // 4)])
+        step, prompt = np.repeat(np.arange(steps), 100), batches.reshape(-1)
+        k = rng.binomial(n, p[prompt])
+        log = Log("csv", (Path("x"),), tuple(map(str, range(num))), step, prompt, np.full(step.size, n), k, "", ())
+        found = audit(log)
+        past = log_replay.past_counts(step, prompt, k, log.attempts)
+        rows = past[1] > 0
+        assert found["replay"]["groups"] == rows.sum()
+        assert (found["replay"]["low"], found["replay"]["high"]) == (4, 12)
+        v = (p * (1 - p))[prompt[rows]]
+        for name in ("dynamo", "neyman", "gvm", "knapsack", "vip", "cures"):
+            m = log_replay.replay(
+                get_allocator(name), step[rows], past[0][rows], past[1][rows], log.attempts[rows], 4, 12, rng
+            )
+            exact = (v / m).sum() / (v / n).sum()
+            low, high = found["rules"][name]["noise_against_uniform"]["exact-baseline"]["interval"]
+            assert low < exact < high
+            assert high - low < 0.1
+            same = p[prompt[rows]] ** m + (1 - p[prompt[rows]]) ** m
+            low, high = found["rules"][name]["degenerate_share"]
+            assert low - 0.02 < same.mean() < high + 0.02
+        assert found["rules"]["neyman"]["verdict"] == "less noise"
+
+    def test_no_prompt_comes_back(self, tmp_path):
+        log = read_log([write(simulated(steps=4), "csv", tmp_path)])
+        found = audit(log)
+        assert found["rules"] == {}
+        assert found["cannot_say"][0].startswith("No prompt comes back in a later step")
+        report.show(found, Console(quiet=True))
+
+    def test_what_cannot_be_said(self, table, tmp_path):
+        said = " ".join(audit(read_log([write(table, "csv", tmp_path)]))["cannot_say"])
+        assert "uniform: 1 is in the interval." in said
+        assert "does not hold the scores" in said
+        kept = table.groupby(["step", "prompt"]).reward.transform("nunique") == 2
+        said = " ".join(audit(read_log([write(table[kept], "parquet", tmp_path)]))["cannot_say"])
+        assert "No group is all right or all wrong. If the log was filtered" in said
+
+    def test_steps_are_thinned_evenly_and_slow_rules_further(self, table, tmp_path, monkeypatch):
+        log = read_log([write(table, "csv", tmp_path)])
+        found = audit(log, steps=7)
+        assert found["replay"]["steps"] == 7
+        assert found["replay"]["steps_with_history"] == 12
+        monkeypatch.setattr(replay_log, "WORK", 10 * 10 * 10 * 8 * 9)
+        found = audit(log)
+        assert found["rules"]["log-progress"]["steps"] == 10
+        assert found["rules"]["neyman"]["steps"] == 12
+        monkeypatch.setattr(replay_log, "WORK", 1)
+        assert "would take too long" in audit(log)["left_out"]["log-progress"]
+
+    def test_bounds_that_do_not_fit(self, table, tmp_path):
+        log = read_log([write(table, "csv", tmp_path)])
+        with pytest.raises(
+            ValueError, match="--low, --high: expected bounds around 8, the mean of step 5, got 9 to 12"
+        ):
+            audit(log, 9, 12)
+
+
+class TestCommand:
+    def test_prints_and_writes(self, table, tmp_path):
+        path, out = write(table, "parquet", tmp_path), tmp_path / "out"
+        printed = run(path, "--out", out, "--seed", 3)
+        for text in (
+            "1,280 rollouts of 40 prompts in 16 steps",
+            "neyman",
+            "What these data cannot say",
+            "Left out: dars",
+        ):
+            assert text in printed
+        names = {"audit.json", "audit.parquet", "audit.pdf", "audit.svg", "audit.png"}
+        assert {x.name for x in out.iterdir()} == names
+        result = json.loads((out / "audit.json").read_text())
+        assert result["replay"]["seed"] == 3
+        prompts = pd.read_parquet(out / "audit.parquet")
+        expected = table.groupby("prompt").reward.agg(["size", "sum"]).loc[prompts.prompt]
+        assert prompts.rollouts.tolist() == expected["size"].tolist()
+        assert prompts.successes.tolist() == expected["sum"].tolist()
+        assert np.all((prompts.low <= prompts.success_rate) & (prompts.success_rate <= prompts.high))
+        last = table[table.prompt == prompts.prompt[0]]
+        last = last[last.step == last.step.max()]
+        assert (prompts.last_step[0], prompts.last_rollouts[0]) == (last.step.max(), len(last))
+        assert prompts.first_step.min() == 1
+
+        before = {x.name: x.read_bytes() for x in out.iterdir()}
+        with pytest.raises(ValueError, match=r"audit.json: expected no results of an earlier audit, got them; --force"):
+            run(path, "--out", out)
+        run(path, "--out", out, "--seed", 3, "--force")
+        assert {x.name: x.read_bytes() for x in out.iterdir()} == before, "the same log and seed give the same bytes"
+
+    def test_nothing_is_written_without_a_folder(self, table, tmp_path, monkeypatch):
+        path = write(table, "csv", tmp_path)
+        monkeypatch.chdir(tmp_path)
+        run(path)
+        assert list(tmp_path.iterdir()) == [path]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("--format", "tsv"), "--format: expected one of csv, parquet, jsonl, verl, trl, allocation, got 'tsv'"),
+            (("--low", "1"), "--low: expected an integer >= 2, got 1"),
+            (("--low", "8", "--high", "4"), "--high: expected an integer >= 8, got 4"),
+            (("--discount", "2"), r"--discount: expected a finite number in \[0.0, 1.0\], got 2.0"),
+            (("--steps", "0"), "--steps: expected an integer >= 1, got 0"),
+            (("--prompt-column", "step"), "columns: expected three different ones, got step, step, reward"),
+            (
+                ("--reward-column", "score"),
+                "log.csv: expected the columns prompt, step, score, got step, prompt, reward",
+            ),
+        ],
+    )
+    def test_bad_arguments(self, table, arguments, message, tmp_path):
+        with pytest.raises(ValueError, match=message):
+            run(write(table, "csv", tmp_path), *arguments)
+
+    def test_works_without_verl_vllm_torch_and_matplotlib(self, table, tmp_path):
+        """In a fresh process that cannot import them."""
+        path, out = write(table, "parquet", tmp_path), tmp_path / "out"
+        code = f"""
+import sys
+class Absent:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        absent = ("verl", "vllm", "ray", "hydra", "transformers", "torch", "matplotlib", "seaborn", "pandas")
+        if name.split(".")[0] in absent:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent)
+from scale.audit import replay_log
+assert not {{"numpy", "pyarrow", "rich"}} & set(sys.modules), "light at import"
+import argparse
+from rich.console import Console
+parser = argparse.ArgumentParser()
+replay_log.add_arguments(parser)
+replay_log.command(parser.parse_args([{str(path)!r}, "--out", {str(out)!r}]), Console(width=120))
+"""
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "no plot: it needs matplotlib" in done.stdout
+        assert {x.name for x in out.iterdir()} == {"audit.json", "audit.parquet"}
