@@ -11,11 +11,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from scale import launch
+from scale.launch.start import Limits, train
 from scale.run import Outcome, interruptible, read_progress, records
 
 
-def train_all(configs: Mapping[Path, Any], limits: launch.Limits, console: Console, jobs: int = 1) -> int:
+def train_all(configs: Mapping[Path, Any], limits: Limits, console: Console, jobs: int = 1) -> int:
     """Run verl with a progress bar for every run, a few at a time, until all have finished or one has failed.
 
     Parameters
@@ -52,7 +52,7 @@ def train_all(configs: Mapping[Path, Any], limits: launch.Limits, console: Conso
 
             bar.start_task(task)
             bar.update(task, state="starting")
-            outcome = launch.train(configs[out], out, limits, echo, stop)
+            outcome = train(configs[out], out, limits, echo, stop)
             if outcome.reason == "finished":
                 records.finish(out, configs[out], outcome.seconds)
             return outcome

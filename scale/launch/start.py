@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scale.launch.configuration import joins_ray
-from scale.run import guard, records, reports, supervisor
+from scale.run import RUN_FOLDER, RUN_ID, Outcome, records, supervise
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def train(
     limits: Limits,
     echo: Callable[[str], None] | None = None,
     stop: threading.Event | None = None,
-) -> supervisor.Outcome:
+) -> Outcome:
     """Run verl in processes of its own until it ends, or must be ended.
 
     Parameters
@@ -55,7 +55,7 @@ def train(
 
     Returns
     -------
-    supervisor.Outcome
+    Outcome
         How it ended, and why.
     """
     from omegaconf import OmegaConf
@@ -65,7 +65,7 @@ def train(
     OmegaConf.save(config, out / "verl.yaml", resolve=True)
     temporary = Path(tempfile.mkdtemp(prefix="dynamo"))
     command = [sys.executable, "-m", "scale.launch.driver", str(out / "verl.yaml")]
-    return supervisor.supervise(
+    return supervise(
         command,
         folder=out,
         deadline=limits.deadline,
@@ -92,8 +92,8 @@ def environment(config: Any, out: Path, temporary: Path) -> dict[str, str]:
 
 
 HANDED_ON = (
-    guard.RUN_ID,
-    reports.RUN_FOLDER,
+    RUN_ID,
+    RUN_FOLDER,
     "HF_HOME",
     "HF_HUB_OFFLINE",
     "PYTHONUNBUFFERED",

@@ -1,4 +1,8 @@
+from .guard import (
+    RUN_ID as RUN_ID,
+)
 from .reports import (
+    RUN_FOLDER as RUN_FOLDER,
     Failure as Failure,
     beat as beat,
     read_failures as read_failures,
