@@ -10,7 +10,7 @@ from paper_figs.figure import Figure
 from paper_figs.result_files import Columns, LedgerData
 from paper_figs.style import COLUMN_WIDTH, GUIDE, PALETTE, POINTS, panels
 from paper_figs.wording import verdict
-from theory.allocation.optimum import optimal_variance_ratio
+from theory.allocation import optimal_variance_ratio
 
 UNBOUNDED = "no bounds"
 MARKERS = "osD^vP"

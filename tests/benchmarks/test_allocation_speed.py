@@ -11,7 +11,8 @@ import heapq
 import numpy as np
 import pytest
 
-from theory.allocation.optimum import optimal, water_level
+from theory.allocation import water_level
+from theory.allocation.optimum import optimal
 
 LOW, HIGH, MEAN = 2, 128, 16
 MILLION = 1_000_000

@@ -130,28 +130,28 @@ FAULTS = [
     ),
     Fault(
         "P with G for G - 1",
-        "allocation/optimum",
+        "allocation/variance",
         "((g - k) / (g - 1))",
         "((g - k) / g)",
         "test_bernoulli_variance_is_unbiased_exactly",
     ),
     Fault(
         "shares by variance for deviation",
-        "allocation/optimum",
+        "allocation/shares",
         "shares: FloatArray = budget * s / s.sum()",
         "shares: FloatArray = budget * s**2 / (s**2).sum()",
         "test_proportional_equals_slsqp",
     ),
     Fault(
         "marginal v/n^2 for v/(n(n+1))",
-        "allocation/solvers",
+        "allocation/optimum",
         "v[prompt] / (n * (n + 1))",
         "v[prompt] / (n * n)",
         "test_optimal_equals_brute_force",
     ),
     Fault(
         "ties to the higher index",
-        "allocation/solvers",
+        "allocation/bounds",
         "np.flatnonzero(keys == threshold)",
         "np.flatnonzero(keys == threshold)[::-1]",
         "test_optimal_equals_brute_force",
@@ -253,7 +253,7 @@ def test_fault_is_caught(fault: Fault, tmp_path: Path, monkeypatch: pytest.Monke
     text = source.read_text()
     assert text.count(fault.right) == 1, f"{fault.right!r} should stand once in {source.name}"
     source.write_text(text.replace(fault.right, fault.wrong))
-    place = {"allocation/solvers": "allocation/optimum"}
+    place = {"allocation/bounds": "allocation/optimum"}
     place |= dict.fromkeys(["allocation/rules/one_shot", "allocation/rules/protocol"], "allocation/rules")
     folder, _, name = place.get(fault.source, fault.source).rpartition("/")
     test = f"tests/theory/{folder}/test_{name}.py"

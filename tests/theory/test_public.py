@@ -16,7 +16,7 @@ import pytest
 import theory
 
 ROOT = Path(__file__).parents[2]
-INTERNAL = ("theory.__main__", "theory.base", "theory.claims", "theory.allocation.rules.", "theory.allocation.solvers")
+INTERNAL = ("theory.__main__", "theory.base", "theory.claims", "theory.allocation.rules.", "theory.allocation.bounds")
 """Beginnings of modules that the chapters do not hand on; what they do is tested through those that call them."""
 
 MODULES = [

@@ -1,3 +1,6 @@
+from .bounds import (
+    MAX_BUDGET as MAX_BUDGET,
+)
 from .history import (
     SuccessHistory as SuccessHistory,
 )
@@ -18,17 +21,9 @@ from .measures import (
     wasted_share as wasted_share,
 )
 from .optimum import (
-    MAX_BUDGET as MAX_BUDGET,
-    NEGLIGIBLE_WEIGHT as NEGLIGIBLE_WEIGHT,
-    bernoulli_variance as bernoulli_variance,
     optimal as optimal,
     optimal_any as optimal_any,
     optimal_concave as optimal_concave,
-    optimal_variance_ratio as optimal_variance_ratio,
-    proportional as proportional,
-    total_variance as total_variance,
-    variance_ratio as variance_ratio,
-    water_level as water_level,
 )
 from .rules import (
     ALLOCATORS as ALLOCATORS,
@@ -37,4 +32,15 @@ from .rules import (
     Knowledge as Knowledge,
     get_allocator as get_allocator,
     register as register,
+)
+from .shares import (
+    NEGLIGIBLE_WEIGHT as NEGLIGIBLE_WEIGHT,
+    proportional as proportional,
+    water_level as water_level,
+)
+from .variance import (
+    bernoulli_variance as bernoulli_variance,
+    optimal_variance_ratio as optimal_variance_ratio,
+    total_variance as total_variance,
+    variance_ratio as variance_ratio,
 )

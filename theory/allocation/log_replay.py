@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from scipy.special import betaincinv
 
-from theory.allocation.optimum import MAX_BUDGET, bernoulli_variance
+from theory.allocation.bounds import MAX_BUDGET
 from theory.allocation.rules import Allocator
+from theory.allocation.variance import bernoulli_variance
 from theory.base import require
 from theory.base.arrays import FloatArray, IntArray
 from theory.estimators.moments import implied_weight

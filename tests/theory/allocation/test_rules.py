@@ -13,8 +13,9 @@ from hypothesis import given, strategies as st
 from scipy import stats
 
 from tests.theory import fuzzing
+from theory.allocation import variance_ratio
 from theory.allocation.history import SuccessHistory
-from theory.allocation.optimum import optimal_any, variance_ratio
+from theory.allocation.optimum import optimal_any
 from theory.allocation.rules import (
     ALLOCATORS,
     Cures,

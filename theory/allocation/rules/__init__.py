@@ -127,7 +127,7 @@ def register(rule: Allocator) -> Allocator:
     Examples
     --------
     >>> import numpy as np
-    >>> from theory.allocation.optimum import water_level
+    >>> from theory.allocation import water_level
     >>> class Unsolved:
     ...     name, in_rounds = "unsolved", False
     ...

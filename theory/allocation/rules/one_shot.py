@@ -12,8 +12,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from theory.allocation.optimum import optimal, optimal_any, optimal_concave, water_level
+from theory.allocation.optimum import optimal, optimal_any, optimal_concave
 from theory.allocation.rules.protocol import OneShot, Problem, apportion, checked_prior, checked_size
+from theory.allocation.shares import water_level
 from theory.base import require
 from theory.base.arrays import FloatArray, IntArray
 from theory.estimators.moments import implied_weight

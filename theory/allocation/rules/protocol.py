@@ -9,8 +9,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from theory.allocation.optimum import MAX_BUDGET, bernoulli_variance
-from theory.allocation.solvers import first_largest
+from theory.allocation.bounds import MAX_BUDGET, first_largest
+from theory.allocation.variance import bernoulli_variance
 from theory.base import require
 from theory.base.arrays import BoolArray, FloatArray, IntArray
 

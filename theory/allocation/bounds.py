@@ -1,0 +1,65 @@
+"""What all divisions of a budget share: limits, the checks of budget and bounds, and how ties are broken.
+
+Arguments are checked by the public functions of the chapter; afterwards bounds are int64 [N] with
+0 <= low <= high < 2**31, so that every count, and every sum of counts, is exact in float64.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from theory.base import require
+from theory.base.arrays import BoolArray, FloatArray, IntArray
+
+MAX_BUDGET = 2**31 - 1
+"""Largest budget and lower bound: all sums of counts stay exact in int64 and float64."""
+
+IntBound = int | IntArray
+
+
+def checked_budget(budget: int) -> int:
+    """Require an integer from 0 to MAX_BUDGET."""
+    if require.count("budget", budget) > MAX_BUDGET:
+        raise ValueError(f"budget: expected an integer in [0, {MAX_BUDGET}], got {budget}")
+    return int(budget)
+
+
+def checked_bounds(num: int, low: Any, high: Any) -> tuple[IntArray, IntArray]:
+    """Require integer bounds with 0 <= low <= high; return them as int64 [num], `high` at most MAX_BUDGET."""
+    arrays = []
+    for name, value in (("low", low), ("high", high)):
+        try:
+            x = np.asarray(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}: expected integers, got {type(value).__name__}") from error
+        if x.dtype.kind not in "iu":
+            raise ValueError(f"{name}: expected integers, got dtype {x.dtype}")
+        if x.shape not in ((), (num,)):
+            raise ValueError(f"{name}: expected a scalar or shape ({num},), got shape {x.shape}")
+        if name == "low" and (x.min() < 0 or x.max() > MAX_BUDGET):
+            raise ValueError(f"low: expected integers in [0, {MAX_BUDGET}], got {x.min()} to {x.max()}")
+        arrays.append(np.broadcast_to(np.minimum(x, MAX_BUDGET).astype(np.int64), (num,)))
+    floor, ceiling = arrays
+    if (floor > ceiling).any():
+        index = int(np.argmax(floor > ceiling))
+        raise ValueError(f"low: expected at most high, got low {floor[index]} > high {ceiling[index]} at index {index}")
+    return floor, ceiling
+
+
+def require_feasible(budget: int, low: IntArray, high: IntArray) -> None:
+    """Require sum(low) <= budget <= sum(high)."""
+    if not int(low.sum()) <= budget <= int(high.sum()):
+        raise ValueError(f"budget: expected sum(low) = {low.sum()} to sum(high) = {high.sum()}, got {budget}")
+
+
+def first_largest(keys: FloatArray | IntArray, num: int) -> BoolArray:
+    """Mark the `num` largest keys; of equal keys the earlier."""
+    if num == 0:
+        return np.zeros(keys.size, dtype=np.bool_)
+    threshold = np.partition(keys, keys.size - num)[keys.size - num]
+    chosen: BoolArray = keys > threshold
+    tied = np.flatnonzero(keys == threshold)
+    chosen[tied[: num - int(np.count_nonzero(chosen))]] = True
+    return chosen
