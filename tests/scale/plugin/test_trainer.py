@@ -1,4 +1,4 @@
-"""The trainer's own parts, without Ray: order of rows, history, advantages, state."""
+"""The trainer's own parts, without Ray: history, advantages, state."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import json
 from collections import Counter
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 pytest.importorskip("verl")
 import torch
-from hypothesis import given, strategies as st
 
 from scale.plugin.config import DynamoConfig
-from scale.plugin.row_order import deal, row_of, spread
 from scale.plugin.trainer import DynamoTrainer
 from scale.run import records
 from theory.allocation import SuccessHistory
@@ -38,38 +35,6 @@ def trainer(tmp_path, **fields):
 UIDS = ["1-1", "1-0", "1-1", "1-1", "1-0"]
 
 
-@given(
-    lengths=st.lists(st.integers(1, 4000), min_size=1, max_size=12),
-    num_minibatches=st.integers(1, 4),
-    num_ranks=st.integers(1, 4),
-)
-def test_every_rank_gets_its_share_of_every_mini_batch(lengths, num_minibatches, num_ranks):
-    """Verl cuts the rows into ranks, and each rank's into mini-batches: those must be the canonical ones."""
-    lengths = lengths * num_minibatches * num_ranks
-    order = deal(lengths, num_minibatches, num_ranks)
-    assert sorted(order) == list(range(len(lengths)))
-    size = len(lengths) // num_minibatches
-    ranks = np.array(order).reshape(num_ranks, num_minibatches, -1)
-    for number in range(num_minibatches):
-        assert sorted(ranks[:, number].ravel()) == list(range(number * size, (number + 1) * size))
-
-
-@given(
-    data=st.data(),
-    num_minibatches=st.integers(1, 6),
-    size=st.integers(1, 9),
-)
-def test_padding_is_spread_over_mini_batches(data, num_minibatches, size):
-    """Every mini-batch has as many real rows as any other, up to one, in the canonical order."""
-    num_rows = num_minibatches * size
-    num_real = data.draw(st.integers(0, num_rows))
-    order = spread(num_real, num_rows, num_minibatches)
-    assert sorted(order) == list(range(num_rows))
-    assert [row for row in order if row < num_real] == list(range(num_real))
-    real = (np.array(order) < num_real).reshape(num_minibatches, size).sum(1)
-    assert real.max() - real.min() <= 1
-
-
 def test_random_numbers_belong_to_their_rows(tmp_path):
     """Whatever rank or mini-batch a row is dealt to."""
     made = trainer(tmp_path, method="clip-cov")
@@ -85,21 +50,6 @@ def test_random_numbers_belong_to_their_rows(tmp_path):
     assert drawn(keys) == drawn(keys[::-1])
     assert len({x for row in drawn(keys).values() for x in row}) == 9
     assert trainer(tmp_path)._uniforms(keys, {}) == {}
-
-
-def test_deal_balances_tokens():
-    lengths = [4000, 1, 1, 1, 4000, 1, 1, 1]
-    ranks = np.array(deal(lengths, 1, 2)).reshape(2, -1)
-    assert [np.array(lengths)[rank].sum() for rank in ranks] == [4003, 4003]
-
-
-def test_deal_refuses_rows_that_do_not_divide():
-    with pytest.raises(ValueError, match="lengths: expected a multiple of 2 mini-batches x 2 ranks, got 6"):
-        deal([1] * 6, 2, 2)
-
-
-def test_rows_are_named_by_prompt_trajectory_and_turn():
-    assert row_of("00000012-00003_10_0") == ("00000012-00003", 10, 0)
 
 
 def test_R2_rewards_reach_the_history_by_key_in_any_order(tmp_path):
@@ -150,26 +100,3 @@ def test_state_survives_json_and_is_the_methods_own(tmp_path):
     assert [x.tolist() for x in again.history.counts(["a", "b"])] == [[1, 2], [2, 3]]
     with pytest.raises(ValueError, match="checkpoint: expected one of the method grpo, got one that differs in"):
         trainer(tmp_path, method="grpo").load_state_dict(state)
-
-
-# Records
-
-
-def test_a_resumed_run_drops_what_it_will_do_again(tmp_path):
-    kept = records.Records(tmp_path)
-    for step in (0, 1, 2, 3):
-        kept.append(step, {"x": step, "nan": float("nan"), "text": "no"})
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4, "x"')
-    records.Records(tmp_path).truncate(2)
-    assert records.read_lines(tmp_path / "metrics.jsonl") == [{"step": step, "x": float(step)} for step in (0, 1, 2)]
-
-
-def test_a_damaged_record_is_named(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
-    with pytest.raises(ValueError, match=r"metrics.jsonl: expected JSON in line 2"):
-        records.read_lines(tmp_path / "metrics.jsonl")
-    for content in ("[]", "{"):
-        (tmp_path / "x.json").write_text(content)
-        with pytest.raises(ValueError, match=r"x\.json: expected a"):
-            records.read_json(tmp_path / "x.json")
