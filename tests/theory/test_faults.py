@@ -95,28 +95,28 @@ FAULTS = [
     ),
     Fault(
         "GRPO's variance for its deviation",
-        "estimators/moments",
+        "estimators/group_gradient",
         '"grpo": lambda k, n: n / np.sqrt(k * (n - k)),',
         '"grpo": lambda k, n: n**2 / (k * (n - k)),',
         "test_moments_by_enumeration",
     ),
     Fault(
         "ddof of the sample deviation",
-        "estimators/moments",
+        "estimators/group_gradient",
         "np.sqrt(n * (n - 1) / (k * (n - k)))",
         "np.sqrt(n * (n + 1) / (k * (n - k)))",
         "test_moments_by_enumeration",
     ),
     Fault(
         "RLOO's factor upside down",
-        "estimators/moments",
+        "estimators/group_gradient",
         '"rloo": lambda k, n: n / (n - 1),',
         '"rloo": lambda k, n: (n - 1) / n,',
         "test_moments_by_enumeration",
     ),
     Fault(
         "a rule that stops at either kind for both",
-        "estimators/moments",
+        "estimators/stopping",
         "done = (k >= rule.min_correct) & (n - k >= rule.min_wrong)",
         "done = (k >= rule.min_correct) | (n - k >= rule.min_wrong)",
         "test_moments_under_a_stopping_rule_by_enumeration",
@@ -253,7 +253,7 @@ def test_fault_is_caught(fault: Fault, tmp_path: Path, monkeypatch: pytest.Monke
     text = source.read_text()
     assert text.count(fault.right) == 1, f"{fault.right!r} should stand once in {source.name}"
     source.write_text(text.replace(fault.right, fault.wrong))
-    place = {"allocation/bounds": "allocation/optimum"}
+    place = {"allocation/bounds": "allocation/optimum", "estimators/group_gradient": "estimators/moments"}
     place |= dict.fromkeys(["allocation/rules/one_shot", "allocation/rules/protocol"], "allocation/rules")
     folder, _, name = place.get(fault.source, fault.source).rpartition("/")
     test = f"tests/theory/{folder}/test_{name}.py"

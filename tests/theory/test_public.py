@@ -16,7 +16,14 @@ import pytest
 import theory
 
 ROOT = Path(__file__).parents[2]
-INTERNAL = ("theory.__main__", "theory.base", "theory.claims", "theory.allocation.rules.", "theory.allocation.bounds")
+INTERNAL = (
+    "theory.__main__",
+    "theory.base",
+    "theory.claims",
+    "theory.allocation.rules.",
+    "theory.allocation.bounds",
+    "theory.estimators.group_gradient",
+)
 """Beginnings of modules that the chapters do not hand on; what they do is tested through those that call them."""
 
 MODULES = [

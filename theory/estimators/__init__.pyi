@@ -7,24 +7,28 @@ from .advantages import (
     rloo as rloo,
     w_reinforce as w_reinforce,
 )
-from .moments import (
+from .group_gradient import (
     ESTIMATORS as ESTIMATORS,
     Coefficients as Coefficients,
     ConditionalPolicy as ConditionalPolicy,
-    GroupLaw as GroupLaw,
     Moments as Moments,
-    StoppingRule as StoppingRule,
+)
+from .moments import (
     expected_progress as expected_progress,
     gradient_moments as gradient_moments,
-    gradient_moments_stopped as gradient_moments_stopped,
     group_advantages as group_advantages,
     group_coefficients as group_coefficients,
     implied_weight as implied_weight,
     single_rollout_variance as single_rollout_variance,
-    stopped_coefficients as stopped_coefficients,
-    stopping_law as stopping_law,
 )
 from .progress import (
     OBJECTIVES as OBJECTIVES,
     posterior_progress as posterior_progress,
+)
+from .stopping import (
+    GroupLaw as GroupLaw,
+    StoppingRule as StoppingRule,
+    gradient_moments_stopped as gradient_moments_stopped,
+    stopped_coefficients as stopped_coefficients,
+    stopping_law as stopping_law,
 )

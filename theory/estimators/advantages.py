@@ -277,7 +277,7 @@ def w_reinforce(correct: Array, weight: float = 0.1, *, dtype: Any = None) -> Ar
 ADVANTAGES: Mapping[str, Callable[[Array, Array], Array]] = MappingProxyType(
     {"grpo": grpo, "dr_grpo": dr_grpo, "rloo": rloo, "reinforce": reinforce, "maxrl": maxrl}
 )
-"""Advantages of (rewards, groups) with default options, by name; `grpo` is `grpo_sample` of `moments`."""
+"""Advantages of (rewards, groups) with default options, by name; `grpo` is `grpo_sample` of `ESTIMATORS`."""
 
 
 class _Groups(NamedTuple):

@@ -1,9 +1,9 @@
 """Expected first-order progress of a prompt whose success rate is only estimated.
 
 A group of n rollouts moves the objective f(J) of its prompt, to first order and for a unit learning rate, by
-f'(J) E<g, grad J> = f'(p) E[c] p q |d|^2, in the notation of `theory.estimators.moments`. The length of d is a property
-of the answers; what is left is a function of p and n. Under a Beta law of p, such as a posterior, its mean has a closed
-form.
+f'(J) E<g, grad J> = f'(p) E[c] p q |d|^2, in the notation of `theory.estimators.group_gradient`. The length of d is a
+property of the answers; what is left is a function of p and n. Under a Beta law of p, such as a posterior, its mean has
+a closed form.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import functools
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import gammaln
 
 from theory.base import require
 from theory.base.arrays import FloatArray
-from theory.estimators.moments import ESTIMATORS, group_advantages
+from theory.estimators.group_gradient import ESTIMATORS, advantages_by_kind, log_binomial
 
 OBJECTIVES = ("success", "log")
 """f(J) = J, the success rate, or f(J) = log J, which counts a hard prompt 1/p times as much."""
@@ -80,12 +79,12 @@ def posterior_progress(
 @functools.lru_cache(maxsize=64)
 def _outcomes(n_max: int, estimator: str) -> tuple[tuple[FloatArray, FloatArray], ...]:
     """Return log C(n, k) and c_k for k = 1, ..., n - 1, of every group size n = 2, ..., n_max."""
-    found = []
+    outcomes = []
     for n in range(2, n_max + 1):
-        k = np.arange(1, n)
-        advantage, _ = group_advantages(k, np.full(n - 1, n), estimator)
-        found.append((gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1), k * advantage / n))
-    return tuple(found)
+        k = np.arange(1, n, dtype=np.float64)
+        advantage, _ = advantages_by_kind(k, np.full_like(k, n), estimator)
+        outcomes.append((log_binomial(n)[1:-1], k * advantage / n))
+    return tuple(outcomes)
 
 
 def _log_rising(x: FloatArray, most: int) -> FloatArray:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import numpy as np
 import pytest
 import torch
@@ -11,66 +9,19 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.theory import fuzzing
-from theory.estimators import moments
-from theory.estimators.moments import ESTIMATORS, GroupLaw, StoppingRule, gradient_moments, gradient_moments_stopped
-
-PROMPTS = [
-    ([0.6, 0.4], [True, False]),
-    ([0.2, 0.1, 0.7], [True, True, False]),
-    ([0.15, 0.05, 0.5, 0.3], [False, True, False, True]),
-    ([0.3, 0.3, 0.4, 0.0], [True, True, True, False]),
-    ([1.0], [False]),
-]
-FRACTIONS = st.floats(0.0, 1.0)
-
-
-def raw_advantages(rewards, estimator):
-    """Advantages from the rewards themselves, [..., n]; the conventions of the module for constant groups."""
-    n = rewards.shape[-1]
-    if estimator == "reinforce":
-        return rewards.astype(float)
-    constant = np.ptp(rewards, axis=-1, keepdims=True) == 0
-    if n == 1:
-        return np.zeros(rewards.shape)
-    mean = rewards.mean(axis=-1, keepdims=True)
-    others = (rewards.sum(axis=-1, keepdims=True) - rewards) / (n - 1)
-    one = np.ones_like(mean)
-    baseline = others if estimator == "rloo" else mean
-    divisor = {
-        "rloo": one,
-        "dr_grpo": one,
-        "grpo": rewards.std(axis=-1, keepdims=True),
-        "grpo_sample": rewards.std(axis=-1, keepdims=True, ddof=1),
-        "maxrl": mean,
-    }[estimator]
-    return np.where(constant, 0.0, (rewards - baseline) / np.where(constant, 1.0, divisor))
-
-
-def enumerated(probs, correct, estimator, max_rollouts, stops=lambda rewards: False):
-    """Mean, covariance and MSE over every sequence of answers, each cut where `stops` says so."""
-    probs, correct = np.array(probs), np.array(correct)
-    true_gradient = probs * (correct - probs[correct].sum())
-    mean, second, error = np.zeros(probs.size), np.zeros((probs.size, probs.size)), 0.0
-    for answers in product(range(probs.size), repeat=max_rollouts):
-        probability = np.prod(probs[list(answers)])
-        length = next((m for m in range(1, max_rollouts) if stops(correct[list(answers[:m])])), max_rollouts)
-        kept = list(answers[:length])
-        g = raw_advantages(correct[kept] * 1.0, estimator) @ (np.eye(probs.size)[kept] - probs) / length
-        mean += probability * g
-        second += probability * np.outer(g, g)
-        error += probability * ((g - true_gradient) ** 2).sum()
-    return mean, second - np.outer(mean, mean), error
-
-
-def assert_moments(got, expected, **tolerance):
-    mean, covariance, mse = expected
-    tolerance = tolerance or {"rtol": 1e-11, "atol": 1e-15}
-    np.testing.assert_allclose(got.mean, mean, **tolerance)
-    np.testing.assert_allclose(got.covariance, covariance, **tolerance)
-    np.testing.assert_allclose(got.variance, np.trace(covariance), **tolerance)
-    np.testing.assert_allclose(got.mse, mse, **tolerance)
-    np.testing.assert_allclose(got.signal, mean @ mean, **tolerance)
-    np.testing.assert_allclose(got.progress, mean @ got.true_gradient, **tolerance)
+from tests.theory.estimators.groups import (
+    FRACTIONS,
+    PROMPTS,
+    assert_moments,
+    check_moments,
+    enumerated,
+    names,
+    p_arrays,
+    prompts,
+    raw_advantages,
+)
+from theory.estimators import ESTIMATORS, moments
+from theory.estimators.moments import gradient_moments
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
@@ -79,28 +30,6 @@ def assert_moments(got, expected, **tolerance):
 def test_moments_by_enumeration(probs, correct, n, estimator):
     got = gradient_moments(probs, correct, n, estimator)
     assert_moments(got, enumerated(probs, correct, estimator, n))
-
-
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize(
-    "rule",
-    [
-        StoppingRule(1, 5),
-        StoppingRule(2, 3),
-        StoppingRule(2, 3, 1, 1),
-        StoppingRule(3, 2, 2, 0),
-        StoppingRule(1, 6, 2, 2),
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize(("probs", "correct"), PROMPTS[:2])
-def test_moments_under_a_stopping_rule_by_enumeration(probs, correct, rule, estimator):
-    def stops(rewards):
-        wrong = rewards.size - rewards.sum()
-        return rewards.size % rule.round_size == 0 and rewards.sum() >= rule.min_correct and wrong >= rule.min_wrong
-
-    got = gradient_moments_stopped(probs, correct, rule, estimator)
-    assert_moments(got, enumerated(probs, correct, estimator, rule.round_size * rule.max_rounds, stops))
 
 
 @pytest.fixture(scope="module")
@@ -246,15 +175,6 @@ def test_weights_of_std_normalised_grpo_differ_with_the_group_size():
     np.testing.assert_allclose(got, [[1.71, 3.69], [1.62, 1.96]], atol=5e-3)
 
 
-def test_until_one_success_is_biased():
-    """Rounds of 8, at most 4: pooled mean, cost, and the weight of the pooled Dr.GRPO gradient."""
-    rule, p = StoppingRule(8, 4), np.array([0.05, 0.1, 0.5])
-    law = moments.stopping_law(p, rule)
-    np.testing.assert_allclose(law.expected_pooled_mean[:2], [0.0776, 0.1297], atol=5e-5)
-    np.testing.assert_allclose(law.expected_rollouts, [19.2, 13.6, 8.0], atol=0.05)
-    np.testing.assert_allclose(moments.stopped_coefficients(p, rule, "dr_grpo").weight, [1.41, 1.17, 0.88], atol=5e-3)
-
-
 def test_std_normalised_gradient_given_the_number_correct():
     """The variance inside a class is ((n-k) v_C + k v_W) / n^2 for every k, here summed with k ~ Binomial."""
     n, p = 4, 0.3
@@ -292,21 +212,6 @@ def test_R14_a_group_of_one_has_no_advantage():
         np.testing.assert_allclose(got.mse, (got.true_gradient**2).sum())
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize(("p", "limit"), [(0.0, 1e-13), (1.0, 1 - 1e-13)])
-def test_certain_prompts_are_limits(estimator, p, limit):
-    """At p = 0 and p = 1 the weight is the limit, the mean 0, and the policy of the absent kind does not matter."""
-    for rule in (StoppingRule(5, 1, 0, 0), StoppingRule(2, 3, 1, 1)):
-        edge, near = (moments.stopped_coefficients(x, rule, estimator) for x in (p, limit))
-        np.testing.assert_allclose(edge, near, rtol=1e-11, atol=1e-11)
-        probs, correct = [p / 2, p / 2, (1 - p) / 2, (1 - p) / 2], [True, True, False, False]
-        got = gradient_moments_stopped(probs, correct, rule, estimator)
-        assert not got.mean.any()
-        if estimator != "reinforce":
-            assert got.variance == 0
-            assert got.mse == 0
-
-
 def test_reinforce_still_varies_where_every_answer_is_correct():
     got = gradient_moments([0.5, 0.5], [True, True], 4, "reinforce")
     assert not got.mean.any()
@@ -325,40 +230,17 @@ def test_tiny_probabilities_keep_their_precision():
         np.testing.assert_allclose(got.true_gradient, -mirrored.true_gradient, rtol=1e-13)
 
 
-def test_a_stopping_rule_that_cannot_stop_early_is_a_fixed_group():
-    p = np.array([0.0, 0.1, 0.8, 1.0])
-    for estimator in ESTIMATORS:
-        fixed = moments.group_coefficients(p, 12, estimator)
-        for rule in (StoppingRule(12, 1, 0, 0), StoppingRule(12, 7, 0, 0), StoppingRule(3, 4, 13, 0)):
-            np.testing.assert_allclose(moments.stopped_coefficients(p, rule, estimator), fixed, rtol=1e-12, atol=1e-16)
-
-
-def test_balanced_stopping_waits_for_both_kinds():
-    law = moments.stopping_law(np.array([0.1, 0.5]), StoppingRule(8, 4, 2, 2))
-    assert isinstance(law, GroupLaw)
-    np.testing.assert_allclose(law.probability.sum(axis=-1), 1.0, rtol=1e-13)
-    early = law.num_rollouts < 32
-    assert np.all(law.num_correct[early] >= 2)
-    assert np.all((law.num_rollouts - law.num_correct)[early] >= 2)
-    assert law.expected_rollouts[0] > law.expected_rollouts[1] > 8
-    # Symmetric in the two kinds: no bias at p = 1/2.
-    np.testing.assert_allclose(law.expected_pooled_mean[1], 0.5, rtol=1e-12)
-
-
 def test_a_batch_is_its_rows(rng):
     probs = rng.dirichlet(np.ones(5), size=(3, 1))
     correct = rng.random((3, 1, 5)) < 0.5
     sizes = np.array([2, 3, 17, 3])
     batch = gradient_moments(probs, correct, sizes, "grpo")
-    stopped = gradient_moments_stopped(probs, correct, StoppingRule(3, 2), "maxrl")
     names = ("weight", "mean", "covariance", "variance", "mse", "signal", "progress", "cosine")
     for i in range(3):
         for j, n in enumerate(sizes):
             one = gradient_moments(probs[i, 0], correct[i, 0], int(n), "grpo")
             for name in names:
                 np.testing.assert_allclose(getattr(batch, name)[i, j], getattr(one, name), rtol=1e-12, atol=1e-16)
-        one = gradient_moments_stopped(probs[i, 0], correct[i, 0], StoppingRule(3, 2), "maxrl")
-        np.testing.assert_allclose(stopped.covariance[i, 0], one.covariance, rtol=1e-12, atol=1e-16)
     table = moments.expected_progress(probs[:, 0], correct[:, 0], 17, "grpo")
     assert table.shape == (3, 18)
     assert not table[:, 0].any()
@@ -416,7 +298,7 @@ def test_bad_input_is_named(arguments, message):
         gradient_moments(*arguments)
 
 
-def test_bad_scalars_and_rules_are_named():
+def test_bad_scalars_are_named():
     with pytest.raises(ValueError, match=r"p: expected finite values in \[0.0, 1.0\], got 1.5"):
         moments.group_coefficients([0.5, 1.5], 4)
     with pytest.raises(ValueError, match="num_correct: expected at most num_rollouts, got 5 of 4"):
@@ -429,48 +311,7 @@ def test_bad_scalars_and_rules_are_named():
         moments.single_rollout_variance([[0.5, 0.5]] * 2, [[True, False]] * 2, [0.1, 0.2, 0.3])
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ((0, 4), "round_size: expected an integer >= 1, got 0"),
-        ((8, 0), "max_rounds: expected an integer >= 1, got 0"),
-        ((8, 4, -1), "min_correct: expected an integer >= 0, got -1"),
-        ((8, 4, 1, 0.5), "min_wrong: expected an integer, got 0.5"),
-    ],
-)
-def test_bad_stopping_rules_are_named(fields, message):
-    with pytest.raises(ValueError, match=message):
-        StoppingRule(*fields)
-    with pytest.raises(ValueError, match="rule: expected a StoppingRule, got None"):
-        moments.stopping_law(0.5, None)
-
-
-shapes = st.sampled_from([(), (), (2,), (2,), (3, 2), (3, 1), (0,)])
-unit_arrays = fuzzing.float_arrays(shapes, FRACTIONS)
-p_arrays = unit_arrays | unit_arrays | fuzzing.float_arrays(shapes, FRACTIONS | fuzzing.any_float)
 sizes = st.integers(0, 60) | hnp.arrays(np.int64, st.sampled_from([(), (1,), (2,)]), elements=st.integers(0, 12))
-names = st.sampled_from([*ESTIMATORS, *ESTIMATORS, "ppo"])
-rules = st.builds(StoppingRule, st.integers(1, 5), st.integers(1, 4), st.integers(0, 4), st.integers(0, 4))
-
-
-@st.composite
-def prompts(draw):
-    """Draw probs [..., K] and a mask: mostly distributions, with zeros and tiny values, sometimes neither."""
-    shape = (*draw(shapes), draw(st.sampled_from([1, 2, 3, 4, 0])))
-    correct = draw(hnp.arrays(np.bool_, shape))
-    if draw(st.integers(0, 9)) == 9:
-        return draw(fuzzing.float_arrays(shape, fuzzing.any_float)), correct
-    shares = draw(fuzzing.float_arrays(shape, st.sampled_from([0.0, 1e-300, 1e-12]) | FRACTIONS))
-    shares[..., :1] += shares.sum(axis=-1, keepdims=True) == 0
-    return shares / shares.sum(axis=-1, keepdims=True), correct
-
-
-def check_moments(got):
-    if got is not None:
-        for name in ("mean", "true_gradient", "covariance", "variance", "mse", "signal", "progress", "cosine"):
-            assert np.all(np.isfinite(getattr(got, name))), name
-        assert np.all(got.variance >= 0)
-        assert np.all(got.mse >= 0)
 
 
 @fuzzing.fuzz
@@ -511,25 +352,3 @@ def test_fuzz_expected_progress(prompt, n_max, estimator):
 def test_fuzz_single_rollout_variance(prompt, baseline):
     got = fuzzing.call(moments.single_rollout_variance, *prompt, baseline)
     assert got is None or np.all(got >= 0)
-
-
-@fuzzing.fuzz
-@given(p_arrays, rules)
-def test_fuzz_stopping_law(p, rule):
-    law = fuzzing.call(moments.stopping_law, p, rule)
-    if law is not None:
-        np.testing.assert_allclose(law.probability.sum(axis=-1), 1.0, rtol=1e-12)
-        assert np.all(law.expected_rollouts <= rule.round_size * rule.max_rounds * (1 + 1e-12))
-        assert np.all((law.expected_pooled_mean >= 0) & (law.expected_pooled_mean <= 1 + 1e-12))
-
-
-@fuzzing.fuzz
-@given(p_arrays, rules, names)
-def test_fuzz_stopped_coefficients(p, rule, estimator):
-    fuzzing.call(moments.stopped_coefficients, p, rule, estimator)
-
-
-@fuzzing.fuzz
-@given(prompts(), rules, names)
-def test_fuzz_gradient_moments_stopped(prompt, rule, estimator):
-    check_moments(fuzzing.call(gradient_moments_stopped, *prompt, rule, estimator))

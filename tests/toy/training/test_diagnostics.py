@@ -10,7 +10,7 @@ import torch
 
 from theory import allocation
 from theory.allocation.rules import ALLOCATORS
-from theory.estimators import moments
+from theory.estimators import ESTIMATORS, moments
 from theory.losses.aggregation import AGGREGATIONS
 from theory.losses.modulation import Modulation
 from theory.losses.surrogate import KlCov
@@ -261,7 +261,7 @@ def test_a_prompt_without_rollouts_is_missed():
     np.testing.assert_allclose(found.bias_squared, 2 * (0.25**2 + 0.09**2) / 4)
 
 
-@pytest.mark.parametrize("estimator", moments.ESTIMATORS)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_where_nothing_can_be_learnt_all_is_zero_but_defined(estimator):
     certain = np.array([[1.0, 0.0], [0.0, 1.0]])
     found = batch_moments(certain, FIRST, np.array([4, 4]), "prompt-mean", estimator)

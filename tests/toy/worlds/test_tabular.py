@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
-from theory.estimators import moments
+from theory.estimators import ESTIMATORS, moments
 from theory.policy.softmax import log_softmax
 from toy.worlds.tabular import WORLDS, Beta, LogisticNormal, Population, SkillChainPopulation, World
 
@@ -156,7 +156,7 @@ def test_a_bandit_is_a_chain_of_one_token():
     np.testing.assert_allclose(world.gradient_products(), exact.progress, rtol=1e-9)
 
 
-@pytest.mark.parametrize("estimator", moments.ESTIMATORS)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_a_group_of_chains_has_the_implied_weight_of_a_bandit(estimator, chain):
     """E[g] = w(p, n) grad p over all groups of three rollouts, whatever a rollout is made of."""
     n = 3
