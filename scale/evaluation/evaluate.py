@@ -182,14 +182,14 @@ def _score_again(item: Item, processes: int) -> None:
     with generate.scorers(reward, item.settings["reward_arguments"], processes) as pool:
         drawn = list(item.samples())
         scores = pool.map(generate.score_response, [by_key[x["key"]] for x in drawn], [x["text"] for x in drawn])
-        lines = [json.dumps({**x, **found._asdict()}) + "\n" for x, found in zip(drawn, scores, strict=True)]
+        lines = [json.dumps({**x, **score._asdict()}) + "\n" for x, score in zip(drawn, scores, strict=True)]
     run_format.write_atomically(item.folder / generate.SAMPLES, "".join(lines).encode())
     _write_settings(item)
 
 
 def _prepare(item: Item) -> None:
     """Make the folder; what it holds of other settings was asked to be replaced."""
-    if item.differences() == []:
+    if item.changed_settings() == []:
         return
     if item.folder.exists():
         shutil.rmtree(item.folder)
@@ -229,10 +229,10 @@ def _run(folder: Path, spec: Mapping[str, Any], total: int, console: Console) ->
         task = bar.add_task("", total=total, state="loading")
 
         def echo(line: str) -> None:
-            found = reports.read_progress(folder)
-            if found is not None and found.get("seconds"):
-                rate = found["tokens"] / found["seconds"]
-                bar.update(task, completed=found["step"], state=f"{rate:,.0f} tokens/s")
+            progress = reports.read_progress(folder)
+            if progress is not None and progress.get("seconds"):
+                rate = progress["tokens"] / progress["seconds"]
+                bar.update(task, completed=progress["step"], state=f"{rate:,.0f} tokens/s")
 
         outcome = supervisor.supervise(
             [sys.executable, "-m", "scale.evaluation.generate", str(temporary / "spec.json")],
@@ -263,13 +263,13 @@ def _run(folder: Path, spec: Mapping[str, Any], total: int, console: Console) ->
 
 def _counts(checkpoint: Checkpoint, items: Sequence[Item], samples: int) -> dict[str, list[score_table.Counts]]:
     """Return the counts of a checkpoint: benchmark -> one for each sampling seed."""
-    found: dict[str, list[score_table.Counts]] = {}
+    by_benchmark: dict[str, list[score_table.Counts]] = {}
     for item in items:
         if item.checkpoint is checkpoint:
             counts = score_table.count(item.samples(), item.problems, samples)
             for name, each in counts.items():
-                found.setdefault(name, []).append(each)
-    return found
+                by_benchmark.setdefault(name, []).append(each)
+    return by_benchmark
 
 
 def _write(out: Path, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:

@@ -41,7 +41,7 @@ class Checkpoint:
 
     def setting(self, path: str, default: Any = None) -> Any:
         """Return a value of the run's configuration, such as "data.max_response_length"."""
-        return lookup(self.config or {}, path, default)
+        return run_format.lookup(self.config or {}, path, default)
 
     @property
     def settings(self) -> DynamoConfig | None:
@@ -73,21 +73,7 @@ class Checkpoint:
         return METHODS[settings.method].title + (f" ({', '.join(other)})" if other else "")
 
 
-def lookup(config: Mapping[str, Any], path: str, default: Any = None) -> Any:
-    """Return the value at a dotted path, or the default if it is not there or null.
-
-    Examples
-    --------
-    >>> lookup({"data": {"seed": 3}}, "data.seed"), lookup({"data": {}}, "data.seed", 1)
-    (3, 1)
-    """
-    found: Any = config
-    for name in path.split("."):
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return default if found is None else found
-
-
-def resolve(path: Path) -> Checkpoint:
+def resolve_checkpoint(path: Path) -> Checkpoint:
     """Find the exported model that a path means.
 
     Parameters
@@ -120,9 +106,9 @@ def resolve(path: Path) -> Checkpoint:
     if not isinstance(config.get("dynamo"), Mapping):
         raise ValueError(f"{run}: expected a configuration with the node dynamo, got none")
     step = int(folder.name.removeprefix("global_step_"))
-    found = Checkpoint(f"{run.name}-step{step}", export, config, step)
-    _check_method(folder, found)
-    return found
+    checkpoint = Checkpoint(f"{run.name}-step{step}", export, config, step)
+    _check_method(folder, checkpoint)
+    return checkpoint
 
 
 def _latest(run: Path) -> Path:
@@ -170,15 +156,15 @@ def _run_config(run: Path) -> dict[str, Any]:
     if (run / "verl.yaml").exists():
         from omegaconf import OmegaConf
 
-        found: Any = OmegaConf.to_container(OmegaConf.load(run / "verl.yaml"), resolve=True)
-        return dict(found)
+        config: Any = OmegaConf.to_container(OmegaConf.load(run / "verl.yaml"), resolve=True)
+        return dict(config)
     if (run / run_format.CONFIG_FILE).exists():
         return run_format.read_json(run / run_format.CONFIG_FILE)
     raise ValueError(f"{run}: expected verl.yaml or config.json beside its checkpoints, got neither")
 
 
-def _check_method(folder: Path, found: Checkpoint) -> None:
-    settings = found.settings
+def _check_method(folder: Path, checkpoint: Checkpoint) -> None:
+    settings = checkpoint.settings
     if settings is None or settings.stock or not (folder / "dynamo.json").exists():
         return
     different = mismatches(run_format.read_json(folder / "dynamo.json"), settings)
@@ -191,12 +177,12 @@ def _check_method(folder: Path, found: Checkpoint) -> None:
 
 def fingerprint(export: Path) -> str:
     """Return a hash that tells a model from another: its configuration, and lengths and samples of its weights."""
-    found = hashlib.sha256((export / "config.json").read_bytes())
+    digest = hashlib.sha256((export / "config.json").read_bytes())
     for file in sorted(x for pattern in WEIGHTS for x in export.glob(pattern)):
         size = file.stat().st_size
-        found.update(f"{file.name} {size}".encode())
+        digest.update(f"{file.name} {size}".encode())
         with file.open("rb") as stream:
-            for at in (0, size // 2, max(0, size - 2**20)):
-                stream.seek(at)
-                found.update(stream.read(2**20))
-    return found.hexdigest()[:16]
+            for start in (0, size // 2, max(0, size - 2**20)):
+                stream.seek(start)
+                digest.update(stream.read(2**20))
+    return digest.hexdigest()[:16]

@@ -22,7 +22,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from scale.evaluation.problems import Problem, Score, load_reward, score
+from scale.evaluation.problems import BenchmarkProblem, Score, load_reward, score
 from scale.run import beat, reported
 from theory.base.runs import read_json
 
@@ -63,7 +63,7 @@ def sample_seed(seed: int, key: str, sample: int) -> int:
 # The file of samples
 
 
-def read_samples(path: Path, problems: Sequence[Problem], seed: int) -> Iterator[dict[str, Any]]:
+def read_samples(path: Path, problems: Sequence[BenchmarkProblem], seed: int) -> Iterator[dict[str, Any]]:
     """Return the samples of an evaluation, without one that a killed process left unfinished.
 
     Parameters
@@ -86,19 +86,19 @@ def read_samples(path: Path, problems: Sequence[Problem], seed: int) -> Iterator
             if not line.endswith(b"\n"):
                 return
             try:
-                found = json.loads(line)
-                at = found["key"], found["sample"]
-                whole = found.keys() >= FIELDS and found["seed"] == sample_seed(seed, *at) and at[0] in keys
+                sample = json.loads(line)
+                key, index = which = sample["key"], sample["sample"]
+                whole = sample.keys() >= FIELDS and sample["seed"] == sample_seed(seed, *which) and key in keys
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{path}: expected a sample in line {number}, got {line[:60]!r}: {error!r}") from error
             if not whole:
                 raise ValueError(
                     f"{path}: expected samples of its problems and seed, got in line {number} {line[:60]!r}"
                 )
-            if at in seen:
-                raise ValueError(f"{path}: expected each sample once, got {at[1]} of {at[0]!r} twice")
-            seen.add(at)
-            yield found
+            if which in seen:
+                raise ValueError(f"{path}: expected each sample once, got {index} of {key!r} twice")
+            seen.add(which)
+            yield sample
 
 
 def drop_unfinished(path: Path) -> None:
@@ -106,17 +106,17 @@ def drop_unfinished(path: Path) -> None:
     if not path.exists():
         return
     with path.open("rb+") as file:
-        end = at = file.seek(0, os.SEEK_END)
-        while at > 0:
-            start = max(0, at - 2**16)
+        length = end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - 2**16)
             file.seek(start)
-            newline = file.read(at - start).rfind(b"\n")
+            newline = file.read(end - start).rfind(b"\n")
             if newline >= 0:
-                at = start + newline + 1
+                end = start + newline + 1
                 break
-            at = start
-        if at < end:
-            file.truncate(at)
+            end = start
+        if end < length:
+            file.truncate(end)
 
 
 @contextmanager
@@ -156,7 +156,7 @@ class Evaluation:
 
     def __init__(self, spec: Mapping[str, Any], file: Any) -> None:
         self.spec, self.file = spec, file
-        self.problems = [Problem(**x) for x in spec["problems"]]
+        self.problems = [BenchmarkProblem(**x) for x in spec["problems"]]
         samples = read_samples(Path(spec["folder"], SAMPLES), self.problems, spec["seed"])
         done = {(x["key"], x["sample"]) for x in samples}
         self.missing = [
@@ -166,13 +166,13 @@ class Evaluation:
             if (problem.key, number) not in done
         ]
 
-    def append(self, problem: Problem, number: int, output: Mapping[str, Any], found: Score) -> None:
+    def append(self, problem: BenchmarkProblem, number: int, output: Mapping[str, Any], scored: Score) -> None:
         """Add a sample."""
         line = {
             "key": problem.key,
             "sample": number,
             "seed": sample_seed(self.spec["seed"], problem.key, number),
-            **found._asdict(),
+            **scored._asdict(),
             **output,
         }
         data = (json.dumps(line) + "\n").encode()
@@ -196,7 +196,7 @@ def _start_scoring(name: str, arguments: Mapping[str, Any]) -> None:
     _reward = load_reward(name, arguments)
 
 
-def score_response(problem: Problem, response: str) -> Score:
+def score_response(problem: BenchmarkProblem, response: str) -> Score:
     """Return the score of a response, in a process of `scorers`."""
     return score(_reward, problem, response)
 
@@ -235,8 +235,8 @@ def _generate(spec: Mapping[str, Any], evaluations: list[Evaluation], pool: Proc
     engine = llm.llm_engine
     room = 2 * engine.vllm_config.scheduler_config.max_num_seqs
     jobs = iter([(number, *job) for number, each in enumerate(evaluations) for job in each.missing])
-    running: dict[str, tuple[int, Problem, int]] = {}
-    waiting: dict[Future[Score], tuple[int, Problem, int, dict[str, Any]]] = {}
+    running: dict[str, tuple[int, BenchmarkProblem, int]] = {}
+    waiting: dict[Future[Score], tuple[int, BenchmarkProblem, int, dict[str, Any]]] = {}
     scored: SimpleQueue[Future[Score]] = SimpleQueue()
     stored = shown = tokens = 0
     start = last = time.monotonic()
@@ -252,10 +252,10 @@ def _generate(spec: Mapping[str, Any], evaluations: list[Evaluation], pool: Proc
             running[name] = job
             sampling = _sampling(vllm, evaluations[number].spec, problem.key, sample)
             engine.add_request(name, {"prompt_token_ids": prompts[number, problem.key]}, sampling)
-        for found in engine.step() if running else ():
-            if found.finished:
-                number, problem, sample = running.pop(found.request_id)
-                first = found.outputs[0]
+        for request in engine.step() if running else ():
+            if request.finished:
+                number, problem, sample = running.pop(request.request_id)
+                first = request.outputs[0]
                 if first.finish_reason not in ("stop", "length"):
                     raise RuntimeError(f"vLLM ended a response of {problem.key} by {first.finish_reason}")
                 output = {"tokens": len(first.token_ids), "finish": first.finish_reason, "text": first.text}
@@ -289,10 +289,10 @@ def _show(evaluations: Sequence[Evaluation], stored: int, tokens: int, seconds: 
     print(f"{stored} samples, {tokens} tokens, {seconds:.1f} s", flush=True)
 
 
-def _tokens(tokenizer: Any, problem: Problem, arguments: Mapping[str, Any]) -> list[int]:
+def _tokens(tokenizer: Any, problem: BenchmarkProblem, arguments: Mapping[str, Any]) -> list[int]:
     text = tokenizer.apply_chat_template(problem.prompt, tokenize=False, add_generation_prompt=True, **arguments)
-    found: list[int] = tokenizer(text, add_special_tokens=False).input_ids
-    return found
+    tokens: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+    return tokens
 
 
 def engine_arguments(spec: Mapping[str, Any], longest: int) -> dict[str, Any]:
@@ -310,7 +310,7 @@ def engine_arguments(spec: Mapping[str, Any], longest: int) -> dict[str, Any]:
             f"max_tokens: expected the longest prompt and its response within the model's {positions} positions, got "
             f"{longest}; --max-position-embeddings gives it more, as in training"
         )
-    found: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "dtype": spec["dtype"],
         "max_model_len": longest,
         "tensor_parallel_size": max(spec["gpus"], 1),
@@ -319,10 +319,10 @@ def engine_arguments(spec: Mapping[str, Any], longest: int) -> dict[str, Any]:
     }
     if not spec["gpus"]:
         # vLLM's CPU build fails where a prompt with a seed of its own is prefilled in parts.
-        found |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(8192, longest)}
+        arguments |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(8192, longest)}
     if changed:
-        found["hf_overrides"] = {"max_position_embeddings": changed}
-    return found
+        arguments["hf_overrides"] = {"max_position_embeddings": changed}
+    return arguments
 
 
 def _sampling(vllm: Any, spec: Mapping[str, Any], key: str, sample: int) -> Any:

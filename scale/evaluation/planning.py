@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from scale.evaluation import exports, problems
 from scale.evaluation.exports import Checkpoint
 from scale.evaluation.generate import SAMPLES, read_samples
-from scale.evaluation.problems import Problem
+from scale.evaluation.problems import BenchmarkProblem
 from scale.launch.checks import other_settings
 from theory.base import require, runs as run_format
 
@@ -38,7 +38,7 @@ class Item:
     """
 
     checkpoint: Checkpoint
-    problems: list[Problem]
+    problems: list[BenchmarkProblem]
     settings: dict[str, Any]
     folder: Path
 
@@ -47,7 +47,7 @@ class Item:
         """Return a hash of the settings."""
         return hashlib.sha256(json.dumps(_placeless(self.settings), sort_keys=True).encode()).hexdigest()[:16]
 
-    def differences(self) -> list[str] | None:
+    def changed_settings(self) -> list[str] | None:
         """Return the names of the settings that the folder's evaluation has otherwise; None if it has no evaluation.
 
         Raises
@@ -62,12 +62,12 @@ class Item:
 
     def only_scores_differ(self) -> bool:
         """Return whether the samples that are there are right, and their scores are by another reward function."""
-        return bool(self.differences()) and set(self.differences() or ()) <= {"reward", "reward_arguments"}
+        return bool(self.changed_settings()) and set(self.changed_settings() or ()) <= {"reward", "reward_arguments"}
 
     def missing(self, samples: int) -> int:
         """Return how many of so many samples a problem are not there."""
         asked = len(self.problems) * samples
-        if self.differences() != []:
+        if self.changed_settings() != []:
             return asked
         return asked - len([x for x in self.samples() if x["sample"] < samples])
 
@@ -85,13 +85,13 @@ class Item:
 def _placeless(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings without the place of the reward's file, which may differ between machines."""
     reward = settings.get("reward")
-    found = dict(settings)
+    placeless = dict(settings)
     if isinstance(reward, Mapping):
-        found["reward"] = {name: x for name, x in reward.items() if name != "name"}
-    return found
+        placeless["reward"] = {name: x for name, x in reward.items() if name != "name"}
+    return placeless
 
 
-def plan(args: argparse.Namespace) -> tuple[list[Item], list[Row]]:
+def plan(args: argparse.Namespace) -> tuple[list[Item], list[TableRow]]:
     """Check what is asked and return the evaluations, and the rows of the table.
 
     Raises
@@ -100,7 +100,7 @@ def plan(args: argparse.Namespace) -> tuple[list[Item], list[Row]]:
         If something is missing, damaged, contradictory, or was evaluated with other settings.
     """
     _check_numbers(args)
-    checkpoints = [exports.resolve(path) for path in args.checkpoints]
+    checkpoints = [exports.resolve_checkpoint(path) for path in args.checkpoints]
     _check_different("checkpoints", [x.name for x in checkpoints])
     _check_different("data", [path.stem for path in args.data])
     _check_different("seeds", args.seeds)
@@ -149,7 +149,7 @@ def _check_different(name: str, values: Sequence[Any]) -> None:
 
 
 def _check_folder(item: Item) -> None:
-    different = item.differences()
+    different = item.changed_settings()
     if different is None and item.folder.exists() and any(item.folder.iterdir()):
         raise ValueError(f"{item.folder}: expected an empty folder or an evaluation, got other files")
     if different:
@@ -161,14 +161,14 @@ def _check_folder(item: Item) -> None:
         )
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """Runs that differ in their training seed alone, and what they are called."""
 
     method: str
     checkpoints: list[Checkpoint]
 
 
-def rows_of(checkpoints: Sequence[Checkpoint]) -> list[Row]:
+def rows_of(checkpoints: Sequence[Checkpoint]) -> list[TableRow]:
     """Put runs that differ in their training seed alone into one row of the table.
 
     Rows of the same model, method and step are named by the settings in which they differ.
@@ -182,19 +182,20 @@ def rows_of(checkpoints: Sequence[Checkpoint]) -> list[Row]:
     for x in checkpoints:
         name = x.name if x.config is None else None
         rows = alike.setdefault((x.model, x.method, x.step, name), [])
-        same = next((row for row in rows if not _differences(row[0], x)), None)
+        same = next((row for row in rows if not _differ_beside_seed(row[0], x)), None)
         rows.append([x]) if same is None else same.append(x)
-    found = []
+    named = []
     for first, *others in alike.values():
-        different = sorted({name for other in others for name in _differences(first[0], other[0])})
+        different = sorted({name for other in others for name in _differ_beside_seed(first[0], other[0])})
         for row in (first, *others):
             _check_different(f"checkpoints: seeds of {row[0].method}", [x.seed for x in row])
             words = ", ".join(f"{name.split('.')[-1]} {row[0].setting(name)}" for name in different)
-            found.append(Row(row[0].method + (f" ({words})" if words else ""), row))
-    return found
+            named.append(TableRow(row[0].method + (f" ({words})" if words else ""), row))
+    return named
 
 
-def _differences(first: Checkpoint, second: Checkpoint) -> list[str]:
+def _differ_beside_seed(first: Checkpoint, second: Checkpoint) -> list[str]:
+    """Return the settings of learning, but for the seed, in which two runs differ."""
     return [x for x in other_settings(first.config or {}, second.config or {}) if x != "dynamo.seed"]
 
 
@@ -287,8 +288,8 @@ def device_of(args: argparse.Namespace, checkpoints: Sequence[Checkpoint]) -> st
     from scale import launch
 
     require.one_of("cluster", args.cluster, launch.names("cluster"))
-    found: Any = OmegaConf.to_container(OmegaConf.load(launch.CONF / "cluster" / f"{args.cluster}.yaml"))
-    return str(exports.lookup(found, "trainer.device", "cuda"))
+    config: Any = OmegaConf.to_container(OmegaConf.load(launch.CONF / "cluster" / f"{args.cluster}.yaml"))
+    return str(run_format.lookup(config, "trainer.device", "cuda"))
 
 
 def gpus_of(args: argparse.Namespace, checkpoints: Sequence[Checkpoint]) -> int:
@@ -305,10 +306,10 @@ def gpus_of(args: argparse.Namespace, checkpoints: Sequence[Checkpoint]) -> int:
 
     where = f"{ROLLOUT}.tensor_model_parallel_size"
     wanted = int(from_runs("tensor_parallel", args.tensor_parallel, checkpoints, where, 1))
-    found = torch.cuda.device_count()
-    if found < wanted:
+    gpus = torch.cuda.device_count()
+    if gpus < wanted:
         raise ValueError(
-            f"cluster: expected {wanted} GPU{'s' * (wanted > 1)} that torch can use, got {found}; small models run "
+            f"cluster: expected {wanted} GPU{'s' * (wanted > 1)} that torch can use, got {gpus}; small models run "
             "with --cluster cpu"
         )
     return wanted

@@ -20,8 +20,8 @@ COLUMNS = ("data_source", "prompt", "reward_model", "extra_info")
 
 
 @dataclass(frozen=True)
-class Problem:
-    """A problem.
+class BenchmarkProblem:
+    """A problem of a benchmark.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class Problem:
     extra_info: dict[str, Any]
 
 
-def read_problems(path: Path) -> list[Problem]:
+def read_problems(path: Path) -> list[BenchmarkProblem]:
     """Read the problems of a Parquet file in verl's schema, each once.
 
     Parameters
@@ -54,7 +54,7 @@ def read_problems(path: Path) -> list[Problem]:
 
     Returns
     -------
-    list of Problem
+    list of BenchmarkProblem
         In the file's order.
 
     Raises
@@ -80,10 +80,10 @@ def read_problems(path: Path) -> list[Problem]:
         )
     if not table.num_rows:
         raise ValueError(f"{path}: expected at least one problem, got none")
-    found: dict[str, Problem] = {}
+    problems: dict[str, BenchmarkProblem] = {}
     for number, row in enumerate(table.select(COLUMNS).to_pylist()):
         problem = _problem(f"{path}: row {number}", row)
-        first = found.setdefault(problem.key, problem)
+        first = problems.setdefault(problem.key, problem)
         if first is not problem:
             same = (first.prompt, first.answer) == (problem.prompt, problem.answer)
             with_what = "alike" if same else f"with the answers {first.answer!r} and {problem.answer!r}"
@@ -91,10 +91,10 @@ def read_problems(path: Path) -> list[Problem]:
                 f"{path}: row {number}: expected every key once, got {problem.key!r} again, {with_what}; "
                 "samples are drawn by --samples, not by copies of rows"
             )
-    return list(found.values())
+    return list(problems.values())
 
 
-def _problem(where: str, row: Mapping[str, Any]) -> Problem:
+def _problem(where: str, row: Mapping[str, Any]) -> BenchmarkProblem:
     reward, extra, prompt = row["reward_model"], row["extra_info"], row["prompt"]
     fields = {
         "extra_info.key": extra.get("key") if isinstance(extra, Mapping) else None,
@@ -108,20 +108,20 @@ def _problem(where: str, row: Mapping[str, Any]) -> Problem:
         raise ValueError(f"{where}: expected chat messages (role, content) as prompt, got {prompt!r:.80}")
     messages = [{"role": x["role"], "content": x["content"]} for x in prompt]
     key, benchmark, answer = fields.values()
-    return Problem(str(key), str(benchmark), messages, str(answer), dict(extra))
+    return BenchmarkProblem(str(key), str(benchmark), messages, str(answer), dict(extra))
 
 
 def _is_message(x: Any) -> bool:
     return isinstance(x, Mapping) and all(isinstance(x.get(name), str) for name in ("role", "content"))
 
 
-def fingerprint(problems: Sequence[Problem]) -> str:
+def fingerprint(problems: Sequence[BenchmarkProblem]) -> str:
     """Return a hash of what is asked and what is right, whatever the file around it looks like."""
     content = [(x.key, x.benchmark, x.prompt, x.answer) for x in problems]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def to_dict(problem: Problem) -> dict[str, Any]:
+def to_dict(problem: BenchmarkProblem) -> dict[str, Any]:
     """Return a problem as plain values."""
     return asdict(problem)
 
@@ -161,12 +161,12 @@ def load_reward(name: str, arguments: Mapping[str, Any] | None = None) -> Callab
                 raise ValueError(f"reward: expected pkg://module:function or file.py:function, got {name!r}")
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
-        found = getattr(module, function)
+        reward = getattr(module, function)
     except (ImportError, OSError, AttributeError) as error:
         raise ValueError(f"reward: expected a function that can be imported, got {name!r}: {error}") from error
-    if not inspect.isfunction(found):
-        raise ValueError(f"reward: expected a function, got {name!r}, a {type(found).__name__}")
-    return partial(found, **arguments) if arguments else found
+    if not inspect.isfunction(reward):
+        raise ValueError(f"reward: expected a function, got {name!r}, a {type(reward).__name__}")
+    return partial(reward, **arguments) if arguments else reward
 
 
 def reward_files(reward: Callable[..., Any]) -> list[Path]:
@@ -176,23 +176,23 @@ def reward_files(reward: Callable[..., Any]) -> list[Path]:
     home = Path(function.__globals__["__file__"]).parent
     while (home / "__init__.py").exists() and (home.parent / "__init__.py").exists():
         home = home.parent
-    found: set[Path] = set()
+    files: set[Path] = set()
     while waiting:
         names = waiting.pop()
         path = Path(names["__file__"])
-        if path in found:
+        if path in files:
             continue
-        found.add(path)
+        files.add(path)
         for value in names.values():
             module = (
                 value if isinstance(value, ModuleType) else sys.modules.get(getattr(value, "__module__", None) or "")
             )
             if module is not None and Path(getattr(module, "__file__", None) or "").is_relative_to(home):
                 waiting.append(vars(module))
-    return sorted(found)
+    return sorted(files)
 
 
-def score(reward: Callable[..., Any], problem: Problem, response: str) -> Score:
+def score(reward: Callable[..., Any], problem: BenchmarkProblem, response: str) -> Score:
     """Score a response as training does.
 
     A dict's `acc` tells correctness if it is there, else its `score` does; `unverified` marks a response that could not
@@ -203,17 +203,17 @@ def score(reward: Callable[..., Any], problem: Problem, response: str) -> Score:
     ValueError
         If the score is other than 0 and 1, so that it does not tell what is correct.
     """
-    found = reward(
+    result = reward(
         data_source=problem.benchmark,
         solution_str=response,
         ground_truth=problem.answer,
         extra_info=dict(problem.extra_info),
     )
-    unverified = bool(found.get("unverified", False)) if isinstance(found, Mapping) else False
-    value = found.get("acc", found.get("score")) if isinstance(found, Mapping) else found
+    unverified = bool(result.get("unverified", False)) if isinstance(result, Mapping) else False
+    value = result.get("acc", result.get("score")) if isinstance(result, Mapping) else result
     if not isinstance(value, (bool, int, float)) or not math.isfinite(value) or value not in (0, 1):
         raise ValueError(
-            f"reward: expected 0 or 1, or a dict with such an acc or score, got {found!r:.80} for problem "
+            f"reward: expected 0 or 1, or a dict with such an acc or score, got {result!r:.80} for problem "
             f"{problem.key!r}; pass@k counts correct responses"
         )
     return Score(bool(value) and not unverified, unverified)

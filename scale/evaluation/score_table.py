@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,16 +11,16 @@ import numpy as np
 from rich.table import Table as RichTable
 
 from scale.evaluation.exports import Checkpoint
-from scale.evaluation.problems import Problem
+from scale.evaluation.problems import BenchmarkProblem
 from theory.base.arrays import FloatArray, IntArray
-from theory.statistics.intervals import crossed_bootstrap_interval
-from theory.statistics.passk import pass_at_k
+from theory.base.tables import Column, Estimate, TextTable
+from theory.statistics import crossed_bootstrap_interval, pass_at_k
 
 AVERAGE = "average"
 
 PUBLISHED = "published"
 
-METHOD = (
+ESTIMATE_NOTE = (
     "pass@k is the unbiased estimate 1 - C(n-c, k)/C(n, k) from n samples a problem, in percent, a mean over problems "
     "and runs. Brackets are 95 % intervals of the crossed percentile bootstrap (2,000 resamples): problems are drawn "
     "again within each benchmark, runs as a whole; samples drawn with several sampling seeds are averaged within a "
@@ -57,7 +55,7 @@ class Counts:
     tokens: int
 
 
-def count(drawn: Iterable[Mapping[str, Any]], problems: Sequence[Problem], samples: int) -> dict[str, Counts]:
+def count(drawn: Iterable[Mapping[str, Any]], problems: Sequence[BenchmarkProblem], samples: int) -> dict[str, Counts]:
     """Count the samples of an evaluation, by benchmark.
 
     Parameters
@@ -82,21 +80,23 @@ def count(drawn: Iterable[Mapping[str, Any]], problems: Sequence[Problem], sampl
             values[:, place[x["key"]]] += one
     if np.any(values[0] != samples):
         raise ValueError(f"samples: expected {samples} of every problem, got {values[0].min()} of some")
-    found = {}
+    counts = {}
     for name in dict.fromkeys(x.benchmark for x in problems):
         rows = [number for number, x in enumerate(problems) if x.benchmark == name]
         _, correct, unverified, truncated, tokens = values[:, rows]
-        found[name] = Counts(samples, correct, unverified, truncated, int(tokens.sum()))
-    return found
+        counts[name] = Counts(samples, correct, unverified, truncated, int(tokens.sum()))
+    return counts
 
 
 # Rows
 
-Run = Mapping[str, Sequence[Counts]]
+CountsByBenchmark = Mapping[str, Sequence[Counts]]
 """Of one checkpoint: benchmark -> counts by sampling seed."""
 
 
-def measured(method: str, checkpoints: Sequence[Checkpoint], runs: Sequence[Run], k: Sequence[int]) -> dict[str, Any]:
+def measured(
+    method: str, checkpoints: Sequence[Checkpoint], runs: Sequence[CountsByBenchmark], k: Sequence[int]
+) -> dict[str, Any]:
     """Return the row of runs that differ in their training seed alone.
 
     Parameters
@@ -111,8 +111,8 @@ def measured(method: str, checkpoints: Sequence[Checkpoint], runs: Sequence[Run]
     first = checkpoints[0]
     names = list(runs[0])
     scores = [np.stack([_pass(run[name], k, "correct") for run in runs]) for name in names]
-    found = crossed_bootstrap_interval(scores, np.random.default_rng(0))
-    point, low, high = (100 * np.clip(x, 0, 1) for x in found)
+    interval = crossed_bootstrap_interval(scores, np.random.default_rng(0))
+    point, low, high = (100 * np.clip(x, 0, 1) for x in interval)
     cells: dict[str, Any] = {}
     for number, name in enumerate([*names, AVERAGE]):
         cells[name] = {
@@ -150,8 +150,8 @@ def measured(method: str, checkpoints: Sequence[Checkpoint], runs: Sequence[Run]
 def _pass(counts: Sequence[Counts], k: Sequence[int], of: str) -> FloatArray:
     """Return pass@k of every problem, a mean over sampling seeds, [num_problems, len(k)]."""
     right = [x.correct if of == "correct" else x.correct + x.unverified for x in counts]
-    found = [pass_at_k(x.samples, c[:, None], np.array(k)) for x, c in zip(counts, right, strict=True)]
-    return np.asarray(np.mean(found, axis=0))
+    by_seed = [pass_at_k(x.samples, c[:, None], np.array(k)) for x, c in zip(counts, right, strict=True)]
+    return np.asarray(np.mean(by_seed, axis=0))
 
 
 def _plain(values: Any) -> Any:
@@ -165,7 +165,7 @@ def published(rows: Sequence[Mapping[str, Any]], k: Sequence[int]) -> list[dict[
     from theory.claims.published import BENCHMARKS, TABLE_1, TABLE_2
 
     columns = {name: published_name(name) for name in rows[0]["cells"] if name != AVERAGE}
-    found = []
+    published_rows = []
     for model in dict.fromkeys(row["model"] for row in rows):
         table = {name: dict(zip((1, 32), row, strict=True)) for name, (*row, _) in TABLE_1.get(model, {}).items()}
         averages = {name: dict(zip((1, 32), row[2], strict=True)) for name, row in TABLE_1.get(model, {}).items()}
@@ -184,8 +184,8 @@ def published(rows: Sequence[Mapping[str, Any]], k: Sequence[int]) -> list[dict[
             if set(columns.values()) == set(BENCHMARKS):
                 cells[AVERAGE] = {f"pass@{x}": {"value": averages[method][x]} for x in k if x in averages[method]}
             if any(cells.values()):
-                found.append({"model": model, "method": method, "source": PUBLISHED, "cells": cells})
-    return found
+                published_rows.append({"model": model, "method": method, "source": PUBLISHED, "cells": cells})
+    return published_rows
 
 
 def published_name(benchmark: str) -> str | None:
@@ -198,57 +198,50 @@ def published_name(benchmark: str) -> str | None:
     """
     from theory.claims.published import BENCHMARKS
 
-    found = re.sub(r"[^a-z0-9]", "", benchmark.lower())
-    return next((name for name in BENCHMARKS if found.startswith(name.lower())), None)
+    letters = re.sub(r"[^a-z0-9]", "", benchmark.lower())
+    return next((name for name in BENCHMARKS if letters.startswith(name.lower())), None)
 
 
 # Writing
 
-FIELDS = (
-    "model",
-    "method",
-    "source",
-    "step",
-    "seeds",
-    "benchmark",
-    "k",
-    "value",
-    "low",
-    "high",
-    "problems",
-    "samples",
-    "unverified",
-    "truncated",
-)
+COUNTS = ("problems", "samples", "unverified", "truncated")
+"""What is counted of a row on a benchmark, besides the estimates."""
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]], k: Sequence[int]) -> str:
     """Return one line for each row, benchmark and k."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, FIELDS, restval="", lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        for name, cell in row["cells"].items():
-            for each in k:
-                if f"pass@{each}" in cell:
-                    line = {x: row[x] for x in FIELDS[:4] if row.get(x) is not None}
-                    line |= {"seeds": _seeds(row), "benchmark": name, "k": each, **cell[f"pass@{each}"]}
-                    writer.writerow(line | {x: cell[x] for x in FIELDS[10:] if x in cell})
-    return text.getvalue()
+    of_row = ("model", "method", "source", "step")
+    lines = [
+        (
+            *(row.get(x) for x in of_row),
+            _seeds(row),
+            name,
+            each,
+            _estimate(cell[f"pass@{each}"]),
+            *(cell.get(x) for x in COUNTS),
+        )
+        for row in rows
+        for name, cell in row["cells"].items()
+        for each in k
+        if f"pass@{each}" in cell
+    ]
+    before, after = (map(Column, names) for names in ((*of_row, "seeds", "benchmark", "k"), COUNTS))
+    columns = (*before, Column("value", ends=("low", "high")), *after)
+    return TextTable(columns, (("", tuple(lines)),)).csv()
 
 
 def _seeds(row: Mapping[str, Any]) -> str:
     return " ".join(str(x) for x in row.get("seeds", ()) if x is not None)
 
 
-def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _benchmarks(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return the benchmarks of a table, and their titles, in the paper's order, the average last."""
     from theory.claims.published import BENCHMARKS
 
     titles = {name: published_name(name) or name for name in rows[0]["cells"] if name != AVERAGE}
     place = {name: BENCHMARKS.index(title) if title in BENCHMARKS else 99 for name, title in titles.items()}
-    found = {name: titles[name] for name in sorted(titles, key=place.__getitem__)}
-    return found if len(found) == 1 else found | {AVERAGE: "Average"}
+    ordered = {name: titles[name] for name in sorted(titles, key=place.__getitem__)}
+    return ordered if len(ordered) == 1 else ordered | {AVERAGE: "Average"}
 
 
 def _name(row: Mapping[str, Any], several_steps: bool) -> str:
@@ -260,52 +253,57 @@ def _name(row: Mapping[str, Any], several_steps: bool) -> str:
 
 def to_markdown(rows: Sequence[Mapping[str, Any]], k: Sequence[int]) -> str:
     """Return the table, with what its numbers are."""
-    columns, steps = _columns(rows), _several_steps(rows)
-    heads = [f"{title} pass@{each}" for title in columns.values() for each in k]
-    lines = ["| model | method | seeds | " + " | ".join(heads) + " |", "|---|---|---|" + "---|" * len(heads)]
-    for row in rows:
-        cells = [_text(row["cells"].get(name, {}).get(f"pass@{each}"), " ") for name in columns for each in k]
-        lines.append("| " + " | ".join([row["model"], _name(row, steps), _seeds(row), *cells]) + " |")
-    return "\n".join([*lines, "", *(f"{note}\n" for note in notes(rows))])
+    return _text_table(rows, k).markdown(caption="\n\n".join(notes(rows)), rule="---")
+
+
+def _text_table(rows: Sequence[Mapping[str, Any]], k: Sequence[int]) -> TextTable:
+    """Return a line for each row, a column for each benchmark and k."""
+    benchmarks, several = _benchmarks(rows), _several_steps(rows)
+    scores = [Column(f"{title} pass@{each}", decimals=1, blank="") for title in benchmarks.values() for each in k]
+    lines = [
+        (
+            row["model"],
+            _name(row, several),
+            _seeds(row),
+            *(_estimate(row["cells"].get(name, {}).get(f"pass@{each}")) for name in benchmarks for each in k),
+        )
+        for row in rows
+    ]
+    return TextTable((Column("model"), Column("method"), Column("seeds"), *scores), (("", tuple(lines)),))
 
 
 def _several_steps(rows: Sequence[Mapping[str, Any]]) -> bool:
     return len({row["step"] for row in rows if row.get("step") is not None}) > 1
 
 
-def _text(cell: Mapping[str, float] | None, between: str) -> str:
-    if cell is None:
-        return ""
-    return f"{cell['value']:.1f}" + (f"{between}[{cell['low']:.1f}, {cell['high']:.1f}]" if "low" in cell else "")
+def _estimate(cell: Mapping[str, float] | None) -> Estimate | None:
+    return None if cell is None else Estimate(**cell)
 
 
 def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what a reader of the table must know."""
-    found = [METHOD]
+    lines = [ESTIMATE_NOTE]
     if any(row["source"] == PUBLISHED for row in rows):
-        found.append(PUBLISHED_NOTE)
+        lines.append(PUBLISHED_NOTE)
     for row in rows:
         for name, cell in row["cells"].items():
             if cell.get("unverified"):
                 most = ", ".join(f"{k} {x:.1f}" for k, x in cell["if_unverified_were_correct"].items())
-                found.append(
+                lines.append(
                     f"{row['method']}, {name}: {cell['unverified']} of {cell['responses']} responses could not be "
                     f"checked and do not count as correct; if all of them were: {most}."
                 )
             if cell.get("truncated"):
                 share = cell["truncated"] / cell["responses"]
-                found.append(f"{row['method']}, {name}: {share:.1%} of the responses end at the longest length.")
-    return found
+                lines.append(f"{row['method']}, {name}: {share:.1%} of the responses end at the longest length.")
+    return lines
 
 
 def to_rich(rows: Sequence[Mapping[str, Any]], k: int) -> RichTable:
     """Return the table of one k for a terminal."""
-    columns, steps = _columns(rows), _several_steps(rows)
     table = RichTable("model", "method", "seeds", title=f"pass@{k}, %")
-    for title in columns.values():
+    for title in _benchmarks(rows).values():
         table.add_column(title, justify="right")
-    for row in rows:
-        cells = [_text(row["cells"].get(name, {}).get(f"pass@{k}"), "\n") for name in columns]
-        style = "dim" if row["source"] == PUBLISHED else None
-        table.add_row(row["model"], _name(row, steps), _seeds(row), *cells, style=style)
+    for row, texts in zip(rows, _text_table(rows, [k]).texts("\n"), strict=True):
+        table.add_row(*texts, style="dim" if row["source"] == PUBLISHED else None)
     return table

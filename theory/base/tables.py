@@ -132,9 +132,9 @@ class TextTable:
                 marks.append([i in bold and i not in tied for i in range(len(self.columns))])
         return marks
 
-    def markdown(self, title: str = "", caption: str = "") -> str:
-        """Return the table for a Markdown page, its title above it and its caption below."""
-        lines = [_row(self.headings), _row(["---"] * len(self.headings))]
+    def markdown(self, title: str = "", caption: str = "", rule: str = " --- ") -> str:
+        """Return the table for a Markdown page: title above, caption below, and a rule under every heading."""
+        lines = [_row(self.headings), f"|{'|'.join([rule] * len(self.headings))}|"]
         for texts, bold in zip(self.texts(), self.bold(), strict=True):
             marks = [False] * (len(texts) - len(bold)) + bold
             lines.append(_row([f"**{text}**" if mark else text for text, mark in zip(texts, marks, strict=True)]))

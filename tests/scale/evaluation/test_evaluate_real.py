@@ -17,7 +17,7 @@ import pytest
 from scale import tiny
 from scale.evaluation import evaluate, generate, problems
 from tests.scale.conftest import left
-from tests.scale.evaluation.test_evaluate import ROOT, command, parquet, result, run_folder
+from tests.scale.evaluation.made_runs import ROOT, command, parquet, result, run_folder
 
 # One process has all vLLM engines: they share the machine's cores badly.
 pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("verl")]

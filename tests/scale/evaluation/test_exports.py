@@ -1,0 +1,56 @@
+"""Checkpoints: every way to name one, and those that cannot be evaluated."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from scale.evaluation import exports
+from tests.scale.evaluation.made_runs import good, refused, run_folder
+from theory.methods import METHODS
+
+# Configurations are composed once in a process.
+pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("evaluate")]
+
+
+def test_checkpoints_that_cannot_be_evaluated(tmp_path):
+    arguments = good(tmp_path)
+    run = arguments[0]
+    actor = run / "checkpoints" / "global_step_4" / "actor"
+    weights = actor / "huggingface" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    refused(f"model.safetensors: expected {len(whole)} bytes, got {len(whole) - 1}", *arguments)
+    weights.write_bytes(b"\xff" * 20)
+    refused("model.safetensors: expected a whole file of weights", *arguments)
+    weights.unlink()
+    how = f"merge --backend fsdp --local_dir {actor} --target_dir {actor / 'huggingface'}"
+    refused("save_contents=[model,optimizer,extra,hf_model], or make it now: python -m verl.model_merger", *arguments)
+    refused(how, *arguments)
+    weights.write_bytes(whole)
+    state = {"method": METHODS["grpo"].to_dict(), "history": {"discount": 1.0}}
+    (actor.parent / "dynamo.json").write_text(json.dumps(state))
+    refused(
+        "expected a checkpoint of the method dynamo of its run's configuration, got one that differs in title",
+        *arguments,
+    )
+    (run / "verl.yaml").unlink()
+    refused("expected verl.yaml or config.json beside its checkpoints, got neither", *arguments)
+    refused("no-such: expected the folder of a run, a checkpoint or a model, got none", "no-such", *arguments[1:])
+    (tmp_path / "other").mkdir()
+    refused(
+        "other: expected the folder of a run, a checkpoint or a model, got other", tmp_path / "other", *arguments[1:]
+    )
+    (tmp_path / "new" / "checkpoints").mkdir(parents=True)
+    refused("new: expected a run with a checkpoint, got none yet", tmp_path / "new", *arguments[1:])
+
+
+def test_every_way_to_name_a_checkpoint_finds_the_same_export(tmp_path):
+    run = run_folder(tmp_path, "run", "dynamo.method=kl-cov", "dynamo.seed=7")
+    folder = run / "checkpoints" / "global_step_4"
+    found = [exports.resolve_checkpoint(x) for x in (run, folder, folder / "actor", folder / "actor" / "huggingface")]
+    assert {x.export for x in found} == {folder / "actor" / "huggingface"}
+    assert {(x.name, x.method, x.seed, x.step) for x in found} == {("run-step4", "KL-COV", 7, 4)}
+    other = run_folder(tmp_path, "other", "dynamo.allocator=neyman", "dynamo.alpha=0.2")
+    assert exports.resolve_checkpoint(other).method == "DynaMO (allocator neyman, alpha 0.2)"

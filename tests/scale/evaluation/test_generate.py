@@ -1,0 +1,66 @@
+"""The file of samples, its one writer, scores in processes, and the engine's settings; without vLLM."""
+
+from __future__ import annotations
+
+import pytest
+
+from scale.evaluation import generate, problems
+from tests.scale.evaluation.made_runs import fill, good, model, refused
+
+# Configurations are composed once in a process.
+pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("evaluate")]
+
+
+def test_damaged_samples(tmp_path):
+    arguments = good(tmp_path)
+    fill(arguments, lambda *_: {"correct": True})
+    path = tmp_path / "out" / "run-step4" / "d-seed1" / generate.SAMPLES
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines, lines[0]]))
+    refused("expected each sample once, got 0 of 'a' twice", *arguments)
+    path.write_bytes(b"".join([b"\0\0\n", *lines]))
+    refused("expected a sample in line 1", *arguments)
+    path.write_bytes(b"".join(lines).replace(b'"key": "a"', b'"key": "z"'))
+    refused("expected samples of its problems and seed, got in line 1", *arguments)
+
+
+@pytest.mark.parametrize("size", [3, 2**16 - 1, 2**16, 2**17 + 5])
+def test_an_unfinished_line_is_dropped(tmp_path, size):
+    path = tmp_path / "s"
+    for whole in (b"", b"a\nbb\n"):
+        path.write_bytes(whole + b"x" * size)
+        generate.drop_unfinished(path)
+        assert path.read_bytes() == whole
+    path.write_bytes(b"a\n")
+    generate.drop_unfinished(path)
+    assert path.read_bytes() == b"a\n"
+
+
+def test_a_second_writer_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(generate, "LOCK_SECONDS", 0.3)
+    second = generate.only_writer(tmp_path / "s")
+    with (
+        generate.only_writer(tmp_path / "s"),
+        pytest.raises(ValueError, match="expected no other writer, got another evaluation at work"),
+    ):
+        second.__enter__()
+    with generate.only_writer(tmp_path / "s"):
+        pass
+
+
+def test_responses_that_do_not_fit_into_the_models_positions(tmp_path):
+    spec = {"model": str(model(tmp_path / "m")), "gpus": 2, "dtype": "bfloat16", "max_position_embeddings": 0}
+    with pytest.raises(ValueError, match=r"max_tokens: expected .* within the model's 128 positions, got 129"):
+        generate.engine_arguments(spec, 129)
+    assert "hf_overrides" not in generate.engine_arguments(spec, 128)
+    found = generate.engine_arguments(spec | {"max_position_embeddings": 256}, 129)
+    assert found["hf_overrides"] == {"max_position_embeddings": 256}
+    assert (found["max_model_len"], found["tensor_parallel_size"], found["dtype"]) == (129, 2, "bfloat16")
+
+
+def test_the_trainings_reward_scores_in_processes():
+    """Math-Verify in the processes that score: right, wrong, and nothing left behind."""
+    problem = problems.BenchmarkProblem("k", "aime24", [{"role": "user", "content": "x"}], "33", {"key": "k"})
+    with generate.scorers("pkg://scale.rewards.scoring:compute_score", {}, 1) as pool:
+        found = list(pool.map(generate.score_response, [problem] * 3, [r"\boxed{33.}", r"\boxed{34}", r"\boxed{66/2}"]))
+    assert found == [(True, False), (False, False), (True, False)]

@@ -1,0 +1,99 @@
+"""What is refused before anything starts, which runs share a row, and settings that are never mixed."""
+
+from __future__ import annotations
+
+import pytest
+
+from scale.evaluation import exports, generate, planning
+from tests.scale.evaluation.made_runs import REWARD, command, fill, good, model, parquet, refused, rows, run_folder
+
+# Configurations are composed once in a process.
+pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("evaluate")]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--k", 1, 5], "samples: expected at least k = 5 of each problem, got 4"),
+        (["--k", 0], "k: expected an integer >= 1, got 0"),
+        (["--seeds", 1, 1], "seeds: expected different ones, got 1 more than once"),
+        (["--seeds", -1], "seeds: expected an integer >= 0"),
+        (["--temperature", 0], "temperature: expected more than 0, since 4 samples would all be alike"),
+        (["--temperature", "nan"], "temperature: expected a finite number"),
+        (["--top-p", 0], "top_p: expected a finite number in (0.0, 1.0]"),
+        (["--max-tokens", 0], "max_tokens: expected an integer >= 1"),
+        (["--reward", "pkg://scale.tiny:no_such"], "reward: expected a function that can be imported"),
+        (["--reward", "pkg://no.such:f"], "reward: expected a function that can be imported"),
+        (["--reward", "no_such.py:f"], "reward: expected a function that can be imported"),
+        (["--reward", "pkg://scale.tiny:LEVELS"], "reward: expected a function, got"),
+        (["--reward", "nonsense"], "reward: expected pkg://module:function or file.py:function"),
+        (["--cluster", "3xB300"], "cluster: expected one of 1x8-a100"),
+        (["--cluster", "1x8-a100", "--tensor-parallel", 99], "cluster: expected 99 GPUs that torch can use"),
+    ],
+)
+def test_bad_arguments(tmp_path, change, message):
+    refused(message, *good(tmp_path), *change)
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_that_differ_in_more_than_seeds_share_no_row(tmp_path):
+    """Each variant of figures 2 and 3 is a row, named by what it has otherwise; its seeds are pooled."""
+    few = ["actor_rollout_ref.rollout.n=6", "dynamo.rollouts_low=3"]
+    variants = {"": [], "few": few, "steep": ["dynamo.sharpness=5"], "fast": ["actor_rollout_ref.actor.optim.lr=3e-3"]}
+    runs = [
+        run_folder(tmp_path, f"{name}{seed}", f"dynamo.seed={seed}", *overrides)
+        for name, overrides in variants.items()
+        for seed in (1, 2)
+    ]
+    found = planning.rows_of([exports.resolve_checkpoint(x) for x in runs])
+    assert [x.method for x in found] == [
+        "DynaMO (lr 0.001, n 8, rollouts_low 4)",
+        "DynaMO (lr 0.001, n 6, rollouts_low 3)",
+        "DynaMO (lr 0.003, n 8, rollouts_low 4)",
+        "DynaMO (sharpness 5)",
+    ]
+    assert [[x.seed for x in row.checkpoints] for row in found] == [[1, 2]] * 4
+    assert [x.method for x in planning.rows_of([exports.resolve_checkpoint(runs[0])])] == ["DynaMO"]
+
+
+def test_checkpoints_that_share_no_table(tmp_path):
+    arguments = good(tmp_path)
+    same = run_folder(tmp_path, "same")
+    refused("checkpoints: seeds of DynaMO: expected different ones, got 1 more than once", same, *arguments)
+    refused("checkpoints: expected different ones, got run-step4 more than once", arguments[0], *arguments)
+    longer = run_folder(tmp_path, "longer", "dynamo.method=grpo", "data.max_response_length=9")
+    refused(
+        "max_tokens: expected one for a table, got 8, 9 in the runs' configurations; choose by --max-tokens",
+        longer,
+        *arguments,
+    )
+
+
+def test_a_model_without_a_run_needs_to_be_told(tmp_path):
+    arguments = [model(tmp_path / "m"), *good(tmp_path)[1:]]
+    refused("reward: expected --reward, since no run's configuration tells it", *arguments)
+    refused("max_tokens: expected --max-tokens, since no run's", *arguments, "--reward", REWARD)
+
+
+def test_settings_are_never_mixed(tmp_path):
+    arguments = good(tmp_path)
+    fill(arguments, lambda *_: {"correct": True})
+    assert command(*arguments)[0] == 0
+    folder = tmp_path / "out" / "run-step4" / "d-seed1"
+    refused(
+        "got one with temperature 1.0 instead of 0.5; choose another --out, or --force",
+        *arguments,
+        "--temperature",
+        0.5,
+    )
+    parquet(tmp_path / "d.parquet", rows("abcd"))
+    refused(f"{folder}: expected an evaluation with the same settings, got one with data", *arguments)
+    parquet(tmp_path / "d.parquet", rows("abc"))
+    weights = arguments[0] / "checkpoints" / "global_step_4" / "actor" / "huggingface" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + b"9")
+    refused("got one with model", *arguments)
+    weights.write_bytes(whole)
+    before = (folder / generate.SAMPLES).read_bytes()
+    assert command(*arguments, "--force")[0] == 0
+    assert (folder / generate.SAMPLES).read_bytes() == before  # the same settings: nothing is thrown away

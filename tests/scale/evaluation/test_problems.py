@@ -1,0 +1,99 @@
+"""Files of problems, and the scores of a reward function, which is known by all its files."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from scale.evaluation import planning, problems
+from tests.scale.evaluation.made_runs import ROOT, good, parquet, refused, rows
+
+# Configurations are composed once in a process.
+pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("evaluate")]
+
+
+def changed(field, value):
+    content = rows("abc")
+    content[1][field] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([{"prompt": "x"}], "expected verl's columns data_source, prompt, reward_model, extra_info, got none named"),
+        (rows("aba"), "row 2: expected every key once, got 'a' again, alike; samples are drawn by --samples"),
+        (
+            [*rows("ab"), *rows("a", reward_model={"ground_truth": "7", "style": "rule"})],
+            "row 2: expected every key once, got 'a' again, with the answers 'a' and '7'",
+        ),
+        (changed("extra_info", {"key": None, "index": 1}), "row 1: expected a text as extra_info.key, got None"),
+        (
+            changed("reward_model", {"ground_truth": "", "style": "rule"}),
+            "row 1: expected a text as reward_model.ground",
+        ),
+        (rows("abc", prompt="1+1"), "row 0: expected chat messages (role, content) as prompt, got '1+1'"),
+        (rows("abc", prompt=[{"role": "user"}]), "row 0: expected chat messages"),
+        (rows("abc", reward_model=3), "row 0: expected a text as reward_model.ground_truth, got None"),
+    ],
+)
+def test_bad_data(tmp_path, content, message):
+    arguments = good(tmp_path)
+    parquet(tmp_path / "d.parquet", content)
+    refused(message, *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_are_no_data(tmp_path):
+    arguments = good(tmp_path)
+    path = tmp_path / "d.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    refused("d.parquet: expected a whole Parquet file, got", *arguments)
+    path.write_bytes(b"")
+    refused("d.parquet: expected a whole Parquet file, got", *arguments)
+    path.unlink()
+    refused("d.parquet: expected a file of problems, got none; `python -m scale prepare` makes", *arguments)
+    pq.write_table(pa.Table.from_pylist(rows("a")).slice(0, 0), path)
+    refused("d.parquet: expected at least one problem, got none", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (1.0, (True, False)),
+        (0, (False, False)),
+        (True, (True, False)),
+        ({"score": 0.0, "unverified": True}, (False, True)),
+        ({"score": 1.0, "unverified": True}, (False, True)),
+        ({"score": -1.0, "acc": 0}, (False, False)),
+        ({"score": 1.0, "acc": True, "pred": "7"}, (True, False)),
+    ],
+)
+def test_scores(found, expected):
+    problem = problems.BenchmarkProblem("k", "b", [{"role": "user", "content": "x"}], "7", {"key": "k"})
+    assert problems.score(lambda **_: found, problem, "7") == expected
+
+
+@pytest.mark.parametrize("found", [-1.0, 0.5, None, "1", {}, float("nan"), {"acc": None, "score": 1}])
+def test_scores_that_tell_no_correctness(found):
+    problem = problems.BenchmarkProblem("k", "b", [{"role": "user", "content": "x"}], "7", {"key": "k"})
+    with pytest.raises(ValueError, match="reward: expected 0 or 1, or a dict with such an acc or score, got"):
+        problems.score(lambda **_: found, problem, "7")
+
+
+def test_a_reward_file_and_its_arguments(tmp_path):
+    file = tmp_path / "r.py"
+    file.write_text("def f(data_source, solution_str, ground_truth, extra_info=None, most=0):\n    return most\n")
+    assert problems.load_reward(f"{file}:f", {"most": 1})(data_source="", solution_str="", ground_truth="") == 1
+
+
+def test_a_reward_is_all_its_files():
+    """By either name, with the files beside it that it calls, so that a change of any of them is another reward."""
+    names = ["pkg://scale.rewards.scoring:compute_score", f"{ROOT / 'scale' / 'rewards' / 'scoring.py'}:compute_score"]
+    files = [problems.reward_files(problems.load_reward(name)) for name in names]
+    assert files[0] == files[1]
+    assert {"answers.py", "scoring.py", "text.py", "verifier.py"} == {x.name for x in files[0]}
+    first, second = (planning._reward_identity(x, problems.load_reward(x)) for x in names)
+    assert {**first, "name": ""} == {**second, "name": ""}
