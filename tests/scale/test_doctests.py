@@ -12,8 +12,8 @@ pytestmark = pytest.mark.needs_verl
 
 MODULES = [
     "launch.checks",
-    "launch.estimate",
     "launch.estimate_report",
+    "launch.job",
     "plugin.agent_loop",
     "plugin.config",
     "plugin.metrics",
