@@ -60,9 +60,7 @@ CHAPTERS: Mapping[str, Mapping[str, str]] = {
 }
 """What each chapter may import of its own package; one that does not stand here has no place."""
 
-OPENS_FILES = (
-    "os io shutil tempfile subprocess socket urllib pickle shelve sqlite3 csv gzip zipfile mmap pyarrow pandas"
-)
+OPENS_FILES = "os shutil tempfile subprocess socket urllib pickle shelve sqlite3 gzip zipfile mmap pyarrow pandas"
 READS_OR_WRITES = (
     "open read write read_text read_bytes write_text write_bytes mkdir rmdir touch unlink rename iterdir glob rglob "
     "load dump save savez savez_compressed savetxt loadtxt genfromtxt fromfile tofile memmap read_table write_table"
