@@ -129,7 +129,8 @@ def audit(
 def _described(log: Log) -> dict[str, Any]:
     import numpy as np
 
-    from theory.allocation import degenerate_groups, jeffreys_interval, squared_change, wasted_share
+    from theory.allocation import degenerate_groups, squared_change, wasted_share
+    from theory.statistics import jeffreys_interval
 
     k, n = log.successes, log.attempts
     degenerate = degenerate_groups(k, n)
@@ -296,13 +297,14 @@ def _compared(
     """Fill in the rules: noise, weights and degenerate groups against uniform and against the log."""
     import numpy as np
 
-    from theory.allocation import log_replay
+    from theory.allocation import log_estimates
+    from theory.statistics import ratio_intervals
 
     scale = 1.0 / size.astype(np.float64) ** 2  # The gradient of a step is the mean over its prompts.
     uniform = counts["uniform"]
 
     def noise(m: IntArray, part: IntArray, estimator: str) -> tuple[FloatArray, FloatArray]:
-        low, high = log_replay.noise_bounds(k[part], n[part], m, estimator)
+        low, high = log_estimates.noise_bounds(k[part], n[part], m, estimator)
         return low * scale[part], high * scale[part]
 
     names: list[tuple[str, str, str, str]] = []
@@ -311,7 +313,7 @@ def _compared(
     prompts, of_prompt = np.unique(i, return_inverse=True)
     for name, m in counts.items():
         part = kept[name]
-        for estimator in log_replay.ESTIMATORS:
+        for estimator in log_estimates.NOISE_ESTIMATORS:
             own = noise(m, part, estimator)
             for base, other in (("uniform", uniform[part]), ("log", n[part])):
                 theirs = noise(other, part, estimator)
@@ -321,27 +323,27 @@ def _compared(
                     names.append((name, base, estimator, end))
                     for sums, some in ((above, x), (below, y)):
                         sums.append(np.bincount(of_prompt[part], some, prompts.size).astype(np.float64))
-    ends = log_replay.ratio_intervals(np.stack(above, 1), np.stack(below, 1), prompts, np.random.default_rng(seed))
+    ends = ratio_intervals(np.stack(above, 1), np.stack(below, 1), prompts, np.random.default_rng(seed))
     ratios = dict(zip(names, np.stack(ends, axis=1).tolist(), strict=True))
     for name, m in counts.items():
         part = kept[name]
         entry: dict[str, Any] = {"steps": int(np.unique(t[part]).size)}
         for base in ("uniform", "log"):
             entry[f"noise_against_{base}"] = {}
-            for estimator in log_replay.ESTIMATORS:
+            for estimator in log_estimates.NOISE_ESTIMATORS:
                 least, most = (ratios[name, base, estimator, end] for end in ("low", "high"))
                 entry[f"noise_against_{base}"][estimator] = {
                     "point": [least[0], most[0]],
                     "interval": [least[1], most[2]],
                 }
-        degenerate = log_replay.degenerate_bounds(k[part], n[part], m)
+        degenerate = log_estimates.degenerate_bounds(k[part], n[part], m)
         rate, of = k[part] / n[part], uniform[part]
-        weights = [log_replay.implied_weights(k[part], n[part], x, "grpo") for x in (m, of)]
+        weights = [log_estimates.implied_weights(k[part], n[part], x, "grpo") for x in (m, of)]
         entry |= {
             "degenerate_share": [float(max(x.mean(), 0.0)) for x in degenerate],
             "wasted_share": [float(max((m * x).sum() / m.sum(), 0.0)) for x in degenerate],
-            "weight_moved_token_mean": float(log_replay.moved_weight(t[part], m, of).mean()),
-            "weight_moved_prompt_mean_grpo": float(log_replay.moved_weight(t[part], *weights).mean()),
+            "weight_moved_token_mean": float(log_estimates.moved_weight(t[part], m, of).mean()),
+            "weight_moved_prompt_mean_grpo": float(log_estimates.moved_weight(t[part], *weights).mean()),
             "success_rate_of_a_rollout": float((m * rate).sum() / m.sum()),
             "verdict": _verdict(entry["noise_against_uniform"]["exact-baseline"]["interval"]),
         }

@@ -11,8 +11,9 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from theory.allocation import degenerate_groups, jeffreys_interval
+from theory.allocation import degenerate_groups
 from theory.base import runs as run_format
+from theory.statistics import jeffreys_interval
 
 if TYPE_CHECKING:
     from rich.console import Console

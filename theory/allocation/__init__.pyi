@@ -4,16 +4,17 @@ from .bounds import (
 from .history import (
     SuccessHistory as SuccessHistory,
 )
-from .log_replay import (
+from .log_estimates import (
+    NOISE_ESTIMATORS as NOISE_ESTIMATORS,
     degenerate_bounds as degenerate_bounds,
     implied_weights as implied_weights,
-    jeffreys_interval as jeffreys_interval,
     moved_weight as moved_weight,
     noise_bounds as noise_bounds,
-    past_counts as past_counts,
-    ratio_intervals as ratio_intervals,
-    replay as replay,
     squared_change as squared_change,
+)
+from .log_replay import (
+    past_counts as past_counts,
+    replay as replay,
 )
 from .measures import (
     concentration as concentration,

@@ -13,7 +13,7 @@ import numpy as np
 from theory.base import require
 from theory.base.arrays import BoolArray, FloatArray, IntArray
 
-MAX_BUDGET = 2**31 - 1
+MAX_BUDGET = require.MAX_COUNT
 """Largest budget and lower bound: all sums of counts stay exact in int64 and float64."""
 
 IntBound = int | IntArray

@@ -1,7 +1,8 @@
-"""Types of arrays, and the few operations on NumPy arrays and torch tensors that the array API standard lacks."""
+"""Types of arrays, and the few operations on them that NumPy, torch and the array API standard lack."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import array_api_compat
@@ -25,3 +26,14 @@ def segment_sum(xp: Any, values: Array, segments: Array, num_segments: int) -> A
     if array_api_compat.is_torch_array(values):
         return xp.zeros(num_segments, dtype=values.dtype, device=values.device).index_add(0, segments, values)
     return np.bincount(segments, weights=values, minlength=num_segments).astype(values.dtype)
+
+
+def distinct(*columns: IntArray) -> tuple[tuple[IntArray, ...], IntArray]:
+    """Return the different rows of some columns, and which of these each row is: a log has few different groups."""
+    spans = [int(x.max()) + 1 for x in columns]
+    if math.prod(spans) > 2**22:
+        rows, where = np.unique(np.stack(columns), axis=1, return_inverse=True)
+        return tuple(rows), where.reshape(-1)
+    code = np.ravel_multi_index(columns, spans)
+    seen = np.bincount(code, minlength=math.prod(spans)) > 0
+    return np.unravel_index(np.flatnonzero(seen), spans), (np.cumsum(seen) - 1)[code]

@@ -14,6 +14,9 @@ import numpy as np
 
 from theory.base.arrays import Array, BoolArray, FloatArray, IntArray
 
+MAX_COUNT = 2**31 - 1
+"""Largest number of rollouts, in all and of a group: every sum of counts stays exact in int64 and float64."""
+
 
 def namespace(**arrays: Array) -> Any:
     """Return the one array namespace of the named arrays; mixing NumPy and torch is an error."""
@@ -142,6 +145,26 @@ def integers(name: str, value: Any, *, minimum: int = 0) -> IntArray:
     if bad.any():
         raise ValueError(f"{name}: expected integers >= {minimum} of at most 64 bits, got {x[bad][0]}")
     return x.astype(np.int64)
+
+
+def integer_vector(name: str, value: Any, *, minimum: int = 0) -> IntArray:
+    """Require a non-empty 1-D array of integers of at least `minimum`; return it as int64."""
+    x = integers(name, value, minimum=minimum)
+    if x.ndim != 1 or x.size == 0:
+        raise ValueError(f"{name}: expected a non-empty 1-D array, got shape {x.shape}")
+    return x
+
+
+def groups(successes: Any, attempts: Any, minimum: int = 0) -> tuple[IntArray, IntArray]:
+    """Require k of n for each of several groups, 0 <= k <= n, n from `minimum` to `MAX_COUNT`; return them as int64."""
+    k, n = integer_vector("successes", successes), integer_vector("attempts", attempts, minimum=minimum)
+    same_shape(successes=k, attempts=n)
+    if n.max() > MAX_COUNT:
+        raise ValueError(f"attempts: expected at most {MAX_COUNT}, got {n.max()}")
+    if (k > n).any():
+        index = int(np.argmax(k > n))
+        raise ValueError(f"successes: expected at most attempts, got {k[index]} of {n[index]} at index {index}")
+    return k, n
 
 
 def booleans(name: str, value: Any) -> BoolArray:

@@ -10,3 +10,7 @@ from .passk import (
     exact_pass_at_k as exact_pass_at_k,
     pass_at_k as pass_at_k,
 )
+from .rates import (
+    jeffreys_interval as jeffreys_interval,
+    ratio_intervals as ratio_intervals,
+)
