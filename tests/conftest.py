@@ -36,9 +36,14 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def _registries_as_they_were():
     """Forget the rules, methods and shapings that a test, or an example in a docstring, has registered."""
-    registries = (theory.allocation.rules._KNOWN, theory.methods._METHODS, theory.methods._PARTS, theory.methods._TYPES)
-    known = [dict(registry) for registry in registries]
+    registries = (
+        theory.allocation.rules._REGISTERED,
+        theory.methods._METHODS,
+        theory.methods._PARTS,
+        theory.methods._TYPES,
+    )
+    contents = [dict(registry) for registry in registries]
     yield
-    for registry, before in zip(registries, known, strict=True):
+    for registry, before in zip(registries, contents, strict=True):
         registry.clear()
         registry.update(before)

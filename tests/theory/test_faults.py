@@ -158,14 +158,14 @@ FAULTS = [
     ),
     Fault(
         "the square root of neyman lost",
-        "allocation/rules/one_shot",
+        "allocation/rules/dynamo",
         "return np.sqrt(variances)",
         "return variances",
         "test_dynamo_is_proportional_to_P",
     ),
     Fault(
         "knapsack's value without its second q",
-        "allocation/rules/one_shot",
+        "allocation/rules/published",
         "-(p**n + q**n) * (p * q**2)",
         "-(p**n + q**n) * (p * q)",
         "test_knapsack_by_hand",
@@ -253,8 +253,12 @@ def test_fault_is_caught(fault: Fault, tmp_path: Path, monkeypatch: pytest.Monke
     text = source.read_text()
     assert text.count(fault.right) == 1, f"{fault.right!r} should stand once in {source.name}"
     source.write_text(text.replace(fault.right, fault.wrong))
-    place = {"allocation/bounds": "allocation/optimum", "estimators/group_gradient": "estimators/moments"}
-    place |= dict.fromkeys(["allocation/rules/one_shot", "allocation/rules/protocol"], "allocation/rules")
+    # Where the tests of a file that others are built on stand.
+    place = {
+        "allocation/bounds": "allocation/optimum",
+        "allocation/rules/protocol": "allocation/rules/in_rounds",
+        "estimators/group_gradient": "estimators/moments",
+    }
     folder, _, name = place.get(fault.source, fault.source).rpartition("/")
     test = f"tests/theory/{folder}/test_{name}.py"
     report = tmp_path / "report.xml"

@@ -59,7 +59,7 @@ def test_function_is_documented_and_fuzzed(module: ModuleType, function: Functio
         assert section in doc or (section == "Parameters\n" and not inspect.signature(function).parameters), section
     assert doctest.DocTestParser().get_examples(doc)
     chapter = ROOT.joinpath("tests", *module.__name__.split(".")[:2])
-    tests = chapter.glob("test_*.py") if chapter.is_dir() else [chapter.with_name(f"test_{chapter.name}.py")]
+    tests = chapter.rglob("test_*.py") if chapter.is_dir() else [chapter.with_name(f"test_{chapter.name}.py")]
     assert any(f"def test_fuzz_{function.__name__}(" in path.read_text() for path in tests)
 
 

@@ -131,9 +131,9 @@ class SuccessHistory:
         (array([0.]), array([0.]))
         """
         rows = np.array([self._rows.get(key, -1) for key in _keys(keys)], dtype=np.intp)
-        found = np.zeros((2, rows.size))
-        found[:, rows >= 0] = self._counts[:, rows[rows >= 0]]
-        return found[0], found[1]
+        counts = np.zeros((2, rows.size))
+        counts[:, rows >= 0] = self._counts[:, rows[rows >= 0]]
+        return counts[0], counts[1]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain data: numbers, strings and lists, which JSON keeps to the last bit.
@@ -231,6 +231,8 @@ def _pairs(successes: Any, attempts: Any, length: int) -> FloatArray:
         pairs[row] = column
     above = pairs[0] > pairs[1]
     if above.any():
-        at = int(np.argmax(above))
-        raise ValueError(f"successes: expected <= attempts, got {pairs[0, at]} of {pairs[1, at]} at index {at}")
+        index = int(np.argmax(above))
+        raise ValueError(
+            f"successes: expected <= attempts, got {pairs[0, index]} of {pairs[1, index]} at index {index}"
+        )
     return pairs

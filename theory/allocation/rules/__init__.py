@@ -12,21 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from theory.allocation.rules.dynamo import Dynamo, DynamoCode, Neyman, Uniform
 from theory.allocation.rules.in_rounds import Dars, PilotCommit, ReinforceAda
-from theory.allocation.rules.one_shot import (
-    Cures,
-    Dynamo,
-    DynamoCode,
-    Gvm,
-    Knapsack,
-    LogProgress,
-    Neyman,
-    OracleProgress,
-    OracleVariance,
-    Uniform,
-    Vip,
-)
+from theory.allocation.rules.oracles import LogProgress, OracleProgress, OracleVariance
 from theory.allocation.rules.protocol import Allocator, Knowledge, Observe
+from theory.allocation.rules.published import Cures, Gvm, Knapsack, Vip
 from theory.base import require
 
 __all__ = [
@@ -70,9 +60,9 @@ _RULES: tuple[Allocator, ...] = (
     OracleProgress(),
 )
 _OURS = frozenset(rule.name for rule in _RULES)
-_KNOWN: dict[str, Allocator] = {rule.name: rule for rule in _RULES}
+_REGISTERED: dict[str, Allocator] = {rule.name: rule for rule in _RULES}
 
-ALLOCATORS: Mapping[str, Allocator] = MappingProxyType(_KNOWN)
+ALLOCATORS: Mapping[str, Allocator] = MappingProxyType(_REGISTERED)
 """The rules with their default parameters, by name; `register` adds to them."""
 
 ORACLES = ("oracle-variance", "oracle-progress")
@@ -143,5 +133,5 @@ def register(rule: Allocator) -> Allocator:
         raise ValueError(f"rule: expected an object with name, in_rounds and allocate, got {rule!r}")
     if name in _OURS:
         raise ValueError(f"rule: expected another name than those of the rules here, got {name}")
-    _KNOWN[rule.name] = rule
+    _REGISTERED[rule.name] = rule
     return rule

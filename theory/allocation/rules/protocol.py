@@ -86,6 +86,16 @@ class Problem(NamedTuple):
         """Number of prompts N."""
         return len(self.attempts)
 
+    @property
+    def most(self) -> int:
+        """The most that one prompt can get while the others get `low`: tables need be no wider."""
+        return min(self.high, self.budget - (self.num_prompts - 1) * self.low)
+
+    @property
+    def group_sizes(self) -> FloatArray:
+        """Numbers of rollouts that a prompt could get, 0 to `most`."""
+        return np.arange(self.most + 1, dtype=np.float64)
+
     def success_rates(self, prior: tuple[float, float]) -> FloatArray:
         """Return the known success rates, otherwise posterior means (k + a) / (G + a + b) under a Beta(a, b) prior."""
         if self.knowledge.success_rates is not None:
@@ -306,8 +316,8 @@ def _problem(
     n = require.vector("attempts", attempts, low=0.0)
     require.same_shape(attempts=n, successes=k)
     if np.any(k > n):
-        at = int(np.argmax(k > n))
-        raise ValueError(f"successes: expected <= attempts, got {k[at]} of {n[at]} at index {at}")
+        index = int(np.argmax(k > n))
+        raise ValueError(f"successes: expected <= attempts, got {k[index]} of {n[index]} at index {index}")
     budget, low = checked_size("budget", budget), require.count("low", low)
     high = require.count("high", high, low)
     if budget < len(n) * low:
