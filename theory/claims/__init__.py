@@ -1,17 +1,26 @@
 """The ledger: every claim of the paper, judged by computation.
 
-One module per appendix, one function per row; `LEDGER` holds the rows in order and `python -m theory` prints them.
+One module per appendix or matter, one function per row; `LEDGER` holds the rows in order and `python -m theory` prints them.
 """
 
 from __future__ import annotations
 
-from theory.claims import allocation, entropy_change, gradient_norm, modulation, published
+from theory.claims import allocation, entropy_change, estimators, gradient_norm, modulation, published
 from theory.claims.ledger import Claim
 
-LEDGER: tuple[Claim, ...] = (
-    *entropy_change.CLAIMS,
-    *gradient_norm.CLAIMS,
-    *allocation.CLAIMS,
-    *modulation.CLAIMS,
-    *published.CLAIMS,
+SECTIONS = "SGAMT"
+"""First letters of ids, in the order of the ledger: entropy change, score norm, allocation, modulation, tables."""
+
+LEDGER: tuple[Claim, ...] = tuple(
+    sorted(
+        (
+            *entropy_change.CLAIMS,
+            *gradient_norm.CLAIMS,
+            *allocation.CLAIMS,
+            *estimators.CLAIMS,
+            *modulation.CLAIMS,
+            *published.CLAIMS,
+        ),
+        key=lambda row: (SECTIONS.index(row.id[0]), int(row.id[1:])),
+    )
 )

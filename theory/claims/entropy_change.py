@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
 
 import numpy as np
 import torch
 from scipy import stats as statistics
 
 from theory.base.arrays import FloatArray
-from theory.claims.ledger import Finding, Verdict, claim
+from theory.claims.ledger import Finding, Verdict, by_column, claim
 from theory.estimators import advantages
 from theory.losses import modulation
 from theory.policy import entropy_change, softmax
@@ -232,10 +231,9 @@ def sequence_mean() -> Finding:
         agreed = len(set(np.argsort(exact)[-top:]) & set(np.argsort(proxy)[-top:])) / top
         rank = float(statistics.spearmanr(exact, proxy).statistic)
         rows.append((num_tokens, length, scale, relative, rank, agreed))
-    columns = ("num_tokens", "length", "scale", "relative_error", "rank_correlation", "top_percent_agreement")
-    data: dict[str, Any] = {
-        name: np.array(column) for name, column in zip(columns, zip(*rows, strict=True), strict=True)
-    }
+    data = by_column(
+        ("num_tokens", "length", "scale", "relative_error", "rank_correlation", "top_percent_agreement"), rows
+    )
     error, ranks = data["relative_error"], data["rank_correlation"]
     usable = bool(np.median(ranks) > 0.5)
     approximate = Verdict.APPROXIMATE if error.max() > 1e-6 else Verdict.EXACT

@@ -88,8 +88,8 @@ def entropy_bound() -> Finding:
         loosest[num_tokens] = float(-best.fun)
         random = [rng.normal(size=num_tokens) * scale for scale in np.geomspace(0.1, 30, 60)]
         if num_tokens <= 16:
-            found = max(-optimize.minimize(lambda z: -_slack(z), z, method="BFGS").fun for z in random[::12])
-            beyond_family = max(beyond_family, found - loosest[num_tokens])
+            steepest = max(-optimize.minimize(lambda z: -_slack(z), z, method="BFGS").fun for z in random[::12])
+            beyond_family = max(beyond_family, steepest - loosest[num_tokens])
         sizes = np.unique(np.geomspace(1, num_tokens, 12).astype(int))
         subsets = [np.where(np.arange(num_tokens) < size, 0.0, -800.0) for size in sizes]
         tight = max(tight, *(abs(_slack(logits)) for logits in subsets))
@@ -148,18 +148,18 @@ def advantage_weighted_bound() -> Finding:
     ratio = left / right
     binary = num_tokens == 2
 
-    def at(column: FloatArray, p: float, decisions: int) -> float:
+    def value_of(column: FloatArray, p: float, decisions: int) -> float:
         return float(column[binary & (success == p) & (length == decisions)][0])
 
     return Finding(
         (Verdict.FAILS if single > bound else Verdict.BOUND) if consistent else Verdict.UNDECIDED,
         f"one token: {single / bound:.1f} times the bound; in a chain of decisions that succeeds with p = .1 it falls "
-        f"to {at(ratio, 0.1, 8):.2f} times at 8 tokens and {at(ratio, 0.1, 1024):.2f} at 1,024, but with p = .9 it is "
-        f"still {at(ratio, 0.9, 8):.1f} and {at(ratio, 0.9, 1024):.1f}. A and pi do not become independent: a wrong "
+        f"to {value_of(ratio, 0.1, 8):.2f} times at 8 tokens and {value_of(ratio, 0.1, 1024):.2f} at 1,024, but with p = .9 it is "
+        f"still {value_of(ratio, 0.9, 8):.1f} and {value_of(ratio, 0.9, 1024):.1f}. A and pi do not become independent: a wrong "
         f"decision always meets A = -sqrt(p/q), so E[A^2 |s|^2] / (E[A^2] (1 - C)) tends to p/q "
-        f"({at(left / independent, 0.1, 1024):.2f} and {at(left / independent, 0.9, 1024):.1f}), not to 1; only tokens "
+        f"({value_of(left / independent, 0.1, 1024):.2f} and {value_of(left / independent, 0.9, 1024):.1f}), not to 1; only tokens "
         f"that decide nothing have the stated form",
-        {"left": single, "bound": bound, "worst_ratio": float(ratio.max()), "easy_long_chain": at(ratio, 0.9, 1024)},
+        {"left": single, "bound": bound, "worst_ratio": float(ratio.max()), "easy_long_chain": value_of(ratio, 0.9, 1024)},
         f"pi = (.9 wrong, .1 right), A = (R - p)/sqrt(pq): E[A^2 |s|^2] = {single:.2f} > {bound:.3f} = 1 - e^-H",
         {
             "success": success, "num_tokens": num_tokens, "length": length, "left": left,

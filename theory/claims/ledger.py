@@ -6,7 +6,7 @@ that this project has recorded for the row stands beside the claim; `python -m t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -70,3 +70,8 @@ class Claim:
 def claim(id: str, statement: str, source: str, recorded: Verdict) -> Callable[[Callable[[], Finding]], Claim]:
     """Make the decorated judge a row of the ledger."""
     return lambda judge: Claim(id, statement, source, recorded, judge)
+
+
+def by_column(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> dict[str, np.ndarray[Any, Any]]:
+    """Turn rows of numbers and words into named columns, the `data` of a finding."""
+    return {name: np.array(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}

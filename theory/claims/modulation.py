@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats as statistics
 
 from theory.base.arrays import BoolArray, FloatArray
-from theory.claims.ledger import Finding, Verdict, claim
+from theory.claims.ledger import Finding, Verdict, by_column, claim
 from theory.estimators import advantages
 from theory.losses import modulation
 from theory.losses.modulation import Modulation, Scope, modulate, scope_of
@@ -141,10 +141,7 @@ def bias() -> Finding:
             relative = np.linalg.norm(mean - truth) / np.linalg.norm(truth)
             cosine = float(np.sum(mean * truth) / np.linalg.norm(mean) / np.linalg.norm(truth))
             rows.append((kind, alpha, float(relative), cosine))
-    columns = ("mechanism", "alpha", "relative_bias", "cosine")
-    data: dict[str, Any] = {
-        name: np.array(column) for name, column in zip(columns, zip(*rows, strict=True), strict=True)
-    }
+    data = by_column(("mechanism", "alpha", "relative_bias", "cosine"), rows)
     biased = {
         kind: float(data["relative_bias"][(data["mechanism"] == kind) & (data["alpha"] == 0.4)][0])
         for kind in data["mechanism"]
@@ -187,7 +184,7 @@ def offset() -> Finding:
     }
     confident = data["required"] > 1.01
     restored = np.log(data["factor"][confident]) / np.log(data["required"][confident])
-    at = int(np.argmin(np.abs(data["probability"] - 0.99) + (data["num_tokens"] != 2)))
+    confident_token = int(np.argmin(np.abs(data["probability"] - 0.99) + (data["num_tokens"] != 2)))
     # The score of a binary token has length sqrt(2) (1 - pi).
     binary = data["num_tokens"] == 2
     consistent = np.allclose(data["norm"][binary], np.sqrt(2) * (1 - data["probability"][binary]), rtol=1e-9)
@@ -195,11 +192,17 @@ def offset() -> Finding:
     judged = confirmed if restored.max() > 0.5 else Verdict.FAILS
     return Finding(
         judged if consistent else Verdict.UNDECIDED,
-        f"a correct binary token at pi = .99 has a score {data['required'][at]:.0f} times shorter than one at .5, and is "
-        f"raised by a factor {data['factor'][at]:.2f}; no token of the batch gets more than {restored.max():.0%} of its "
+        f"a correct binary token at pi = .99 has a score {data['required'][confident_token]:.0f} times shorter than one at .5, and is "
+        f"raised by a factor {data['factor'][confident_token]:.2f}; no token of the batch gets more than {restored.max():.0%} of its "
         f"attenuation back (in logarithms; median {np.median(restored):.0%}), since the factor is bounded and the attenuation is not",
-        {"required": float(data["required"][at]), "factor": float(data["factor"][at]), "most": float(restored.max())},
-        "pi = .99: required factor {:.0f}, given {:.2f}".format(data["required"][at], data["factor"][at]),
+        {
+            "required": float(data["required"][confident_token]),
+            "factor": float(data["factor"][confident_token]),
+            "most": float(restored.max()),
+        },
+        "pi = .99: required factor {:.0f}, given {:.2f}".format(
+            data["required"][confident_token], data["factor"][confident_token]
+        ),
         data,
     )
 
@@ -236,10 +239,9 @@ def spikes() -> Finding:
                 )
             rows.append((name, num_responses * 8, *np.mean(measured, axis=0)))
             errors.append(float(np.max(np.std(measured, axis=0, ddof=1)) / np.sqrt(len(measured))))
-    columns = ("setting", "num_tokens", "share_stabilised", "second_moment", "largest_update", "largest_entropy_change")
-    data: dict[str, Any] = {
-        name: np.array(column) for name, column in zip(columns, zip(*rows, strict=True), strict=True)
-    }
+    data = by_column(
+        ("setting", "num_tokens", "share_stabilised", "second_moment", "largest_update", "largest_entropy_change"), rows
+    )
     ours = data["setting"] == "paper"
     first, last = (data["share_stabilised"][ours][i] for i in (0, -1))
     update, moment, entropy = (
@@ -284,10 +286,7 @@ def packing() -> Finding:
             active = advantage != 0
             change = np.abs(np.concatenate(parts)[active] / whole.advantages[active] - 1)
             rows.append((name, size, float(change.max()), float(change.mean())))
-    columns = ("scope", "responses", "largest_change", "mean_change")
-    data: dict[str, Any] = {
-        name: np.array(column) for name, column in zip(columns, zip(*rows, strict=True), strict=True)
-    }
+    data = by_column(("scope", "responses", "largest_change", "mean_change"), rows)
     own_change = data["largest_change"][(data["scope"] == "micro-batch") & (data["responses"] < 64)]
     shared_change = float(data["largest_change"][data["scope"] == "batch"].max())
     mean_change = data["mean_change"][(data["scope"] == "micro-batch") & (data["responses"] < 64)]
