@@ -18,11 +18,13 @@ import numpy as np
 import pytest
 import torch
 
+from tests.toy.helpers import watched_step
 from theory.policy.softmax import log_softmax
 from toy.training.config import TrainConfig
-from toy.training.generators import Stream
+from toy.training.generators import Stream, uniforms
 from toy.training.loop import Trainer
 from toy.training.rollouts import judge, of_states, sample
+from toy.training.step import draw_prompts
 
 WORLDS = ("mixed", "skills")
 AT_LEAST = {"gymnasium, sync": 100, "gymnasium, native": 4, "plain loop": 150}
@@ -31,12 +33,13 @@ AT_LEAST = {"gymnasium, sync": 100, "gymnasium, native": 4, "plain loop": 150}
 
 
 def core(trainer):
-    """Sample and judge a rollout batch of all seeds, as `Trainer.step` does; returns actions and correctness."""
-    rows, states, tokens = trainer._states(trainer._prompts())
-    log_pi = log_softmax(of_states(trainer.logits, rows))
-    shape = (*states.shape[1:], trainer.config.rollouts_high)
-    actions = sample(log_pi, states, trainer._uniforms(trainer._generators(Stream.ROLLOUTS), shape))
-    return actions, judge(of_states(trainer.correct, rows), states, tokens, actions)
+    """Sample and judge a rollout batch of all seeds, as `toy.training.step` does; returns actions and correctness."""
+    setup, state = trainer.setup, trainer.state
+    rows, states, tokens = setup.states(draw_prompts(setup, state.num_steps))
+    log_pi = log_softmax(of_states(state.logits, rows))
+    shape = (*states.shape[1:], setup.config.rollouts_high)
+    actions = sample(log_pi, states, uniforms(setup.generators(Stream.ROLLOUTS, state.num_steps), shape))
+    return actions, judge(of_states(setup.correct, rows), states, tokens, actions)
 
 
 def cumulative(world):
@@ -122,8 +125,8 @@ def test_rollouts_per_second(benchmark, world):
     """
     trainer = Trainer(TrainConfig.named("grpo", world, num_seeds=32 if benchmark.enabled else 2))
     actions, correct = benchmark.pedantic(core, args=(trainer,), rounds=30, warmup_rounds=2 * benchmark.enabled)
-    sampled, sums, rng = trainer.worlds[0], cumulative(trainer.worlds[0]), np.random.default_rng(0)
-    assert torch.equal(actions, trainer._roll_out()[0].actions)
+    sampled, sums, rng = trainer.setup.worlds[0], cumulative(trainer.setup.worlds[0]), np.random.default_rng(0)
+    assert torch.equal(actions, watched_step(trainer)[0].actions)
     if not benchmark.enabled:
         return
     per_second = {"core": correct.size / benchmark.stats.stats.min}
@@ -151,7 +154,7 @@ def test_rollouts_per_second(benchmark, world):
 def test_all_sample_the_same_law(world):
     """Success rates of the core, Gymnasium and the loop within 4 standard errors of the exact one."""
     trainer = Trainer(TrainConfig.named("grpo", world, num_seeds=1, num_steps=0, batch_prompts=256))
-    sampled, sums = trainer.worlds[0], cumulative(trainer.worlds[0])
+    sampled, sums = trainer.setup.worlds[0], cumulative(trainer.setup.worlds[0])
     p = sampled.success_probability()
     _, correct = core(trainer)
     within = 4 * np.sqrt((p * (1 - p)).mean() / correct.size)

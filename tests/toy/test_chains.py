@@ -1,33 +1,25 @@
-"""loop on skill chains: bits, neutral settings, weights of tokens, oracles, and every method enumerated exactly.
-
-`plain_run` is one batch written down token by token, from `theory` alone: no seeds side by side, no shared states, no
-arrays over rollouts that were not paid for.
-"""
+"""Training on skill chains: bits, neutral settings, weights of tokens, oracles."""
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from tests.toy.training.test_loop import assert_same, with_rule
+from tests.toy.helpers import assert_same, watched_step, with_rule
 from theory import losses
 from theory.estimators import moments
-from theory.losses.aggregation import AGGREGATIONS, aggregation_weights
-from theory.losses.modulation import Modulation, instability, modulate, scope_of
+from theory.losses.aggregation import AGGREGATIONS
+from theory.losses.modulation import Modulation
 from theory.methods import METHODS, WReinforce
-from theory.policy.entropy_change import update_coefficient
-from theory.policy.softmax import log_softmax, token_statistics
-from toy.training import metrics
-from toy.training.config import OptimizerConfig, TrainConfig
-from toy.training.generators import Stream, generator
+from theory.policy.softmax import log_softmax
+from toy.training import metrics, oracles
+from toy.training.config import OptimizerConfig
 from toy.training.loop import Trainer, train
-from toy.worlds.tabular import WORLDS, LogisticNormal, SkillChainPopulation, World
+from toy.training.step import draw_prompts
+from toy.worlds.tabular import WORLDS
 
 SKILLS = replace(WORLDS["skills"], num_skills=12, num_decisions=6, length_low=2, length_high=5)
 
@@ -50,7 +42,7 @@ def test_every_method_trains_chains_and_repeats_to_the_bit(method, skills):
     run = train(skills(method))
     for name in (*metrics.POLICY, *metrics.STEP):
         assert np.isfinite(run.metrics[name][:, 1:]).all(), name
-    assert (run.logits != Trainer(skills(method)).logits.numpy()).any()
+    assert (run.logits != Trainer(skills(method)).state.logits.numpy()).any()
     assert_same(run, train(skills(method)))
 
 
@@ -96,8 +88,8 @@ def test_each_baseline_is_grpo_at_its_neutral_setting(name, world, small, skills
 def test_w_reinforce_of_weight_one_is_reinforce_of_rewards_one_and_minus_one(skills):
     """Its neutral point is plain REINFORCE, not GRPO: A = R - (1 - R) has no group."""
     method = replace(METHODS["w-reinforce"], advantage=WReinforce(1.0))
-    batch, _ = Trainer(replace(skills(), method=method))._roll_out()
-    other, _ = Trainer(replace(skills(), method=replace(method, advantage="reinforce")))._roll_out()
+    batch, _ = watched_step(Trainer(replace(skills(), method=method)))
+    other, _ = watched_step(Trainer(replace(skills(), method=replace(method, advantage="reinforce"))))
     assert torch.equal(batch.advantages[batch.mask], 2 * other.advantages[batch.mask] - 1)
 
 
@@ -146,8 +138,8 @@ def test_metrics_of_the_policy_are_exact(skills):
     trainer = Trainer(skills("grpo"))
     trainer.step()
     found = trainer.result()
-    for s, world in enumerate(trainer.worlds):
-        logits = trainer.logits[s].numpy()
+    for s, world in enumerate(trainer.setup.worlds):
+        logits = trainer.state.logits[s].numpy()
         p = world.success_probability(logits)
         np.testing.assert_allclose(found["pass_at_1"][s, -1], p.mean(), rtol=1e-12)
         np.testing.assert_allclose(found["pass_at_32"][s, -1], (1 - (1 - p) ** 32).mean(), rtol=1e-9)
@@ -164,12 +156,11 @@ def test_metrics_of_the_policy_are_exact(skills):
 
 def test_rows_that_no_paid_token_touches_stay_put(skills):
     trainer = Trainer(skills("grpo"))
-    before = trainer.logits.clone()
-    batch, _ = trainer._roll_out()
-    trainer._learn(batch)
+    before = trainer.state.logits.clone()
+    batch, _ = watched_step(trainer)
     for s in range(3):
         used = set(batch.rows[s][batch.states[s]][batch.mask[s].any(1)].tolist())
-        moved = set(np.flatnonzero((trainer.logits[s] != before[s]).any(-1)))
+        moved = set(np.flatnonzero((trainer.state.logits[s] != before[s]).any(-1)))
         assert moved <= used
         assert moved
 
@@ -183,12 +174,11 @@ def test_aggregation_decides_what_a_long_chain_weighs(mode, skills):
     config = skills("grpo", num_minibatches=1, optimizer=OptimizerConfig(learning_rate=1.0, max_grad_norm=None))
     config = replace(config, method=replace(config.method, aggregation=mode, allocator="reinforce-ada"))
     trainer = Trainer(config)
-    before, prompts = trainer.logits.clone(), trainer._prompts()
-    batch, _ = trainer._roll_out()
-    trainer._learn(batch)
+    before, prompts = trainer.state.logits.clone(), draw_prompts(trainer.setup, trainer.state.num_steps)
+    batch, _ = watched_step(trainer)
     for s in range(3):
         pi = log_softmax(before[s]).exp()
-        n, lengths = batch.mask[s, :, :, 0].sum(-1), trainer.tokens[s][prompts[s]].sum(-1)
+        n, lengths = batch.mask[s, :, :, 0].sum(-1), trainer.setup.tokens[s][prompts[s]].sum(-1)
         expected = torch.zeros_like(before[s])
         for q, g in np.ndindex(6, 12):
             if batch.mask[s, q, g, 0]:
@@ -202,7 +192,7 @@ def test_aggregation_decides_what_a_long_chain_weighs(mode, skills):
                     score = -pi[row]
                     score[token] += 1.0
                     expected[row] += weight * batch.advantages[s, q, g, t] * score
-        torch.testing.assert_close(trainer.logits[s] - before[s], expected, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(trainer.state.logits[s] - before[s], expected, rtol=1e-9, atol=1e-12)
 
 
 def test_minibatches_of_prompts_share_out_the_batch(skills):
@@ -212,7 +202,7 @@ def test_minibatches_of_prompts_share_out_the_batch(skills):
         config = skills("grpo", num_minibatches=num, minibatch="prompts", num_steps=1)
         config = replace(config, optimizer=OptimizerConfig(learning_rate=1e-7))
         config = replace(config, method=replace(config.method, aggregation="prompt-mean"))
-        moved[num] = train(config).logits - Trainer(config).logits.numpy()
+        moved[num] = train(config).logits - Trainer(config).state.logits.numpy()
     assert np.abs(moved[1]).max() > 0
     np.testing.assert_allclose(moved[3], 3 * moved[1], rtol=1e-4, atol=1e-14)
 
@@ -230,11 +220,11 @@ def test_prompts_of_a_bandit_are_on_policy_and_those_of_a_chain_are_not(small, s
 def test_oracles_know_the_chains_of_their_batch(skills):
     trainer = Trainer(with_rule(skills("grpo"), "oracle-variance"))
     trainer.step()
-    world, logits, batch = trainer.worlds[1], trainer.logits[1].numpy(), np.array([7, 2, 4])
-    found = trainer._knowledge(1, batch)
+    world, logits, batch = trainer.setup.worlds[1], trainer.state.logits[1].numpy(), np.array([7, 2, 4])
+    found = oracles.knowledge(trainer.setup, trainer.state.logits, 1, batch)
     np.testing.assert_array_equal(found.variances, world.single_rollout_variance(logits)[batch])
     trainer = Trainer(with_rule(skills("grpo"), "oracle-progress"))
-    gains = trainer._knowledge(1, batch).gains
+    gains = oracles.knowledge(trainer.setup, trainer.state.logits, 1, batch).gains
     assert gains.shape == (3, 13)
     assert (gains[:, 0] == 0.0).all()
     p, products = world.success_probability(), world.gradient_products()
@@ -243,165 +233,3 @@ def test_oracles_know_the_chains_of_their_batch(skills):
             expected = moments.implied_weight(p[prompt], n, "grpo_sample") * products[prompt]
             tokens = n * world.lengths[prompt]
             np.testing.assert_allclose(gains[i, n], expected * tokens, rtol=1e-12)
-
-
-# Exact enumeration
-
-
-LAW = SkillChainPopulation(
-    num_prompts=2, num_skills=2, num_decisions=1, num_tokens=2, num_accepted=1, length_low=1, length_high=2,
-    decision_share=0.5, concentration_low=1.0, concentration_high=1.0, difficulty=LogisticNormal(mean=0.0, std=1.0),
-)  # fmt: skip
-TINY = World(
-    np.log([[0.35, 0.65], [0.8, 0.2]]), np.array([[True, False], [True, True]]), ("a", "b"),
-    rows=np.array([[0, 1], [0, 0]]), lengths=np.array([2, 1]),
-)  # fmt: skip
-NUM, EPOCHS, RATE = 3, 2, 4.0
-
-
-def tiny_trainer(method, num_seeds):
-    """All seeds in `TINY`: prompt a is a decision and a filler, prompt b the same decision; two passes on a batch."""
-    sizes = {"batch_prompts": 2, "rollouts": NUM, "rollouts_low": NUM, "rollouts_high": NUM, "num_minibatches": 1}
-    config = replace(
-        TrainConfig.named(method, "skills", num_seeds=num_seeds, num_epochs=EPOCHS, num_steps=1),
-        world=LAW,
-        optimizer=OptimizerConfig(learning_rate=RATE, max_grad_norm=None),
-        **sizes,
-    )
-    trainer = Trainer(config)
-    for name in ("logits", "correct", "rows"):
-        getattr(trainer, name)[:] = torch.from_numpy(getattr(TINY, name))
-    trainer.tokens[:] = torch.from_numpy(TINY.mask)
-    return trainer
-
-
-def plain_update(method, table, old, tokens, uniforms):
-    """One pass over `tokens`: rows, actions, mask and advantages, each [rollouts, 2]; returns table and targets."""
-    rows, actions, mask, advantages = tokens
-    prompts = torch.arange(2).repeat_interleave(NUM)
-    old_stats = token_statistics(old[rows], actions)
-    leaf = table.clone().requires_grad_()
-    stats = token_statistics(leaf[rows], actions)
-    clips = (1.0, losses.LARGEST_CLIP)
-    if not isinstance(method.loss, losses.KlCov):
-        clips = (method.loss.clip_low, method.loss.clip_high)
-    shaped = advantages
-    if isinstance(method.shaping, Modulation):
-        scope = scope_of(old_stats, instability(old_stats, advantages, mask), mask)
-        xi = update_coefficient(advantages, (stats.log_prob.detach() - old_stats.log_prob).exp(), *clips)
-        shaped = modulate(advantages, stats, mask, method.shaping, coefficient=xi, scope=scope).advantages
-    elif method.shaping is not None:
-        shaped = losses.entropy_advantages(
-            advantages, stats.entropy, alpha=method.shaping.alpha, kappa=method.shaping.kappa
-        )
-    given = {"token_selection": method.token_selection, "entropy": stats.entropy, "uniforms": uniforms}
-    inputs = (method.loss, stats.log_prob, old_stats.log_prob, shaped, mask)
-    loss = losses.policy_loss(*inputs, **given)
-    total = (
-        aggregation_weights(loss.mask, method.aggregation, prompts=prompts, dtype=torch.float64) * loss.values
-    ).sum()
-    if method.entropy_bonus:
-        bonus = losses.entropy_bonus(stats.entropy, mask, method.entropy_bonus.coefficient)
-        total = (
-            total + (aggregation_weights(mask, method.aggregation, prompts=prompts, dtype=torch.float64) * bonus).sum()
-        )
-    total.backward()
-    with torch.no_grad():
-        targeted = losses.select_tokens(*inputs, **given).targeted
-    return table - RATE * leaf.grad, targeted
-
-
-def tokens_of(method, order, rollouts):
-    """Rows, actions, mask and advantages, each [6, 2], of three rollouts of each prompt in some order."""
-    rows = torch.from_numpy(np.repeat(TINY.rows[list(order)], NUM, axis=0))
-    mask = torch.from_numpy(np.repeat(TINY.mask[list(order)], NUM, axis=0))
-    actions = torch.tensor([(*tokens, 0)[:2] for tokens in rollouts])
-    right = (torch.from_numpy(TINY.correct)[rows, actions] | ~mask).all(-1)
-    advantages = method.advantages(right.double(), torch.arange(2).repeat_interleave(NUM), right)
-    return rows, actions, mask, advantages.unsqueeze(-1) * mask
-
-
-def batches(ordered):
-    """Every batch: probability, order of the prompts, three rollouts of each; one of all orders unless `ordered`."""
-    pi = np.exp(log_softmax(TINY.logits))
-    laws = [
-        {tokens: pi[0, tokens[0]] * pi[1, tokens[1]] for tokens in itertools.product(range(2), repeat=2)},
-        {(token,): pi[0, token] for token in range(2)},
-    ]
-    for order in [(0, 1), (1, 0)] if ordered else [(0, 1)]:
-        groups = []
-        for law in (laws[i] for i in order):
-            if ordered:
-                groups.append(
-                    [(math.prod(law[x] for x in group), group) for group in itertools.product(law, repeat=NUM)]
-                )
-                continue
-            groups.append([])
-            for group in itertools.combinations_with_replacement(law, NUM):
-                repeats = math.prod(math.factorial(num) for num in Counter(group).values())
-                weight = math.factorial(NUM) / repeats * math.prod(law[x] for x in group)
-                groups[-1].append((weight, group))
-        for (first, one), (second, other) in itertools.product(*groups):
-            yield first * second / (2 if ordered else 1), order, [*one, *other]
-
-
-def expected_table(method, table, old, tokens, passes):
-    """Mean table after the passes; Clip-Cov's choice, uniform among its candidates, is enumerated."""
-    if passes == 0:
-        return table
-    mask = tokens[2]
-    every = [torch.full(mask.shape, 0.5, dtype=torch.float64)]
-    if isinstance(method.loss, losses.ClipCov):
-        every = [torch.ones(mask.shape, dtype=torch.float64) for _ in range(mask.numel())]
-        for i, uniforms in enumerate(every):
-            uniforms.view(-1)[i] = 0.0
-    found = {}
-    for uniforms in every:
-        after, targeted = plain_update(method, table, old, tokens, uniforms)
-        found[tuple(targeted.flatten().tolist())] = after
-        if isinstance(method.loss, losses.ClipCov) and not targeted.any():
-            break
-    return sum(expected_table(method, after, old, tokens, passes - 1) for after in found.values()) / len(found)
-
-
-@pytest.mark.parametrize(
-    ("name", "aggregation"),
-    [(name, "token-mean") for name in METHODS]
-    + [(name, mode) for name in ("grpo", "w-reinforce", "dynamo") for mode in ("sequence-mean", "prompt-mean")],
-)
-def test_a_step_of_every_method_is_that_of_the_enumeration(name, aggregation):
-    """Mean change of the table over 600 seeds against the exact mean over all batches, within 4 standard errors.
-
-    And 20 of the seeds one by one, to rounding. The second pass is off-policy, so that clips, penalties, entropies and
-    the modulation's ratios take part. The order of a batch matters to fork-tokens only: tokens of one row have one
-    entropy, and of these ties it takes the first.
-    """
-    method = replace(METHODS[name], aggregation=aggregation)
-    num_seeds = 600
-    trainer = tiny_trainer(name, num_seeds)
-    trainer.config = replace(trainer.config, method=method)
-    old = torch.from_numpy(TINY.logits)
-    prompts = trainer._prompts()
-    batch, _ = trainer._roll_out()
-    trainer._learn(batch)
-    moved = (trainer.logits - old).numpy()
-
-    uniforms = torch.full((EPOCHS, 2, NUM, 2), 0.5, dtype=torch.float64)
-    for s in range(20):
-        tokens = tokens_of(method, prompts[s], batch.actions[s].reshape(-1, 2).tolist())
-        if isinstance(method.loss, losses.ClipCov):
-            uniforms = torch.from_numpy(generator(s, Stream.LOSS, 0).random((EPOCHS, 2, NUM, 2)))
-        table = old
-        for epoch in range(EPOCHS):
-            table, _ = plain_update(method, table, old, tokens, uniforms[epoch].reshape(-1, 2))
-        np.testing.assert_allclose(trainer.logits[s], table, rtol=1e-10, atol=1e-12)
-
-    exact, total = torch.zeros_like(old), 0.0
-    for weight, order, rollouts in batches(ordered=method.token_selection is not None):
-        total += weight
-        after = expected_table(method, old, old, tokens_of(method, order, rollouts), EPOCHS)
-        exact += weight * (after - old)
-    assert abs(total - 1.0) < 1e-12
-    error = moved.std(0, ddof=1) / np.sqrt(num_seeds)
-    assert (np.abs(moved.mean(0) - exact.numpy()) < 4 * error + 1e-12).all()
-    assert np.abs(exact.numpy()[0]).max() > 4 * error[0].max()

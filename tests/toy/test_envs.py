@@ -13,12 +13,14 @@ from gymnasium.utils.env_match import check_environments_match
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from scipy import stats
 
+from tests.toy.helpers import watched_step
 from theory.policy.softmax import log_softmax
 from toy.envs import DRAWN_AHEAD, SkillChain, SkillChainVector, SoftmaxBandit, SoftmaxBanditVector
 from toy.training.config import TrainConfig
 from toy.training.generators import Stream, generator
 from toy.training.loop import Trainer
 from toy.training.rollouts import sample
+from toy.training.step import draw_prompts
 from toy.worlds.tabular import WORLDS, Population, World
 
 ID = "dynamo/SoftmaxBandit-v0"
@@ -171,7 +173,7 @@ def test_rollouts_of_the_trainer_are_those_of_the_environments(env_id, name):
     config = TrainConfig.named("grpo", name, num_seeds=2, batch_prompts=8, **sizes)
     config = replace(config, world=replace(config.world, num_prompts=20))
     trainer = Trainer(config)
-    prompts, (batch, measured) = trainer._prompts(), trainer._roll_out()
+    prompts, (batch, measured) = draw_prompts(trainer.setup, trainer.state.num_steps), watched_step(trainer)
     for s, seed in enumerate(config.seeds):
         world = config.world.sample(generator(seed, Stream.WORLD))
         uniforms = generator(seed, Stream.ROLLOUTS, 0).random((8, world.max_length, 3))

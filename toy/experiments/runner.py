@@ -26,7 +26,7 @@ from theory.base import require, runs
 from toy.experiments import summary
 from toy.experiments.summary import Row
 from toy.experiments.sweeps import Sweep
-from toy.training.config import TrainConfig, differences
+from toy.training.config import TrainConfig
 from toy.training.loop import get_device, require_same, train
 
 CHOSEN = "chosen.json"
@@ -115,9 +115,9 @@ def is_finished(folder: Path, config: TrainConfig) -> bool:
     """
     if not (folder / runs.CONFIG_FILE).exists():
         return False
-    found = runs.read_json(folder / runs.CONFIG_FILE)
-    require_same(folder / runs.CONFIG_FILE, found, config)
-    return (folder / runs.VERSIONS_FILE).exists() and not differences(found, config.to_dict())
+    recorded = runs.read_json(folder / runs.CONFIG_FILE)
+    require_same(folder / runs.CONFIG_FILE, recorded, config)
+    return (folder / runs.VERSIONS_FILE).exists() and not runs.differences(recorded, config.to_dict())
 
 
 def conclude(sweep: Sweep, out: Path) -> list[Row]:

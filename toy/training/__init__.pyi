@@ -2,7 +2,6 @@ from .config import (
     OPTIMIZERS as OPTIMIZERS,
     OptimizerConfig as OptimizerConfig,
     TrainConfig as TrainConfig,
-    differences as differences,
 )
 from .loop import (
     DEVICES as DEVICES,

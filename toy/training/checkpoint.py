@@ -41,11 +41,11 @@ def load(path: Path) -> tuple[Arrays, dict[str, Any]]:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         data = json.loads(str(arrays.pop("json")))
-        found = data.pop("version")
+        version = data.pop("version")
     except (OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path}: expected a whole checkpoint, got a truncated or damaged file ({error}); delete it to start again"
         ) from error
-    if found != VERSION:
-        raise ValueError(f"{path}: expected checkpoint version {VERSION}, got {found}; use the code that wrote it")
+    if version != VERSION:
+        raise ValueError(f"{path}: expected checkpoint version {VERSION}, got {version}; use the code that wrote it")
     return arrays, data

@@ -17,11 +17,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from theory.allocation.rules import ORACLES, get_allocator
+from theory.allocation import ORACLES, get_allocator
 from theory.base import require
-from theory.estimators.advantages import ADVANTAGES
+from theory.estimators import ADVANTAGES
 from theory.methods import METHODS, Method
-from toy.worlds.tabular import WORLDS, AnyPopulation
+from toy.worlds import WORLDS, AnyPopulation
 
 OPTIMIZERS = ("sgd", "adamw")
 
@@ -197,9 +197,9 @@ class TrainConfig:
         """
         require.one_of("method", method, METHODS)
         require.one_of("world", world, WORLDS)
-        known = [f.name for f in dataclasses.fields(cls)]
+        names = [f.name for f in dataclasses.fields(cls)]
         for name in fields:
-            require.one_of("field", name, known)
+            require.one_of("field", name, names)
         chosen = {"method_name": method, "method": METHODS[method], "world_name": world, "world": WORLDS[world]}
         return cls(**{**chosen, **fields})
 
@@ -219,18 +219,6 @@ class TrainConfig:
         """
         config: TrainConfig = _decode(cls, data, "config")
         return config
-
-
-def differences(config: Mapping[str, Any], other: Mapping[str, Any], path: str = "") -> list[str]:
-    """Return the paths of the fields in which two configs, as plain data, differ."""
-    found = []
-    for name in sorted(set(config) | set(other)):
-        a, b = config.get(name), other.get(name)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, f"{path}{name}.")
-        elif a != b:
-            found.append(f"{path}{name}")
-    return found
 
 
 def _encode(value: Any) -> Any:

@@ -7,8 +7,11 @@ the g-th rollout of a prompt at a step uses the same uniform number under every 
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 
 import numpy as np
+
+from theory.base.arrays import FloatArray
 
 
 class Stream(enum.IntEnum):
@@ -25,3 +28,11 @@ class Stream(enum.IntEnum):
 def generator(seed: int, stream: Stream, step: int = 0) -> np.random.Generator:
     """Return the generator of a seed for one purpose at one step (for PROMPTS: one epoch)."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream, step))))
+
+
+def uniforms(generators: Sequence[np.random.Generator], shape: tuple[int, ...]) -> FloatArray:
+    """Draw uniform numbers from the generator of every seed, [S, *shape]."""
+    drawn = np.empty((len(generators), *shape))
+    for rng, own in zip(generators, drawn, strict=True):
+        rng.random(out=own)
+    return drawn

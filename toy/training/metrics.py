@@ -13,8 +13,9 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
+from theory import allocation
 from theory.base.arrays import FloatArray, IntArray
-from theory.policy.softmax import log_softmax
+from theory.policy import log_softmax
 from theory.statistics import exact_pass_at_k
 from toy.training import per_seed
 
@@ -43,7 +44,7 @@ STEP: Mapping[str, str] = MappingProxyType(
 DIAGNOSTICS: Mapping[str, str] = MappingProxyType(
     {
         "gradient_variance": "Trace variance of the step's gradient estimator, given the batch's prompts and history; "
-        "exact where `diagnostics.exact_estimator` knows it, else from 64 resampled batches, as the next four.",
+        "exact where `batch_moments.exact_estimator` knows it, else from 64 resampled batches, as the next four.",
         "gradient_bias_squared": "Squared distance of the estimator's mean from the gradient of the batch's mean p; "
         "resampled: unbiased, hence below 0 at times.",
         "gradient_mse": "Mean squared distance of the estimator from that gradient: variance plus squared bias.",
@@ -90,9 +91,9 @@ def evaluate(
         rows = torch.arange(logits.shape[1], device=logits.device).reshape(1, -1, 1).expand(len(logits), -1, 1)
     if tokens is None:
         tokens = torch.ones_like(rows, dtype=torch.bool)
-    at = (torch.arange(len(logits), device=logits.device).reshape(-1, 1, 1), rows)
-    p = torch.where(tokens, mass[at], 1.0).prod(-1).cpu().numpy()
-    decisions, entropies = decides[at], entropy[at]
+    index = (torch.arange(len(logits), device=logits.device).reshape(-1, 1, 1), rows)
+    p = torch.where(tokens, mass[index], 1.0).prod(-1).cpu().numpy()
+    decisions, entropies = decides[index], entropy[index]
     return {
         "pass_at_1": p.mean(-1),
         "pass_at_32": exact_pass_at_k(p, 32).mean(-1),
@@ -102,13 +103,12 @@ def evaluate(
     }
 
 
-def wasted(successes: IntArray, counts: IntArray) -> FloatArray:
-    """Return the share of rollouts in groups of one reward only, over the last axis."""
-    degenerate = (successes == 0) | (successes == counts)
-    return np.asarray(np.where(degenerate, counts, 0).sum(-1) / counts.sum(-1))
-
-
-def concentration(counts: IntArray) -> FloatArray:
-    """Return N sum n^2 / (sum n)^2 over the last axis."""
-    n = counts.astype(np.float64)
-    return np.asarray(n.shape[-1] * (n * n).sum(-1) / n.sum(-1) ** 2)
+def of_batch(successes: IntArray, counts: IntArray) -> dict[str, FloatArray]:
+    """Return those of the `STEP` metrics that tell of the rollouts, each [S], of successes and rollouts [S, Q]."""
+    return {
+        "reward": successes.sum(-1) / counts.sum(-1),
+        "rollouts": counts.sum(-1).astype(np.float64),
+        "rollouts_wasted": allocation.wasted_share(successes, counts),
+        "allocation_concentration": allocation.concentration(counts),
+        "degenerate_groups": allocation.degenerate_groups(successes, counts).mean(-1),
+    }

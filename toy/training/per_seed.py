@@ -12,14 +12,23 @@ import numpy as np
 import torch
 
 from theory.base.arrays import FloatArray
-from theory.losses.aggregation import aggregation_weights
-from theory.losses.modulation import Scope, instability, scope_of
-from theory.losses.surrogate import ForkTokens, Loss, Selection, select_tokens
-from theory.policy.softmax import TokenStatistics
+from theory.losses import (
+    ClipCov,
+    ClippedSurrogate,
+    ForkTokens,
+    KlCov,
+    Scope,
+    Selection,
+    aggregation_weights,
+    instability,
+    scope_of,
+    select_tokens,
+)
+from theory.policy import TokenStatistics
 
 
 def select(
-    loss: Loss,
+    loss: ClippedSurrogate | ClipCov | KlCov,
     token_selection: ForkTokens | None,
     log_prob: torch.Tensor,
     old_log_prob: torch.Tensor,

@@ -1,4 +1,4 @@
-"""One rollout batch of all seeds, and how its outcomes are revealed to an allocation rule.
+"""The rollouts of a batch, all seeds side by side, and how its outcomes are revealed to an allocation rule.
 
 Arrays are [S, Q, G, T]: seeds, prompts of the batch, rollouts of a prompt, tokens of a rollout (T = 1 in a bandit). G
 is the most rollouts that a prompt can have and T the most tokens, constants of the config: no shape depends on what a
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from theory.base.arrays import BoolArray, FloatArray, IntArray
-from theory.losses.modulation import Scope
-from theory.policy.softmax import TokenStatistics, token_statistics
+from theory.losses import Scope
+from theory.policy import TokenStatistics, token_statistics
 
 MOST_COUNTED = 64
 """Tokens up to which counting is faster than bisection; twice as fast at this many, equal at twice as many."""
@@ -25,16 +25,47 @@ BLOCK = 150_000
 
 
 class Rollouts(NamedTuple):
-    """One rollout batch of all seeds; [S, Q, G, T] unless stated.
+    """As many rollouts of every prompt as it can have, paid for or not; [S, Q, G, T] unless stated.
 
     Attributes
     ----------
+    prompts
+        The batch, [S, Q].
     rows
         Rows of the table that the batch needs, its states, [S, U].
     states
         State of every token of a prompt, an index into `rows`, [S, Q, T].
+    tokens
+        Which tokens a prompt has, [S, Q, T].
+    logits
+        The policy that sampled, at the states, [S, U, K].
     actions
-        Sampled tokens, also where `mask` is False: what a prompt would have got with more rollouts.
+        Sampled tokens.
+    log_prob
+        log pi of the actions.
+    correct
+        Which rollouts are correct, [S, Q, G].
+    """
+
+    prompts: IntArray
+    rows: torch.Tensor
+    states: torch.Tensor
+    tokens: torch.Tensor
+    logits: torch.Tensor
+    actions: torch.Tensor
+    log_prob: torch.Tensor
+    correct: BoolArray
+
+
+class Batch(NamedTuple):
+    """The rollouts that were paid for, as they are learnt from; [S, Q, G, T] unless stated.
+
+    Attributes
+    ----------
+    prompts, counts, successes
+        The prompts, their rollouts and how many of these are correct, [S, Q].
+    rows, states, actions
+        As in `Rollouts`; there are actions also where `mask` is False: what a prompt would have got with more rollouts.
     mask
         The tokens of rollouts that were paid for.
     old_log_prob
@@ -45,6 +76,9 @@ class Rollouts(NamedTuple):
         The modulation's normalisers, arrays [S, 1, 1, 1]; None without modulation.
     """
 
+    prompts: IntArray
+    counts: IntArray
+    successes: IntArray
     rows: torch.Tensor
     states: torch.Tensor
     actions: torch.Tensor
@@ -97,18 +131,18 @@ def _count(cumulative: FloatArray, states: IntArray, uniforms: FloatArray) -> to
     """
     num_seeds, num_prompts, length, size = uniforms.shape
     table = np.ascontiguousarray(cumulative.reshape(-1, cumulative.shape[-1]).T)
-    at = (np.arange(num_seeds).reshape(-1, 1, 1) * cumulative.shape[1] + states).reshape(-1)
+    rows = (np.arange(num_seeds).reshape(-1, 1, 1) * cumulative.shape[1] + states).reshape(-1)
     draws = uniforms.reshape(-1, size)
     actions = np.empty((num_seeds * num_prompts, size, length), dtype=np.int64)
     block = max(BLOCK // (size * length), 1)
     for start in range(0, len(actions), block):
         tokens = slice(start * length, (start + block) * length)
-        columns, bounds = np.ascontiguousarray(draws[tokens].T), table.take(at[tokens], axis=1)
-        reached, found = np.empty(columns.shape, dtype=np.bool_), np.zeros(columns.shape, dtype=np.uint8)
+        columns, bounds = np.ascontiguousarray(draws[tokens].T), table.take(rows[tokens], axis=1)
+        reached, chosen = np.empty(columns.shape, dtype=np.bool_), np.zeros(columns.shape, dtype=np.uint8)
         for bound in bounds[:-1]:
             np.greater_equal(columns, bound, out=reached)
-            found += reached.view(np.uint8)
-        actions[start : start + block] = found.reshape(size, -1, length).swapaxes(0, 1)
+            chosen += reached.view(np.uint8)
+        actions[start : start + block] = chosen.reshape(size, -1, length).swapaxes(0, 1)
     return torch.from_numpy(actions.reshape(num_seeds, num_prompts, size, length))
 
 
@@ -128,10 +162,16 @@ def of_states(values: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
     return values[seeds, states]
 
 
+def to_rows(values: torch.Tensor, rows: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """Add values [S, ..., K] of rows [S, ...] up to what belongs to every row of a table [S, R, K]."""
+    seeds = torch.arange(len(rows), device=rows.device).reshape(-1, *[1] * (rows.ndim - 1))
+    return torch.zeros_like(table).index_put_((seeds, rows), values, accumulate=True)
+
+
 def of_actions(values: torch.Tensor, states: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
     """Return values [S, U, K] of every token in every state at states [S, Q, T] and actions [S, Q, G, T]."""
-    at = states.unsqueeze(2) * values.shape[-1] + actions
-    return values.flatten(1).gather(1, at.flatten(1)).reshape(actions.shape)
+    index = states.unsqueeze(2) * values.shape[-1] + actions
+    return values.flatten(1).gather(1, index.flatten(1)).reshape(actions.shape)
 
 
 def statistics_of(logits: torch.Tensor, states: torch.Tensor, log_prob: torch.Tensor) -> TokenStatistics:

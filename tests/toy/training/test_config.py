@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from theory.base.runs import differences
 from theory.methods import METHODS
-from toy.training.config import OptimizerConfig, TrainConfig, differences
+from toy.training.config import OptimizerConfig, TrainConfig
 from toy.worlds.tabular import WORLDS, LogisticNormal
 
 CONFIG = TrainConfig.named("dynamo", "mixed")
