@@ -1,10 +1,18 @@
 """The mathematics of rollout allocation and advantage modulation, as pure functions of arrays.
 
-Nothing here reads files, keeps global state or knows a trainer. `softmax`, `entropy_change`, `advantages`,
-`modulation`, `losses`, `token_selection` and `aggregation` are written against the Python array API and take NumPy
-arrays and torch tensors alike; `allocation`, `rules`, `history`, `moments`, `passk` and `intervals` use NumPy and SciPy
-only. None of them loads torch by itself. `methods` names every method of the paper as data, `claims` judges what the
-paper says.
+The chapters, in the order in which they build on each other; each hands on its public names:
+
+- `base`: checks of arguments, types of arrays, tables as text, and the folder of a run, the only input and output;
+- `policy`: one token under one policy: log-probability, entropy, score norm, and how an update changes the entropy;
+- `estimators`: what a group of n rollouts estimates: advantages, exact moments of the gradient, expected progress;
+- `statistics`: how a comparison is judged: paired gains, intervals, pass@k;
+- `allocation`: how a budget of rollouts is divided: optima, rules, histories, and the replay of a log;
+- `losses`: how tokens are learnt from: policy losses, selection, aggregation, modulation;
+- `methods`: every method of the paper as data: allocation, advantage, shaping and loss;
+- `claims`: the ledger, which judges what the paper says: `python -m theory`.
+
+`policy`, `losses` and the advantages are written against the Python array API and take NumPy arrays and torch tensors
+alike; the rest uses NumPy and SciPy. Nothing here loads torch by itself, except where `claims` differentiates.
 
 Equation numbers are those of DynaMO (arXiv 2602.19208).
 """

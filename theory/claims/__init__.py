@@ -1,6 +1,7 @@
 """The ledger: every claim of the paper, judged by computation.
 
-One module per appendix or matter, one function per row; `LEDGER` holds the rows in order and `python -m theory` prints them.
+One module per appendix or matter, one function per row; `LEDGER` holds the rows in the order of their ids, and
+`python -m theory` prints them.
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ MAX_BLOCK = 2**23
 LARGEST = 1e300
 """Largest size of a score: far enough from overflow for sums of any number of scores that fits into memory."""
 
-
 NUM_RESAMPLES = 2000
 """Resamples behind an interval if nothing else is said."""
 
@@ -232,8 +231,8 @@ def crossed_bootstrap_interval(
     Examples
     --------
     >>> scores = np.random.default_rng(0).random((3, 40))
-    >>> found = crossed_bootstrap_interval([scores, scores[:, :30]], np.random.default_rng(1))
-    >>> found.point.shape, bool(np.all((found.low < found.point) & (found.point < found.high)))
+    >>> interval = crossed_bootstrap_interval([scores, scores[:, :30]], np.random.default_rng(1))
+    >>> interval.point.shape, bool(np.all((interval.low < interval.point) & (interval.point < interval.high)))
     ((3,), True)
     """
     if not isinstance(strata, Sequence) or not strata:

@@ -302,13 +302,13 @@ def test_fuzz_SuccessHistory_update(discount, updates):
 
 @fuzzing.fuzz
 @given(some_keys, any_keys)
-def test_fuzz_SuccessHistory_counts(known, keys):
+def test_fuzz_SuccessHistory_counts(seen, keys):
     history = SuccessHistory()
-    history.update(known, [1] * len(known), [2] * len(known))
-    found = fuzzing.call(history.counts, keys)
-    if found is not None:
-        expected = [known.count(key) for key in keys]
-        assert [x.tolist() for x in found] == [expected, [2 * x for x in expected]]
+    history.update(seen, [1] * len(seen), [2] * len(seen))
+    counts = fuzzing.call(history.counts, keys)
+    if counts is not None:
+        expected = [seen.count(key) for key in keys]
+        assert [x.tolist() for x in counts] == [expected, [2 * x for x in expected]]
 
 
 @fuzzing.fuzz

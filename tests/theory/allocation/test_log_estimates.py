@@ -103,8 +103,8 @@ class TestSquaredChange:
         for p, r in ((0.1, 0.1), (0.3, 0.9), (0.0, 1.0)):
             weights = np.outer(binom.pmf(np.arange(5), 4, p), binom.pmf(np.arange(8), 7, r))
             k, j = (x.reshape(-1) for x in np.indices((5, 8)))
-            found = squared_change(k, np.full(40, 4), j, np.full(40, 7))
-            assert weights.reshape(-1) @ found == pytest.approx((p - r) ** 2, abs=1e-12)
+            change = squared_change(k, np.full(40, 4), j, np.full(40, 7))
+            assert weights.reshape(-1) @ change == pytest.approx((p - r) ** 2, abs=1e-12)
 
 
 class TestMovedWeight:
@@ -124,9 +124,9 @@ class TestMovedWeight:
 
 class TestImpliedWeights:
     def test_is_the_exact_weight_at_the_posterior_mean(self):
-        found = implied_weights([0, 3, 0], [4, 5, 4], [6, 2, 6], "maxrl")
+        weights = implied_weights([0, 3, 0], [4, 5, 4], [6, 2, 6], "maxrl")
         expected = [moments.implied_weight(p, m, "maxrl") for p, m in ((0.1, 6), (3.5 / 6, 2), (0.1, 6))]
-        assert found.tolist() == pytest.approx(expected)
+        assert weights.tolist() == pytest.approx(expected)
 
     def test_sizes_are_limited(self):
         with pytest.raises(ValueError, match="sizes: expected at most 10000, got 10001"):
@@ -136,18 +136,18 @@ class TestImpliedWeights:
 @fuzz
 @given(st.one_of(groups(), groups(2**20)), counts)
 def test_fuzz_degenerate_bounds(x, other):
-    found = call(degenerate_bounds, *x)
-    if found is not None:
-        assert np.all(found[0] <= found[1])
-        assert np.all((found[1] >= 0) & (found[1] <= 1 + 1e-12))
+    bounds = call(degenerate_bounds, *x)
+    if bounds is not None:
+        assert np.all(bounds[0] <= bounds[1])
+        assert np.all((bounds[1] >= 0) & (bounds[1] <= 1 + 1e-12))
     call(degenerate_bounds, x[0], x[1], other)
 
 
 @fuzz
 @given(groups(), st.sampled_from([*NOISE_ESTIMATORS, "none"]))
 def test_fuzz_noise_bounds(x, estimator):
-    found = call(noise_bounds, *x, estimator)
-    assert found is None or np.all(found[0] <= found[1])
+    bounds = call(noise_bounds, *x, estimator)
+    assert bounds is None or np.all(bounds[0] <= bounds[1])
 
 
 @fuzz

@@ -21,20 +21,20 @@ class TestPastCounts:
         rng = np.random.default_rng(seed)
         step, prompt, k, n = log_of(rng)
         order = rng.permutation(step.size)
-        found = np.stack(past_counts(step[order], prompt[order], k[order], n[order], discount))
+        past = np.stack(past_counts(step[order], prompt[order], k[order], n[order], discount))
         history = SuccessHistory(discount)
         for t in np.unique(step):
             rows = np.flatnonzero(step == t)
             expected = np.stack(history.counts(prompt[rows]))
-            np.testing.assert_allclose(found[:, np.argsort(order)[rows]], expected, rtol=1e-12)
+            np.testing.assert_allclose(past[:, np.argsort(order)[rows]], expected, rtol=1e-12)
             history.update(prompt[rows], k[rows], n[rows])
 
     def test_the_step_itself_is_not_seen(self, rng):
         step, prompt, k, n = log_of(rng)
         other = np.where(step == step.max(), n - k, k)
         before = step <= step.max()
-        for found, again in zip(past_counts(step, prompt, k, n), past_counts(step, prompt, other, n), strict=True):
-            assert found[before].tolist() == again[before].tolist()
+        for past, again in zip(past_counts(step, prompt, k, n), past_counts(step, prompt, other, n), strict=True):
+            assert past[before].tolist() == again[before].tolist()
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -56,32 +56,32 @@ class TestReplay:
     def test_equals_the_rule_in_a_loop_with_a_history(self, rng):
         step, prompt, k, n = log_of(rng, num_steps=8)
         past = past_counts(step, prompt, k, n)
-        found = replay(Neyman(), step, *past, n, 3, 9, rng)
+        counts = replay(Neyman(), step, *past, n, 3, 9, rng)
         history = SuccessHistory()
         for t in np.unique(step):
             rows = step == t
             expected = Neyman().allocate(*history.counts(prompt[rows]), int(n[rows].sum()), 3, 9, rng)
-            assert found[rows].tolist() == expected.tolist()
+            assert counts[rows].tolist() == expected.tolist()
             history.update(prompt[rows], k[rows], n[rows])
-        assert found.min() >= 3
-        assert found.max() <= 9
+        assert counts.min() >= 3
+        assert counts.max() <= 9
 
     def test_without_a_history_every_rule_is_uniform(self, rng):
         nothing = np.zeros(4)
         for name in ("dynamo", "dynamo-code", "neyman", "gvm", "vip", "knapsack", "cures", "log-progress"):
-            found = replay(get_allocator(name), [0] * 4, nothing, nothing, [8] * 4, 4, 12, rng)
+            counts = replay(get_allocator(name), [0] * 4, nothing, nothing, [8] * 4, 4, 12, rng)
             if name != "log-progress":  # its gain is convex in n: of equal prompts some are at high, others at low
-                assert found.tolist() == [8] * 4, name
-            assert found.sum() == 32
+                assert counts.tolist() == [8] * 4, name
+            assert counts.sum() == 32
 
     def test_rows_need_no_order(self, rng):
         step, prompt, k, n = log_of(rng)
         past = np.stack(past_counts(step, prompt, k, n)) + rng.random((2, step.size))  # no ties
         past[0] = np.minimum(past[0], past[1])
-        found = replay(Cures(), step, *past, n, 2, 12, rng)
+        counts = replay(Cures(), step, *past, n, 2, 12, rng)
         order = rng.permutation(step.size)
         again = replay(Cures(), step[order], *past[:, order], n[order], 2, 12, rng)
-        assert again.tolist() == found[order].tolist()
+        assert again.tolist() == counts[order].tolist()
 
     def test_bad_input(self, rng):
         with pytest.raises(ValueError, match="rule: expected one that decides before the first rollout, got pilot-com"):
@@ -141,24 +141,24 @@ def test_ratios_against_exact_moments_in_a_simulated_log(name):
     """Averaged over logs, the replay's noise is that of moments; one with pooled success rates is not."""
     world, rule = World(7), get_allocator(name)
     p = world.rates()
-    found, exact, pooled, low, high, exact_grpo = (np.zeros(300) for _ in range(6))
-    for at, (step, prompt, k, n) in enumerate(world.logs(300)):
+    noise, exact, pooled, low, high, exact_grpo = (np.zeros(300) for _ in range(6))
+    for run, (step, prompt, k, n) in enumerate(world.logs(300)):
         counts = replay(rule, step, *past_counts(step, prompt, k, n), n, 4, 12, world.rng)
-        found[at] = noise_bounds(k, n, counts, "rloo")[0].sum()
-        exact[at] = (p * (1 - p) / (counts - 1)).sum()
-        low[at], high[at] = (x.sum() for x in noise_bounds(k, n, counts, "grpo"))
+        noise[run] = noise_bounds(k, n, counts, "rloo")[0].sum()
+        exact[run] = (p * (1 - p) / (counts - 1)).sum()
+        low[run], high[run] = (x.sum() for x in noise_bounds(k, n, counts, "grpo"))
         coefficients = moments.group_coefficients(p, counts, "grpo")
-        exact_grpo[at] = (coefficients.correct + coefficients.wrong).sum()
+        exact_grpo[run] = (coefficients.correct + coefficients.wrong).sum()
         rate = (np.bincount(prompt, k) / np.bincount(prompt, n))[prompt]
-        pooled[at] = (rate * (1 - rate) / (counts - 1)).sum()
-        if at < 3:  # the answers are so many that p q / (n - 1) is the variance to half a per cent
-            np.testing.assert_allclose(world.exact(counts, "rloo").sum(), exact[at], rtol=0.02)
-            np.testing.assert_allclose(world.exact(counts, "grpo").sum(), exact_grpo[at], rtol=0.02)
+        pooled[run] = (rate * (1 - rate) / (counts - 1)).sum()
+        if run < 3:  # the answers are so many that p q / (n - 1) is the variance to half a per cent
+            np.testing.assert_allclose(world.exact(counts, "rloo").sum(), exact[run], rtol=0.02)
+            np.testing.assert_allclose(world.exact(counts, "grpo").sum(), exact_grpo[run], rtol=0.02)
 
     def z(differences):
         return differences.mean() / (differences.std(ddof=1) / np.sqrt(differences.size))
 
-    assert abs(z(found - exact)) < 4
+    assert abs(z(noise - exact)) < 4
     assert abs(z(pooled - exact)) > 6, "pooled rates judge a policy that has moved, by data that the rule has seen"
     assert z(low - exact_grpo) < 4
     assert z(high - exact_grpo) > -4

@@ -15,13 +15,13 @@ def test_resampled_means_are_those_of_copied_rows(monkeypatch):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(3, 5, 2))
     runs, problems = intervals._weights(rng, 3, 40), intervals._weights(rng, 5, 40)
-    found = intervals._resampled_means(x, runs, problems)
-    for got, run, problem in zip(found, runs, problems, strict=True):
+    means = intervals._resampled_means(x, runs, problems)
+    for got, run, problem in zip(means, runs, problems, strict=True):
         copied = x.repeat(np.rint(3 * run).astype(int), axis=0).repeat(np.rint(5 * problem).astype(int), axis=1)
         assert copied.shape == x.shape
         np.testing.assert_allclose(got, copied.mean(axis=(0, 1)), rtol=1e-12)
     monkeypatch.setattr(intervals, "MAX_BLOCK", 25)
-    np.testing.assert_array_equal(intervals._resampled_means(x, runs, problems), found)
+    np.testing.assert_array_equal(intervals._resampled_means(x, runs, problems), means)
 
 
 def closed_variance(x):
@@ -49,11 +49,11 @@ def test_variance_of_the_resamples(shape):
 def test_the_mean_of_strata_keeps_runs_together():
     """Strata that differ by run alone: the mean's interval is as wide as theirs, since a run is good at everything."""
     effect = np.array([[0.0], [1.0], [5.0], [9.0]])
-    found = crossed_bootstrap_interval([effect + np.zeros((4, p)) for p in (7, 3)], np.random.default_rng(0))
-    np.testing.assert_allclose(found.low, found.low[0])
-    np.testing.assert_allclose(found.high, found.high[0])
-    np.testing.assert_allclose(found.point, 3.75)
-    assert found.high[0] - found.low[0] > 4
+    interval = crossed_bootstrap_interval([effect + np.zeros((4, p)) for p in (7, 3)], np.random.default_rng(0))
+    np.testing.assert_allclose(interval.low, interval.low[0])
+    np.testing.assert_allclose(interval.high, interval.high[0])
+    np.testing.assert_allclose(interval.point, 3.75)
+    assert interval.high[0] - interval.low[0] > 4
 
 
 def test_coverage():
@@ -66,8 +66,8 @@ def test_coverage():
     for _ in range(200):
         p = rng.beta(1, 2, size=80)
         scores = rng.binomial(16, p)[None] / 16
-        found = crossed_bootstrap_interval([scores], rng, num_resamples=400)
-        held += bool(found.low[0] <= 1 / 3 <= found.high[0])
+        interval = crossed_bootstrap_interval([scores], rng, num_resamples=400)
+        held += bool(interval.low[0] <= 1 / 3 <= interval.high[0])
     assert 0.89 <= held / 200 <= 1.0
 
 

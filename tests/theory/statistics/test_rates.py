@@ -17,19 +17,19 @@ from theory.statistics.rates import jeffreys_interval, ratio_intervals
 
 class TestRatioIntervals:
     def test_point_and_zeros(self, rng):
-        found = ratio_intervals([[1.0, 0.0], [2.0, 0.0]], [[2.0, 0.0], [4.0, 0.0]], [0, 1], rng)
-        assert [x.tolist() for x in found] == [[0.5, 1.0]] * 3
+        interval = ratio_intervals([[1.0, 0.0], [2.0, 0.0]], [[2.0, 0.0], [4.0, 0.0]], [0, 1], rng)
+        assert [x.tolist() for x in interval] == [[0.5, 1.0]] * 3
 
     def test_rows_of_a_cluster_stay_together(self):
         """As one row per cluster, to the last bit; the order of rows is immaterial."""
         rng = np.random.default_rng(0)
         x, y, cluster = rng.random((60, 2)), 1 + rng.random((60, 2)), np.repeat(np.arange(12), 5)
-        found = ratio_intervals(x, y, cluster, np.random.default_rng(1), num_resamples=300)
+        interval = ratio_intervals(x, y, cluster, np.random.default_rng(1), num_resamples=300)
         sums = [z.reshape(12, 5, 2).sum(axis=1) for z in (x, y)]
         again = ratio_intervals(*sums, np.arange(12), np.random.default_rng(1), num_resamples=300)
-        for one, other in zip(found, again, strict=True):
+        for one, other in zip(interval, again, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-12)
-        wide = found.high - found.low
+        wide = interval.high - interval.low
         alone = ratio_intervals(x, y, np.arange(60), np.random.default_rng(1), num_resamples=300)
         assert np.all(wide > 0)
         assert np.all(np.abs(alone.high - alone.low - wide) > 0)
@@ -115,6 +115,6 @@ def test_fuzz_ratio_intervals(x, clusters, confidence, seed):
 @fuzz
 @given(st.one_of(groups(), groups(2**31)), st.one_of(st.floats(0.001, 0.999), any_float))
 def test_fuzz_jeffreys_interval(x, confidence):
-    found = call(jeffreys_interval, x[0], x[1], confidence)
-    if found is not None:
-        assert np.all((found[0] >= 0) & (found[0] <= found[1]) & (found[1] <= 1))
+    ends = call(jeffreys_interval, x[0], x[1], confidence)
+    if ends is not None:
+        assert np.all((ends[0] >= 0) & (ends[0] <= ends[1]) & (ends[1] <= 1))
