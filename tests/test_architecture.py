@@ -112,6 +112,10 @@ class House:
                 for alias in node.names:
                     bound[alias.asname or alias.name] = f"{source}.{alias.name}"
                     yield from self._resolved(module, f"{source}.{alias.name}", place)
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+                for argument in node.args[:1]:
+                    if isinstance(argument, ast.Constant):
+                        yield from self._resolved(module, str(argument.value), place)
         for node in ast.walk(tree):
             names = []
             part: ast.AST = node
@@ -287,6 +291,9 @@ FAULTS = [
     (out_of_order, "toy.market: no place", {"toy/market.py": ""}),
     (across_parts, "tabular.py:1: toy imports scale", {"toy/worlds/tabular.py": "import scale.data.prepare"}),
     (across_parts, "require.py:1: theory imports toy", {"theory/base/require.py": "import toy"}),
+    (across_parts, "style.py:3: paper_figs imports scale", {
+        "paper_figs/style.py": "import importlib\n\nimportlib.import_module('scale.data.prepare')"
+    }),
     (across_parts, "style.py:2: paper_figs imports toy", {"paper_figs/style.py": "def late():\n    from toy import x"}),
     (private_imports, "entropy._mean", {"toy/worlds/tabular.py": "from theory.policy.entropy import _mean"}),
     (private_imports, "entropy._mean", {"theory/methods.py": "from theory.policy import entropy\nentropy._mean"}),
