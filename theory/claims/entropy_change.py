@@ -12,8 +12,7 @@ from theory.base.arrays import FloatArray
 from theory.claims.ledger import Finding, Verdict, by_column, claim
 from theory.estimators import advantages
 from theory.losses import modulation
-from theory.policy import entropy_change, softmax
-from theory.policy.softmax import token_statistics
+from theory.policy import entropy_change, softmax, token_statistics
 
 ROUNDING = 1e-12
 

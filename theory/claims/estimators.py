@@ -13,8 +13,7 @@ from theory.base.arrays import BoolArray, FloatArray
 from theory.claims.allocation import HIGH, LOW, MEAN, ROUNDING
 from theory.claims.ledger import Finding, Verdict, by_column, claim
 from theory.estimators import moments
-from theory.policy import softmax
-from theory.policy.softmax import token_statistics
+from theory.policy import softmax, token_statistics
 
 
 def answer_policy(population: str, p: FloatArray) -> tuple[FloatArray, BoolArray]:

@@ -8,8 +8,7 @@ from scipy import optimize
 from theory.base.arrays import FloatArray
 from theory.claims.entropy_change import random_policies
 from theory.claims.ledger import Finding, Verdict, claim
-from theory.policy import softmax
-from theory.policy.softmax import token_statistics
+from theory.policy import softmax, token_statistics
 
 ROUNDING = 1e-12
 

@@ -11,10 +11,8 @@ from scipy import stats as statistics
 from theory.base.arrays import BoolArray, FloatArray
 from theory.claims.ledger import Finding, Verdict, by_column, claim
 from theory.estimators import advantages
-from theory.losses import modulation
-from theory.losses.modulation import Modulation, Scope, modulate, scope_of
-from theory.policy import entropy_change, softmax
-from theory.policy.softmax import TokenStatistics, token_statistics
+from theory.losses import Modulation, Scope, modulate, modulation, scope_of
+from theory.policy import TokenStatistics, entropy_change, softmax, token_statistics
 
 ROUNDING = 1e-12
 

@@ -14,7 +14,7 @@ from theory.allocation.optimum import optimal, optimal_any, optimal_concave
 from theory.allocation.rules.protocol import OneShot, Problem, checked_prior
 from theory.base import require
 from theory.base.arrays import FloatArray, IntArray
-from theory.estimators.moments import implied_weight
+from theory.estimators import implied_weight
 from theory.estimators.progress import CENTRED, OBJECTIVES, posterior_progress
 
 
