@@ -2,8 +2,7 @@
 
 `METHODS` holds the nine rows of table 1 and the ablations of table 2. Every baseline has the settings of its original
 source, clip range included; the paper says only that hyperparameters are "consistent", so a common clip range is one
-`dataclasses.replace` away. Here is data and validation; the formulas are in `theory.estimators.advantages`,
-`theory.losses.modulation` and `theory.losses`.
+`dataclasses.replace` away. Here is data and validation; the formulas are in `theory.estimators` and `theory.losses`.
 """
 
 from __future__ import annotations
@@ -15,14 +14,21 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
-from theory.allocation.rules import ALLOCATORS
+from theory.allocation import ALLOCATORS
 from theory.base import require
 from theory.base.arrays import Array
-from theory.estimators.advantages import ADVANTAGES, w_reinforce
-from theory.losses.aggregation import AGGREGATIONS
-from theory.losses.modulation import Modulation
-from theory.losses.surrogate import ClipCov, ClippedSurrogate, EntropyAdvantages, EntropyBonus, ForkTokens, KlCov
-from theory.policy.softmax import TokenStatistics
+from theory.estimators import ADVANTAGES, w_reinforce
+from theory.losses import (
+    AGGREGATIONS,
+    ClipCov,
+    ClippedSurrogate,
+    EntropyAdvantages,
+    EntropyBonus,
+    ForkTokens,
+    KlCov,
+    Modulation,
+)
+from theory.policy import TokenStatistics
 
 
 @dataclass(frozen=True)

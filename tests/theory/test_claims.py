@@ -12,8 +12,7 @@ from theory import __main__ as command, allocation
 from theory.claims import LEDGER, modulation as claims_of_modulation
 from theory.claims.ledger import Claim, Finding, Verdict
 from theory.estimators import advantages, moments
-from theory.losses import modulation
-from theory.losses.modulation import Scope
+from theory.losses import Scope, modulation
 from theory.policy import entropy_change, softmax
 
 ROWS = {row.id: row for row in LEDGER}

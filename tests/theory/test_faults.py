@@ -193,7 +193,7 @@ FAULTS = [
     ),
     Fault(
         "entropy bonus with the wrong sign",
-        "losses/surrogate",
+        "losses/entropy",
         "xp.where(mask, -coefficient * entropy, 0.0)",
         "xp.where(mask, coefficient * entropy, 0.0)",
         "test_entropy_bonus_gradient_three_ways",

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tests.theory import fuzzing
-from theory.estimators.advantages import ADVANTAGES
-from theory.losses.modulation import Modulation
-from theory.losses.surrogate import (
+from theory.estimators import ADVANTAGES
+from theory.losses import (
     ClipCov,
     ClippedSurrogate,
     EntropyAdvantages,
     EntropyBonus,
     ForkTokens,
     KlCov,
+    Modulation,
     policy_loss,
 )
 from theory.methods import METHODS, Method, WReinforce, get_method, register_method, register_shaping

@@ -23,6 +23,7 @@ INTERNAL = (
     "theory.allocation.rules.",
     "theory.allocation.bounds",
     "theory.estimators.group_gradient",
+    "theory.losses.checks",
 )
 """Beginnings of modules that the chapters do not hand on; what they do is tested through those that call them."""
 

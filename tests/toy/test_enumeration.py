@@ -17,8 +17,9 @@ import torch
 
 from tests.toy.helpers import watched_step
 from theory import losses
+from theory.losses import scope_of
 from theory.losses.aggregation import aggregation_weights
-from theory.losses.modulation import Modulation, instability, modulate, scope_of
+from theory.losses.modulation import Modulation, instability, modulate
 from theory.methods import METHODS
 from theory.policy.entropy_change import update_coefficient
 from theory.policy.softmax import log_softmax, token_statistics

@@ -16,6 +16,11 @@ IntArray = np.ndarray[Any, np.dtype[np.int64]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 
+def is_array(x: Any) -> bool:
+    """Return whether `x` is an array or a tensor; NumPy's scalars are numbers."""
+    return array_api_compat.is_array_api_obj(x) and not isinstance(x, np.generic)
+
+
 def stop_gradient(x: Array) -> Array:
     """Return `x` as a constant for differentiation (`detach` on torch, itself on NumPy)."""
     return x.detach() if array_api_compat.is_torch_array(x) else x

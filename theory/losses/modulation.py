@@ -6,8 +6,7 @@ constants for the gradient.
 
 The factors compare each token with the extremes of the training batch, its `Scope`. A batch is seldom seen at once:
 take `scope_of` every micro-batch, `Scope.merge` them over micro-batches and ranks, and hand the result to `modulate`;
-factors then do not depend on micro-batching, packing, order or padding. Several batches side by side, such as those of
-many seeds, each get their own with `scope_of(..., axis=...)`. Where the scope comes from another policy, such
+factors then do not depend on micro-batching, packing, order or padding. Where the scope comes from another policy, such
 as the one that generated the rollouts, tokens may lie outside; they count as the nearest extreme, so that the factors
 keep their ranges: 1 <= beta_comp <= 1 + alpha_comp and 1 - alpha_stab <= beta_stab <= 1.
 
@@ -16,19 +15,17 @@ All functions accept NumPy arrays and torch tensors and keep the dtype.
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any, Literal, NamedTuple
 
 import array_api_compat
 import numpy as np
 
 from theory.base import require
-from theory.base.arrays import Array, stop_gradient
-from theory.policy import TokenStatistics, first_order, first_order_sequence, require_statistics
+from theory.base.arrays import Array, is_array, stop_gradient
+from theory.losses.checks import check_instability
+from theory.losses.scope import Scope, scope_of
+from theory.policy import TokenStatistics, first_order, first_order_sequence
 
 ROUNDING = 16
 """Machine epsilons that count as rounding. The factors are relative to the extremes of the batch; where these differ by
@@ -98,84 +95,6 @@ RELEASED_SCRIPT = Modulation(alpha_comp=0.2, alpha_stab=0.4, threshold=0.99, mea
 """Setting of the authors' training script: mu_max = 1.2, lambda_min = 0.6, gamma = 50, tau = 0.99."""
 
 
-@dataclass(frozen=True)
-class Scope:
-    """Extremes over the valid tokens of a batch, to which the factors refer.
-
-    `Scope()` is that of no tokens; merged with any other it changes nothing, and under it all factors are 1. Fields are
-    numbers; or, for several batches side by side, three arrays of one shape that broadcasts against the tokens.
-
-    Parameters
-    ----------
-    entropy_min, entropy_max
-        H_min and H_max, in nats.
-    instability_max
-        max Xi >= 0, in nats.
-
-    Raises
-    ------
-    ValueError
-        If a value is not finite (save in a scope of no tokens) or out of range, or entropy_min exceeds entropy_max.
-
-    Examples
-    --------
-    >>> Scope.merge([Scope(0.1, 0.5, 2.0), Scope(0.2, 0.9, 1.0), Scope()])
-    Scope(entropy_min=0.1, entropy_max=0.9, instability_max=2.0)
-    """
-
-    entropy_min: float | Array = math.inf
-    entropy_max: float | Array = -math.inf
-    instability_max: float | Array = 0.0
-
-    def __post_init__(self) -> None:
-        if _is_array(self.entropy_min):
-            fields = dataclasses.asdict(self)
-            xp = require.namespace(**fields)
-            require.same_shape(**fields)
-            empty = (self.entropy_min == math.inf) & (self.entropy_max == -math.inf) & (self.instability_max == 0)
-            sound = (self.entropy_min >= -0.01) & (self.entropy_max >= self.entropy_min) & (self.instability_max >= 0)
-            finite = xp.isfinite(self.entropy_max) & xp.isfinite(self.instability_max)
-            if not bool(xp.all(empty | (sound & finite))):
-                raise ValueError("scope: expected 0 <= entropy_min <= entropy_max and instability_max >= 0, got others")
-            return
-        if (self.entropy_min, self.entropy_max, self.instability_max) == (math.inf, -math.inf, 0.0):
-            return
-        low = require.in_range("entropy_min", self.entropy_min, -0.01)  # rounding, as in the check of statistics
-        require.in_range("entropy_max", self.entropy_max, low)
-        require.in_range("instability_max", self.instability_max, 0.0)
-
-    @classmethod
-    def merge(cls, scopes: Iterable[Scope]) -> Scope:
-        """Return the scope of all tokens of some scopes: minimum of minima, maximum of maxima.
-
-        Parameters
-        ----------
-        scopes
-            Scopes of micro-batches or ranks, any number; all of numbers, or all of arrays of one shape.
-
-        Returns
-        -------
-        Scope
-            Theirs together; `Scope()` if there are none.
-
-        Examples
-        --------
-        >>> Scope.merge([]) == Scope()
-        True
-        """
-        parts = list(scopes)
-        if parts and _is_array(parts[0].entropy_min):
-            xp = require.namespace(**{f"scopes[{i}]": part.entropy_min for i, part in enumerate(parts)})
-            least, largest = xp.minimum, xp.maximum
-        else:
-            parts, least, largest = [cls(), *parts], min, max
-        return cls(
-            reduce(least, (part.entropy_min for part in parts)),
-            reduce(largest, (part.entropy_max for part in parts)),
-            reduce(largest, (part.instability_max for part in parts)),
-        )
-
-
 class Modulated(NamedTuple):
     """Modulated advantages, and the two factors that made them; each [..., T].
 
@@ -243,59 +162,6 @@ def instability(
         change = xp.abs(first_order(stats, coefficient))
     rounding = ROUNDING * xp.finfo(change.dtype).eps * xp.abs(coefficient)
     return xp.where(mask & (change > rounding), change, xp.zeros_like(change))
-
-
-def scope_of(
-    stats: TokenStatistics, instability: Array, mask: Array, *, axis: int | tuple[int, ...] | None = None
-) -> Scope:
-    """Return the extremes over the valid tokens of what is given: a batch, or a part of one for `Scope.merge`.
-
-    Parameters
-    ----------
-    stats
-        Token statistics, each [...].
-    instability
-        Xi >= 0 (11), [...], in nats.
-    mask
-        True at valid tokens, [...], boolean.
-    axis
-        Axes of one batch's tokens, where the other axes hold several batches; None means that all is one batch.
-
-    Returns
-    -------
-    Scope
-        H_min, H_max and max Xi: Python numbers, or with `axis` arrays in which those axes have length 1. `Scope()`, or
-        its values, where no token is valid.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ, `mask` is not boolean, or values are not finite or out of range.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from theory.policy.softmax import token_statistics
-    >>> stats = token_statistics(np.log(np.array([[0.9, 0.1], [0.5, 0.5]])), np.array([0, 0]))
-    >>> scope = scope_of(stats, np.array([0.2, 0.3]), np.array([True, False]))
-    >>> round(scope.entropy_min, 4), round(scope.entropy_max, 4), scope.instability_max
-    (0.3251, 0.3251, 0.2)
-    """
-    xp = require_statistics(stats)
-    _instability_range(xp, instability)
-    require.boolean(xp, mask=mask)
-    require.same_shape(entropy=stats.entropy, instability=instability, mask=mask)
-    entropy, instability = stop_gradient(stats.entropy), stop_gradient(instability)
-    if axis is not None:
-        infinity = xp.full_like(entropy, xp.inf)
-        return Scope(
-            xp.min(xp.where(mask, entropy, infinity), axis=axis, keepdims=True),
-            xp.max(xp.where(mask, entropy, -infinity), axis=axis, keepdims=True),
-            xp.max(xp.where(mask, instability, xp.zeros_like(instability)), axis=axis, keepdims=True),
-        )
-    if not bool(xp.any(mask)):
-        return Scope()
-    return Scope(float(xp.min(entropy[mask])), float(xp.max(entropy[mask])), float(xp.max(instability[mask])))
 
 
 def compensation(entropy: Array, advantages: Array, alpha: float, scope: Scope) -> Array:
@@ -378,7 +244,7 @@ def stabilization(instability: Array, alpha: float, sharpness: float, threshold:
     [1.0, 0.8, 0.6027]
     """
     xp = require.namespace(instability=instability)
-    _instability_range(xp, instability)
+    check_instability(xp, instability)
     alpha = require.in_range("alpha", alpha, 0.0, 1.0)
     sharpness = require.in_range("sharpness", sharpness, 0.0, open_low=True)
     threshold = require.in_range("threshold", threshold, 0.0, 1.0)
@@ -458,16 +324,6 @@ def modulate(
     return Modulated(modulated, comp, stab)
 
 
-def _instability_range(xp: Any, instability: Array) -> None:
-    require.finite(xp, instability=instability)
-    if not bool(xp.all(instability >= 0)):
-        raise ValueError("instability: expected values >= 0, got values below")
-
-
-def _is_array(x: Any) -> bool:
-    return array_api_compat.is_array_api_obj(x) and not isinstance(x, np.generic)
-
-
 def _position(xp: Any, x: Array, low: Any, high: Any, relative: float = 0.0) -> tuple[Array, Array]:
     """Return (x - low) / (high - low) clipped to [0, 1], and where the two are apart: high exceeds low beyond rounding.
 
@@ -476,7 +332,7 @@ def _position(xp: Any, x: Array, low: Any, high: Any, relative: float = 0.0) -> 
     device = array_api_compat.device(x)
     with np.errstate(over="ignore"):
         start, end = (xp.asarray(value, dtype=x.dtype, device=device) for value in (low, high))
-    largest = xp.clip(high, 1.0, None) if _is_array(high) else max(1.0, high)
+    largest = xp.clip(high, 1.0, None) if is_array(high) else max(1.0, high)
     rounding = relative * float(xp.finfo(x.dtype).eps) * largest
     apart = xp.asarray(high - low > rounding, device=device)
     end = xp.where(apart, end, xp.ones_like(end))

@@ -13,12 +13,37 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import array_api_compat
 
 from theory.base import require
 from theory.base.arrays import Array, stop_gradient
+
+
+@dataclass(frozen=True)
+class ForkTokens:
+    """Configuration of `fork_tokens`: only the `ratio` of tokens with the highest entropy counts."""
+
+    ratio: float = 0.2
+
+    def __post_init__(self) -> None:
+        require.in_range("ratio", self.ratio, 0.0, 1.0)
+
+
+class Selection(NamedTuple):
+    """Choice of tokens made over a whole scope; both fields are boolean, [..., T].
+
+    Attributes
+    ----------
+    counted
+        The tokens that count in the loss: the mask, or its forking tokens.
+    targeted
+        The counted tokens that Clip-Cov takes out and KL-Cov penalises; empty for the clipped surrogate.
+    """
+
+    counted: Array
+    targeted: Array
 
 
 @dataclass(frozen=True)

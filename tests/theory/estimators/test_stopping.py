@@ -7,15 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tests.theory import fuzzing
-from tests.theory.estimators.groups import (
-    PROMPTS,
-    assert_moments,
-    check_moments,
-    enumerated,
-    names,
-    p_arrays,
-    prompts,
-)
+from tests.theory.estimators.groups import PROMPTS, assert_moments, check_moments, enumerated, names, p_arrays, prompts
 from theory.estimators import ESTIMATORS, moments, stopping
 from theory.estimators.stopping import GroupLaw, StoppingRule, gradient_moments_stopped
 

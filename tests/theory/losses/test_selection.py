@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, strategies as st
 
 from tests.theory import fuzzing
-from theory.losses.selection import CovarianceScope, clip_cov_tokens, covariance, fork_tokens, kl_cov_tokens
+from theory.losses.selection import CovarianceScope, ForkTokens, clip_cov_tokens, covariance, fork_tokens, kl_cov_tokens
 
 ALL = np.ones(4, dtype=bool)
 
@@ -201,6 +201,7 @@ ONES = np.ones(4)
         (lambda: clip_cov_tokens(ONES, ALL, ONES, excluded=ALL[:2]), "excluded: expected the shape of covariances"),
         (lambda: kl_cov_tokens(ONES, ALL, ratio=-0.1), r"ratio: expected a finite number in \[0.0, 1.0\]"),
         (lambda: fork_tokens(ONES, ALL, ratio=True), "ratio: expected a number, got True"),
+        (lambda: ForkTokens(1.2), "ratio: expected"),
         (lambda: CovarianceScope(np.nan, 0.0, 1), "advantage_mean: expected a finite number"),
         (lambda: CovarianceScope(0.0, 0.0, -1), "num_tokens: expected an integer >= 0, got -1"),
         (lambda: CovarianceScope(0.0, 0.0, 1).merge(1), "other: expected a CovarianceScope, got int"),

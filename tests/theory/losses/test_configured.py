@@ -1,0 +1,212 @@
+"""theory.losses.configured: limits that are GRPO, choices over a scope, packing that changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, strategies as st
+
+from tests.theory import fuzzing
+from tests.theory.losses.tokens import EVERY, LOSSES, X, batch, bits, masks, same, stacks
+from theory import losses
+from theory.losses import (
+    AGGREGATIONS,
+    ClipCov,
+    ClippedSurrogate,
+    CovarianceScope,
+    ForkTokens,
+    KlCov,
+    Selection,
+    aggregation_weights,
+    covariance,
+    policy_loss,
+    select_tokens,
+)
+
+
+def test_clip_cov_does_not_draw_tokens_that_the_clip_already_stops():
+    old = np.full(4, -2.0)
+    log_prob = old + np.array([1.0, 0.0, 0.0, -1.0])  # with A > 0, r = e is clipped
+    advantages, mask = np.array([2.0, 2.0, -2.0, -2.0]), np.ones(4, dtype=bool)
+    loss = ClipCov(ratio=1.0, covariance_low=1.0, clip_low=0.2, clip_high=0.2)
+    assert covariance(log_prob, advantages, mask).tolist() == [2.0, 0.0, 0.0, 2.0]
+    targeted = select_tokens(loss, log_prob, old, advantages, mask, uniforms=np.zeros(4)).targeted
+    assert not targeted.any()  # both in the band, both clipped
+    wide = replace(loss, clip_low=1.0, clip_high=2.0)
+    targeted = select_tokens(wide, log_prob, old, advantages, mask, uniforms=np.zeros(4)).targeted
+    assert targeted.tolist() == [True, False, False, True]
+
+
+def test_neutral_settings_are_grpo(rng):
+    """Every baseline is GRPO where its one change is switched off."""
+    log_prob, old, advantages, mask, uniforms = batch(rng)
+    plain = policy_loss(ClippedSurrogate(), log_prob, old, advantages, mask)
+    entropy = rng.random(mask.shape)
+    clip = {"clip_low": 0.2, "clip_high": 0.2}
+    fork = policy_loss(
+        ClippedSurrogate(), log_prob, old, advantages, mask, token_selection=ForkTokens(1.0), entropy=entropy
+    )
+    shaped = losses.entropy_advantages(advantages, entropy, alpha=0.0)
+    empty_band = ClipCov(covariance_low=1e6, covariance_high=2e6, **clip)
+    never_bites = ClippedSurrogate(**clip, dual_clip=1e9)
+    same(fork, plain)
+    same(policy_loss(never_bites, log_prob, old, advantages, mask), plain)
+    same(policy_loss(ClippedSurrogate(), log_prob, old, shaped, mask), plain)
+    same(policy_loss(empty_band, log_prob, old, advantages, mask, uniforms=uniforms), plain)
+    assert not losses.entropy_bonus(entropy, mask, 0.0).any()
+    near = old + 0.1 * np.sign(log_prob - old)  # inside the clip range
+    plain = policy_loss(ClippedSurrogate(), near, old, advantages, mask)
+    same(policy_loss(KlCov(ratio=1.0, coefficient=0.0), near, old, advantages, mask), plain)
+    higher = policy_loss(ClippedSurrogate(clip_high=0.28), log_prob, old, advantages, mask)
+    assert not np.array_equal(higher.values, policy_loss(ClippedSurrogate(), log_prob, old, advantages, mask).values)
+
+
+def test_fork_tokens_count_alone_in_the_denominator(backend):
+    """Of five tokens with loss 1 one is kept: the mean is 1, not 0.2."""
+    zeros, mask = backend(np.full((1, 5), -1.0)), backend(np.ones((1, 5), dtype=bool))
+    entropy, advantages = backend(np.array([[0.1, 0.4, 0.2, 0.3, 0.0]])), backend(np.full((1, 5), -1.0))
+    loss = policy_loss(
+        ClippedSurrogate(), zeros, zeros, advantages, mask, token_selection=ForkTokens(0.2), entropy=entropy
+    )
+    assert backend.numpy(loss.mask).tolist() == [[False, True, False, False, False]]
+    weights = backend.numpy(aggregation_weights(loss.mask, "token-mean", dtype=zeros.dtype))
+    assert (weights * backend.numpy(loss.values)).sum() == 1.0
+
+
+def test_covariance_is_taken_over_the_forking_tokens_only():
+    log_prob, advantages = np.array([-1.0, -3.0, -9.0]), np.array([1.0, -1.0, -50.0])
+    mask, entropy = np.ones(3, dtype=bool), np.array([1.0, 2.0, 0.0])
+    selection = select_tokens(
+        KlCov(ratio=0.5), log_prob, log_prob, advantages, mask, token_selection=ForkTokens(0.6), entropy=entropy
+    )
+    assert selection.counted.tolist() == [True, True, False]
+    assert selection.targeted.tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("mode", AGGREGATIONS)
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize("fork", [None, ForkTokens(0.5)], ids=["all", "fork"])
+def test_micro_batches_order_and_padding_change_nothing(loss, fork, mode, rng):
+    """One choice and one set of weights over the batch: its loss and gradient whatever the packing."""
+    log_prob, old, advantages, mask, uniforms = batch(rng, rows=10)
+    entropy, prompts = rng.random(mask.shape), rng.integers(3, size=10)
+    arrays = [torch.tensor(x) for x in (log_prob, old, advantages, mask)]
+    options = {"token_selection": fork, "entropy": torch.tensor(entropy), "uniforms": torch.tensor(uniforms)}
+    selection = select_tokens(loss, *arrays, **options)
+    weights = aggregation_weights(selection.counted, mode, prompts=torch.tensor(prompts), dtype=torch.float64)
+
+    def gradient(rows, padding):
+        pad = torch.nn.functional.pad
+        part = [pad(x[rows], (0, padding)) for x in (*arrays, *selection, weights)]
+        part[0].requires_grad_()
+        result = policy_loss(loss, *part[:4], selection=Selection(*part[4:6]))
+        total = (part[6] * result.values).sum()
+        (grad,) = torch.autograd.grad(total, part[0])
+        assert not grad[:, 5:].any()
+        return float(total.detach()), grad[:, :5]
+
+    whole, expected = gradient(torch.arange(10), 0)
+    assert isinstance(loss, ClippedSurrogate) or selection.targeted.any()
+    total, got = 0.0, torch.zeros_like(expected)
+    for rows in np.array_split(rng.permutation(10), [1, 3, 3]):
+        value, got[rows] = gradient(torch.tensor(rows), int(rng.integers(3)))
+        total += value
+    np.testing.assert_allclose(total, whole, rtol=1e-12)
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+def test_selection_in_a_micro_batch_depends_on_the_scope():
+    """A single response is never chosen in its own scope, and is in the batch's."""
+    log_prob, advantages = np.array([[-0.1, -0.2], [-3.0, -4.0]]), np.array([[2.0, 2.0], [-2.0, -2.0]])
+    mask, uniforms = np.ones((2, 2), dtype=bool), np.zeros((1, 2))
+    row = [x[1:] for x in (log_prob, log_prob, advantages, mask)]
+    alone = select_tokens(ClipCov(ratio=1.0), *row, uniforms=uniforms)
+    scope = CovarianceScope.of(log_prob, advantages, mask)
+    scoped = select_tokens(ClipCov(ratio=1.0), *row, uniforms=uniforms, scope=scope)
+    assert alone.targeted.tolist() == [[False, False]]
+    assert scoped.targeted.tolist() == [[True, True]]
+
+
+def test_policy_loss_chooses_by_itself_where_no_selection_is_given(backend, rng):
+    log_prob, old, advantages, mask, uniforms = (backend(x) for x in batch(rng))
+    for loss in LOSSES:
+        selection = select_tokens(loss, log_prob, old, advantages, mask, uniforms=uniforms)
+        chosen = policy_loss(loss, log_prob, old, advantages, mask, selection=selection)
+        same(policy_loss(loss, log_prob, old, advantages, mask, uniforms=uniforms), chosen)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize("shape", [(2, 3), (0, 3), (2, 0)])
+def test_empty_mask_has_zero_loss_and_gradient(loss, shape):
+    x = torch.full(shape, -1.0, requires_grad=True)
+    none = torch.zeros(shape, dtype=torch.bool)
+    result = policy_loss(loss, x, x.detach() - 1, x.detach(), none, uniforms=torch.zeros(shape))
+    assert not any(x.any() for x in result)
+    (gradient,) = torch.autograd.grad(result.values.sum(), x)
+    assert not gradient.any()
+
+
+def test_values_at_padding_do_not_matter(backend, rng):
+    """Padding may hold a positive log-probability or an extreme ratio: losses, choices and gradients stay."""
+    log_prob, old, advantages, mask, uniforms = batch(rng)
+    for loss in LOSSES:
+        expected = policy_loss(
+            loss, *(backend(x) for x in (log_prob, old, advantages, mask)), uniforms=backend(uniforms)
+        )
+        wild = [np.where(mask, x, fill) for x, fill in ((log_prob, 3.0), (old, -1e6), (advantages, -1e6))]
+        got = policy_loss(loss, *(backend(x) for x in (*wild, mask)), uniforms=backend(uniforms))
+        same(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: policy_loss(ClipCov(), X, X, X, EVERY), "uniforms: expected an array for ClipCov, got None"),
+        (
+            lambda: policy_loss(ClippedSurrogate(), X, X, X, EVERY, token_selection=ForkTokens()),
+            "entropy: expected an array for ForkTokens, got None",
+        ),
+        (
+            lambda: policy_loss(KlCov(), X, X, X, ~EVERY, selection=Selection(EVERY, EVERY)),
+            "selection: expected tokens inside the mask",
+        ),
+        (lambda: policy_loss("kl", X, X, X, EVERY), "loss: expected ClippedSurrogate, ClipCov or KlCov, got str"),
+        (
+            lambda: policy_loss("kl", X, X, X, EVERY, selection=Selection(EVERY, EVERY)),
+            "loss: expected ClippedSurrogate, ClipCov or KlCov, got str",
+        ),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+any_loss = st.sampled_from([*LOSSES, ClipCov(), KlCov()])
+any_fork = st.none() | st.builds(ForkTokens, st.floats(0, 1))
+
+
+@fuzzing.fuzz
+@given(any_loss, stacks, bits, any_fork)
+def test_fuzz_select_tokens(loss, stack, bit, fork):
+    mask, _ = masks(stack, bit)
+    extra = {"token_selection": fork, "entropy": np.abs(stack[3]), "uniforms": np.clip(-stack[3], 0, 1)}
+    selection = fuzzing.call(select_tokens, loss, *stack[:3], mask, **extra)
+    if selection is not None:
+        assert not (selection.counted & ~mask).any()
+        assert not (selection.targeted & ~selection.counted).any()
+
+
+@fuzzing.fuzz
+@given(any_loss, stacks, bits, any_fork)
+def test_fuzz_policy_loss(loss, stack, bit, fork):
+    mask, _ = masks(stack, bit)
+    extra = {"token_selection": fork, "entropy": np.abs(stack[3]), "uniforms": np.clip(-stack[3], 0, 1)}
+    result = fuzzing.call(policy_loss, loss, *stack[:3], mask, **extra)
+    if result is not None:
+        assert not (result.mask & ~mask).any()
+        assert not result.values[~result.mask].any()
+        assert not (result.clipped & ~result.mask).any()
