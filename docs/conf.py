@@ -80,7 +80,7 @@ from theory.methods import METHODS  # noqa: E402
 from toy.experiments.sweeps import DEFAULT, SWEEPS  # noqa: E402
 from toy.training import metrics as toy_metrics  # noqa: E402
 from toy.training.config import TrainConfig  # noqa: E402
-from toy.worlds.tabular import WORLDS  # noqa: E402
+from toy.worlds import WORLDS  # noqa: E402
 
 project = "dynamo-testbed"
 version = release = __version__

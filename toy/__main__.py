@@ -35,7 +35,7 @@ from toy.experiments.summary import Row
 from toy.experiments.sweeps import DEFAULT, SWEEPS, TIMING, Sweep, get_sweeps
 from toy.training.config import OPTIMIZERS, OptimizerConfig, TrainConfig
 from toy.training.loop import DEVICES, Run, train
-from toy.worlds.tabular import WORLDS, Population
+from toy.worlds import WORLDS, Population
 
 EXAMPLES = """\
 examples:

@@ -19,7 +19,7 @@ from gymnasium.vector.utils import batch_space
 
 from theory.base import require
 from theory.base.arrays import BoolArray, FloatArray, IntArray
-from toy.worlds.tabular import WORLDS, World
+from toy.worlds import WORLDS, World
 
 DRAWN_AHEAD = 64
 """Prompts that a vector environment draws at once for each of its environments."""

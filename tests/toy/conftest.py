@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from toy.training.config import TrainConfig
-from toy.worlds.tabular import WORLDS, Population
+from toy.worlds import WORLDS, Population
 
 
 def small_config(method: str = "dynamo", world: str | Population = "mixed", **fields: Any) -> TrainConfig:

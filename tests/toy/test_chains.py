@@ -19,7 +19,7 @@ from toy.training import metrics, oracles
 from toy.training.config import OptimizerConfig
 from toy.training.loop import Trainer, train
 from toy.training.step import draw_prompts
-from toy.worlds.tabular import WORLDS
+from toy.worlds import WORLDS
 
 SKILLS = replace(WORLDS["skills"], num_skills=12, num_decisions=6, length_low=2, length_high=5)
 

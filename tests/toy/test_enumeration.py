@@ -27,7 +27,7 @@ from toy.training.config import OptimizerConfig, TrainConfig
 from toy.training.generators import Stream, generator
 from toy.training.loop import Trainer
 from toy.training.step import draw_prompts
-from toy.worlds.tabular import LogisticNormal, SkillChainPopulation, World
+from toy.worlds import LogisticNormal, SkillChainPopulation, World
 
 LAW = SkillChainPopulation(
     num_prompts=2, num_skills=2, num_decisions=1, num_tokens=2, num_accepted=1, length_low=1, length_high=2,

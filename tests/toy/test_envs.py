@@ -21,7 +21,7 @@ from toy.training.generators import Stream, generator
 from toy.training.loop import Trainer
 from toy.training.rollouts import sample
 from toy.training.step import draw_prompts
-from toy.worlds.tabular import WORLDS, Population, World
+from toy.worlds import WORLDS, Population, World
 
 ID = "dynamo/SoftmaxBandit-v0"
 CHAIN = "dynamo/SkillChain-v0"

@@ -17,7 +17,7 @@ from tests.toy.helpers import assert_same, watched_step
 from toy.training import checkpoint, metrics
 from toy.training.loop import Trainer, train
 from toy.training.step import draw_prompts
-from toy.worlds.tabular import LogisticNormal
+from toy.worlds import LogisticNormal
 
 
 def hard(small, mean):

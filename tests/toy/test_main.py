@@ -24,7 +24,7 @@ from toy.experiments.sweeps import SWEEPS, Cell
 from toy.training import checkpoint
 from toy.training.config import TrainConfig
 from toy.training.loop import train
-from toy.worlds.tabular import WORLDS
+from toy.worlds import WORLDS
 
 SMALL = ["--seeds", "3", "--steps", "4", "--prompts", "12", "--batch", "6", "--rollouts", "8", "--low", "4"]
 

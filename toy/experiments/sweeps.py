@@ -20,7 +20,7 @@ from theory.losses.modulation import Modulation
 from theory.losses.surrogate import ClippedSurrogate
 from theory.methods import METHODS, Method
 from toy.training.config import OptimizerConfig, TrainConfig
-from toy.worlds.tabular import WORLDS
+from toy.worlds import WORLDS
 
 TIMING = "seconds_per_step"
 """The one measure that is not of `toy.experiments.MEASURES`: it stands alone in a sweep."""

@@ -12,7 +12,7 @@ from theory.methods import METHODS
 from toy.experiments.summary import MEASURES, Row
 from toy.experiments.sweeps import DEFAULT, STEPS, SWEEPS, TIMING, Cell, Sweep, get_sweeps
 from toy.training.config import TrainConfig, differences
-from toy.worlds.tabular import WORLDS
+from toy.worlds import WORLDS
 
 by_sweep = pytest.mark.parametrize("sweep", SWEEPS.values(), ids=lambda sweep: sweep.name)
 

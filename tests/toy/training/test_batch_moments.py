@@ -25,7 +25,7 @@ from toy.training.batch_moments import (
 from toy.training.config import OptimizerConfig
 from toy.training.loop import Trainer
 from toy.training.step import with_advantages
-from toy.worlds.tabular import WORLDS
+from toy.worlds import WORLDS
 
 BINARY = np.array([[0.5, 0.5], [0.9, 0.1]])
 FIRST = np.array([[True, False]] * 2)

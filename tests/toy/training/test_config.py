@@ -10,7 +10,7 @@ import pytest
 from theory.base.runs import differences
 from theory.methods import METHODS
 from toy.training.config import OptimizerConfig, TrainConfig
-from toy.worlds.tabular import WORLDS, LogisticNormal
+from toy.worlds import WORLDS, LogisticNormal
 
 CONFIG = TrainConfig.named("dynamo", "mixed")
 
