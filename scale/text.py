@@ -40,7 +40,7 @@ def boxes(text: str) -> list[Box]:
     >>> [box.content for box in boxes(r"\boxed{1}, not \boxed{\frac{1}{\boxed{2}}} or \boxed{3")]
     ['1', '\\frac{1}{\\boxed{2}}']
     """
-    found: list[Box] = []
+    closed: list[Box] = []
     opened: list[tuple[int, int] | None] = []
     for token in _TOKEN.finditer(text):
         what = token[0]
@@ -50,10 +50,10 @@ def boxes(text: str) -> list[Box]:
         elif what == "{":
             opened.append(None)
         elif opened and (box := opened.pop()) is not None:
-            while found and found[-1].start > box[0]:
-                found.pop()
-            found.append(Box(box[0], token.end(), text[box[1] : token.start()]))
-    return found
+            while closed and closed[-1].start > box[0]:
+                closed.pop()
+            closed.append(Box(box[0], token.end(), text[box[1] : token.start()]))
+    return closed
 
 
 def last_boxed(text: str) -> str | None:
@@ -64,5 +64,5 @@ def last_boxed(text: str) -> str | None:
     >>> last_boxed(r"so \boxed{1}, no: \boxed{\frac{1}{2}}")
     '\\frac{1}{2}'
     """
-    found = boxes(text)
-    return found[-1].content if found else None
+    closed = boxes(text)
+    return closed[-1].content if closed else None

@@ -29,7 +29,7 @@ from scale.run.records import ALLOCATION_LOG, read_lines
 FORMATS = ("csv", "parquet", "jsonl", "verl", "trl", "allocation")
 """Tables with a row per rollout; verl's `trainer.rollout_data_dir`; TRL's `log_completions`; our `allocation.jsonl`."""
 
-SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".jsonl": "jsonl"}
+FORMAT_OF_SUFFIX = {".csv": "csv", ".parquet": "parquet", ".jsonl": "jsonl"}
 
 TRL_COLUMNS = frozenset({"step", "prompt", "completion", "advantage"})
 """Of TRL's own; the others are its reward functions'."""
@@ -107,20 +107,22 @@ def _in_folder(folder: Path) -> list[Path]:
     """Return a folder's log: our record, the dumps in it, or TRL's in `completions`."""
     if (folder / ALLOCATION_LOG).exists():
         return [folder / ALLOCATION_LOG]
-    files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+    files = sorted(path for path in folder.iterdir() if path.suffix in FORMAT_OF_SUFFIX)
     if not files and (folder / "completions").is_dir():
         return _in_folder(folder / "completions")
     suffixes = sorted({path.suffix for path in files})
     if len(suffixes) != 1:
         got = "none" if not files else " and ".join(suffixes)
-        raise ValueError(f"{folder}: expected files of one kind, {', '.join(SUFFIXES)}, got {got}")
+        raise ValueError(f"{folder}: expected files of one kind, {', '.join(FORMAT_OF_SUFFIX)}, got {got}")
     return sorted(files, key=lambda path: (len(path.name), path.name))
 
 
 def _kind(path: Path) -> str:
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path}: expected a file {', '.join(SUFFIXES)}, got {path.suffix!r}; name it with --format")
-    kind = SUFFIXES[path.suffix]
+    if path.suffix not in FORMAT_OF_SUFFIX:
+        raise ValueError(
+            f"{path}: expected a file {', '.join(FORMAT_OF_SUFFIX)}, got {path.suffix!r}; name it with --format"
+        )
+    kind = FORMAT_OF_SUFFIX[path.suffix]
     if kind == "parquet" and set(_schema(path).names) >= TRL_COLUMNS:
         return "trl"
     if kind == "jsonl":

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from scale.audit.log import Log
     from theory.base.arrays import FloatArray, IntArray
 
-STEPS = 400
+MOST_STEPS = 400
 """Steps that are replayed, at most, evenly spaced over those with a history."""
 
-WORK = 2e9
+MOST_ENTRIES = 2e9
 """Table entries that a rule may visit: five to ten seconds. `log-progress` visits N B (high - low) in a step."""
 
-FEW = 30
+FEW_PROMPTS = 30
 """Prompts with a history below which a bootstrap over prompts says little."""
 
 
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--steps",
         type=int,
-        default=STEPS,
+        default=MOST_STEPS,
         metavar="N",
         help="steps to replay, at most, evenly spaced (%(default)s)",
     )
@@ -93,7 +93,7 @@ def audit(
     low: int | None = None,
     high: int | None = None,
     discount: float = 1.0,
-    steps: int = STEPS,
+    steps: int = MOST_STEPS,
     seed: int = 0,
     told: Any = lambda text: None,
 ) -> dict[str, Any]:
@@ -245,7 +245,7 @@ def _replayed(
         told(f"replaying {name}")
         kept[name] = np.arange(n.size)
         if name == "log-progress":
-            fitting = int(WORK // work)
+            fitting = int(MOST_ENTRIES // work)
             if fitting < min(10, chosen.size):
                 result["left_out"][name] = "its dynamic programme would take too long on steps of this size"
                 continue
@@ -377,7 +377,7 @@ def _limits(result: dict[str, Any]) -> None:
             f"Only {replayed['groups_with_history_share']:.0%} of the groups in the replayed steps have a history: the "
             "rules are nearly uniform here, and would differ more in a longer run."
         )
-    if replayed["prompts_with_history"] < FEW:
+    if replayed["prompts_with_history"] < FEW_PROMPTS:
         said.append(
             f"Only {replayed['prompts_with_history']} prompts have a history: the intervals, which resample prompts, "
             "are too narrow."

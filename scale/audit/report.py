@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from scale.audit.log import Log
 
-RESULT, PROMPTS, PLOT = "audit.json", "audit.parquet", "audit"
-SUFFIXES = ("pdf", "svg", "png")
+RESULT_FILE, PROMPTS_FILE, PLOT = "audit.json", "audit.parquet", "audit"
+PLOT_SUFFIXES = ("pdf", "svg", "png")
 
 PLAIN = "exact-baseline"
 """The estimator whose noise is p (1 - p) / n."""
 
-LOG = "(this log)"
+THIS_LOG = "(this log)"
 """What the allocation of the log itself is called."""
 
 
@@ -38,7 +38,7 @@ def require_free(out: Path) -> None:
     ValueError
         If it does.
     """
-    for name in (RESULT, PROMPTS, *(f"{PLOT}.{suffix}" for suffix in SUFFIXES)):
+    for name in (RESULT_FILE, PROMPTS_FILE, *(f"{PLOT}.{suffix}" for suffix in PLOT_SUFFIXES)):
         if (out / name).exists():
             raise ValueError(f"{out / name}: expected no results of an earlier audit, got them; --force replaces them")
 
@@ -103,7 +103,7 @@ def _show_rules(result: dict[str, Any], console: Console) -> None:
     for name, x in result["rules"].items():
         plain, grpo = (x["noise_against_uniform"][estimator] for estimator in (PLAIN, "grpo"))
         table.add_row(
-            LOG if name == "log" else name,
+            THIS_LOG if name == "log" else name,
             f"{plain['point'][0]:.3f} ({plain['interval'][0]:.3f}-{plain['interval'][1]:.3f})",
             "" if replay["uniform_log"] else f"{x['noise_against_log'][PLAIN]['point'][0]:.3f}",
             _span(grpo["point"], ".3f"),
@@ -136,15 +136,15 @@ def write(result: dict[str, Any], log: Log, out: Path, console: Console) -> list
     else:
         with mpl.rc_context({"font.size": 8, "pdf.fonttype": 42, "svg.hashsalt": "audit", "savefig.dpi": 200}):
             figure = _drawn(result)
-            for suffix, key in zip(SUFFIXES, ("CreationDate", "Date", None), strict=True):
+            for suffix, key in zip(PLOT_SUFFIXES, ("CreationDate", "Date", None), strict=True):
                 buffer = io.BytesIO()
                 figure.savefig(buffer, format=suffix, metadata={key: None} if key else None)
                 plots[out / f"{PLOT}.{suffix}"] = buffer.getvalue()
-    run_format.write_json(out / RESULT, result)
-    run_format.write_metrics(out / PROMPTS, _prompts(log))
+    run_format.write_json(out / RESULT_FILE, result)
+    run_format.write_metrics(out / PROMPTS_FILE, _prompts(log))
     for path, content in plots.items():
         run_format.write_atomically(path, content)
-    return [out / RESULT, out / PROMPTS, *plots]
+    return [out / RESULT_FILE, out / PROMPTS_FILE, *plots]
 
 
 def _prompts(log: Log) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def _drawn(result: dict[str, Any]) -> Any:
         noise = x["noise_against_uniform"][PLAIN]
         third.plot(noise["interval"], [row, row], color=blue, linewidth=1.2)
         third.plot(noise["point"][:1], [row], color=blue, marker="o", markersize=3.5)
-    third.set_yticks(range(len(rules)), [LOG if name == "log" else name for name in rules])
+    third.set_yticks(range(len(rules)), [THIS_LOG if name == "log" else name for name in rules])
     third.invert_yaxis()
     third.set(xlabel="noise against uniform, 95 %")
     if not rules:

@@ -23,17 +23,17 @@ import pyarrow.parquet as pq
 from scale.data.text_keys import strip_template
 from scale.text import last_boxed
 
-BATCH = 65_536
+BATCH_ROWS = 65_536
 """Rows of a Parquet file in memory at a time."""
 
 SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 
-PROBLEM = ("problem", "question", "Problem", "Question")
-ANSWER = ("answer", "final_answer", "Answer", "expected_answer")
-SOLUTION = ("solution", "Solution")
+PROBLEM_COLUMNS = ("problem", "question", "Problem", "Question")
+ANSWER_COLUMNS = ("answer", "final_answer", "Answer", "expected_answer")
+SOLUTION_COLUMNS = ("solution", "Solution")
 """Columns that hold a problem, its answer, or a solution with the answer in a box, the first that is there."""
 
-DETAILS = ("level", "subject", "unique_id", "id", "year", "unit", "answer_type")
+DETAIL_COLUMNS = ("level", "subject", "unique_id", "id", "year", "unit", "answer_type")
 """Columns that are kept, as text, in `extra_info`."""
 
 
@@ -213,7 +213,7 @@ def read_rows(path: Path) -> Iterator[SourceRow]:
     """Yield the rows of a file; equal rows of a Parquet file in verl's schema are folded within a batch.
 
     Two schemas are read: verl's (`prompt`, `reward_model.ground_truth`), whose prompts may carry the DAPO template, and
-    plain columns (`PROBLEM`, and `ANSWER` or `SOLUTION`).
+    plain columns (`PROBLEM_COLUMNS`, and `ANSWER_COLUMNS` or `SOLUTION_COLUMNS`).
 
     Raises
     ------
@@ -238,8 +238,12 @@ def _read_parquet(path: Path) -> Iterator[SourceRow]:
                 yield from _read_verl(path, file)
                 return
             first = 0
-            columns = [name for name in names if name in (*PROBLEM, *ANSWER, *SOLUTION, *DETAILS, "context")]
-            for batch in file.iter_batches(batch_size=BATCH, columns=columns):
+            columns = [
+                name
+                for name in names
+                if name in (*PROBLEM_COLUMNS, *ANSWER_COLUMNS, *SOLUTION_COLUMNS, *DETAIL_COLUMNS, "context")
+            ]
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):
                 for number, row in enumerate(batch.to_pylist(), first):
                     yield convert(number, row)
                 first += batch.num_rows
@@ -258,7 +262,7 @@ def _read_verl(path: Path, file: pq.ParquetFile) -> Iterator[SourceRow]:
     if not pa.types.is_struct(reward) or "ground_truth" not in [x.name for x in reward]:
         raise ValueError(f"{path}: expected reward_model with a ground_truth, got {reward}")
     first = 0
-    for batch in file.iter_batches(batch_size=BATCH, columns=["prompt", "reward_model"]):
+    for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=["prompt", "reward_model"]):
         texts = batch.column("prompt")
         if listed:
             if not pc.all(pc.fill_null(pc.equal(pc.list_value_length(texts), 1), False)).as_py():
@@ -321,13 +325,14 @@ def _converter(path: Path, names: list[str]) -> Callable[[int, Mapping[str, Any]
     """Return what makes rows of plain columns, or None for verl's schema."""
     if {"prompt", "reward_model"} <= set(names):
         return None
-    problem = next((name for name in PROBLEM if name in names), None)
-    answer = next((name for name in ANSWER if name in names), None)
-    solution = next((name for name in SOLUTION if name in names), None)
+    problem = next((name for name in PROBLEM_COLUMNS if name in names), None)
+    answer = next((name for name in ANSWER_COLUMNS if name in names), None)
+    solution = next((name for name in SOLUTION_COLUMNS if name in names), None)
     if problem is None or (answer is None and solution is None):
         raise ValueError(
-            f"{path}: expected verl's columns prompt and reward_model, or a problem ({', '.join(PROBLEM)}) and its "
-            f"answer ({', '.join(ANSWER)}) or a solution with a box ({', '.join(SOLUTION)}), got {', '.join(names)}"
+            f"{path}: expected verl's columns prompt and reward_model, or a problem ({', '.join(PROBLEM_COLUMNS)}) and "
+            f"its answer ({', '.join(ANSWER_COLUMNS)}) or a solution with a box ({', '.join(SOLUTION_COLUMNS)}), got "
+            f"{', '.join(names)}"
         )
 
     def convert(number: int, row: Mapping[str, Any]) -> SourceRow:
@@ -343,7 +348,7 @@ def _converter(path: Path, names: list[str]) -> Callable[[int, Mapping[str, Any]
                 raise ValueError(f"{where}: expected a solution with \\boxed{{...}}, got {worked[-80:]!r}")
         else:
             value = row.get(answer)
-        details = {name: str(row[name]) for name in DETAILS if row.get(name) not in (None, "")}
+        details = {name: str(row[name]) for name in DETAIL_COLUMNS if row.get(name) not in (None, "")}
         return SourceRow(text, _answer(where, value), number, 1, details)
 
     return convert

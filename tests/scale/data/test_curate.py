@@ -24,7 +24,7 @@ def test_folding_changes_nothing(tmp_path_factory, drawn, batch):
     made_data.write_parquet(folder / "x.parquet", listed)
     made_data.write_lines(folder / "x.jsonl", listed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets, "BATCH", batch)
+        patch.setattr(datasets, "BATCH_ROWS", batch)
         folded, texts = curate.merge(datasets.read_rows(folder / "x.parquet"))
     plain, plain_texts = curate.merge(datasets.read_rows(folder / "x.jsonl"))
     assert (folded, texts) == (plain, plain_texts)

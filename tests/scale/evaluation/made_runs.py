@@ -89,7 +89,7 @@ def fill(arguments, outcomes):
     """Write the samples of every evaluation that a call asks for: `outcomes(item, problem, sample)`."""
     for item in planning.plan(parsed(*arguments))[0]:
         evaluate._prepare(item)
-        with (item.folder / generate.SAMPLES).open("a") as file:
+        with (item.folder / generate.SAMPLES_FILE).open("a") as file:
             for problem, sample in itertools.product(item.problems, range(parsed(*arguments).samples)):
                 line = {
                     "key": problem.key,

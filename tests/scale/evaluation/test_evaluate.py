@@ -23,7 +23,7 @@ def test_another_reward_scores_the_same_samples_again(tmp_path):
     arguments = [*good(tmp_path), "--reward", f"{reward}:f"]
     fill(arguments, lambda *_: {"correct": False})
     command(*arguments)
-    path = tmp_path / "out" / "run-step4" / "d-seed1" / generate.SAMPLES
+    path = tmp_path / "out" / "run-step4" / "d-seed1" / generate.SAMPLES_FILE
     before = path.read_bytes()
     reward.write_text(body.format(answer="{'score': solution_str == 'x', 'unverified': ground_truth == 'b'}"))
     refused("or --force to score its samples again", *arguments)

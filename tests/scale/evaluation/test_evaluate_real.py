@@ -59,7 +59,7 @@ class Real:
             return subprocess.Popen(list(map(str, command)), cwd=self.folder, env=environ, stdout=said, stderr=said)
 
     def samples(self, name):
-        path = self.out / "run-step4" / f"{name}-seed1" / generate.SAMPLES
+        path = self.out / "run-step4" / f"{name}-seed1" / generate.SAMPLES_FILE
         found = generate.read_samples(path, problems.read_problems(self.data[name == "part"]), 1)
         return {(x["key"], x["sample"]): x for x in found}
 
@@ -69,7 +69,7 @@ def real(tmp_path_factory):
     """Kill an evaluation in the middle, leave a torn line, and start it again: two starts of vLLM."""
     found = Real(tmp_path_factory.mktemp("real"))
     process = found.start()
-    path = found.out / "run-step4" / "val-seed1" / generate.SAMPLES
+    path = found.out / "run-step4" / "val-seed1" / generate.SAMPLES_FILE
     deadline = time.monotonic() + 900  # on a machine with other work
     while time.monotonic() < deadline and process.poll() is None:
         if path.exists() and path.stat().st_size > 100_000:

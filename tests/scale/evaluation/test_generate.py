@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("evaluate")]
 def test_damaged_samples(tmp_path):
     arguments = good(tmp_path)
     fill(arguments, lambda *_: {"correct": True})
-    path = tmp_path / "out" / "run-step4" / "d-seed1" / generate.SAMPLES
+    path = tmp_path / "out" / "run-step4" / "d-seed1" / generate.SAMPLES_FILE
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines, lines[0]]))
     refused("expected each sample once, got 0 of 'a' twice", *arguments)

@@ -94,6 +94,6 @@ def test_settings_are_never_mixed(tmp_path):
     weights.write_bytes(whole[:-1] + b"9")
     refused("got one with model", *arguments)
     weights.write_bytes(whole)
-    before = (folder / generate.SAMPLES).read_bytes()
+    before = (folder / generate.SAMPLES_FILE).read_bytes()
     assert command(*arguments, "--force")[0] == 0
-    assert (folder / generate.SAMPLES).read_bytes() == before  # the same settings: nothing is thrown away
+    assert (folder / generate.SAMPLES_FILE).read_bytes() == before  # the same settings: nothing is thrown away
