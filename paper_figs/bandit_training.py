@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 
-from paper_figs.experiments import INTERVALS, aggregate
+from paper_figs.experiments import INTERVALS, estimate
 from paper_figs.figure import Figure
 from paper_figs.result_files import Curves, Run, ToyRun
 from paper_figs.style import TEXT_WIDTH, legend_above, panels, plot_band, zero_line
@@ -68,7 +68,7 @@ def reading(baseline: Run, run: Run) -> str:
     gains = run.metrics["pass_at_1"].values - baseline.metrics["pass_at_1"].values
     steps = run.metrics["pass_at_1"].steps
     middle = np.median(gains, axis=0)
-    last = aggregate(gains[:, -1])
+    last = estimate(gains[:, -1])
     best = int(np.argmax(middle))
     return (
         f"{TITLES[METHOD]} minus {TITLES[BASELINE]} in pass@1 is largest at step {steps[best]} "

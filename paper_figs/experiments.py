@@ -17,10 +17,7 @@ from paper_figs.result_files import read_columns, read_json, unfit
 from paper_figs.scale_runs import ScaleRun, blocks, find_runs
 from theory.base.arrays import FloatArray
 from theory.base.tables import Estimate
-from theory.statistics.intervals import interquartile_mean, stratified_bootstrap_interval
-
-NUM_RESAMPLES = 2000
-"""Bootstrap resamples of intervals that are made here."""
+from theory.statistics import NUM_RESAMPLES, paired_gain
 
 
 @dataclass(frozen=True)
@@ -158,22 +155,17 @@ def _summarise(
     for measure in measures:
         own = {run.seed: run.measure(measure) for run in runs}
         if not np.isnan(list(own.values())).any():
-            values[measure] = aggregate(np.array(list(own.values())))
+            values[measure] = estimate(list(own.values()))
         other = {run.seed: run.measure(measure) for run in reference or ()}
-        both = [own[seed] - other[seed] for seed in own if seed in other]
-        if both and reference is not runs and not np.isnan(both).any():
-            differences[measure] = aggregate(np.array(both))
+        pairs = np.array([(own[seed], other[seed]) for seed in own if seed in other])
+        if len(pairs) and reference is not runs and not np.isnan(pairs).any():
+            differences[measure] = estimate(pairs[:, 0], pairs[:, 1])
     return Cell(setting, False, axes, len(runs), values, differences, runs[0].config)
 
 
-def aggregate(values: FloatArray) -> Estimate:
-    """Return the interquartile mean of one value per seed, with its bootstrap interval if there are two or more."""
-    if len(values) < 2:
-        return Estimate(float(values[0]))
-    interval = stratified_bootstrap_interval(
-        values[:, None], interquartile_mean, np.random.default_rng(0), num_resamples=NUM_RESAMPLES
-    )
-    return Estimate(*(float(x) for x in interval))
+def estimate(values: Sequence[float] | FloatArray, reference: Sequence[float] | FloatArray | None = None) -> Estimate:
+    """Return the gain of one value per seed over a reference's, or without one their aggregate; see `paired_gain`."""
+    return Estimate(*(float(x) for x in paired_gain(values, reference)))
 
 
 def settings(cells: Sequence[Cell]) -> list[str]:

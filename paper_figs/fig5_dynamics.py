@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
-from paper_figs.experiments import INTERVALS, aggregate, seeds_of
+from paper_figs.experiments import INTERVALS, estimate, seeds_of
 from paper_figs.figure import Figure
 from paper_figs.result_files import Curves, Run, read_run, unfit
 from paper_figs.scale_runs import STOCK, ScaleRun, blocks, find_runs
@@ -161,7 +161,7 @@ def reading(pairs: Sequence[Pair]) -> str:
     shares: dict[str, list[float]] = {}
     for of in MEASURES:
         both = [pair.differences(of) for pair in pairs]
-        changes[of] = [aggregate(second - first) for first, second in both]
+        changes[of] = [estimate(second, first) for first, second in both]
         shares[of] = [100 * (float(np.mean(second) / np.mean(first)) - 1) for first, second in both]
     signs = [change.sign for of in MEASURES for change in changes[of]]
     spiky = [float(np.mean(pair.differences("spikes")[0])) for pair in pairs]

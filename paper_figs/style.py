@@ -13,10 +13,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from paper_figs.experiments import NUM_RESAMPLES
 from paper_figs.result_files import Curves
 from theory.base.tables import Estimate
-from theory.statistics.intervals import interquartile_mean, stratified_bootstrap_interval
+from theory.statistics import paired_gain
 
 # Inches, of the ACL style: one column, and the two columns together.
 COLUMN_WIDTH = 3.03
@@ -123,12 +122,9 @@ def plot_estimates(ax: Axes, x: Sequence[float], estimates: Sequence[Estimate], 
 def plot_band(ax: Axes, curves: Curves, method: str, label: str) -> None:
     """Draw the interquartile mean over seeds at every step, and its interval as a band if there are two or more."""
     look = METHODS[method]
-    middle = interquartile_mean(curves.values, axis=0)
+    middle, low, high = paired_gain(curves.values)
     if len(curves.values) > 1:
-        interval = stratified_bootstrap_interval(
-            curves.values[:, None], interquartile_mean, np.random.default_rng(0), num_resamples=NUM_RESAMPLES
-        )
-        ax.fill_between(curves.steps, interval.low, interval.high, color=look.color, alpha=0.25, linewidth=0)
+        ax.fill_between(curves.steps, low, high, color=look.color, alpha=0.25, linewidth=0)
     # Every so many steps, not by length of the line: a noisy curve would have its markers in heaps.
     ax.plot(curves.steps, middle, **look._asdict(), markevery=max(1, len(middle) // 8), label=label)
 

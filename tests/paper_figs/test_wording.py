@@ -7,21 +7,21 @@ import math
 import numpy as np
 from hypothesis import given, strategies as st
 
-from paper_figs.experiments import aggregate, number, seeds_of
+from paper_figs.experiments import estimate, number, seeds_of
 from paper_figs.wording import counted, span, verdict
 from theory.base.arrays import FloatArray
 
 
 def test_intervals_of_seeds() -> None:
-    alone = aggregate(_array(0.25))
+    alone = estimate(_array(0.25))
     assert alone.value == 0.25
     assert math.isnan(alone.low)
     assert alone.sign == 0
-    assert aggregate(_array(1.0, 2.0, 3.0, 4.0)).value == 2.5
-    assert aggregate(_array(1.0, 1.5, 2.0)).sign == 1
-    assert aggregate(_array(-1.0, -1.5, -2.0)).sign == -1
-    assert aggregate(_array(-1.0, 0.1, 1.0)).sign == 0
-    assert aggregate(_array(1.0, 2.0)).scaled(100).value == 150
+    assert estimate(_array(1.0, 2.0, 3.0, 4.0)).value == 2.5
+    assert estimate(_array(1.0, 1.5, 2.0)).sign == 1
+    assert estimate(_array(-1.0, -1.5, -2.0)).sign == -1
+    assert estimate(_array(-1.0, 0.1, 1.0)).sign == 0
+    assert estimate(_array(1.0, 2.0)).scaled(100).value == 150
 
 
 def _array(*values: float) -> FloatArray:
