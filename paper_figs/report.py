@@ -19,13 +19,14 @@ from typing import Any, TypeVar
 
 from paper_figs.result_files import read_json, unfit
 from theory.base.runs import VERSIONS_FILE, write_atomically
+from theory.claims import Verdict
 
 T = TypeVar("T")
 
 PAPER = "https://arxiv.org/abs/2602.19208"
 
-VERDICTS = ("fails", "conditional", "approximate", "bound holds", "exact")
-"""Verdicts of the ledger, the surprising ones first."""
+VERDICTS = tuple(verdict.value for verdict in reversed(Verdict))
+"""Verdicts of the ledger, the surprising ones first: a broken formula, then claims that fail."""
 
 # A figure keeps a size at which its text is read; where the screen is narrower it scrolls in its own box.
 STYLE = """
@@ -45,6 +46,7 @@ nav ul { columns: 2 16rem; padding-left: 1.2rem; } a { color: #0b5394; }
 details { border-bottom: 1px solid var(--line); padding: .4rem 0; } summary { cursor: pointer; }
 .verdict { display: inline-block; min-width: 6.5rem; font-size: .8rem; padding: 0 .4rem; margin-right: .4rem;
   border: 1px solid var(--ink); text-align: center; }
+.undecided { background: #a00; color: #fff; }
 .fails { background: #1c1c1c; color: #fff; } .conditional { background: #cfcfcf; } .approximate { background: #ececec; }
 .note { background: var(--soft); padding: .6rem .8rem; }
 @media (max-width: 40rem) { :root { --scale: 1.3px; } }
@@ -100,11 +102,16 @@ def _told(path: Path, key: str, tell: Callable[[Any], T], command: str) -> T:
 
 def _ledger(rows: Sequence[Mapping[str, Any]]) -> str:
     tally = Counter(row["verdict"] for row in rows)
-    known = [verdict for verdict in VERDICTS if tally[verdict]]
-    known += [verdict for verdict in tally if verdict not in VERDICTS]
-    told = ", ".join(f"{tally[verdict]} {verdict}" for verdict in known)
+    verdicts = [verdict for verdict in VERDICTS if tally[verdict]]
+    verdicts += [verdict for verdict in tally if verdict not in VERDICTS]
+    told = ", ".join(f"{tally[verdict]} {verdict}" for verdict in verdicts)
     parts = [f"<p>{len(rows)} claims: {escape(told)}. Those that fail come first; open a row for its numbers.</p>"]
-    for verdict in known:
+    if broken := tally[Verdict.UNDECIDED.value]:
+        parts.append(
+            f'<p class="note">{broken} undecided, above the others: a computation here contradicts an identity that it '
+            "must satisfy, so that our formulas are broken, not the claim.</p>"
+        )
+    for verdict in verdicts:
         for row in rows:
             if row["verdict"] == verdict:
                 parts.append(

@@ -6,6 +6,8 @@ import base64
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -16,6 +18,7 @@ import pytest
 
 from paper_figs.figure import Figure, items
 from paper_figs.report import PAPER, main, page
+from theory.claims import Verdict
 
 pytestmark = pytest.mark.xdist_group("paper_figs")  # what is drawn is shared
 
@@ -160,6 +163,31 @@ def test_every_row_of_the_ledger_is_there_the_surprising_ones_first(html: str) -
     assert "Counter-example: p < 1/2" in reader.text
     assert "3 claims: 1 fails, 1 conditional, 1 exact." in reader.text
     assert "<of>" not in html
+    assert "above the others" not in html  # no formula is broken
+
+
+def test_every_verdict_has_its_place_and_a_broken_formula_is_told_first(source: Path) -> None:
+    wanted = ["undecided", "fails", "conditional", "approximate", "bound holds", "exact"]
+    assert sorted(wanted) == sorted(verdict.value for verdict in Verdict)
+    rows = [{**ROWS[0], "id": f"X{i}", "verdict": verdict} for i, verdict in enumerate(sorted(wanted))]
+    (source / "ledger" / "ledger.json").write_text(json.dumps({"rows": rows}))
+    html = page(source)
+    assert re.findall(r'class="verdict \w+">([a-z ]+)<', html) == wanted
+    assert "6 claims: 1 undecided, 1 fails, 1 conditional, 1 approximate, 1 bound holds, 1 exact." in html
+    assert "1 undecided, above the others" in html
+    assert re.search(r"\.undecided \{ background", html)
+
+
+def test_verdicts_of_another_version_come_last(source: Path) -> None:
+    rows = [{**ROWS[0], "id": id, "verdict": verdict} for id, verdict in (("X1", "open"), ("X2", "exact"))]
+    (source / "ledger" / "ledger.json").write_text(json.dumps({"rows": rows}))
+    assert re.findall(r'class="verdict \w+">([a-z ]+)<', page(source)) == ["exact", "open"]
+
+
+def test_report_loads_neither_torch_nor_scipy() -> None:
+    code = "import sys, paper_figs.report; print({'torch', 'scipy', 'matplotlib'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "set()\n"
 
 
 def test_made_with(html: str, whole: Path) -> None:

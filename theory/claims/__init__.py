@@ -4,24 +4,6 @@ One module per appendix or matter, one function per row; `LEDGER` holds the rows
 `python -m theory` prints them.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from theory.claims import allocation, entropy_change, estimators, gradient_norm, modulation, published
-from theory.claims.ledger import Claim
-
-SECTIONS = "SGAMT"
-"""First letters of ids, in the order of the ledger: entropy change, score norm, allocation, modulation, tables."""
-
-LEDGER: tuple[Claim, ...] = tuple(
-    sorted(
-        (
-            *entropy_change.CLAIMS,
-            *gradient_norm.CLAIMS,
-            *allocation.CLAIMS,
-            *estimators.CLAIMS,
-            *modulation.CLAIMS,
-            *published.CLAIMS,
-        ),
-        key=lambda row: (SECTIONS.index(row.id[0]), int(row.id[1:])),
-    )
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

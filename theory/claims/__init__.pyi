@@ -1,0 +1,9 @@
+from .ledger import (
+    Claim as Claim,
+    Finding as Finding,
+    Verdict as Verdict,
+    claim as claim,
+)
+from .rows import (
+    LEDGER as LEDGER,
+)
