@@ -30,9 +30,11 @@ from theory.base.arrays import FloatArray
 from theory.losses.aggregation import AGGREGATIONS
 from theory.losses.modulation import Modulation
 from theory.methods import METHODS, Method
+from theory.statistics import NUM_RESAMPLES
 from toy.experiments import runner, summary
-from toy.experiments.summary import Row
-from toy.experiments.sweeps import DEFAULT, SWEEPS, TIMING, Sweep, get_sweeps
+from toy.experiments.design import TIMING, Sweep
+from toy.experiments.summary import SummaryRow
+from toy.experiments.sweeps import DEFAULT, SWEEPS, get_sweeps
 from toy.training.config import OPTIMIZERS, OptimizerConfig, TrainConfig
 from toy.training.loop import DEVICES, Run, train
 from toy.worlds import WORLDS, Population
@@ -291,7 +293,7 @@ def sweep_command(args: argparse.Namespace, console: Console) -> None:
             console.print(f"written to {out / sweep.name}\n", highlight=False, soft_wrap=True)
 
 
-def summary_of(sweep: Sweep, rows: Sequence[Row]) -> Iterator[Table | str]:
+def summary_of(sweep: Sweep, rows: Sequence[SummaryRow]) -> Iterator[Table | str]:
     """Yield a table for every measure of a sweep, and who leads where."""
     yield f"{sweep.name} ({sweep.reproduces}): {sweep.title}"
     config = sweep.cells[0].config
@@ -309,7 +311,7 @@ def summary_of(sweep: Sweep, rows: Sequence[Row]) -> Iterator[Table | str]:
     if sweep.measures == (TIMING,):
         return
     yield (
-        f"Interquartile means over {config.num_seeds} seeds with 95 % bootstrap intervals ({summary.NUM_RESAMPLES:,} "
+        f"Interquartile means over {config.num_seeds} seeds with 95 % bootstrap intervals ({NUM_RESAMPLES:,} "
         "resamples); differences are within seeds."
     )
     for measure in sweep.measures:

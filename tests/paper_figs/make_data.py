@@ -22,8 +22,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from theory.__main__ import main as judge
+from toy.experiments.design import Sweep
 from toy.experiments.runner import run_sweeps
-from toy.experiments.sweeps import SWEEPS, Sweep
+from toy.experiments.sweeps import SWEEPS
 from toy.training.config import TrainConfig
 from toy.training.loop import train
 

@@ -20,7 +20,8 @@ from theory.allocation.rules import ALLOCATORS
 from theory.base import runs
 from theory.methods import METHODS
 from toy.__main__ import main, parser, resolve
-from toy.experiments.sweeps import SWEEPS, Cell
+from toy.experiments.design import Cell
+from toy.experiments.sweeps import SWEEPS
 from toy.training import checkpoint
 from toy.training.config import TrainConfig
 from toy.training.loop import train

@@ -1,3 +1,8 @@
+from .design import (
+    TIMING as TIMING,
+    Cell as Cell,
+    Sweep as Sweep,
+)
 from .runner import (
     is_finished as is_finished,
     read_choices as read_choices,
@@ -6,14 +11,11 @@ from .runner import (
 from .summary import (
     MEASURES as MEASURES,
     Measure as Measure,
-    Row as Row,
+    SummaryRow as SummaryRow,
     summarise as summarise,
 )
 from .sweeps import (
     DEFAULT as DEFAULT,
     SWEEPS as SWEEPS,
-    TIMING as TIMING,
-    Cell as Cell,
-    Sweep as Sweep,
     get_sweeps as get_sweeps,
 )

@@ -24,8 +24,8 @@ import torch
 
 from theory.base import require, runs
 from toy.experiments import summary
-from toy.experiments.summary import Row
-from toy.experiments.sweeps import Sweep
+from toy.experiments.design import Sweep
+from toy.experiments.summary import SummaryRow
 from toy.training.config import TrainConfig
 from toy.training.loop import get_device, require_same, train
 
@@ -45,7 +45,7 @@ def run_sweeps(
     checkpoint_every: int = 20,
     progress: Progress | None = None,
     device: str = "cpu",
-) -> Iterator[tuple[Sweep, list[Row]]]:
+) -> Iterator[tuple[Sweep, list[SummaryRow]]]:
     """Run sweeps, or what is left of them; yield each with its summary, also written to its folder, when it is done.
 
     Parameters
@@ -88,7 +88,7 @@ def run_sweeps(
     left = {sweep.name: {out / sweep.name / cell.name for cell in sweep.cells} for sweep in sweeps}
     waiting = {sweep.name: sweep for sweep in sweeps}
 
-    def settle(folder: Path) -> Iterator[tuple[Sweep, list[Row]]]:
+    def settle(folder: Path) -> Iterator[tuple[Sweep, list[SummaryRow]]]:
         """Copy a finished cell to where it is wanted, and conclude the sweeps that lack nothing more."""
         for copy in copies.get(folder, []):
             _copy(folder, copy)
@@ -120,7 +120,7 @@ def is_finished(folder: Path, config: TrainConfig) -> bool:
     return (folder / runs.VERSIONS_FILE).exists() and not runs.differences(recorded, config.to_dict())
 
 
-def conclude(sweep: Sweep, out: Path) -> list[Row]:
+def conclude(sweep: Sweep, out: Path) -> list[SummaryRow]:
     """Summarise a finished sweep and write what it found."""
     folder = out / sweep.name
     rows = summary.summarise(sweep, folder)
@@ -130,7 +130,7 @@ def conclude(sweep: Sweep, out: Path) -> list[Row]:
     return rows
 
 
-def choices(sweep: Sweep, rows: Sequence[Row]) -> dict[str, Any]:
+def choices(sweep: Sweep, rows: Sequence[SummaryRow]) -> dict[str, Any]:
     """Return the best value of the axis `sweep.chooses` in every block, by the sweep's first measure.
 
     `at_edge` tells that it is the first or last one tried, so that a better one may lie beyond.

@@ -1,9 +1,8 @@
 """The summary of a sweep: one number per seed and measure, aggregated over seeds and compared with a reference.
 
 Aggregates are interquartile means over seeds; comparisons are interquartile means of the differences per seed, since
-methods share worlds, prompts and draws. (The difference of two interquartile means is another number.) Intervals are
-95 % percentile bootstraps with `NUM_RESAMPLES` resamples of the seeds, the same ones everywhere: a row depends on its
-own two cells and on nothing else. With hundreds of rows, one in twenty intervals misses by chance.
+methods share worlds, prompts and draws (`theory.statistics.paired_gain`). A row depends on its own two cells and on
+nothing else. With hundreds of rows, one in twenty intervals misses by chance.
 """
 
 from __future__ import annotations
@@ -18,14 +17,8 @@ import numpy as np
 
 from theory.base import runs
 from theory.base.arrays import FloatArray
-from theory.statistics.intervals import interquartile_mean, stratified_bootstrap_interval
-from toy.experiments.sweeps import TIMING, Cell, Sweep
-
-NUM_RESAMPLES = 2000
-"""Bootstrap resamples per interval."""
-
-RESAMPLING_SEED = 0
-"""Seed of the resamples."""
+from theory.statistics import NUM_RESAMPLES, paired_gain
+from toy.experiments.design import TIMING, Cell, Sweep
 
 TIMING_TITLE = "seconds per step of all seeds together, wall time: not reproducible"
 
@@ -82,7 +75,7 @@ def title(measure: str) -> str:
 
 
 @dataclass(frozen=True)
-class Row:
+class SummaryRow:
     """One measure of one cell.
 
     Attributes
@@ -130,7 +123,7 @@ def read_curves(cell: Cell, folder: Path) -> Curves:
     return {name: table[name].to_numpy().reshape(len(seeds), num_rows) for name in names}
 
 
-def summarise(sweep: Sweep, folder: Path) -> list[Row]:
+def summarise(sweep: Sweep, folder: Path) -> list[SummaryRow]:
     """Return the rows of a finished sweep, whose runs are the subfolders of `folder`; cell by cell, in order.
 
     Raises
@@ -147,9 +140,9 @@ def summarise(sweep: Sweep, folder: Path) -> list[Row]:
     rows = []
     for cell in sweep.cells:
         reference = sweep.reference_of(cell)
-        own, paired = _aggregate(values[cell.name]), _aggregate(values[cell.name] - values[reference.name])
+        own, paired = _gains(values[cell.name]), _gains(values[cell.name], values[reference.name])
         for i, measure in enumerate(sweep.measures):
-            row = Row(cell.name, cell.axes, measure, cell.config.num_seeds, own[i][0], own[i][1], own[i][2])
+            row = SummaryRow(cell.name, cell.axes, measure, cell.config.num_seeds, *own[i])
             if reference is not cell:
                 point, low, high = paired[i]
                 row = replace(row, reference=reference.name, difference=point, difference_low=low, difference_high=high)
@@ -157,21 +150,21 @@ def summarise(sweep: Sweep, folder: Path) -> list[Row]:
     return rows
 
 
-def _aggregate(values: FloatArray) -> list[tuple[float, float, float]]:
-    """Return the aggregate and its interval for every column of `values` [S, measures]."""
-    rng = np.random.default_rng(RESAMPLING_SEED)
-    interval = stratified_bootstrap_interval(values[:, None], interquartile_mean, rng, num_resamples=NUM_RESAMPLES)
-    return list(zip(*(x.tolist() for x in interval), strict=True))
+def _gains(values: FloatArray, reference: FloatArray | None = None) -> list[tuple[float, float | None, float | None]]:
+    """Return the gain and its interval, which one seed has not, for every column of `values` [S, measures]."""
+    point, low, high = (x.tolist() for x in paired_gain(values, reference))
+    nothing = [None] * len(point)
+    return list(zip(point, low, high, strict=True) if len(values) > 1 else zip(point, nothing, nothing, strict=True))
 
 
-def _timing(cell: Cell, folder: Path) -> Row:
+def _timing(cell: Cell, folder: Path) -> SummaryRow:
     seconds = runs.read_run(folder).versions["seconds"] / cell.config.num_steps
-    return Row(cell.name, cell.axes, TIMING, cell.config.num_seeds, seconds)
+    return SummaryRow(cell.name, cell.axes, TIMING, cell.config.num_seeds, seconds)
 
 
-def leaders(sweep: Sweep, rows: Sequence[Row], measure: str) -> list[Row]:
+def leaders(sweep: Sweep, rows: Sequence[SummaryRow], measure: str) -> list[SummaryRow]:
     """Return the row with the largest value of a measure in every block, whatever it is."""
-    best: dict[tuple[str, ...], Row] = {}
+    best: dict[tuple[str, ...], SummaryRow] = {}
     for row in rows:
         block = tuple(row.axes[axis] for axis in sweep.blocks)
         if row.measure == measure and (block not in best or row.value > best[block].value):
@@ -179,7 +172,7 @@ def leaders(sweep: Sweep, rows: Sequence[Row], measure: str) -> list[Row]:
     return list(best.values())
 
 
-def write(sweep: Sweep, rows: Sequence[Row], folder: Path) -> None:
+def write(sweep: Sweep, rows: Sequence[SummaryRow], folder: Path) -> None:
     """Write `summary.parquet` and `summary.json`: a row per cell and measure; axes are columns of their own."""
     records = []
     for row in rows:

@@ -1,134 +1,25 @@
-"""Experiments as data: every sweep is a set of runs, what they are compared with, and what is measured.
+"""The experiments: sweeps that reproduce a table or a figure of the paper in tabular worlds, or ask a question of ours.
 
-A sweep reproduces a table or a figure of the paper, scaled down to tabular worlds, or asks a question of our own. Cells
-compete within blocks of one world and one cost, and are compared, seed by seed, with the reference of their block.
-
-Sizes are those of `make reproduce`: 32 seeds. `Sweep.longer` doubles seeds and steps.
+What the paper's tables compare and its figures vary is `theory.grids`, the same as in `scale.launch.experiments`. Sizes
+are those of `make reproduce`: 32 seeds. `Sweep.longer` doubles seeds and steps.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from theory.allocation.rules import ALLOCATORS
+from theory import grids
+from theory.allocation import ALLOCATORS
 from theory.base import require
-from theory.losses.modulation import Modulation
-from theory.losses.surrogate import ClippedSurrogate
+from theory.grids import Budget
+from theory.losses import ClippedSurrogate, Modulation
 from theory.methods import METHODS, Method
-from toy.training.config import OptimizerConfig, TrainConfig
+from toy.experiments.design import TIMING, Cell, Sweep
+from toy.training import OptimizerConfig, TrainConfig
 from toy.worlds import WORLDS
-
-TIMING = "seconds_per_step"
-"""The one measure that is not of `toy.experiments.MEASURES`: it stands alone in a sweep."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of a sweep: its values on the sweep's axes, as text, and its config."""
-
-    axes: Mapping[str, str]
-    config: TrainConfig
-
-    @property
-    def name(self) -> str:
-        """The cell's folder."""
-        return "-".join(self.axes.values())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sweep:
-    """An experiment.
-
-    Attributes
-    ----------
-    name
-        Its folder, and its name on the command line.
-    title
-        What is varied.
-    reproduces
-        The paper's item, or our question.
-    cells
-        The runs, all with the same axes.
-    blocks
-        Axes; the cells that agree on all of them compete with each other.
-    reference
-        Values on other axes; one cell of each block has them all, and the others are compared with it.
-    measures
-        Names of `toy.experiments.MEASURES`, or `TIMING` alone.
-    chooses
-        Axis whose best value per block, by the first measure, is written to `chosen.json`; None: no choice.
-    """
-
-    name: str
-    title: str
-    reproduces: str
-    cells: tuple[Cell, ...]
-    blocks: tuple[str, ...]
-    reference: Mapping[str, str]
-    measures: tuple[str, ...] = ("pass_at_1", "pass_at_1_mean", "pass_at_32")
-    chooses: str | None = None
-    _references: Mapping[str, Cell] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        names = [cell.name for cell in self.cells]
-        for name in names:
-            if names.count(name) > 1 or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", name):
-                raise ValueError(f"cells: expected different names fit for folders, got {name!r} in {self.name}")
-        axes = (*self.blocks, *self.reference)
-        for cell in self.cells:
-            if tuple(cell.axes) != self.axes or not set(axes) <= set(self.axes):
-                raise ValueError(f"cells: expected the axes {', '.join(self.axes)}, got {cell.name} in {self.name}")
-        references = {}
-        for cell in self.cells:
-            block = [other for other in self.cells if all(other.axes[axis] == cell.axes[axis] for axis in self.blocks)]
-            found = [other for other in block if all(other.axes[a] == value for a, value in self.reference.items())]
-            if len(found) != 1 or found[0].config.seeds != cell.config.seeds:
-                raise ValueError(
-                    f"reference: expected one run of the same seeds for {self.name}/{cell.name}, got {found}"
-                )
-            references[cell.name] = found[0]
-        object.__setattr__(self, "_references", MappingProxyType(references))
-
-    @property
-    def axes(self) -> tuple[str, ...]:
-        """Names of the axes."""
-        return tuple(self.cells[0].axes)
-
-    def reference_of(self, cell: Cell) -> Cell:
-        """Return the cell with which another is compared; itself for the reference."""
-        return self._references[cell.name]
-
-    def longer(self) -> Sweep:
-        """Return the sweep with twice the steps and twice the seeds."""
-        return self._mapped(lambda c: replace(c, num_steps=2 * c.num_steps, num_seeds=2 * c.num_seeds))
-
-    def tuned(self, choices: Sequence[Mapping[str, Any]]) -> Sweep:
-        """Return the sweep with the learning rates that the sweep `tuning` chose (`chosen.json`).
-
-        Raises
-        ------
-        ValueError
-            If there is none for a method in a world.
-        """
-        rates = {(c["world"], c["method"]): float(c["learning_rate"]) for c in choices}
-
-        def tune(config: TrainConfig) -> TrainConfig:
-            key = (config.world_name, config.method_name)
-            if key not in rates:
-                raise ValueError(f"tuned: expected a learning rate for {key[1]} in {key[0]}, got none ({self.name})")
-            return replace(config, optimizer=replace(config.optimizer, learning_rate=rates[key]))
-
-        return self._mapped(tune)
-
-    def _mapped(self, change: Callable[[TrainConfig], TrainConfig]) -> Sweep:
-        return replace(self, cells=tuple(replace(cell, config=change(cell.config)) for cell in self.cells))
-
-
-# Cells
 
 STEPS = {"mixed": 200, "skills": 60}
 """The worlds of the paper's tables and dynamics, with as many steps as GRPO needs for a pass@1 of about .9: the answers
@@ -137,9 +28,6 @@ of a bandit are learnt prompt by prompt, skills are shared."""
 FEW_STEPS = 100
 """Steps of the sweeps with many cells."""
 
-BASELINES = ("grpo", "clip-higher", "entropy-loss", "fork-tokens", "entropy-advantages", "clip-cov", "kl-cov")
-TABLE_1 = (*BASELINES, "w-reinforce", "dynamo")
-ABLATIONS = tuple(name for name in METHODS if name.startswith("dynamo-"))
 DYNAMO = METHODS["dynamo"]
 
 
@@ -160,9 +48,8 @@ def _by_method(methods: Iterable[str], **fields: Any) -> tuple[Cell, ...]:
     )
 
 
-def _bounds(mean: int) -> dict[str, Any]:
-    """Return half and one and a half of a mean, as [8, 24] is to 16."""
-    return {"rollouts": mean, "rollouts_low": mean // 2, "rollouts_high": mean + mean // 2}
+def _rollouts(budget: Budget) -> dict[str, Any]:
+    return {"rollouts": budget.mean, "rollouts_low": budget.low, "rollouts_high": budget.high}
 
 
 def _modulated(**fields: Any) -> Method:
@@ -172,13 +59,13 @@ def _modulated(**fields: Any) -> Method:
 def _factors() -> Iterable[tuple[str, object, Method, dict[str, Any]]]:
     """Yield figure 3: one factor at a time, the others at their defaults (.4, [8, 24], 50, .9)."""
     yield "default", "default", DYNAMO, {}
-    for alpha in (0.0, 0.2, 0.6, 1.0):
+    for alpha in grids.ALPHAS:
         yield "alpha", alpha, _modulated(alpha=alpha), {}
-    for low, high in ((4, 28), (12, 20), (16, 16)):
-        yield "bounds", f"{low}-{high}", DYNAMO, {"rollouts_low": low, "rollouts_high": high}
-    for sharpness in (5.0, 200.0):
+    for budget in grids.BOUNDS:
+        yield "bounds", f"{budget.low}-{budget.high}", DYNAMO, _rollouts(budget)
+    for sharpness in grids.SHARPNESSES:
         yield "sharpness", f"{sharpness:g}", _modulated(sharpness=sharpness), {}
-    for threshold in (0.5, 0.7, 0.99):
+    for threshold in grids.THRESHOLDS:
         yield "threshold", threshold, _modulated(threshold=threshold), {}
 
 
@@ -236,7 +123,7 @@ _SWEEPS = (
         name="table1",
         title="nine methods",
         reproduces="Table 1",
-        cells=_by_method(TABLE_1),
+        cells=_by_method(grids.TABLE_1),
         blocks=("world",),
         reference={"method": "grpo"},
         measures=("pass_at_1", "pass_at_1_mean", "pass_at_32", "gradient_norm"),
@@ -245,7 +132,7 @@ _SWEEPS = (
         name="table2",
         title="DynaMO without each part; all of them left out is GRPO",
         reproduces="Table 2",
-        cells=_by_method(("dynamo", *ABLATIONS, "grpo")),
+        cells=_by_method(grids.TABLE_2),
         blocks=("world",),
         reference={"method": "dynamo"},
     ),
@@ -254,9 +141,15 @@ _SWEEPS = (
         title="average rollouts per prompt, with dynamic allocation and without",
         reproduces="Figure 2",
         cells=tuple(
-            _cell({"rollouts": mean, "method": name}, name, "mixed", num_steps=FEW_STEPS, **_bounds(mean))
-            for mean in (8, 16, 24, 32)
-            for name in ("dynamo", "dynamo-no-dra")
+            _cell(
+                {"rollouts": budget.mean, "method": name},
+                name,
+                "mixed",
+                num_steps=FEW_STEPS,
+                **_rollouts(budget),
+            )
+            for budget in grids.BUDGETS
+            for name in grids.WITH_AND_WITHOUT_ALLOCATION
         ),
         blocks=("rollouts",),
         reference={"method": "dynamo-no-dra"},
@@ -310,7 +203,7 @@ _SWEEPS = (
         name="fig6",
         title="wall time per step; run it alone, with --jobs 1, on an idle machine",
         reproduces="Figure 6",
-        cells=_by_method(TABLE_1, num_steps=20),
+        cells=_by_method(grids.TABLE_1, num_steps=20),
         blocks=("world",),
         reference={"method": "grpo"},
         measures=(TIMING,),

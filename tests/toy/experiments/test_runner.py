@@ -17,8 +17,8 @@ import pytest
 from tests.toy.conftest import small_config
 from theory.base import runs
 from toy.experiments import runner
+from toy.experiments.design import Cell, Sweep
 from toy.experiments.runner import run_sweeps
-from toy.experiments.sweeps import Cell, Sweep
 from toy.training import checkpoint
 from toy.training.loop import train
 

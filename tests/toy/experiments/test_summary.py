@@ -14,9 +14,10 @@ import pytest
 from scipy import stats
 
 from theory.base import runs
+from theory.statistics import NUM_RESAMPLES
 from toy.experiments import summary
-from toy.experiments.summary import MEASURES, Row
-from toy.experiments.sweeps import TIMING, Cell, Sweep
+from toy.experiments.design import TIMING, Cell, Sweep
+from toy.experiments.summary import MEASURES, SummaryRow
 from toy.training import metrics
 
 NUM_STEPS = 5
@@ -57,13 +58,12 @@ def random_curves(seed: int) -> dict[str, np.ndarray]:
 
 def bootstrap(values: np.ndarray) -> tuple[float, float]:
     """Percentile interval of the 25 % trimmed mean, resample by resample."""
-    draws = np.random.default_rng(summary.RESAMPLING_SEED).integers(8, size=(summary.NUM_RESAMPLES, 8, 1))[..., 0]
-    means = [stats.trim_mean(values[draw], 0.25) for draw in draws]
+    draws = np.random.default_rng(0).integers(8, size=(NUM_RESAMPLES, 8, 1))[..., 0]
+    means = stats.trim_mean(values[draws], 0.25, axis=1)
     return tuple(np.quantile(means, (0.025, 0.975)))
 
 
-def test_rows_are_those_of_a_direct_computation(sweep, tmp_path, monkeypatch):
-    monkeypatch.setattr(summary, "NUM_RESAMPLES", 200)
+def test_rows_are_those_of_a_direct_computation(sweep, tmp_path):
     curves = {cell.name: random_curves(i) for i, cell in enumerate(sweep.cells)}
     for cell in sweep.cells:
         write_run(tmp_path / cell.name, cell, curves[cell.name])
@@ -124,7 +124,7 @@ def test_leaders_are_the_largest_whoever_they_are():
     object.__setattr__(sweep, "blocks", ("world",))
     values = {("a", "x"): 0.1, ("a", "y"): 0.3, ("b", "x"): 0.9, ("b", "y"): 0.2}
     rows = [
-        Row(cell="", axes={"world": world, "method": method}, measure="pass_at_1", num_seeds=8, value=value)
+        SummaryRow(cell="", axes={"world": world, "method": method}, measure="pass_at_1", num_seeds=8, value=value)
         for (world, method), value in values.items()
     ]
     rows.append(replace(rows[0], measure="entropy", value=7.0))
@@ -132,8 +132,7 @@ def test_leaders_are_the_largest_whoever_they_are():
     assert found == [("a", "y"), ("b", "x")]
 
 
-def test_files_hold_the_rows(sweep, tmp_path, monkeypatch):
-    monkeypatch.setattr(summary, "NUM_RESAMPLES", 50)
+def test_files_hold_the_rows(sweep, tmp_path):
     for i, cell in enumerate(sweep.cells):
         write_run(tmp_path / cell.name, cell, random_curves(i))
     rows = summary.summarise(sweep, tmp_path)
@@ -143,12 +142,23 @@ def test_files_hold_the_rows(sweep, tmp_path, monkeypatch):
     assert (data["sweep"], data["reproduces"], data["interval"]) == (
         "s",
         "r",
-        "95 % percentile bootstrap over seeds, 50 resamples",
+        "95 % percentile bootstrap over seeds, 2000 resamples",
     )
     assert data["rows"] == table
     assert [(x["cell"], x["world"], x["method"], x["measure"], x["value"], x["difference"]) for x in table] == [
         (row.cell, row.axes["world"], row.axes["method"], row.measure, row.value, row.difference) for row in rows
     ]
+
+
+def test_one_seed_has_no_interval(sweep, tmp_path):
+    cells = tuple(replace(cell, config=replace(cell.config, num_seeds=1)) for cell in sweep.cells)
+    alone = replace(sweep, cells=cells, measures=("pass_at_1",))
+    for i, cell in enumerate(cells):
+        write_run(tmp_path / cell.name, cell, {name: x[:1] for name, x in random_curves(i).items()})
+    rows = summary.summarise(alone, tmp_path)
+    assert [(row.low, row.high, row.difference_low, row.difference_high) for row in rows] == [(None,) * 4] * 4
+    assert [row.difference is None for row in rows] == [True, False] * 2
+    summary.write(alone, rows, tmp_path)
 
 
 def test_timings_are_seconds_per_step_without_intervals(sweep, tmp_path):

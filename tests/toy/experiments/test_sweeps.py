@@ -8,10 +8,12 @@ from dataclasses import fields, replace
 import pytest
 
 from theory.allocation.rules import ALLOCATORS
+from theory.base.runs import differences
 from theory.methods import METHODS
-from toy.experiments.summary import MEASURES, Row
-from toy.experiments.sweeps import DEFAULT, STEPS, SWEEPS, TIMING, Cell, Sweep, get_sweeps
-from toy.training.config import TrainConfig, differences
+from toy.experiments.design import TIMING, Cell, Sweep
+from toy.experiments.summary import MEASURES, SummaryRow
+from toy.experiments.sweeps import DEFAULT, STEPS, SWEEPS, get_sweeps
+from toy.training.config import TrainConfig
 from toy.worlds import WORLDS
 
 by_sweep = pytest.mark.parametrize("sweep", SWEEPS.values(), ids=lambda sweep: sweep.name)
@@ -91,7 +93,7 @@ def test_fig4_varies_one_size_at_a_time():
 
 def test_axes_are_not_columns_of_the_summary():
     """Both are columns of the written rows: an axis `value` is overwritten by the number."""
-    columns = {field.name for field in fields(Row)}
+    columns = {field.name for field in fields(SummaryRow)}
     assert {axis for sweep in SWEEPS.values() for axis in sweep.axes} & columns == set()
 
 
