@@ -11,7 +11,7 @@ from scipy.special import expit
 from theory.base import require
 from theory.base.arrays import BoolArray, FloatArray, IntArray
 from theory.policy import log_softmax
-from toy.worlds import World
+from toy.worlds.tabular import World
 
 
 @dataclass(frozen=True, kw_only=True)
