@@ -106,8 +106,10 @@ def test_ends_with_what_to_try(path: Path) -> None:
 def test_a_rule_and_a_modulation_of_your_own_are_registered() -> None:
     for stem, function in (("05_toy_training", "register_shaping"), ("06_allocation_rules", "register")):
         notebook = read(FOLDER / f"{stem}.ipynb")
-        at = next(i for i, cell in enumerate(notebook.cells) if OF_YOUR_OWN.match(cell.source))
-        names = {node.id for node in ast.walk(ast.parse(notebook.cells[at + 1].source)) if isinstance(node, ast.Name)}
+        heading = next(i for i, cell in enumerate(notebook.cells) if OF_YOUR_OWN.match(cell.source))
+        names = {
+            node.id for node in ast.walk(ast.parse(notebook.cells[heading + 1].source)) if isinstance(node, ast.Name)
+        }
         assert function in names
 
 
