@@ -11,6 +11,7 @@ from paper_figs.result_files import Curves, Run, ToyRun
 from paper_figs.style import TEXT_WIDTH, legend_above, panels, plot_band, zero_line
 from paper_figs.wording import span, verdict
 from theory import methods
+from theory.base.runs import differences
 
 BASELINE, METHOD = "grpo", "dynamo"
 TITLES = {name: methods.METHODS[name].title for name in (BASELINE, METHOD)}
@@ -19,9 +20,8 @@ METRICS = {"pass_at_1": "exact pass@1", "entropy": "entropy (nats)", "gradient_n
 
 def require_pairs(baseline: Run, run: Run) -> None:
     """Require two runs that differ in the method only: the same seeds in the same setting."""
-    named = {"method", "method_name"}
-    fields = sorted((set(baseline.config) | set(run.config)) - named)
-    different = [name for name in fields if baseline.config.get(name) != run.config.get(name)]
+    fields = differences(baseline.config, run.config)
+    different = [name for name in fields if name.split(".")[0] not in ("method", "method_name")]
     different += [] if np.array_equal(baseline.seeds, run.seeds) else ["seeds"]
     different += [
         f"steps of {name}"

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Drawing
 from paper_figs.experiments import Cell, Experiment, seeds_of, settings
 from paper_figs.figure import Figure
 from paper_figs.style import GUIDE, METHODS, PALETTE, TEXT_WIDTH, panels
-from paper_figs.wording import span, verdict
+from paper_figs.wording import span, title, verdict
 from theory import methods
 
 MEASURE, BASELINE, METHOD = "seconds_per_step", "grpo", "dynamo"
@@ -59,7 +59,7 @@ def draw(cells: Sequence[Cell]) -> Drawing:
         for at, name, value in zip(y, found, seconds, strict=True):
             text = span([extra[name]], "+.0f") + " %" if name in extra else ""
             ax.text(np.nanmax([value.value, value.high]), at, f" {text}", va="center", fontsize=7, color=GUIDE)
-        ax.set_yticks(y, [methods.METHODS[name].title if name in methods.METHODS else name for name in found])
+        ax.set_yticks(y, [title(name) for name in found])
         ax.invert_yaxis()
         ax.margins(x=0.12)
         ax.set(xlabel=f"seconds per step, {setting}")

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from paper_figs.result_files import Curves, read_columns, read_json, unfit
+from theory.base.runs import lookup
 
 CURVES: Mapping[str, str] = MappingProxyType(
     {
@@ -29,13 +30,6 @@ CURVES: Mapping[str, str] = MappingProxyType(
 """verl's names of our metrics, as patterns; where several fit, as for several benchmarks, their mean is taken."""
 
 
-def _get(config: Mapping[str, Any], path: str) -> Any:
-    value: Any = config
-    for key in path.split("."):
-        value = value[key]
-    return value
-
-
 def model_name(config: Mapping[str, Any]) -> str:
     """Return the name of the model: the last part of its path that says something.
 
@@ -46,28 +40,28 @@ def model_name(config: Mapping[str, Any]) -> str:
     >>> model_name({"actor_rollout_ref": {"model": {"path": "/runs/tiny/model"}}})
     'tiny'
     """
-    parts = [part for part in str(_get(config, "actor_rollout_ref.model.path")).split("/") if part]
+    parts = [part for part in str(lookup(config, "actor_rollout_ref.model.path")).split("/") if part]
     return next((part for part in reversed(parts) if part not in ("model", "huggingface")), "model")
 
 
 STOCK = "stock"
-"""GRPO by verl's own trainer, as a method."""
+"""GRPO by verl's own trainer, as a method: the setting `dynamo.stock`."""
 
 AXES: Mapping[str, Callable[[Mapping[str, Any]], str]] = MappingProxyType(
     {
         "model": model_name,
-        "method": lambda c: STOCK if _get(c, "dynamo.stock") else str(_get(c, "dynamo.method")),
-        "rollouts": lambda c: f"{_get(c, 'actor_rollout_ref.rollout.n')}",
-        "bounds": lambda c: f"{_get(c, 'dynamo.rollouts_low')}-{_get(c, 'dynamo.rollouts_high')}",
-        "allocator": lambda c: str(_get(c, "dynamo.allocator")),
-        "alpha": lambda c: str(_get(c, "dynamo.alpha")),
-        "aggregation": lambda c: str(_get(c, "dynamo.aggregation")),
-        "discount": lambda c: f"{_get(c, 'dynamo.history_discount')}",
-        "scope": lambda c: str(_get(c, "dynamo.scope")),
-        "prompts": lambda c: f"{_get(c, 'data.train_batch_size')}",
-        "response": lambda c: f"{_get(c, 'data.max_response_length')}",
-        "learning rate": lambda c: f"{_get(c, 'actor_rollout_ref.actor.optim.lr')}",
-        "steps": lambda c: f"{_get(c, 'trainer.total_training_steps')}",
+        "method": lambda c: STOCK if lookup(c, "dynamo.stock") else str(lookup(c, "dynamo.method")),
+        "rollouts": lambda c: f"{lookup(c, 'actor_rollout_ref.rollout.n')}",
+        "bounds": lambda c: f"{lookup(c, 'dynamo.rollouts_low')}-{lookup(c, 'dynamo.rollouts_high')}",
+        "allocator": lambda c: str(lookup(c, "dynamo.allocator")),
+        "alpha": lambda c: str(lookup(c, "dynamo.alpha")),
+        "aggregation": lambda c: str(lookup(c, "dynamo.aggregation")),
+        "discount": lambda c: f"{lookup(c, 'dynamo.history_discount')}",
+        "scope": lambda c: str(lookup(c, "dynamo.scope")),
+        "prompts": lambda c: f"{lookup(c, 'data.train_batch_size')}",
+        "response": lambda c: f"{lookup(c, 'data.max_response_length')}",
+        "learning rate": lambda c: f"{lookup(c, 'actor_rollout_ref.actor.optim.lr')}",
+        "steps": lambda c: f"{lookup(c, 'trainer.total_training_steps')}",
     }
 )
 """What tells runs apart, apart from their seeds, as text from the configuration."""
@@ -125,18 +119,18 @@ def _read(folder: Path, written: tuple[int, ...]) -> ScaleRun:
     config = read_json(folder / "config.json", ("dynamo", "actor_rollout_ref", "data", "trainer"), command)
     try:
         axes = {name: of(config) for name, of in AXES.items()}
-        seed = int(_get(config, "dynamo.seed"))
+        seed = int(lookup(config, "dynamo.seed"))
     except (KeyError, TypeError, ValueError) as error:
         expected = "the configuration of a run at scale"
         raise unfit(folder / "config.json", expected, f"one without {error}", command) from error
     path = folder / "metrics.parquet"
-    found = {name: [c for c in _columns(path) if re.fullmatch(like, c)] for name, like in CURVES.items()}
-    names = tuple(name for of_curve in found.values() for name in of_curve)
+    sources = {curve: [c for c in _columns(path) if re.fullmatch(like, c)] for curve, like in CURVES.items()}
+    names = tuple(name for of_curve in sources.values() for name in of_curve)
     columns = read_columns(path, ("seed", "step"), (), command, numbers_or_null=names)
     if set(columns["seed"]) != {seed} or np.any(np.diff(columns["step"]) <= 0):
         raise unfit(path, f"ascending steps of seed {seed}", "other rows", command)
     curves = {}
-    for curve, of_curve in found.items():
+    for curve, of_curve in sources.items():
         if of_curve:
             values = np.mean([columns[name] for name in of_curve], axis=0)
             there = ~np.isnan(values)
@@ -171,10 +165,10 @@ def blocks(runs: Sequence[ScaleRun], varied: tuple[str, ...]) -> list[tuple[str,
         cell = tuple(run.axes[axis] for axis in varied if axis != "bounds" or "rollouts" not in varied)
         grouped.setdefault(key, {}).setdefault(cell, {}).setdefault(run.seed, run)
     kept = {key: cells for key, cells in grouped.items() if len(cells) > 1}
-    found: list[tuple[str, Block]] = []
+    named: list[tuple[str, Block]] = []
     for key, cells in kept.items():
         alike = [other for other in kept if other[0] == key[0]]
         differing = [f"{same[i]} {key[i]}" for i in range(1, len(same)) if len({other[i] for other in alike}) > 1]
         name = ", ".join([key[0], *differing])
-        found.append((name, {cell: [by_seed[s] for s in sorted(by_seed)] for cell, by_seed in cells.items()}))
-    return found
+        named.append((name, {cell: [by_seed[s] for s in sorted(by_seed)] for cell, by_seed in cells.items()}))
+    return named

@@ -10,8 +10,7 @@ from typing import Any
 from paper_figs.experiments import INTERVALS, Cell, Experiment, about, settings
 from paper_figs.figure import Table
 from paper_figs.result_files import read_json, unfit
-from paper_figs.wording import counted, verdict
-from theory import methods
+from paper_figs.wording import counted, title, verdict
 from theory.base.tables import Column, Estimate, TextTable, Value
 from theory.claims.published import TABLE_1
 
@@ -32,11 +31,6 @@ PUBLISHED = (
     "Rows marked published are copied from Table {table} of arXiv 2602.19208 for reference, averages of six benchmarks "
     "and three seeds; nothing of them was measured here, and they have no intervals."
 )
-
-
-def title(method: str) -> str:
-    """Return a method's name in the paper."""
-    return methods.METHODS[method].title if method in methods.METHODS else method
 
 
 @dataclass(frozen=True)

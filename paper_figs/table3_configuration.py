@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from paper_figs.figure import Table
 from paper_figs.result_files import read_json, unfit
 from paper_figs.scale_runs import find_runs
+from theory.base.runs import lookup
 from theory.base.tables import Column, TextTable, Value
 
 Config = Mapping[str, Any]
@@ -31,7 +32,7 @@ class Parameter(NamedTuple):
 
 
 def _range(low: str, high: str) -> Callable[[Config], str]:
-    return lambda config: f"[{_get(config, low)}, {_get(config, high)}]"
+    return lambda config: f"[{lookup(config, low)}, {lookup(config, high)}]"
 
 
 _ACTOR, _ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
@@ -43,7 +44,7 @@ PARAMETERS = (
         "optimizer steps per rollout batch",
         "16 (512 / 32)",
         lambda c: c["num_minibatches"] * c["num_epochs"],
-        lambda c: _get(c, "data.train_batch_size") // _get(c, f"{_ACTOR}.ppo_mini_batch_size"),
+        lambda c: lookup(c, "data.train_batch_size") // lookup(c, f"{_ACTOR}.ppo_mini_batch_size"),
     ),
     Parameter("Rollout allocation", "average rollouts per prompt", "16", "rollouts", f"{_ROLLOUT}.n"),
     Parameter(
@@ -64,8 +65,8 @@ PARAMETERS = (
         "Clipping",
         "clip ratio, low / high",
         "0.2",
-        lambda c: f"{_get(c, 'method.loss.clip_low')} / {_get(c, 'method.loss.clip_high')}",
-        lambda c: f"{_get(c, f'{_ACTOR}.clip_ratio_low')} / {_get(c, f'{_ACTOR}.clip_ratio_high')}",
+        lambda c: f"{lookup(c, 'method.loss.clip_low')} / {lookup(c, 'method.loss.clip_high')}",
+        lambda c: f"{lookup(c, f'{_ACTOR}.clip_ratio_low')} / {lookup(c, f'{_ACTOR}.clip_ratio_high')}",
     ),
     Parameter("Clipping", "dual clip", None, "method.loss.dual_clip", f"{_ACTOR}.clip_ratio_c"),
     Parameter("Loss", "aggregation", None, "method.aggregation", f"{_ACTOR}.loss_agg_mode"),
@@ -75,7 +76,7 @@ PARAMETERS = (
     Parameter("Loss", "KL term", "0.0", lambda c: "none", f"{_ACTOR}.use_kl_loss"),
     Parameter("Advantages", "type", "GRPO", "method.advantage", "algorithm.adv_estimator"),
     Parameter(
-        "Modulation", "alpha", None, "method.shaping.alpha", lambda c: _get(c, "dynamo.alpha") or "as the method"
+        "Modulation", "alpha", None, "method.shaping.alpha", lambda c: lookup(c, "dynamo.alpha") or "as the method"
     ),
     Parameter("Modulation", "sharpness gamma", None, "method.shaping.sharpness", None),
     Parameter("Modulation", "threshold tau", None, "method.shaping.threshold", None),
@@ -97,17 +98,10 @@ paper's text.
 """
 
 
-def _get(config: Config, path: str) -> Any:
-    value: Any = config
-    for key in path.split("."):
-        value = value[key]
-    return value
-
-
 def _value(config: Config, where: str | Callable[[Config], Any] | None) -> str | None:
     if where is None:
         return None
-    value = where(config) if callable(where) else _get(config, where)
+    value = where(config) if callable(where) else lookup(config, where)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -122,17 +116,17 @@ class Configs:
     def read(self, source: Path) -> list[tuple[str, list[str | None]]]:
         """Read them: a name, and a value for each of `PARAMETERS`."""
         folder, command = source / "toy" / "table1", f"python -m toy sweep table1 --out {source / 'toy'}"
-        found: dict[str, list[str | None]] = {}
+        configs: dict[str, list[str | None]] = {}
         for path in sorted(folder.glob(f"*-{METHOD}/config.json")):
             config = read_json(path, ("world_name",), command)
-            found[f"world {config['world_name']}"] = _column(path, config, "toy", command)
+            configs[f"world {config['world_name']}"] = _column(path, config, "toy", command)
         for run in find_runs(source):
             if run.axes["method"] == METHOD:
                 column = _column(run.folder / "config.json", run.config, "scale", "python -m scale train")
-                found.setdefault(run.axes["model"], column)
-        if not found:
+                configs.setdefault(run.axes["model"], column)
+        if not configs:
             raise unfit(folder, f"runs of {METHOD} with their config.json", "none", command)
-        return list(found.items())
+        return list(configs.items())
 
 
 def _column(path: Path, config: Config, kind: str, command: str) -> list[str | None]:

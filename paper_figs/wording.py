@@ -1,9 +1,17 @@
-"""Sentences about results, which follow from the numbers: how many comparisons bear a statement of the paper out."""
+"""What is said of results: names of methods, and sentences that follow from the numbers."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+
+from paper_figs.scale_runs import STOCK
+from theory.methods import METHODS
+
+
+def title(method: str) -> str:
+    """Return a method's name in the paper; its own where the paper has none."""
+    return "GRPO (stock)" if method == STOCK else METHODS[method].title if method in METHODS else method
 
 
 def verdict(statement: str, holds: Sequence[bool], of: str, who: str = "The paper says") -> str:

@@ -13,9 +13,10 @@ import pytest
 
 from paper_figs.experiments import Experiment
 from paper_figs.fig5_dynamics import Dynamics
-from paper_figs.scale_runs import blocks, find_runs
+from paper_figs.scale_runs import STOCK, blocks, find_runs
 from paper_figs.table1_methods import Evaluation
 from paper_figs.table3_configuration import Configs
+from paper_figs.wording import title
 from tests.paper_figs.make_data import DATA
 
 
@@ -111,6 +112,22 @@ def test_unfit_runs_are_named(source: Path, file: str, content: str | None, mess
         with pytest.raises(ValueError, match=message) as error:
             read()
         assert str(error.value).startswith(f"{path}: expected ")
+
+
+def test_a_setting_that_is_not_there_is_named_and_null_is_a_value(source: Path) -> None:
+    assert {run.axes["alpha"] for run in find_runs(source)} == {"None"}
+    path = source / "scale" / "dynamo-seed1" / "config.json"
+    config = json.loads(path.read_text())
+    del config["dynamo"]["alpha"]
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"got one without .dynamo\.alpha."):
+        find_runs(source)
+
+
+def test_verls_own_grpo_is_the_method_stock(source: Path) -> None:
+    edit(source / "scale" / "grpo-seed1", "dynamo.stock", True)
+    assert [run.axes["method"] for run in find_runs(source)] == ["dynamo", "dynamo", STOCK, "grpo"]
+    assert title(STOCK) == "GRPO (stock)"
 
 
 def test_rows_of_another_seed_are_refused(source: Path) -> None:

@@ -26,6 +26,10 @@ PACKAGES = ("dynamo-testbed", "numpy", "scipy", "torch")
 """What every run stands on."""
 
 
+REQUIRED: Any = object()
+"""Default of `lookup` where there is none."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """A finished run, read back.
@@ -144,8 +148,13 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any], path: str =
     return names
 
 
-def lookup(config: Mapping[str, Any], path: str, default: Any = None) -> Any:
-    """Return the value at a dotted name, or the default if it is not there or null.
+def lookup(config: Mapping[str, Any], path: str, default: Any = REQUIRED) -> Any:
+    """Return the value at a dotted name; where a default is given, that stands for one that is not there or null.
+
+    Raises
+    ------
+    KeyError
+        If it is not there and there is no default; the message is the dotted name.
 
     Examples
     --------
@@ -154,5 +163,10 @@ def lookup(config: Mapping[str, Any], path: str, default: Any = None) -> Any:
     """
     value: Any = config
     for name in path.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return default if value is None else value
+        if isinstance(value, Mapping) and name in value:
+            value = value[name]
+        elif default is REQUIRED:
+            raise KeyError(path)
+        else:
+            return default
+    return default if value is None and default is not REQUIRED else value
