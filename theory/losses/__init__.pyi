@@ -4,7 +4,6 @@ from .aggregation import (
     aggregation_weights as aggregation_weights,
 )
 from .configured import (
-    Loss as Loss,
     policy_loss as policy_loss,
     select_tokens as select_tokens,
 )
