@@ -8,3 +8,7 @@ training itself is random. The methods are those of `theory.methods`; nothing he
 `python -m toy run --help` trains, `python -m toy sweep --help` runs whole experiments (`toy.experiments.sweeps`), and
 `python -m toy list` names methods, worlds, allocation rules and sweeps.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -18,8 +18,6 @@ from .estimate_report import (
 )
 from .experiments import (
     EXPERIMENTS as EXPERIMENTS,
-    TABLE_1 as TABLE_1,
-    TABLE_2 as TABLE_2,
     Cell as Cell,
     Experiment as Experiment,
     get_cell as get_cell,

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from theory import grids
 from theory.base import require
-from theory.methods import METHODS
+from theory.grids import Budget
 
 SEEDS = (1, 2, 3)
 """As many as in the paper."""
@@ -119,41 +120,41 @@ def _by_method(models: Mapping[str, str], methods: Iterable[str], seeds: Sequenc
 
 
 def _budgets() -> Iterable[Cell]:
-    """Yield figure 2: average rollouts, with bounds of half and one and a half of them as [8, 24] is to 16."""
-    for mean in (8, 16, 24, 32):
-        overrides = _rollouts(mean, mean // 2, mean + mean // 2) if mean != 16 else ()
-        variant = f"n{mean}" if overrides else ""
-        for method in ("dynamo", "dynamo-no-dra"):
+    """Yield figure 2: average rollouts, with dynamic allocation and without."""
+    for budget in grids.BUDGETS:
+        overrides = _rollouts(budget) if budget.mean != 16 else ()
+        variant = f"n{budget.mean}" if overrides else ""
+        for method in grids.WITH_AND_WITHOUT_ALLOCATION:
             for seed in SEEDS:
-                yield Cell(f"n{mean}-{method}-{seed}", MODEL_7B, method, seed, overrides, variant)
+                yield Cell(f"n{budget.mean}-{method}-{seed}", MODEL_7B, method, seed, overrides, variant)
 
 
-def _rollouts(mean: int, low: int, high: int) -> tuple[str, ...]:
-    return (f"actor_rollout_ref.rollout.n={mean}", f"dynamo.rollouts_low={low}", f"dynamo.rollouts_high={high}")
+def _rollouts(budget: Budget) -> tuple[str, ...]:
+    return (f"actor_rollout_ref.rollout.n={budget.mean}", *_bounds(budget))
+
+
+def _bounds(budget: Budget) -> tuple[str, ...]:
+    return (f"dynamo.rollouts_low={budget.low}", f"dynamo.rollouts_high={budget.high}")
 
 
 def _factors() -> Iterable[Cell]:
     """Yield figure 3: one factor at a time, the others at their defaults (alpha .4, [8, 24], sharpness 50, .9)."""
     variants: dict[str, tuple[str, ...]] = {"": ()}
-    variants |= {f"alpha{x:g}": (f"dynamo.alpha={x:g}",) for x in (0.0, 0.2, 0.6, 0.8, 1.0)}
-    variants |= {f"bounds{low}-{high}": _rollouts(16, low, high)[1:] for low, high in ((4, 28), (12, 20), (16, 16))}
-    variants |= {f"sharpness{x:g}": (f"dynamo.sharpness={x:g}",) for x in (5, 20, 100, 200)}
-    variants |= {f"threshold{x:g}": (f"dynamo.threshold={x:g}",) for x in (0.5, 0.7, 0.8, 0.99)}
+    variants |= {f"alpha{x:g}": (f"dynamo.alpha={x:g}",) for x in grids.ALPHAS}
+    variants |= {f"bounds{x.low}-{x.high}": _bounds(x) for x in grids.BOUNDS}
+    variants |= {f"sharpness{x:g}": (f"dynamo.sharpness={x:g}",) for x in grids.SHARPNESSES}
+    variants |= {f"threshold{x:g}": (f"dynamo.threshold={x:g}",) for x in grids.THRESHOLDS}
     for variant, overrides in variants.items():
         for seed in SEEDS:
             yield Cell(f"{variant or 'default'}-{seed}", MODEL_7B, "dynamo", seed, overrides, variant)
 
 
-TABLE_1 = tuple(name for name in METHODS if not name.startswith("dynamo-"))
-
-TABLE_2 = ("dynamo", *(name for name in METHODS if name.startswith("dynamo-")), "grpo")
-
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
     {
         x.name: x
         for x in (
-            Experiment("table1", "nine methods", _by_method({MODEL_1_5B: "1.5b-", MODEL_7B: "7b-"}, TABLE_1)),
-            Experiment("table2", "DynaMO without each part; GRPO has none", _by_method({MODEL_7B: ""}, TABLE_2)),
+            Experiment("table1", "nine methods", _by_method({MODEL_1_5B: "1.5b-", MODEL_7B: "7b-"}, grids.TABLE_1)),
+            Experiment("table2", "DynaMO without each part; GRPO has none", _by_method({MODEL_7B: ""}, grids.TABLE_2)),
             Experiment("fig2", "average rollouts, with dynamic allocation and without", tuple(_budgets())),
             Experiment("fig3", "alpha, bounds, sharpness and threshold, one at a time", tuple(_factors())),
             Experiment(
@@ -165,8 +166,8 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         )
     }
 )
-"""Every experiment, by name. What the paper does not say is chosen here: the model of figure 2, the values of figure 3
-but for alpha = 0, and three seeds for every figure."""
+"""Every experiment, by name. What the paper does not say is chosen: the values of figure 3 but for alpha = 0 in
+`theory.grids`, for the tabular worlds too; the model of figure 2, and three seeds for every figure, here."""
 
 
 def get_experiment(name: str) -> Experiment:
