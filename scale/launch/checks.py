@@ -248,9 +248,20 @@ def other_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[
     --------
     >>> other_settings({"dynamo": {"seed": 1}, "trainer": {"nnodes": 1}}, {"dynamo": {"seed": 2}})
     ['dynamo.seed']
+    >>> other_settings({}, {"actor_rollout_ref": {"rollout": {"n": 16, "seed": 1}}})
+    ['actor_rollout_ref.rollout.n']
     """
-    names = differences(first, second)
+    # Leaf by leaf: a run without a node differs in every setting of learning in it, not in a node above them.
+    names = differences(_leaves(first), _leaves(second))
     return [x for x in names if f"{x}.".startswith(tuple(f"{y}." for y in LEARNING)) and x != "dynamo.dump"]
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of a configuration by dotted name."""
+    values: dict[str, Any] = {}
+    for name, value in config.items():
+        values |= _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return values
 
 
 def _check_folder(config: Any, out: Path) -> None:
