@@ -22,21 +22,21 @@ INDEX = "index.json"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    known = items()
+    every = items()
     parser = argparse.ArgumentParser(prog="python -m paper_figs", description="Draw the figures from result files.")
     parser.add_argument(
         "--source", type=Path, default=Path("results"), metavar="DIR", help="result files; figures go to DIR/figures"
     )
-    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"make these only, of: {', '.join(known)}")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"make these only, of: {', '.join(every)}")
     args = parser.parse_args(argv)
-    unknown = [name for name in args.only or () if name not in known]
+    unknown = [name for name in args.only or () if name not in every]
     if unknown:
-        parser.error(f"--only: expected names among {', '.join(known)}, got {', '.join(unknown)}")
+        parser.error(f"--only: expected names among {', '.join(every)}, got {', '.join(unknown)}")
     output = args.source / "figures"
     entries = _entries(output / INDEX) if args.only else {}
     failures = 0
-    for name in args.only or known:
-        item = known[name]
+    for name in args.only or every:
+        item = every[name]
         try:
             if item.made_by and not args.only and not all(result.exists(args.source) for result in item.inputs):
                 skipped = f"no results; `{item.made_by}` makes them"
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         entries[name] = built.to_dict()
         print(f"{name}: {built.caption}", *(f"  {path}" for path in built.files.values()), sep="\n", flush=True)
     try:
-        write_json(output / INDEX, {"items": [entries[name] for name in known if name in entries]})
+        write_json(output / INDEX, {"items": [entries[name] for name in every if name in entries]})
     except OSError as error:
         print(f"{output / INDEX}: {error}", file=sys.stderr)
         return 2

@@ -12,17 +12,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 
-from paper_figs.experiments import INTERVALS, Cell, Experiment, about, settings
+from paper_figs.experiments import INTERVALS, CellResult, ExperimentResults, about, settings
 from paper_figs.figure import Figure
 from paper_figs.style import GUIDE, PALETTE, TEXT_WIDTH, panels
 from paper_figs.wording import counted, span, verdict
 
 UNIFORM, PAPER = "uniform", "dynamo"
 COST = "rollouts"
-MEASURES = {
+SERIES = {
     "pass_at_1": ("at the end", PALETTE[0], "o"),
     "pass_at_1_mean": ("mean over steps", PALETTE[2], "^"),
 }
+"""What is drawn, by measure: its label, colour and marker."""
+
 CHEAP = 0.99
 """Share of the uniform rule's rollouts below which a rule's cost is written beside it."""
 
@@ -35,36 +37,36 @@ class Sweeps:
         """Return whether the first is there."""
         return _sweep("allocation-map").exists(source)
 
-    def read(self, source: Path) -> list[Cell]:
+    def read(self, source: Path) -> list[CellResult]:
         """Read the cells of both."""
         more = _sweep("allocation-map-more")
         return [*_sweep("allocation-map").read(source), *(more.read(source) if more.exists(source) else ())]
 
 
-def _sweep(name: str) -> Experiment:
-    return Experiment(name=name, axes=("rule",), measures=(*MEASURES, COST))
+def _sweep(name: str) -> ExperimentResults:
+    return ExperimentResults(name=name, axes=("rule",), measures=(*SERIES, COST))
 
 
-def _rules(cells: Sequence[Cell]) -> list[str]:
+def _rules(cells: Sequence[CellResult]) -> list[str]:
     """Return the rules but uniform, in order."""
     return [rule for rule in dict.fromkeys(cell.axes["rule"] for cell in cells) if rule != UNIFORM]
 
 
-def _cost(cells: Sequence[Cell], cell: Cell) -> float:
+def _cost(cells: Sequence[CellResult], cell: CellResult) -> float:
     """Return what a rule spends, as a share of what the uniform rule spends in that world."""
     uniform = next(c for c in cells if c.setting == cell.setting and c.axes["rule"] == UNIFORM)
     return cell.values[COST].value / uniform.values[COST].value
 
 
-def draw(cells: Sequence[Cell]) -> Drawing:
+def draw(cells: Sequence[CellResult]) -> Drawing:
     """Draw the difference of every rule to the uniform one, a panel per world."""
     rules, worlds = _rules(cells), settings(cells)
     num_columns = min(3, len(worlds))
     num_rows = -(-len(worlds) // num_columns)
     figure, axes = panels(TEXT_WIDTH, num_rows * (0.6 + 0.16 * len(rules)), num_rows, num_columns, sharey=True)
     for world, ax in zip(worlds, axes, strict=False):
-        found = {cell.axes["rule"]: cell for cell in cells if cell.setting == world}
-        _plot(ax, cells, [found.get(rule) for rule in rules])
+        by_rule = {cell.axes["rule"]: cell for cell in cells if cell.setting == world}
+        _plot(ax, cells, [by_rule.get(rule) for rule in rules])
         ax.set(xlabel=f"change of pass@1 (points), {world}")
     for ax in axes[::num_columns]:
         ax.set_yticks(range(len(rules)), rules)
@@ -85,15 +87,15 @@ def draw(cells: Sequence[Cell]) -> Drawing:
     return figure
 
 
-def _plot(ax: Axes, cells: Sequence[Cell], of_rules: Sequence[Cell | None]) -> None:
+def _plot(ax: Axes, cells: Sequence[CellResult], of_rules: Sequence[CellResult | None]) -> None:
     ax.axvline(0.0, color=GUIDE, linewidth=0.8, linestyle=":", zorder=0)
     there = [(y, cell) for y, cell in enumerate(of_rules) if cell is not None]
-    for i, (measure, (label, color, marker)) in enumerate(MEASURES.items()):
+    for i, (measure, (label, color, marker)) in enumerate(SERIES.items()):
         gains = np.array([cell.differences[measure].scaled(100) for _, cell in there])
-        at = np.array([y for y, _ in there]) + 0.3 * (i - 0.5)
+        heights = np.array([y for y, _ in there]) + 0.3 * (i - 0.5)
         ends = np.nan_to_num(np.abs(gains[:, 1:].T - gains[:, 0]))
-        ax.errorbar(gains[:, 0], at, xerr=ends, fmt="none", ecolor=color, elinewidth=0.8)
-        ax.plot(gains[:, 0], at, linestyle="none", marker=marker, color=color, label=label, markersize=3)
+        ax.errorbar(gains[:, 0], heights, xerr=ends, fmt="none", ecolor=color, elinewidth=0.8)
+        ax.plot(gains[:, 0], heights, linestyle="none", marker=marker, color=color, label=label, markersize=3)
     for y, cell in there:
         share = _cost(cells, cell)
         if share < CHEAP:
@@ -106,7 +108,7 @@ def _plot(ax: Axes, cells: Sequence[Cell], of_rules: Sequence[Cell | None]) -> N
     ax.grid(axis="y", color="0.92", linewidth=0.5)
 
 
-def caption(cells: Sequence[Cell]) -> str:
+def caption(cells: Sequence[CellResult]) -> str:
     """Say what is drawn."""
     return (
         "GRPO with every allocation rule minus GRPO with equal rollouts, in pass@1, at one budget with pilots "
@@ -114,13 +116,13 @@ def caption(cells: Sequence[Cell]) -> str:
     )
 
 
-def reading(cells: Sequence[Cell]) -> str:
+def reading(cells: Sequence[CellResult]) -> str:
     """Say what the figure shows."""
     worlds = settings(cells)
     leaders = {}
     for world in worlds:
-        found = {c.axes["rule"]: c.values["pass_at_1"].value for c in cells if c.setting == world}
-        leaders[world] = max(found, key=found.__getitem__)
+        final = {c.axes["rule"]: c.values["pass_at_1"].value for c in cells if c.setting == world}
+        leaders[world] = max(final, key=final.__getitem__)
     gains = [cell.differences["pass_at_1"] for cell in cells if cell.axes["rule"] == PAPER and cell.differences]
     return (
         f"Highest pass@1 at the end: {', '.join(f'{rule} in {world}' for world, rule in leaders.items())}; the "

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure as Drawing
 
 from paper_figs.experiments import INTERVALS, estimate
 from paper_figs.figure import Figure
-from paper_figs.result_files import Curves, Run, ToyRun
+from paper_figs.result_files import Curves, RunCurves, ToyRun
 from paper_figs.style import TEXT_WIDTH, legend_above, panels, plot_band, zero_line
 from paper_figs.wording import span, verdict
 from theory import methods
@@ -15,17 +15,18 @@ from theory.base.runs import differences
 
 BASELINE, METHOD = "grpo", "dynamo"
 TITLES = {name: methods.METHODS[name].title for name in (BASELINE, METHOD)}
-METRICS = {"pass_at_1": "exact pass@1", "entropy": "entropy (nats)", "gradient_norm": "gradient norm"}
+LABELS = {"pass_at_1": "exact pass@1", "entropy": "entropy (nats)", "gradient_norm": "gradient norm"}
+"""What is drawn: metrics, and how their axes are labelled."""
 
 
-def require_pairs(baseline: Run, run: Run) -> None:
+def require_pairs(baseline: RunCurves, run: RunCurves) -> None:
     """Require two runs that differ in the method only: the same seeds in the same setting."""
     fields = differences(baseline.config, run.config)
     different = [name for name in fields if name.split(".")[0] not in ("method", "method_name")]
     different += [] if np.array_equal(baseline.seeds, run.seeds) else ["seeds"]
     different += [
         f"steps of {name}"
-        for name in METRICS
+        for name in LABELS
         if not np.array_equal(baseline.metrics[name].steps, run.metrics[name].steps)
     ]
     if different:
@@ -33,11 +34,11 @@ def require_pairs(baseline: Run, run: Run) -> None:
         raise ValueError(f"{folders}: expected runs that differ in the method only, got other {', '.join(different)}")
 
 
-def draw(baseline: Run, run: Run) -> Drawing:
+def draw(baseline: RunCurves, run: RunCurves) -> Drawing:
     """Draw the three metrics, and the paired difference in pass@1."""
     require_pairs(baseline, run)
     figure, axes = panels(TEXT_WIDTH, 4.0, 2, 2)
-    for ax, (metric, label) in zip(axes, METRICS.items(), strict=False):
+    for ax, (metric, label) in zip(axes, LABELS.items(), strict=False):
         plot_band(ax, baseline.metrics[metric], BASELINE, TITLES[BASELINE])
         plot_band(ax, run.metrics[metric], METHOD, TITLES[METHOD])
         ax.set_ylabel(label)
@@ -54,7 +55,7 @@ def draw(baseline: Run, run: Run) -> Drawing:
     return figure
 
 
-def caption(baseline: Run, run: Run) -> str:
+def caption(baseline: RunCurves, run: RunCurves) -> str:
     """Say what is drawn."""
     return (
         f"{TITLES[BASELINE]} and {TITLES[METHOD]} in the tabular world '{run.config['world_name']}', "
@@ -62,7 +63,7 @@ def caption(baseline: Run, run: Run) -> str:
     )
 
 
-def reading(baseline: Run, run: Run) -> str:
+def reading(baseline: RunCurves, run: RunCurves) -> str:
     """Say what the figure shows."""
     require_pairs(baseline, run)
     gains = run.metrics["pass_at_1"].values - baseline.metrics["pass_at_1"].values
@@ -81,7 +82,7 @@ def reading(baseline: Run, run: Run) -> str:
 FIGURE = Figure(
     name="bandit_training",
     title="Learning curves in the bandit",
-    inputs=tuple(ToyRun(name, tuple(METRICS)) for name in (BASELINE, METHOD)),
+    inputs=tuple(ToyRun(name, tuple(LABELS)) for name in (BASELINE, METHOD)),
     draw=draw,
     caption=caption,
     reading=reading,

@@ -21,7 +21,7 @@ from theory.statistics import NUM_RESAMPLES, paired_gain
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellResult:
     """A cell of an experiment.
 
     Attributes
@@ -52,7 +52,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment:
+class ExperimentResults:
     """The cells of an experiment: `toy/NAME/summary.parquet`, and what fits of the runs below `scale/`.
 
     Attributes
@@ -86,40 +86,40 @@ class Experiment:
         """Return whether there is a summary, fit or not, or a run at scale to compare."""
         return (source / "toy" / self.name / "summary.parquet").exists() or bool(self._scale_cells(source))
 
-    def read(self, source: Path) -> list[Cell]:
+    def read(self, source: Path) -> list[CellResult]:
         """Read the cells, those of the testbed first."""
         cells = self._scale_cells(source)
         if cells and not (source / "toy" / self.name).exists():
             return cells
         return [*self._toy_cells(source), *cells]
 
-    def _toy_cells(self, source: Path) -> list[Cell]:
+    def _toy_cells(self, source: Path) -> list[CellResult]:
         folder = source / "toy" / self.name
         path, command = folder / "summary.parquet", f"python -m toy sweep {self.name} --out {source / 'toy'}"
         numbers = ("low", "high", "difference", "difference_low", "difference_high")
         axes = ("world", *self.axes) if self.worlds else self.axes
         rows = read_columns(path, ("num_seeds", "value"), ("cell", "measure", *axes), command, numbers_or_null=numbers)
-        cells: list[Cell] = []
+        cells: list[CellResult] = []
         for name in dict.fromkeys(rows["cell"]):
             of_cell = {m: np.flatnonzero((rows["cell"] == name) & (rows["measure"] == m)) for m in self.measures}
-            for measure, found in of_cell.items():
-                if len(found) != 1:
-                    raise unfit(path, f"one row of {measure} for every cell", f"{len(found)} for {name}", command)
-            at = {measure: int(found[0]) for measure, found in of_cell.items()}
-            first = next(iter(at.values()))
+            for measure, matches in of_cell.items():
+                if len(matches) != 1:
+                    raise unfit(path, f"one row of {measure} for every cell", f"{len(matches)} for {name}", command)
+            row_of = {measure: int(matches[0]) for measure, matches in of_cell.items()}
+            first = next(iter(row_of.values()))
             config: Mapping[str, Any] = {}
             if not self.worlds or all(str(rows["world"][first]) != cell.setting for cell in cells):
                 config = read_json(folder / str(name) / "config.json", ("world_name", "num_steps"), command)
             cells.append(
-                Cell(
+                CellResult(
                     str(rows["world"][first]) if self.worlds else str(config["world_name"]),
                     True,
                     {axis: str(rows[axis][first]) for axis in self.axes},
                     int(rows["num_seeds"][first]),
-                    {m: Estimate(*(float(rows[x][i]) for x in ("value", "low", "high"))) for m, i in at.items()},
+                    {m: Estimate(*(float(rows[x][i]) for x in ("value", "low", "high"))) for m, i in row_of.items()},
                     {
                         m: Estimate(*(float(rows[x][i]) for x in numbers[2:]))
-                        for m, i in at.items()
+                        for m, i in row_of.items()
                         if not np.isnan(rows["difference"][i])
                     },
                     config,
@@ -127,19 +127,19 @@ class Experiment:
             )
         return cells
 
-    def _scale_cells(self, source: Path) -> list[Cell]:
+    def _scale_cells(self, source: Path) -> list[CellResult]:
         if not self.scale or self.reference is None:
             return []
         cells = []
         runs_of = [run for run in find_runs(source) if not self.methods or run.axes["method"] in self.methods]
         for setting, block in blocks(runs_of, self.scale):
-            found = []
+            of_block = []
             for values, runs in block.items():
                 axes = dict(zip(self.scale, values, strict=True))
                 reference = block.get(tuple({**axes, **self.reference}[axis] for axis in self.scale))
-                found.append(_summarise(setting, axes, runs, reference, self.measures))
-            if not self.methods or any(cell.differences for cell in found):
-                cells += found
+                of_block.append(_summarise(setting, axes, runs, reference, self.measures))
+            if not self.methods or any(cell.differences for cell in of_block):
+                cells += of_block
         return cells
 
 
@@ -149,7 +149,7 @@ def _summarise(
     runs: Sequence[ScaleRun],
     reference: Sequence[ScaleRun] | None,
     measures: Sequence[str],
-) -> Cell:
+) -> CellResult:
     """Summarise the runs of a cell, one per seed."""
     values, differences = {}, {}
     for measure in measures:
@@ -160,7 +160,7 @@ def _summarise(
         pairs = np.array([(own[seed], other[seed]) for seed in own if seed in other])
         if len(pairs) and reference is not runs and not np.isnan(pairs).any():
             differences[measure] = estimate(pairs[:, 0], pairs[:, 1])
-    return Cell(setting, False, axes, len(runs), values, differences, runs[0].config)
+    return CellResult(setting, False, axes, len(runs), values, differences, runs[0].config)
 
 
 def estimate(values: Sequence[float] | FloatArray, reference: Sequence[float] | FloatArray | None = None) -> Estimate:
@@ -168,12 +168,12 @@ def estimate(values: Sequence[float] | FloatArray, reference: Sequence[float] | 
     return Estimate(*(float(x) for x in paired_gain(values, reference)))
 
 
-def settings(cells: Sequence[Cell]) -> list[str]:
+def settings(cells: Sequence[CellResult]) -> list[str]:
     """Return the settings, in order."""
     return list(dict.fromkeys(cell.setting for cell in cells))
 
 
-def about(cells: Sequence[Cell]) -> str:
+def about(cells: Sequence[CellResult]) -> str:
     """Say where the cells come from, how many seeds they have, and which intervals."""
     toy = [cell for cell in cells if cell.is_toy]
     parts = []
@@ -197,7 +197,7 @@ INTERVALS = (
 """What numbers and intervals of cells are."""
 
 
-def _steps(cells: Sequence[Cell], setting: str) -> str:
+def _steps(cells: Sequence[CellResult], setting: str) -> str:
     """Return how many steps the cells of a setting are trained, as far as their configurations were read."""
     counts = {
         str(cell.config["num_steps"] if cell.is_toy else cell.config["trainer"]["total_training_steps"])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure as Drawing
 
-from paper_figs.experiments import INTERVALS, Cell, Experiment, about, number, settings
+from paper_figs.experiments import INTERVALS, CellResult, ExperimentResults, about, number, settings
 from paper_figs.figure import Figure
 from paper_figs.style import METHODS, PALETTE, TEXT_WIDTH, legend_above, panels, plot_estimates, zero_line
 from paper_figs.wording import counted, span, verdict
@@ -16,19 +16,20 @@ LOOKS = {
     WITH: {**METHODS["dynamo"]._asdict(), "label": "DynaMO"},
     WITHOUT: {**METHODS["grpo"]._asdict(), "label": "without dynamic allocation"},
 }
-MEASURES = {
+SERIES = {
     "pass_at_1": ("pass@1, end", PALETTE[0], "o", "-"),
     "pass_at_1_mean": ("pass@1, mean", PALETTE[2], "^", "--"),
     "pass_at_32": ("pass@32, end", PALETTE[3], "D", ":"),
 }
+"""What is drawn, by measure: its label, colour, marker and line."""
 
 
-def _of(cells: Sequence[Cell], setting: str, method: str) -> list[Cell]:
+def _of(cells: Sequence[CellResult], setting: str, method: str) -> list[CellResult]:
     chosen = [cell for cell in cells if cell.setting == setting and cell.axes["method"] == method]
     return sorted(chosen, key=lambda cell: number(cell.axes["rollouts"]))
 
 
-def draw(cells: Sequence[Cell]) -> Drawing:
+def draw(cells: Sequence[CellResult]) -> Drawing:
     """Draw pass@1 over the budget with and without allocation, and the difference by every measure."""
     rows = settings(cells)
     figure, axes = panels(TEXT_WIDTH, 2.3 * len(rows), len(rows), 2)
@@ -41,7 +42,7 @@ def draw(cells: Sequence[Cell]) -> Drawing:
         left.set(xlabel="average rollouts per prompt", ylabel=f"pass@1 at the end (%), {setting}")
         legend_above(left, 2)
         zero_line(right)
-        for i, (measure, (label, color, marker, line)) in enumerate(MEASURES.items()):
+        for i, (measure, (label, color, marker, line)) in enumerate(SERIES.items()):
             there = [cell for cell in _of(cells, setting, WITH) if measure in cell.differences]
             budgets = [number(cell.axes["rollouts"]) for cell in there]
             gains = [cell.differences[measure].scaled(100) for cell in there]
@@ -54,7 +55,7 @@ def draw(cells: Sequence[Cell]) -> Drawing:
     return figure
 
 
-def caption(cells: Sequence[Cell]) -> str:
+def caption(cells: Sequence[CellResult]) -> str:
     """Say what is drawn."""
     budgets = sorted({int(number(cell.axes["rollouts"])) for cell in cells})
     return (
@@ -64,7 +65,7 @@ def caption(cells: Sequence[Cell]) -> str:
     )
 
 
-def reading(cells: Sequence[Cell]) -> str:
+def reading(cells: Sequence[CellResult]) -> str:
     """Say what the figure shows."""
     gains = [cell.differences["pass_at_1"] for cell in cells if "pass_at_1" in cell.differences]
     signs = [gain.sign for gain in gains]
@@ -81,10 +82,10 @@ FIGURE = Figure(
     name="fig2_budgets",
     title="Figure 2: dynamic rollout allocation across budgets",
     inputs=(
-        Experiment(
+        ExperimentResults(
             name="fig2",
             axes=("rollouts", "method"),
-            measures=tuple(MEASURES),
+            measures=tuple(SERIES),
             worlds=False,
             scale=("rollouts", "method"),
             reference={"method": WITHOUT},

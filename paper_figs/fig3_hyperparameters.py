@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure as Drawing
 
-from paper_figs.experiments import INTERVALS, Cell, Experiment, about
+from paper_figs.experiments import INTERVALS, CellResult, ExperimentResults, about
 from paper_figs.figure import Figure
 from paper_figs.style import GUIDE, PALETTE, TEXT_WIDTH, legend_above, panels, plot_estimates
 from paper_figs.wording import span, verdict
@@ -16,10 +16,11 @@ from theory.base.tables import Estimate
 NARROW = 1.0
 """Points of pass@1 within which a hyper-parameter counts as harmless."""
 
-MEASURES = {
+SERIES = {
     "pass_at_1": ("at the end", PALETTE[0], "o", "-"),
     "pass_at_1_mean": ("mean over steps", PALETTE[2], "^", "--"),
 }
+"""What is drawn, by measure: its label, colour, marker and line."""
 
 
 class Factor(NamedTuple):
@@ -46,28 +47,28 @@ FACTORS = {
 }
 
 
-def _series(cells: Sequence[Cell], factor: str) -> list[tuple[Any, Cell]]:
+def _series(cells: Sequence[CellResult], factor: str) -> list[tuple[Any, CellResult]]:
     """Return the cells along a factor, the default among them, ordered by its value."""
     of = FACTORS[factor].value
     chosen = [(of(cell.config), cell) for cell in cells if cell.axes["factor"] in (factor, "default")]
     return sorted(chosen, key=lambda pair: pair[0])
 
 
-def _gain(cell: Cell, measure: str) -> Estimate:
+def _gain(cell: CellResult, measure: str) -> Estimate:
     """Return the difference to the default; 0 for the default itself."""
     return cell.differences.get(measure, Estimate(0.0))
 
 
-def draw(cells: Sequence[Cell]) -> Drawing:
+def draw(cells: Sequence[CellResult]) -> Drawing:
     """Draw pass@1 minus that of the default over each factor; the default is marked."""
     figure, axes = panels(TEXT_WIDTH, 3.6, 2, 2)
     for (factor, (label, _, text)), ax in zip(FACTORS.items(), axes, strict=True):
         series = _series(cells, factor)
-        for measure, (name, color, marker, line) in MEASURES.items():
+        for measure, (name, color, marker, line) in SERIES.items():
             gains = [_gain(cell, measure).scaled(100) for _, cell in series]
             plot_estimates(ax, list(range(len(series))), gains, color=color, marker=marker, linestyle=line, label=name)
-        at = next(i for i, (_, cell) in enumerate(series) if cell.axes["factor"] == "default")
-        ax.axvline(at, color=GUIDE, linewidth=0.8, linestyle=":", zorder=0)
+        default = next(i for i, (_, cell) in enumerate(series) if cell.axes["factor"] == "default")
+        ax.axvline(default, color=GUIDE, linewidth=0.8, linestyle=":", zorder=0)
         ax.axhline(0.0, color=GUIDE, linewidth=0.8, linestyle=":", zorder=0)
         ax.set_xticks(range(len(series)), [text(value) for value, _ in series])
         ax.margins(x=0.1)
@@ -79,7 +80,7 @@ def draw(cells: Sequence[Cell]) -> Drawing:
     return figure
 
 
-def caption(cells: Sequence[Cell]) -> str:
+def caption(cells: Sequence[CellResult]) -> str:
     """Say what is drawn."""
     (default,) = [cell for cell in cells if cell.axes["factor"] == "default"]
     texts = {factor: text(value(default.config)) for factor, (_, value, text) in FACTORS.items()}
@@ -90,7 +91,7 @@ def caption(cells: Sequence[Cell]) -> str:
     )
 
 
-def reading(cells: Sequence[Cell]) -> str:
+def reading(cells: Sequence[CellResult]) -> str:
     """Say what the figure shows."""
     parts, narrow = [], []
     for factor in FACTORS:
@@ -115,7 +116,7 @@ def reading(cells: Sequence[Cell]) -> str:
 FIGURE = Figure(
     name="fig3_hyperparameters",
     title="Figure 3: sensitivity to hyper-parameters",
-    inputs=(Experiment(name="fig3", axes=("factor", "setting"), measures=tuple(MEASURES), worlds=False),),
+    inputs=(ExperimentResults(name="fig3", axes=("factor", "setting"), measures=tuple(SERIES), worlds=False),),
     draw=draw,
     caption=caption,
     reading=reading,

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 
-from paper_figs.experiments import INTERVALS, Cell, Experiment, about
+from paper_figs.experiments import INTERVALS, CellResult, ExperimentResults, about
 from paper_figs.figure import Figure
 from paper_figs.style import PALETTE, TEXT_WIDTH, panels, plot_estimates, zero_line
 from paper_figs.wording import counted, span, verdict
 
-MEASURES = {
+SERIES = {
     "pass_at_1": ("pass@1, end", PALETTE[0], "o", "-"),
     "pass_at_1_mean": ("pass@1, mean", PALETTE[2], "^", "--"),
     "pass_at_32": ("pass@32, end", PALETTE[3], "D", ":"),
 }
+"""What is drawn, by measure: its label, colour, marker and line."""
 METHOD = "dynamo"
 
 # Sizes of a world: its fields, the first of which is drawn, and what it counts.
@@ -34,7 +35,7 @@ def _rest(config: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
     return {name: value for name, value in config["world"].items() if name not in fields}
 
 
-def _along(cells: Sequence[Cell], size: str) -> list[tuple[float, Cell]]:
+def _along(cells: Sequence[CellResult], size: str) -> list[tuple[float, CellResult]]:
     """Return the toy cells of DynaMO that differ in that size alone, ascending; also of sweeps of another size."""
     fields, _ = SIZES[size]
     ours = [cell for cell in cells if cell.is_toy and cell.axes["method"] == METHOD]
@@ -50,18 +51,18 @@ def _along(cells: Sequence[Cell], size: str) -> list[tuple[float, Cell]]:
     return sorted(by_size.items())
 
 
-def _models(cells: Sequence[Cell]) -> list[Cell]:
+def _models(cells: Sequence[CellResult]) -> list[CellResult]:
     return [cell for cell in cells if not cell.is_toy and cell.axes["method"] == METHOD and cell.differences]
 
 
-def _drawn(cells: Sequence[Cell]) -> dict[str, list[tuple[float, Cell]]]:
+def _drawn(cells: Sequence[CellResult]) -> dict[str, list[tuple[float, CellResult]]]:
     """Return the series that are drawn: by size of the tabular worlds, then models."""
-    found = {size: series for size in SIZES if (series := _along(cells, size))}
+    by_size = {size: series for size in SIZES if (series := _along(cells, size))}
     models = _models(cells)
-    return {**found, **({"models": list(enumerate(models))} if models else {})}
+    return {**by_size, **({"models": list(enumerate(models))} if models else {})}
 
 
-def draw(cells: Sequence[Cell]) -> Drawing:
+def draw(cells: Sequence[CellResult]) -> Drawing:
     """Draw the difference of DynaMO and GRPO over every size, and for every model."""
     drawn = _drawn(cells)
     num_rows = -(-len(drawn) // 2)
@@ -69,12 +70,12 @@ def draw(cells: Sequence[Cell]) -> Drawing:
     for (size, series), ax in zip(drawn.items(), axes, strict=False):
         zero_line(ax)
         x = np.array([value for value, _ in series])
-        for i, (measure, (label, color, marker, line)) in enumerate(MEASURES.items()):
+        for i, (measure, (label, color, marker, line)) in enumerate(SERIES.items()):
             there = [(value, cell.differences[measure]) for value, cell in series if measure in cell.differences]
             if there:
-                at = [v + 0.06 * (i - 1) if size == "models" else v * 1.04 ** (i - 1) for v, _ in there]
+                apart = [v + 0.06 * (i - 1) if size == "models" else v * 1.04 ** (i - 1) for v, _ in there]
                 plot_estimates(
-                    ax, at, [gain.scaled(100) for _, gain in there], color=color, marker=marker, linestyle=line,
+                    ax, apart, [gain.scaled(100) for _, gain in there], color=color, marker=marker, linestyle=line,
                     label=label,
                 )  # fmt: skip
         if size == "models":
@@ -93,7 +94,7 @@ def draw(cells: Sequence[Cell]) -> Drawing:
     return figure
 
 
-def caption(cells: Sequence[Cell]) -> str:
+def caption(cells: Sequence[CellResult]) -> str:
     """Say what is drawn."""
     toy = any(cell.is_toy for cell in cells)
     what = " as worlds grow, one size at a time and the rest as in their world (a table has no model size)" * toy
@@ -104,7 +105,7 @@ def caption(cells: Sequence[Cell]) -> str:
     )
 
 
-def reading(cells: Sequence[Cell]) -> str:
+def reading(cells: Sequence[CellResult]) -> str:
     """Say what the figure shows."""
     drawn = _drawn(cells)
     gains = {
@@ -127,10 +128,10 @@ FIGURE = Figure(
     name="fig4_scaling",
     title="Figure 4: growing problems",
     inputs=(
-        Experiment(
+        ExperimentResults(
             name="fig4",
             axes=("size", "setting", "method"),
-            measures=tuple(MEASURES),
+            measures=tuple(SERIES),
             worlds=False,
             scale=("method",),
             reference={"method": "grpo"},

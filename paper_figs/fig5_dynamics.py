@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Drawing
 
 from paper_figs.experiments import INTERVALS, estimate, seeds_of
 from paper_figs.figure import Figure
-from paper_figs.result_files import Curves, Run, read_run, unfit
+from paper_figs.result_files import Curves, RunCurves, read_run, unfit
 from paper_figs.scale_runs import STOCK, ScaleRun, blocks, find_runs
 from paper_figs.style import METHODS, TEXT_WIDTH, legend_above, panels, plot_band
 from paper_figs.wording import span, verdict
@@ -21,7 +21,9 @@ from theory.base.arrays import FloatArray
 from theory.base.tables import Estimate
 
 BASELINE, METHOD = "grpo", "dynamo"
-METRICS = {"entropy": "entropy (nats)", "gradient_norm": "gradient norm"}
+LABELS = {"entropy": "entropy (nats)", "gradient_norm": "gradient norm"}
+"""What is drawn: metrics, and how their axes are labelled."""
+
 WINDOW = 11
 """Steps of the running median that spikes are measured against."""
 
@@ -32,13 +34,13 @@ class Pair:
 
     setting: str
     is_toy: bool
-    baseline: Run
-    method: Run
+    baseline: RunCurves
+    method: RunCurves
 
     def differences(self, of: str) -> tuple[FloatArray, FloatArray]:
-        """Return a measure of `MEASURES` of both methods, one value per seed."""
-        metric, measure = MEASURES[of]
-        first, second = (measure(run.metrics[metric].values) for run in (self.baseline, self.method))
+        """Return one of `STATISTICS` of both methods, one value per seed."""
+        metric, statistic = STATISTICS[of]
+        first, second = (statistic(run.metrics[metric].values) for run in (self.baseline, self.method))
         return first, second
 
 
@@ -55,7 +57,8 @@ def roughness(values: FloatArray) -> FloatArray:
     return np.asarray(np.sqrt((np.diff(values, n=2, axis=-1) ** 2).mean(-1)))
 
 
-MEASURES = {"spikes": ("gradient_norm", spikes), "roughness": ("entropy", roughness)}
+STATISTICS = {"spikes": ("gradient_norm", spikes), "roughness": ("entropy", roughness)}
+"""What the reading compares: the metric, and the number of its curve."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,9 @@ class Dynamics:
 
 def _toy_pairs(source: Path) -> list[Pair]:
     folder, command = source / "toy" / "fig5", f"python -m toy sweep fig5 --out {source / 'toy'}"
-    runs: dict[str, dict[str, Run]] = {}
+    runs: dict[str, dict[str, RunCurves]] = {}
     for inner in sorted(folder.glob("*/")):
-        run = read_run(inner, tuple(METRICS), command)
+        run = read_run(inner, tuple(LABELS), command)
         runs.setdefault(str(run.config["world_name"]), {})[str(run.config["method_name"])] = run
     pairs = []
     for world, by_method in runs.items():
@@ -100,22 +103,22 @@ def _scale_pairs(source: Path) -> list[Pair]:
     return pairs
 
 
-def _merged(runs: Sequence[ScaleRun]) -> Run:
+def _merged(runs: Sequence[ScaleRun]) -> RunCurves:
     """Return runs of one seed each as one, at the steps that all of them have."""
     metrics = {}
-    for name in METRICS:
+    for name in LABELS:
         curves = [run.curves.get(name, Curves(np.array([], dtype=np.int64), np.zeros((1, 0)))) for run in runs]
         steps = sorted(set.intersection(*(set(curve.steps.tolist()) for curve in curves)))
         values = [curve.values[0, np.isin(curve.steps, steps)] for curve in curves]
         metrics[name] = Curves(np.array(steps, dtype=np.int64), np.stack(values))
-    return Run(runs[0].config, np.array([run.seed for run in runs]), metrics)
+    return RunCurves(runs[0].config, np.array([run.seed for run in runs]), metrics)
 
 
-def _paired(folder: Path, command: str, setting: str, is_toy: bool, baseline: Run, method: Run) -> Pair:
+def _paired(folder: Path, command: str, setting: str, is_toy: bool, baseline: RunCurves, method: RunCurves) -> Pair:
     same = np.array_equal(baseline.seeds, method.seeds) and all(
         len(baseline.metrics[name].steps) > 2
         and np.array_equal(baseline.metrics[name].steps, method.metrics[name].steps)
-        for name in METRICS
+        for name in LABELS
     )
     if not same:
         expected = f"runs of {BASELINE} and {METHOD} in {setting} of the same seeds and at least three steps"
@@ -127,7 +130,7 @@ def draw(pairs: Sequence[Pair]) -> Drawing:
     """Draw both metrics of every setting: one seed as a thin line, all seeds as a band."""
     figure, axes = panels(TEXT_WIDTH, 2.05 * len(pairs), len(pairs), 2)
     for pair, row in zip(pairs, zip(axes[::2], axes[1::2], strict=True), strict=True):
-        for ax, (metric, label) in zip(row, METRICS.items(), strict=True):
+        for ax, (metric, label) in zip(row, LABELS.items(), strict=True):
             for name, run in ((BASELINE, pair.baseline), (METHOD, pair.method)):
                 _plot(ax, run.metrics[metric], name)
             ax.set(xlabel="training step", ylabel=f"{label}, {pair.setting}")
@@ -159,11 +162,11 @@ def reading(pairs: Sequence[Pair]) -> str:
     """Say what the figure shows."""
     changes: dict[str, list[Estimate]] = {}
     shares: dict[str, list[float]] = {}
-    for of in MEASURES:
+    for of in STATISTICS:
         both = [pair.differences(of) for pair in pairs]
         changes[of] = [estimate(second, first) for first, second in both]
         shares[of] = [100 * (float(np.mean(second) / np.mean(first)) - 1) for first, second in both]
-    signs = [change.sign for of in MEASURES for change in changes[of]]
+    signs = [change.sign for of in STATISTICS for change in changes[of]]
     spiky = [float(np.mean(pair.differences("spikes")[0])) for pair in pairs]
     return (
         f"GRPO's gradient norm over its running median has a 99 % quantile of {span(spiky, '.2f')}; DynaMO's differs "

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 
-from paper_figs.experiments import Cell, Experiment, seeds_of, settings
+from paper_figs.experiments import CellResult, ExperimentResults, seeds_of, settings
 from paper_figs.figure import Figure
 from paper_figs.style import GUIDE, METHODS, PALETTE, TEXT_WIDTH, panels
 from paper_figs.wording import span, title, verdict
@@ -19,24 +19,24 @@ NEAR = 10.0
 """Percent of GRPO's time within which a method counts as comparable."""
 
 
-def _in(cells: Sequence[Cell], setting: str) -> dict[str, Cell]:
+def _in(cells: Sequence[CellResult], setting: str) -> dict[str, CellResult]:
     """Return the cells of a setting by method, in the order of the table of methods."""
-    found = {cell.axes["method"]: cell for cell in cells if cell.setting == setting}
-    return {name: found[name] for name in (*methods.METHODS, *found) if name in found}
+    by_method = {cell.axes["method"]: cell for cell in cells if cell.setting == setting}
+    return {name: by_method[name] for name in (*methods.METHODS, *by_method) if name in by_method}
 
 
-def _extra(cells: Sequence[Cell], setting: str) -> dict[str, float]:
+def _extra(cells: Sequence[CellResult], setting: str) -> dict[str, float]:
     """Return by how many percent a step of every other method takes longer than GRPO's; none without GRPO."""
-    found = _in(cells, setting)
-    base = found[BASELINE].values[MEASURE].value if BASELINE in found else np.nan
+    by_method = _in(cells, setting)
+    base = by_method[BASELINE].values[MEASURE].value if BASELINE in by_method else np.nan
     return {
         name: 100 * (cell.values[MEASURE].value / base - 1)
-        for name, cell in found.items()
+        for name, cell in by_method.items()
         if name != BASELINE and not np.isnan(base)
     }
 
 
-def draw(cells: Sequence[Cell]) -> Drawing:
+def draw(cells: Sequence[CellResult]) -> Drawing:
     """Draw a bar per method and setting, and write what it costs beside GRPO."""
     rows = settings(cells)
     num_bars = max(len(_in(cells, setting)) for setting in rows)
@@ -44,22 +44,22 @@ def draw(cells: Sequence[Cell]) -> Drawing:
     num_rows = -(-len(rows) // num_columns)
     figure, axes = panels(TEXT_WIDTH, num_rows * (0.55 + 0.17 * num_bars), num_rows, num_columns)
     for setting, ax in zip(rows, axes, strict=False):
-        found, extra = _in(cells, setting), _extra(cells, setting)
-        seconds = [cell.values[MEASURE] for cell in found.values()]
+        by_method, extra = _in(cells, setting), _extra(cells, setting)
+        seconds = [cell.values[MEASURE] for cell in by_method.values()]
         looks: list[dict[str, Any]] = [
             {"color": METHODS[name].color if name in METHODS else PALETTE[7], "hatch": "///" * (name == METHOD)}
-            for name in found
+            for name in by_method
         ]
-        y = range(len(found))
-        for at, value, look in zip(y, seconds, looks, strict=True):
-            ax.barh(at, value.value, height=0.7, edgecolor="white", linewidth=0, **look)
+        heights = range(len(by_method))
+        for y, value, look in zip(heights, seconds, looks, strict=True):
+            ax.barh(y, value.value, height=0.7, edgecolor="white", linewidth=0, **look)
             if not np.isnan(value.low):
                 ends = [[value.value - value.low], [value.high - value.value]]
-                ax.errorbar(value.value, at, xerr=ends, fmt="none", ecolor=GUIDE, elinewidth=0.8, capsize=1.5)
-        for at, name, value in zip(y, found, seconds, strict=True):
+                ax.errorbar(value.value, y, xerr=ends, fmt="none", ecolor=GUIDE, elinewidth=0.8, capsize=1.5)
+        for y, name, value in zip(heights, by_method, seconds, strict=True):
             text = span([extra[name]], "+.0f") + " %" if name in extra else ""
-            ax.text(np.nanmax([value.value, value.high]), at, f" {text}", va="center", fontsize=7, color=GUIDE)
-        ax.set_yticks(y, [title(name) for name in found])
+            ax.text(np.nanmax([value.value, value.high]), y, f" {text}", va="center", fontsize=7, color=GUIDE)
+        ax.set_yticks(heights, [title(name) for name in by_method])
         ax.invert_yaxis()
         ax.margins(x=0.12)
         ax.set(xlabel=f"seconds per step, {setting}")
@@ -68,7 +68,7 @@ def draw(cells: Sequence[Cell]) -> Drawing:
     return figure
 
 
-def caption(cells: Sequence[Cell]) -> str:
+def caption(cells: Sequence[CellResult]) -> str:
     """Say what is drawn."""
     toy = settings([cell for cell in cells if cell.is_toy])
     models = settings([cell for cell in cells if not cell.is_toy])
@@ -91,7 +91,7 @@ def caption(cells: Sequence[Cell]) -> str:
     )
 
 
-def reading(cells: Sequence[Cell]) -> str:
+def reading(cells: Sequence[CellResult]) -> str:
     """Say what the figure shows."""
     ours = [extra[METHOD] for setting in settings(cells) if METHOD in (extra := _extra(cells, setting))]
     others = [x for s in settings(cells) for name, x in _extra(cells, s).items() if name != METHOD]
@@ -113,7 +113,7 @@ FIGURE = Figure(
     name="fig6_efficiency",
     title="Figure 6: time per step",
     inputs=(
-        Experiment(
+        ExperimentResults(
             name="fig6", axes=("method",), measures=(MEASURE,), scale=("method",), reference={"method": BASELINE}
         ),
     ),

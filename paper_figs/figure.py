@@ -118,13 +118,13 @@ def items() -> dict[str, Item]:
     """Return every figure and table by name, the paper's first: the `FIGURE` or `TABLE` of each module that has one."""
     names = sorted(module.name for module in pkgutil.iter_modules(paper_figs.__path__) if module.name != "__main__")
     modules = {name: importlib.import_module(f"paper_figs.{name}") for name in names}
-    found = {
+    by_name = {
         name: getattr(module, kind)
         for name, module in modules.items()
         for kind in ("FIGURE", "TABLE")
         if isinstance(getattr(module, kind, None), Item)
     }
-    return dict(sorted(found.items(), key=lambda pair: (_place(pair[0]), pair[0])))
+    return dict(sorted(by_name.items(), key=lambda pair: (_place(pair[0]), pair[0])))
 
 
 def _place(name: str) -> int:

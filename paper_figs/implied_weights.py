@@ -30,14 +30,14 @@ def _curve(weights: Columns, estimator: str, p: float, kind: str) -> tuple[np.nd
 
 def gains(weights: Columns, estimator: str, kind: str) -> list[float]:
     """Return, for every p, the weight at the upper bound over that at the lower one."""
-    found = []
+    ratios = []
     for p in np.unique(weights["p"]):
         sizes, weight = _curve(weights, estimator, p, kind)
         ends = [weight[sizes == size] for size in (LOW, HIGH)]
         if any(len(end) != 1 for end in ends):
             raise ValueError(f"A10: expected one weight of {estimator} at p = {p:g} and n = {LOW}, {HIGH}, got others")
-        found.append(float(ends[1][0] / ends[0][0]))
-    return found
+        ratios.append(float(ends[1][0] / ends[0][0]))
+    return ratios
 
 
 def draw(weights: Columns) -> Drawing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from paper_figs.experiments import INTERVALS, Cell, Experiment, about, settings
+from paper_figs.experiments import INTERVALS, CellResult, ExperimentResults, about, settings
 from paper_figs.figure import Table
 from paper_figs.table1_methods import kind
 from paper_figs.wording import counted, span
@@ -12,7 +12,7 @@ from theory.base.tables import Column, TextTable
 
 ALL = "all-of-the-code"
 CONTROLS = ("prompt-mean", "grpo")
-MEASURES = ("pass_at_1", "pass_at_1_mean", "pass_at_32")
+COLUMN_MEASURES = ("pass_at_1", "pass_at_1_mean", "pass_at_32")
 VARIANTS = {
     "paper": ("DynaMO as in the paper", ""),
     "root-of-p": ("root of P as weight", "rollouts go by the root of k (G - k) / (G (G - 1)), not by itself"),
@@ -39,7 +39,7 @@ COLUMNS = (
 )
 
 
-def fill(cells: Sequence[Cell]) -> TextTable:
+def fill(cells: Sequence[CellResult]) -> TextTable:
     """Fill the table, a group per world."""
     groups = []
     for setting in settings(cells):
@@ -47,13 +47,13 @@ def fill(cells: Sequence[Cell]) -> TextTable:
         for cell in cells:
             if cell.setting == setting:
                 name, what = VARIANTS.get(cell.axes["variant"], (cell.axes["variant"], ""))
-                changes = [(d := cell.differences.get(m)) and d.scaled(100) for m in MEASURES]
+                changes = [(d := cell.differences.get(m)) and d.scaled(100) for m in COLUMN_MEASURES]
                 rows.append((name, what, cell.values["pass_at_1"].scaled(100), *changes))
         groups.append((kind(cells, setting), tuple(rows)))
     return TextTable(COLUMNS, tuple(groups), highest=(2,))
 
 
-def caption(cells: Sequence[Cell]) -> str:
+def caption(cells: Sequence[CellResult]) -> str:
     """Say what the table holds."""
     return (
         "DynaMO as in the paper, with one choice of its public code at a time, with all of them, and two controls: "
@@ -62,7 +62,7 @@ def caption(cells: Sequence[Cell]) -> str:
     )
 
 
-def reading(cells: Sequence[Cell]) -> str:
+def reading(cells: Sequence[CellResult]) -> str:
     """Say what the table shows."""
     parts, together = [], []
     for setting in settings(cells):
@@ -87,7 +87,7 @@ def reading(cells: Sequence[Cell]) -> str:
 TABLE = Table(
     name="paper_vs_code",
     title="Differences between paper and public code, and their effect",
-    inputs=(Experiment(name="paper-vs-code", axes=("variant",), measures=MEASURES),),
+    inputs=(ExperimentResults(name="paper-vs-code", axes=("variant",), measures=COLUMN_MEASURES),),
     fill=fill,
     caption=caption,
     reading=reading,

@@ -170,7 +170,7 @@ def _table(entry: Mapping[str, Any]) -> str:
 
 def _cell(text: str, is_bold: bool) -> str:
     """Return a cell; an interval stands below its number."""
-    number, interval = found.groups() if (found := re.fullmatch(r"(\S+) (\[.+\])", text)) else (text, "")
+    number, interval = parts.groups() if (parts := re.fullmatch(r"(\S+) (\[.+\])", text)) else (text, "")
     shown = f"<b>{escape(number)}</b>" if is_bold else escape(number)
     return f"<td>{shown}{f'<small>{escape(interval)}</small>' if interval else ''}</td>"
 
@@ -185,11 +185,11 @@ def _made_with(source: Path) -> str:
         if VERSIONS_FILE in files:
             inner.clear()  # checkpoints are large
             path = Path(folder) / VERSIONS_FILE
-            found = dict(read_json(path, ("seeds", "seconds"), "the command of the run"))
-            found.pop("earlier", None)
-            seeds |= set(found.pop("seeds"))
-            seconds += found.pop("seconds")
-            text = ", ".join(f"{name} {version}" for name, version in found.items() if version != "not installed")
+            versions = dict(read_json(path, ("seeds", "seconds"), "the command of the run"))
+            versions.pop("earlier", None)
+            seeds |= set(versions.pop("seeds"))
+            seconds += versions.pop("seconds")
+            text = ", ".join(f"{name} {version}" for name, version in versions.items() if version != "not installed")
             software[text] += 1
     if not software:
         return "<p>There are no training runs here.</p>"

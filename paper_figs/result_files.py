@@ -26,7 +26,7 @@ class Curves(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Run:
+class RunCurves:
     """A finished training run.
 
     Attributes
@@ -89,13 +89,13 @@ class ToyRun:
         """Return whether the folder is there, fit or not."""
         return (source / "toy" / self.method).exists()
 
-    def read(self, source: Path) -> Run:
+    def read(self, source: Path) -> RunCurves:
         """Read the configuration and the required metrics."""
         folder = source / "toy" / self.method
         return read_run(folder, self.metrics, f"python -m toy run --method {self.method} --out {folder}")
 
 
-def read_run(folder: Path, metrics: tuple[str, ...], command: str) -> Run:
+def read_run(folder: Path, metrics: tuple[str, ...], command: str) -> RunCurves:
     """Read a run of the tabular testbed; `command` is the one that makes it."""
     read_json(folder / "versions.json", (), command)  # written last, so that a run without it is not finished
     config = read_json(folder / "config.json", ("method_name", "world_name", "rollouts"), command)
@@ -114,7 +114,7 @@ def read_run(folder: Path, metrics: tuple[str, ...], command: str) -> Run:
         curves[name] = Curves(steps[first:], values[:, first:])
         if np.isnan(values[:, first:]).any() or first == len(steps):
             raise unfit(path, f"a value of {name} for every seed at every step after 0", "gaps", command)
-    return Run(config, seeds, curves)
+    return RunCurves(config, seeds, curves)
 
 
 def read_columns(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paper_figs.experiments import INTERVALS, Cell, Experiment, about, settings
+from paper_figs.experiments import INTERVALS, CellResult, ExperimentResults, about, settings
 from paper_figs.figure import Table
 from paper_figs.result_files import read_json, unfit
 from paper_figs.wording import counted, title, verdict
@@ -15,7 +15,7 @@ from theory.base.tables import Column, Estimate, TextTable, Value
 from theory.claims.published import TABLE_1
 
 METHOD, REFERENCE = "dynamo", "grpo"
-MEASURES = ("pass_at_1", "pass_at_32", "pass_at_1_mean")
+COLUMN_MEASURES = ("pass_at_1", "pass_at_32", "pass_at_1_mean")
 COLUMNS = (
     Column("method"),
     Column("pass@1 (%)"),
@@ -62,7 +62,7 @@ def _score(row: Mapping[str, Any], k: int) -> Estimate | None:
     return Estimate(*(float(cell[x]) for x in ("value", "low", "high"))) if cell else None
 
 
-def rows_of(cells: Sequence[Cell], setting: str, measures: Sequence[str]) -> list[tuple[Value, ...]]:
+def rows_of(cells: Sequence[CellResult], setting: str, measures: Sequence[str]) -> list[tuple[Value, ...]]:
     """Return a row per method of a setting: every measure in percent, and its difference to the reference in points."""
     rows = []
     for cell in cells:
@@ -75,7 +75,7 @@ def rows_of(cells: Sequence[Cell], setting: str, measures: Sequence[str]) -> lis
     return rows
 
 
-def kind(cells: Sequence[Cell], setting: str) -> str:
+def kind(cells: Sequence[CellResult], setting: str) -> str:
     """Return what a setting is, as a heading of its rows."""
     of = [cell for cell in cells if cell.setting == setting]
     seeds = max(cell.num_seeds for cell in of)
@@ -103,9 +103,9 @@ def printed(value: float, sign: str = "") -> str:
     return f"{value:{sign}.1f}".replace("-", "−")
 
 
-def fill(cells: Sequence[Cell], evaluation: Sequence[Mapping[str, Any]]) -> TextTable:
+def fill(cells: Sequence[CellResult], evaluation: Sequence[Mapping[str, Any]]) -> TextTable:
     """Fill the table: measured worlds and models, then what the paper has."""
-    groups = [(kind(cells, setting), tuple(rows_of(cells, setting, MEASURES))) for setting in settings(cells)]
+    groups = [(kind(cells, setting), tuple(rows_of(cells, setting, COLUMN_MEASURES))) for setting in settings(cells)]
     for model in dict.fromkeys(str(row["model"]) for row in evaluation):
         rows = tuple(
             (str(row["method"]), _score(row, 1), None, _score(row, 32), None, None, None)
@@ -117,7 +117,7 @@ def fill(cells: Sequence[Cell], evaluation: Sequence[Mapping[str, Any]]) -> Text
     return TextTable(COLUMNS, (*groups, *published()), highest=(1, 3, 5))
 
 
-def caption(cells: Sequence[Cell], evaluation: Sequence[Mapping[str, Any]]) -> str:
+def caption(cells: Sequence[CellResult], evaluation: Sequence[Mapping[str, Any]]) -> str:
     """Say what the table holds."""
     evaluated = (
         " Rows of scale evaluate: averages over benchmarks, intervals over problems and seeds." if evaluation else ""
@@ -128,16 +128,16 @@ def caption(cells: Sequence[Cell], evaluation: Sequence[Mapping[str, Any]]) -> s
     )
 
 
-def reading(cells: Sequence[Cell], evaluation: Sequence[Mapping[str, Any]]) -> str:
+def reading(cells: Sequence[CellResult], evaluation: Sequence[Mapping[str, Any]]) -> str:
     """Say what the table shows."""
     names = settings(cells)
     best, gains = [], []
     for setting in names:
-        found = {c.axes["method"]: c for c in cells if c.setting == setting and "pass_at_1" in c.values}
-        if METHOD in found:
-            top = max(found, key=lambda name: found[name].values["pass_at_1"].value)
+        by_method = {c.axes["method"]: c for c in cells if c.setting == setting and "pass_at_1" in c.values}
+        if METHOD in by_method:
+            top = max(by_method, key=lambda name: by_method[name].values["pass_at_1"].value)
             best.append((setting, top))
-            gains += [found[METHOD].differences["pass_at_1"]] if found[METHOD].differences else []
+            gains += [by_method[METHOD].differences["pass_at_1"]] if by_method[METHOD].differences else []
     signs = [gain.sign for gain in gains]
     return (
         f"Highest final pass@1: {', '.join(f'{title(name)} in {setting}' for setting, name in best)}; DynaMO against "
@@ -154,8 +154,12 @@ TABLE = Table(
     name="table1_methods",
     title="Table 1: nine methods",
     inputs=(
-        Experiment(
-            name="table1", axes=("method",), measures=MEASURES, scale=("method",), reference={"method": REFERENCE}
+        ExperimentResults(
+            name="table1",
+            axes=("method",),
+            measures=COLUMN_MEASURES,
+            scale=("method",),
+            reference={"method": REFERENCE},
         ),
         Evaluation(),
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from paper_figs.experiments import INTERVALS, Cell, Experiment, about, settings
+from paper_figs.experiments import INTERVALS, CellResult, ExperimentResults, about, settings
 from paper_figs.figure import Table
 from paper_figs.table1_methods import PUBLISHED, kind, printed, rows_of
 from paper_figs.wording import span, verdict
@@ -16,7 +16,7 @@ SINGLE = ("dynamo-no-gc", "dynamo-no-ums", "dynamo-no-dra")
 PAIR, ITS_PARTS = "dynamo-only-dra", ("dynamo-no-gc", "dynamo-no-ums")
 """The pair of which the paper says that removing it costs more than removing its parts one by one."""
 
-MEASURES = ("pass_at_1", "pass_at_1_mean", "pass_at_32")
+COLUMN_MEASURES = ("pass_at_1", "pass_at_1_mean", "pass_at_32")
 COLUMNS = (
     Column("variant"),
     Column("pass@1 (%)"),
@@ -37,17 +37,17 @@ def _published() -> tuple[tuple[Value, ...], ...]:
     return tuple(rows)
 
 
-def fill(cells: Sequence[Cell]) -> TextTable:
+def fill(cells: Sequence[CellResult]) -> TextTable:
     """Fill the table: measured worlds and models, then what the paper has."""
     groups = []
     for setting in settings(cells):
-        rows = rows_of(cells, setting, MEASURES)
+        rows = rows_of(cells, setting, COLUMN_MEASURES)
         named = tuple(("- ALL (GRPO)" if row[0] == "GRPO" else row[0], *row[1:]) for row in rows)
         groups.append((kind(cells, setting), named))
     return TextTable(COLUMNS, (*groups, ("Qwen2.5-Math-7B (published)", _published())), highest=(1, 3, 5))
 
 
-def caption(cells: Sequence[Cell]) -> str:
+def caption(cells: Sequence[CellResult]) -> str:
     """Say what the table holds."""
     return (
         "DynaMO without gradient compensation (GC), update magnitude stabilization (UMS) and dynamic rollout "
@@ -57,12 +57,12 @@ def caption(cells: Sequence[Cell]) -> str:
     )
 
 
-def reading(cells: Sequence[Cell]) -> str:
+def reading(cells: Sequence[CellResult]) -> str:
     """Say what the table shows."""
     worse, synergy, parts = [], [], []
     for setting in settings(cells):
-        found = {c.axes["method"]: c.differences for c in cells if c.setting == setting}
-        costs = {n: d["pass_at_1"] for n, d in found.items() if "pass_at_1" in d}
+        changes = {c.axes["method"]: c.differences for c in cells if c.setting == setting}
+        costs = {n: d["pass_at_1"] for n, d in changes.items() if "pass_at_1" in d}
         worse += [costs[name].sign < 0 for name in SINGLE if name in costs]
         there = {name: costs[name] for name in SINGLE if name in costs}
         texts = [f"{n.removeprefix('dynamo-no-').upper()} {span([100 * cost.value])}" for n, cost in there.items()]
@@ -80,10 +80,10 @@ TABLE = Table(
     name="table2_ablations",
     title="Table 2: ablations",
     inputs=(
-        Experiment(
+        ExperimentResults(
             name="table2",
             axes=("method",),
-            measures=MEASURES,
+            measures=COLUMN_MEASURES,
             scale=("method",),
             reference={"method": FULL},
             methods=(FULL, NONE, PAIR, *SINGLE, "dynamo-only-gc", "dynamo-only-ums"),

@@ -23,9 +23,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from paper_figs import entropy_change, fig5_dynamics, variance_order, variance_ratio
-from paper_figs.experiments import Cell
+from paper_figs.experiments import CellResult
 from paper_figs.figure import Figure, Item, Table, items
-from paper_figs.result_files import Curves, LedgerData, Run
+from paper_figs.result_files import Curves, LedgerData, RunCurves
 from paper_figs.style import COLUMN_WIDTH, RC, TEXT_WIDTH
 from tests.paper_figs.make_data import DATA
 from theory.base.tables import Estimate
@@ -225,9 +225,9 @@ def test_training_curves_and_their_paired_difference() -> None:
     gain = np.array([0.0, 0.1, 0.4])
     config = {"method_name": "", "method": {}, "world_name": "w", "rollouts": 16}
 
-    def run(name: str, added: np.ndarray) -> Run:
+    def run(name: str, added: np.ndarray) -> RunCurves:
         values = {"pass_at_1": 0.4 + offsets + added, "entropy": 1 + offsets, "gradient_norm": 2 + offsets}
-        return Run(
+        return RunCurves(
             {**config, "method_name": name}, seeds, {key: Curves(steps, y + 0 * gain) for key, y in values.items()}
         )
 
@@ -328,8 +328,10 @@ def test_more_series_than_looks_is_an_error(name: str, column: str, message: str
         FIGURES[name].draw(columns)
 
 
-def cell(method: str, seconds: float, setting: str = "w", is_toy: bool = True) -> Cell:
-    return Cell(setting, is_toy, {"method": method}, 4, {"seconds_per_step": Estimate(seconds)}, {}, {"num_steps": 9})
+def cell(method: str, seconds: float, setting: str = "w", is_toy: bool = True) -> CellResult:
+    return CellResult(
+        setting, is_toy, {"method": method}, 4, {"seconds_per_step": Estimate(seconds)}, {}, {"num_steps": 9}
+    )
 
 
 def test_bars_of_the_cost_say_what_a_method_adds() -> None:

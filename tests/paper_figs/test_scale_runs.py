@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from paper_figs.experiments import Experiment
+from paper_figs.experiments import ExperimentResults
 from paper_figs.fig5_dynamics import Dynamics
 from paper_figs.scale_runs import STOCK, blocks, find_runs
 from paper_figs.table1_methods import Evaluation
@@ -78,8 +78,8 @@ def test_runs_compare_only_where_all_else_is_alike(source: Path) -> None:
 
 
 def test_methods_that_are_not_of_an_experiment_stay_out(source: Path) -> None:
-    def experiment(*methods: str) -> Experiment:
-        return Experiment(
+    def experiment(*methods: str) -> ExperimentResults:
+        return ExperimentResults(
             name="none", axes=("method",), measures=("pass_at_1",), scale=("method",), reference={"method": "grpo"},
             methods=methods,
         )  # fmt: skip
