@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 from theory.allocation import ALLOCATORS
 from theory.base import require
 from theory.base.arrays import Array
-from theory.estimators import ADVANTAGES, w_reinforce
+from theory.estimators import ADVANTAGES, WReinforce, w_reinforce
 from theory.losses import (
     AGGREGATIONS,
     ClipCov,
@@ -29,16 +29,6 @@ from theory.losses import (
     Modulation,
 )
 from theory.policy import TokenStatistics
-
-
-@dataclass(frozen=True)
-class WReinforce:
-    """Advantages of `theory.estimators.w_reinforce`: `weight` for a correct response, -1 for a wrong one."""
-
-    weight: float = 0.1
-
-    def __post_init__(self) -> None:
-        require.in_range("weight", self.weight, 0.0)
 
 
 class Shaping(Protocol):

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tests.theory import fuzzing
-from theory.estimators import ADVANTAGES
+from theory.estimators import ADVANTAGES, WReinforce
 from theory.losses import (
     ClipCov,
     ClippedSurrogate,
@@ -24,7 +24,7 @@ from theory.losses import (
     Modulation,
     policy_loss,
 )
-from theory.methods import METHODS, Method, WReinforce, get_method, register_method, register_shaping
+from theory.methods import METHODS, Method, get_method, register_method, register_shaping
 
 TABLE_1 = [
     ("grpo", "GRPO"),

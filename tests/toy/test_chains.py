@@ -10,10 +10,10 @@ import torch
 
 from tests.toy.helpers import assert_same, watched_step, with_rule
 from theory import losses
-from theory.estimators import moments
+from theory.estimators import WReinforce, moments
 from theory.losses.aggregation import AGGREGATIONS
 from theory.losses.modulation import Modulation
-from theory.methods import METHODS, WReinforce
+from theory.methods import METHODS
 from theory.policy.softmax import log_softmax
 from toy.training import metrics, oracles
 from toy.training.config import OptimizerConfig

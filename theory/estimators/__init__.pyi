@@ -1,5 +1,6 @@
 from .advantages import (
     ADVANTAGES as ADVANTAGES,
+    WReinforce as WReinforce,
     dr_grpo as dr_grpo,
     grpo as grpo,
     maxrl as maxrl,

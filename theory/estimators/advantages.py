@@ -16,6 +16,7 @@ All functions accept NumPy arrays and torch tensors and keep the dtype of the re
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -228,6 +229,16 @@ def maxrl(rewards: Array, groups: Array) -> Array:
     mean = xp.where(group.high > 0, group.low / high + group.mean * spread, one)  # of R / high, at least 1 / n
     advantages: Array = group.deviation * spread / mean
     return advantages
+
+
+@dataclass(frozen=True)
+class WReinforce:
+    """Configuration of `w_reinforce`: `weight` for a correct response, -1 for a wrong one."""
+
+    weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        require.in_range("weight", self.weight, 0.0)
 
 
 def w_reinforce(correct: Array, weight: float = 0.1, *, dtype: Any = None) -> Array:

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from theory.allocation.rules import ALLOCATORS
-from theory.estimators import ESTIMATORS, moments
+from theory.estimators import ESTIMATORS, WReinforce, moments
 from theory.losses.modulation import Modulation
 from theory.losses.surrogate import KlCov
-from theory.methods import METHODS, WReinforce
+from theory.methods import METHODS
 from theory.policy.softmax import log_softmax
 from toy.training import diagnostics, metrics
 from toy.training.batch_moments import (
