@@ -23,6 +23,7 @@ from .moments import (
     single_rollout_variance as single_rollout_variance,
 )
 from .progress import (
+    CENTRED as CENTRED,
     OBJECTIVES as OBJECTIVES,
     posterior_progress as posterior_progress,
 )

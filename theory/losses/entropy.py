@@ -53,7 +53,7 @@ class EntropyAdvantages:
         Examples
         --------
         >>> import numpy as np
-        >>> from theory.policy.softmax import token_statistics
+        >>> from theory.policy import token_statistics
         >>> stats = token_statistics(np.zeros((1, 8)), np.array([3]))
         >>> EntropyAdvantages().shape(np.array([1.0]), stats)
         array([1.5])

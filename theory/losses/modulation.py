@@ -145,7 +145,7 @@ def instability(
     Examples
     --------
     >>> import numpy as np
-    >>> from theory.policy.softmax import token_statistics
+    >>> from theory.policy import token_statistics
     >>> stats = token_statistics(np.log(np.array([[0.9, 0.1], [0.9, 0.1]])), np.array([0, 1]))
     >>> instability(stats, np.array([1.0, 1.0]), np.array([True, True])).round(4).tolist()
     [0.0396, 0.356]
@@ -299,7 +299,7 @@ def modulate(
     Examples
     --------
     >>> import numpy as np
-    >>> from theory.policy.softmax import token_statistics
+    >>> from theory.policy import token_statistics
     >>> stats = token_statistics(np.log(np.array([[0.9, 0.1], [0.5, 0.5], [0.9, 0.1]])), np.array([0, 0, 1]))
     >>> result = modulate(np.array([1.0, 1.0, -1.0]), stats, np.array([True, True, True]), Modulation())
     >>> result.compensation.round(3).tolist(), result.stabilization.round(3).tolist()

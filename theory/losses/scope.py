@@ -126,7 +126,7 @@ def scope_of(
     Examples
     --------
     >>> import numpy as np
-    >>> from theory.policy.softmax import token_statistics
+    >>> from theory.policy import token_statistics
     >>> stats = token_statistics(np.log(np.array([[0.9, 0.1], [0.5, 0.5]])), np.array([0, 0]))
     >>> scope = scope_of(stats, np.array([0.2, 0.3]), np.array([True, False]))
     >>> round(scope.entropy_min, 4), round(scope.entropy_max, 4), scope.instability_max

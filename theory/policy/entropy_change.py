@@ -90,7 +90,7 @@ def first_order(stats: TokenStatistics, coefficient: Array, learning_rate: float
     Examples
     --------
     >>> import numpy as np
-    >>> from theory.policy.softmax import token_statistics
+    >>> from theory.policy import token_statistics
     >>> stats = token_statistics(np.log(np.array([[0.9, 0.1], [0.9, 0.1]])), np.array([0, 1]))
     >>> first_order(stats, np.array([1.0, 1.0])).round(4).tolist()
     [-0.0396, 0.356]
@@ -128,7 +128,7 @@ def first_order_sequence(stats: TokenStatistics, coefficient: Array, mask: Array
     Examples
     --------
     >>> import numpy as np
-    >>> from theory.policy.softmax import token_statistics
+    >>> from theory.policy import token_statistics
     >>> stats = token_statistics(np.log(np.array([[[0.9, 0.1], [0.5, 0.5]]])), np.array([[0, 0]]))
     >>> first_order_sequence(stats, np.ones((1, 2)), np.array([[True, True]])).round(4).tolist()
     [[-0.0989, 0.0989]]

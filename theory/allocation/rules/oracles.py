@@ -14,8 +14,7 @@ from theory.allocation.optimum import optimal, optimal_any, optimal_concave
 from theory.allocation.rules.protocol import OneShot, Problem, checked_prior
 from theory.base import require
 from theory.base.arrays import FloatArray, IntArray
-from theory.estimators import implied_weight
-from theory.estimators.progress import CENTRED, OBJECTIVES, posterior_progress
+from theory.estimators import CENTRED, OBJECTIVES, implied_weight, posterior_progress
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class LogProgress(OneShot):
     Parameters
     ----------
     estimator
-        Advantage of the training step, one of `theory.estimators.progress.CENTRED`.
+        Advantage of the training step, one of `theory.estimators.CENTRED`.
     aggregation
         `token-mean` (also right for a mean over sequences) or `prompt-mean`.
     objective
