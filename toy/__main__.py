@@ -63,7 +63,7 @@ summary.json. Stop it at any time: the same command goes on where it was. The nu
 """
 
 
-def _known(names: Collection[str]) -> Any:
+def _name_in(names: Collection[str]) -> Any:
     """Return an argparse type that accepts the known names and lists them otherwise."""
 
     def name(text: str) -> str:
@@ -89,11 +89,11 @@ def parser() -> argparse.ArgumentParser:
     default = TrainConfig.named("dynamo", "mixed")
 
     what = run.add_argument_group("what (names: python -m toy list)")
-    what.add_argument("--method", type=_known(METHODS), default="dynamo", metavar="NAME", help="default: dynamo")
-    what.add_argument("--world", type=_known(WORLDS), default="mixed", metavar="NAME", help="default: mixed")
-    what.add_argument("--allocator", type=_known(ALLOCATORS), metavar="RULE", help="allocate by another rule")
+    what.add_argument("--method", type=_name_in(METHODS), default="dynamo", metavar="NAME", help="default: dynamo")
+    what.add_argument("--world", type=_name_in(WORLDS), default="mixed", metavar="NAME", help="default: mixed")
+    what.add_argument("--allocator", type=_name_in(ALLOCATORS), metavar="RULE", help="allocate by another rule")
     what.add_argument(
-        "--aggregation", type=_known(AGGREGATIONS), metavar="MODE", help=f"one of {', '.join(AGGREGATIONS)}"
+        "--aggregation", type=_name_in(AGGREGATIONS), metavar="MODE", help=f"one of {', '.join(AGGREGATIONS)}"
     )
     what.add_argument("--alpha", type=float, metavar="X", help="strength of DynaMO's modulation; 0 is none")
 
@@ -117,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
 
     learn = run.add_argument_group("how to learn")
     learn.add_argument(
-        "--optimizer", type=_known(OPTIMIZERS), metavar="NAME", help=f"{' or '.join(OPTIMIZERS)} (default: sgd)"
+        "--optimizer", type=_name_in(OPTIMIZERS), metavar="NAME", help=f"{' or '.join(OPTIMIZERS)} (default: sgd)"
     )
     learn.add_argument(
         "--history-discount",
@@ -150,7 +150,7 @@ def parser() -> argparse.ArgumentParser:
 def add_device(options: Any) -> None:
     """Add the option `--device`."""
     options.add_argument(
-        "--device", type=_known(DEVICES), default="cpu", metavar="NAME", help=f"{' or '.join(DEVICES)} (default: cpu)"
+        "--device", type=_name_in(DEVICES), default="cpu", metavar="NAME", help=f"{' or '.join(DEVICES)} (default: cpu)"
     )
 
 
@@ -164,7 +164,7 @@ def add_sweep(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names = (*SWEEPS, "default", "all")
-    sweep.add_argument("names", nargs="+", type=_known(names), metavar="NAME", help=f"one of {', '.join(names)}")
+    sweep.add_argument("names", nargs="+", type=_name_in(names), metavar="NAME", help=f"one of {', '.join(names)}")
     sweep.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the sweeps (default: results/toy, with -long and -tuned)"
     )

@@ -63,11 +63,14 @@ WHOLE: Part = (slice(None), slice(None))
 
 
 def step(setup: Setup, state: State, inspect: Inspect | None = None) -> dict[str, FloatArray]:
-    """Do one step; returns the `STEP` metrics, each [S], and what `inspect` measures."""
+    """Do one step: sample, allocate, advantage, shape, loss, update.
+
+    Returns the `STEP` metrics, each [S], and what `inspect` measures.
+    """
     prompts = draw_prompts(setup, state.num_steps)
-    rollouts = roll_out(setup, state.logits, prompts, setup.generators(Stream.ROLLOUTS, state.num_steps))  # sample
-    counts = allocate(setup, state, rollouts)  # allocate
-    batch = with_advantages(setup, rollouts, counts)  # advantage
+    rollouts = roll_out(setup, state.logits, prompts, setup.generators(Stream.ROLLOUTS, state.num_steps))
+    counts = allocate(setup, state, rollouts)
+    batch = with_advantages(setup, rollouts, counts)
     measured = metrics.of_batch(batch.successes, batch.counts)
     if inspect is not None:
         measured |= inspect(batch)
