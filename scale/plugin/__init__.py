@@ -21,6 +21,7 @@ PARTS = {
     "verl.plugin.platform.platform_manager": "scale.plugin.cpu",
     "verl.trainer.ppo.v1.trainer_sync": "scale.plugin.trainer",
     "verl.workers.engine.fsdp.transformer_impl": "scale.plugin.engine",
+    "verl.workers.rollout.base": "scale.plugin.rollout",
 }
 """Modules of verl, and the part of ours that is imported right after each."""
 

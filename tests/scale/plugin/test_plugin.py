@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from scale.launch import cpu_environment
+
 pytestmark = pytest.mark.needs_verl
 
 ROOT = Path(__file__).parents[3]
@@ -58,6 +60,23 @@ def test_trainers_and_engines_are_registered():
     )
     expected = "DynamoTrainer StockTrainer PPOTrainerSync StatisticsEngine FSDPEngineWithLMHead StatisticsEngine"
     assert python(code, VERL_PLATFORM="cpu") == expected
+
+
+def test_runs_side_by_side_share_no_socket(tmp_path):
+    """Ray's job, after which verl names it, is the same in every Ray of its own; a run has it in its own folder."""
+    table = "from verl.workers.rollout import base; print(base._ROLLOUT_REGISTRY['vllm', 'async'].split('.')[-1])"
+    assert python(table) == "ServerAdapter"
+    code = """
+from verl.workers.rollout.base import get_rollout_class
+from scale.plugin.vllm_worker import ServerAdapter, WorkerExtension
+ServerAdapter.__init__ = lambda self: setattr(self, "zmq_handle", "ipc:///tmp/rl-colocate-zmq-0-replica-0-rank-0.sock")
+WorkerExtension.__new__ = lambda cls: object.__new__(cls)
+other = WorkerExtension(); other.model_runner, other.local_rank = None, 0
+print(get_rollout_class("vllm")().zmq_handle, other._get_zmq_handle())
+"""
+    run = {"DYNAMO_RUN_ID": "one", "RAY_TMPDIR": "/tmp/one"}
+    ends = python(code, **cpu_environment(tmp_path) | run).split()
+    assert ends == ["ipc:///tmp/one/rl-colocate-zmq-0-replica-0-rank-0.sock"] * 2
 
 
 def test_the_platform_has_all_that_verl_asks_of_a_device():
