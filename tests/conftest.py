@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 import theory.allocation.rules
-import theory.methods
+from theory.methods import table
 
 # A busy machine is no finding; the benchmarks measure time.
 settings.register_profile("no-deadline", deadline=None)
@@ -38,9 +38,9 @@ def _registries_as_they_were():
     """Forget the rules, methods and shapings that a test, or an example in a docstring, has registered."""
     registries = (
         theory.allocation.rules._REGISTERED,
-        theory.methods._METHODS,
-        theory.methods._PARTS,
-        theory.methods._TYPES,
+        table._METHODS,
+        table._PARTS,
+        table._TYPES,
     )
     contents = [dict(registry) for registry in registries]
     yield

@@ -30,7 +30,6 @@ CHAPTERS: Mapping[str, Mapping[str, str]] = {
         "allocation": "base policy estimators statistics",
         "losses": "base policy",
         "methods": "base policy estimators allocation losses",
-        "grids": "",
         "claims": "base policy estimators statistics allocation losses methods",
         "__main__": "__init__ base claims",
         "__init__": "",

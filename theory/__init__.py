@@ -8,8 +8,7 @@ The chapters, in the order in which they build on each other; each hands on its 
 - `statistics`: how a comparison is judged: paired gains, intervals, pass@k;
 - `allocation`: how a budget of rollouts is divided: optima, rules, histories, and the replay of a log;
 - `losses`: how tokens are learnt from: policy losses, selection, aggregation, modulation;
-- `methods`: every method of the paper as data: allocation, advantage, shaping and loss;
-- `grids`: what the paper's tables compare and its figures vary, for tabular worlds and language models alike;
+- `methods`: every method of the paper as data, and what its tables compare and its figures vary;
 - `claims`: the ledger, which judges what the paper says: `python -m theory`.
 
 `policy`, `losses` and the advantages are written against the Python array API and take NumPy arrays and torch tensors

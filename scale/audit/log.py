@@ -39,7 +39,7 @@ class Log:
     Attributes
     ----------
     format
-        One of `scale.audit.readers.FORMATS`.
+        One of `scale.audit.FORMATS`.
     files
         What was read.
     prompts

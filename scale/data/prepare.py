@@ -3,7 +3,7 @@
 For a data set NAME, the output folder gets
 
 - `NAME.parquet`, in verl's schema: `data_source`, `prompt`, `ability`, `reward_model`, `extra_info`. `extra_info.key`
-  is the problem's identity (`scale.data.text_keys.prompt_key`), `extra_info.problem` its text without a template;
+  is the problem's identity (`scale.data.prompt_key`), `extra_info.problem` its text without a template;
 - `NAME.conflicts.jsonl`, the problems that were dropped because their copies have different answers, with all of them;
 - `NAME.manifest.json`, hashes of sources and outputs, counts, template, versions and warnings. It is written last: a
   file with a manifest is complete.

@@ -61,7 +61,7 @@ def count(drawn: Iterable[Mapping[str, Any]], problems: Sequence[BenchmarkProble
     Parameters
     ----------
     drawn
-        As `scale.evaluation.generate.read_samples` returns them.
+        As `scale.evaluation.read_samples` returns them.
     problems
         All that were asked.
     samples

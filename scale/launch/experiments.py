@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from theory import grids
 from theory.base import require
-from theory.grids import Budget
+from theory.methods import grids
+from theory.methods.grids import Budget
 
 SEEDS = (1, 2, 3)
 """As many as in the paper."""
@@ -167,7 +167,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
     }
 )
 """Every experiment, by name. What the paper does not say is chosen: the values of figure 3 but for alpha = 0 in
-`theory.grids`, for the tabular worlds too; the model of figure 2, and three seeds for every figure, here."""
+`theory.methods.grids`, for the tabular worlds too; the model of figure 2, and three seeds for every figure, here."""
 
 
 def get_experiment(name: str) -> Experiment:

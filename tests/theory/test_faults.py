@@ -221,7 +221,7 @@ FAULTS = [
     ),
     Fault(
         "the wrong half of an ablation",
-        "methods",
+        "methods/table",
         'title="- GC", shaping=Modulation(alpha_comp=0.0)',
         'title="- GC", shaping=Modulation(alpha_stab=0.0)',
         "test_ablations_differ_from_dynamo_in_the_stated_part_only",

@@ -1,7 +1,7 @@
 """The experiments: sweeps that reproduce a table or a figure of the paper in tabular worlds, or ask a question of ours.
 
-What the paper's tables compare and its figures vary is `theory.grids`, the same as in `scale.launch.experiments`. Sizes
-are those of `make reproduce`: 32 seeds. `Sweep.longer` doubles seeds and steps.
+What the paper's tables compare and its figures vary is `theory.methods.grids`, the same as in
+`scale.launch.experiments`. Sizes are those of `make reproduce`: 32 seeds. `Sweep.longer` doubles seeds and steps.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from theory import grids
 from theory.allocation import ALLOCATORS
 from theory.base import require
-from theory.grids import Budget
 from theory.losses import ClippedSurrogate, Modulation
-from theory.methods import METHODS, Method
+from theory.methods import METHODS, Method, grids
+from theory.methods.grids import Budget
 from toy.experiments.design import TIMING, Cell, Sweep
 from toy.training import OptimizerConfig, TrainConfig
 from toy.worlds import WORLDS

@@ -9,8 +9,8 @@ import pytest
 
 from scale.launch.experiments import EXPERIMENTS, Cell, Experiment, distinct, get_cell
 from theory.claims.published import TABLE_1 as PUBLISHED
-from theory.grids import TABLE_1, TABLE_2
 from theory.methods import METHODS
+from theory.methods.grids import TABLE_1, TABLE_2
 
 OWNERS = {cell.folder: name for name, x in reversed(EXPERIMENTS.items()) for cell in x.cells}
 """The first experiment that has a run."""

@@ -1,13 +1,12 @@
-"""theory.grids: its methods are those of the tables, and its values are others than the defaults, and valid."""
+"""theory.methods.grids: its methods are those of the tables, and its values are others than the defaults, and valid."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from theory import grids
 from theory.claims import published
 from theory.losses import Modulation
-from theory.methods import METHODS
+from theory.methods import METHODS, grids
 
 
 def test_tables_have_the_methods_of_the_paper_in_its_order():

@@ -1,0 +1,11 @@
+from .grids import (
+    Budget as Budget,
+)
+from .table import (
+    METHODS as METHODS,
+    Method as Method,
+    Shaping as Shaping,
+    get_method as get_method,
+    register_method as register_method,
+    register_shaping as register_shaping,
+)
