@@ -73,13 +73,11 @@ from scale.__main__ import COMMANDS  # noqa: E402
 from scale.plugin.config import DynamoConfig  # noqa: E402
 from scale.plugin.metrics import METRICS  # noqa: E402
 from theory import __version__  # noqa: E402
-from theory.allocation.rules import ALLOCATORS, ORACLES  # noqa: E402
-from theory.claims import LEDGER  # noqa: E402
-from theory.claims.ledger import Claim  # noqa: E402
+from theory.allocation import ALLOCATORS, ORACLES  # noqa: E402
+from theory.claims import LEDGER, Claim, Verdict  # noqa: E402
 from theory.methods import METHODS  # noqa: E402
-from toy.experiments.sweeps import DEFAULT, SWEEPS  # noqa: E402
-from toy.training import metrics as toy_metrics  # noqa: E402
-from toy.training.config import TrainConfig  # noqa: E402
+from toy.experiments import DEFAULT, SWEEPS  # noqa: E402
+from toy.training import TrainConfig, metrics as toy_metrics  # noqa: E402
 from toy.worlds import WORLDS  # noqa: E402
 
 project = "dynamo-testbed"
@@ -135,13 +133,13 @@ def settings(cls: type) -> str:
     section = re.search(r"^Attributes\n-+\n(.*?)(?=^\w+\n-+$|\Z)", inspect.getdoc(cls) or "", re.M | re.S)
     assert section, cls
     entries = re.findall(r"^(\w.*)\n((?:[ ]+.*\n?|\n)+)", section[1], re.M)
-    known = {f.name: f for f in fields(cls)}
+    fields_left = {f.name: f for f in fields(cls)}
     rows = []
     for names, text in entries:
         each = names.split(", ")
-        defaults = ", ".join(_default(known.pop(name)) for name in each)
+        defaults = ", ".join(_default(fields_left.pop(name)) for name in each)
         rows.append((", ".join(f"`{name}`" for name in each), defaults, " ".join(text.split())))
-    assert not known, f"{cls.__name__}: nothing is said of {', '.join(known)}"
+    assert not fields_left, f"{cls.__name__}: nothing is said of {', '.join(fields_left)}"
     return table(("setting", "default", "what it is"), rows)
 
 
@@ -151,9 +149,9 @@ def _default(field: Field[Any]) -> str:
     return "required" if field.default_factory is MISSING else f"`{field.default_factory()!r}`"
 
 
-def described(heads: Sequence[str], known: Mapping[str, str]) -> str:
+def described(heads: Sequence[str], texts: Mapping[str, str]) -> str:
     """Return names and what they are."""
-    return table(heads, ((f"`{name}`", text) for name, text in known.items()))
+    return table(heads, ((f"`{name}`", text) for name, text in texts.items()))
 
 
 def rules() -> str:
@@ -259,7 +257,7 @@ def left_out(name: str) -> Iterator[tuple[str, str, str]]:
             yield node.name, "", f"Row {row.id}: {row.statement} ({row.source}). {said}"
         elif isinstance(node, ast.ImportFrom) and f"{node.module}".startswith(f"{name}."):
             offered = {alias.name for alias in node.names} & set(getattr(module, "__all__", ()))
-            yield from (found for found in constants(str(node.module)) if found[0] in offered)
+            yield from (constant for constant in constants(str(node.module)) if constant[0] in offered)
 
 
 def inert(text: str) -> str:
@@ -274,7 +272,10 @@ def handed_on(name: str) -> list[str]:
         return []
     stub = ast.parse(Path(str(chapter.__file__)).with_suffix(".pyi").read_text())
     return [
-        f"{name}.{node.module}.{x.name}" for node in stub.body if isinstance(node, ast.ImportFrom) for x in node.names
+        f"{name}.{node.module}.{x.name}"
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for x in node.names
     ]
 
 
@@ -298,48 +299,33 @@ def guides() -> str:
     return "\n".join(name for name in ("laptop-to-a100s", "audit", "faults") if (HERE / f"{name}.md").exists())
 
 
-FAULTS_OF_PEERS = {
-    1: "Two tables of a batch are expanded unequally, and rewards go to other prompts.",
-    2: "Rows are reordered between the statistics and the ids that they are stored under.",
-    3: "A prompt's key is drawn afresh at every step, so that its history is never found again.",
-    4: "Groups are cut by a fixed stride, which unequal numbers of rollouts break.",
-    5: "A group without spread falls back to the mean of the whole batch.",
-    6: "Normalisers are taken over a micro-batch, so that results depend on packing.",
-    7: "A standard deviation in floating point is compared with 0, and equal rewards move the policy.",
-    8: "A mask made for leave-one-out means drops the only wrong (or right) rollout of a group.",
-    9: "What is known of the prompts is lost when a run is resumed.",
-    10: "Prompts leave the pool once they are solved, and never come back.",
-    11: "A counter and the position in the data drift apart on resume: prompts are skipped or repeated.",
-    12: "Pilot rollouts are not counted as a cost.",
-    13: "Counts come from a file of an earlier run, and do not follow the history.",
-    14: "A group of one gets its raw reward as its advantage.",
-    15: "A sampler draws from the global generator, without a seed of its own.",
-    16: "A batch with too few informative groups ends the run.",
-}
-"""Faults that public trainers and allocation code had, by their number in tests called `test_R<number>_...`."""
+def tests_of(number: int) -> str:
+    """Return the tests named after a fault's number, `test_R<number>_...`."""
+    names = [
+        f"`{path.relative_to(HERE.parent)}::{name}`"
+        for path in sorted((HERE.parent / "tests").rglob("test_*.py"))
+        for name in re.findall(r"^ *def (test_(?:R\d+_)+\w+)\(", path.read_text(), re.M)
+        if f"R{number}_" in name
+    ]
+    assert names, f"R{number}: no test is named after it"
+    return "\n".join(f"- {name}" for name in names)
 
 
-def faults() -> str:
-    """Return the faults, and the tests that this code has not got them."""
-    tests: dict[int, list[str]] = {}
-    for path in sorted((HERE.parent / "tests").rglob("test_*.py")):
-        for name in re.findall(r"^ *def (test_(?:R\d+_)+\w+)\(", path.read_text(), re.M):
-            for number in re.findall(r"R(\d+)_", name):
-                tests.setdefault(int(number), []).append(f"`{path.relative_to(HERE.parent)}::{name}`")
-    return table(
-        ("", "fault", "tests"),
-        ((f"R{number}", said, " ".join(tests[number])) for number, said in FAULTS_OF_PEERS.items()),
-    )
+def verdicts() -> str:
+    """Return what each verdict of the ledger means."""
+    body = ast.parse(inspect.getsource(Verdict)).body[0].body  # type: ignore[attr-defined]
+    said = [ast.literal_eval(node.value) for node in body if isinstance(node, ast.Expr)][1:]
+    return table(("verdict", "what it means"), ((v.value, text) for v, text in zip(Verdict, said, strict=True)))
 
 
 NAME = ("metric", "what it is")
 GENERATED: dict[str, Callable[[], str]] = {
+    **{f"tests of R{number}": partial(tests_of, number) for number in range(1, 17)},
     **{f"api {package}": partial(api, package) for package in ("theory", "toy", "scale", "paper_figs")},
     **{
         f"toy metrics {part}": partial(described, NAME, getattr(toy_metrics, part))
         for part in ("POLICY", "STEP", "DIAGNOSTICS")
     },
-    "faults": faults,
     "guides": guides,
     "items": lambda: table(
         ("name", "kind", "title", "needs"),
@@ -356,6 +342,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "scale settings": partial(settings, DynamoConfig),
     "sweeps": sweeps,
     "toy settings": partial(settings, TrainConfig),
+    "verdicts": verdicts,
     "worlds": worlds,
 }
 

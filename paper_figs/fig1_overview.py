@@ -12,8 +12,7 @@ from matplotlib.patches import FancyBboxPatch
 from paper_figs.figure import Figure
 from paper_figs.style import GUIDE, PALETTE, TEXT_WIDTH
 from theory import allocation
-from theory.losses import Scope, modulation
-from theory.losses.modulation import Modulation
+from theory.losses import Modulation, Scope, modulation
 
 SUCCESSES = (0, 1, 2, 4, 6, 8, 10, 12, 13, 15, 16)
 """Of 16 rollouts each: the history of the prompts whose allocation is drawn."""

@@ -13,12 +13,13 @@ from matplotlib.figure import Figure as Drawing
 from paper_figs.experiments import INTERVALS, estimate, seeds_of
 from paper_figs.figure import Figure
 from paper_figs.result_files import Curves, RunCurves, read_run, unfit
-from paper_figs.scale_runs import STOCK, ScaleRun, blocks, find_runs
+from paper_figs.scale_runs import ScaleRun, blocks, find_runs
 from paper_figs.style import METHODS, TEXT_WIDTH, legend_above, panels, plot_band
 from paper_figs.wording import span, verdict
 from theory import methods
 from theory.base.arrays import FloatArray
 from theory.base.tables import Estimate
+from theory.methods import STOCK
 
 BASELINE, METHOD = "grpo", "dynamo"
 LABELS = {"entropy": "entropy (nats)", "gradient_norm": "gradient norm"}
@@ -37,7 +38,7 @@ class Pair:
     baseline: RunCurves
     method: RunCurves
 
-    def differences(self, of: str) -> tuple[FloatArray, FloatArray]:
+    def values(self, of: str) -> tuple[FloatArray, FloatArray]:
         """Return one of `STATISTICS` of both methods, one value per seed."""
         metric, statistic = STATISTICS[of]
         first, second = (statistic(run.metrics[metric].values) for run in (self.baseline, self.method))
@@ -163,11 +164,11 @@ def reading(pairs: Sequence[Pair]) -> str:
     changes: dict[str, list[Estimate]] = {}
     shares: dict[str, list[float]] = {}
     for of in STATISTICS:
-        both = [pair.differences(of) for pair in pairs]
+        both = [pair.values(of) for pair in pairs]
         changes[of] = [estimate(second, first) for first, second in both]
         shares[of] = [100 * (float(np.mean(second) / np.mean(first)) - 1) for first, second in both]
     signs = [change.sign for of in STATISTICS for change in changes[of]]
-    spiky = [float(np.mean(pair.differences("spikes")[0])) for pair in pairs]
+    spiky = [float(np.mean(pair.values("spikes")[0])) for pair in pairs]
     return (
         f"GRPO's gradient norm over its running median has a 99 % quantile of {span(spiky, '.2f')}; DynaMO's differs "
         f"by {span(shares['spikes'], '+.0f')} %, and the roughness of its entropy by "

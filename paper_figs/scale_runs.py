@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from paper_figs.result_files import Curves, read_columns, read_json, unfit
 from theory.base.runs import lookup
+from theory.methods import STOCK
 
 CURVES: Mapping[str, str] = MappingProxyType(
     {
@@ -43,9 +44,6 @@ def model_name(config: Mapping[str, Any]) -> str:
     parts = [part for part in str(lookup(config, "actor_rollout_ref.model.path")).split("/") if part]
     return next((part for part in reversed(parts) if part not in ("model", "huggingface")), "model")
 
-
-STOCK = "stock"
-"""GRPO by verl's own trainer, as a method: the setting `dynamo.stock`."""
 
 AXES: Mapping[str, Callable[[Mapping[str, Any]], str]] = MappingProxyType(
     {

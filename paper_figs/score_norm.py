@@ -9,7 +9,7 @@ from paper_figs.figure import Figure
 from paper_figs.result_files import Columns, LedgerData
 from paper_figs.style import COLUMN_WIDTH, GUIDE, PALETTE, POINTS, panels
 from paper_figs.wording import verdict
-from theory.policy.softmax import TokenStatistics, score_norm_bound
+from theory.policy import TokenStatistics, score_norm_bound
 
 # Family of the ledger: colour, marker.
 FAMILIES = {

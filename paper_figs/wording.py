@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from paper_figs.scale_runs import STOCK
-from theory.methods import METHODS
+from theory.methods import METHODS, STOCK, STOCK_TITLE
 
 
 def title(method: str) -> str:
     """Return a method's name in the paper; its own where the paper has none."""
-    return "GRPO (stock)" if method == STOCK else METHODS[method].title if method in METHODS else method
+    return STOCK_TITLE if method == STOCK else METHODS[method].title if method in METHODS else method
 
 
 def verdict(statement: str, holds: Sequence[bool], of: str, who: str = "The paper says") -> str:

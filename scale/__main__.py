@@ -17,7 +17,7 @@ from rich.console import Console
 
 from scale.launch import experiments
 from scale.plugin.config import RULES, SCOPES
-from theory.methods import METHODS
+from theory.methods import METHODS, STOCK
 
 NEEDED = ("verl", "vllm", "ray", "hydra", "transformers")
 
@@ -144,7 +144,7 @@ def train_command(args: argparse.Namespace, console: Console) -> int:
     from scale.launch import progress
 
     cell = _cell(args)
-    name = experiments.run_name(cell.model, "stock" if args.stock else cell.method, cell.seed, cell.variant)
+    name = experiments.run_name(cell.model, STOCK if args.stock else cell.method, cell.seed, cell.variant)
     out = args.out or experiments.ROOT / name
     overrides = [*cell.settings, *args.overrides]
     for name in ("allocator", "alpha", "scope"):

@@ -22,13 +22,10 @@ from scale.launch import progress
 from scale.rewards import answer_reader
 from scale.run import records
 from theory.base import runs as run_format
+from theory.methods import STOCK
 
 HELD_OUT = "val-core/tiny-arithmetic/acc/mean@8"
 """verl's name for the mean reward over the tiny task's held-out prompts, 8 trajectories each."""
-
-
-STOCK = "stock"
-"""What is called a method here and is GRPO by verl's own trainer (the setting `dynamo.stock`)."""
 
 
 def command(args: argparse.Namespace, console: Console) -> int:

@@ -23,8 +23,7 @@ from rich.table import Table
 
 import theory
 from theory.base.runs import write_atomically, write_columns
-from theory.claims import LEDGER
-from theory.claims.ledger import Claim, Finding, Verdict
+from theory.claims import LEDGER, Claim, Finding, Verdict
 
 COLOURS = {
     Verdict.EXACT: "green",

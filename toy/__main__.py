@@ -25,18 +25,13 @@ from rich.progress import (
 from rich.table import Table
 from scipy import stats
 
-from theory.allocation.rules import ALLOCATORS
+from theory.allocation import ALLOCATORS
 from theory.base.arrays import FloatArray
-from theory.losses.aggregation import AGGREGATIONS
-from theory.losses.modulation import Modulation
+from theory.losses import AGGREGATIONS, Modulation
 from theory.methods import METHODS, Method
 from theory.statistics import NUM_RESAMPLES
-from toy.experiments import runner, summary
-from toy.experiments.design import TIMING, Sweep
-from toy.experiments.summary import SummaryRow
-from toy.experiments.sweeps import DEFAULT, SWEEPS, get_sweeps
-from toy.training.config import OPTIMIZERS, OptimizerConfig, TrainConfig
-from toy.training.loop import DEVICES, Run, train
+from toy.experiments import DEFAULT, SWEEPS, TIMING, SummaryRow, Sweep, get_sweeps, runner, summary
+from toy.training import DEVICES, OPTIMIZERS, OptimizerConfig, Run, TrainConfig, train
 from toy.worlds import WORLDS, Population
 
 EXAMPLES = """\

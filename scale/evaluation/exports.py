@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scale.launch.checks import latest_checkpoint
+from scale.launch import latest_checkpoint
 from scale.plugin.config import DynamoConfig, mismatches
 from theory.base import runs as run_format
-from theory.methods import METHODS
+from theory.methods import METHODS, STOCK_TITLE
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
@@ -66,7 +66,7 @@ class Checkpoint:
         if settings is None:
             return "no training here"
         if settings.stock:
-            return "GRPO (stock)"
+            return STOCK_TITLE
         names = ("allocator", "alpha", "sharpness", "threshold", "aggregation", "history_discount", "scope")
         usual = DynamoConfig()
         other = [f"{x} {value}" for x in names if (value := getattr(settings, x)) != getattr(usual, x)]

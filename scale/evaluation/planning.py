@@ -15,7 +15,7 @@ from scale.evaluation import exports, problems
 from scale.evaluation.exports import Checkpoint
 from scale.evaluation.generate import SAMPLES_FILE, read_samples
 from scale.evaluation.problems import BenchmarkProblem
-from scale.launch.checks import other_settings
+from scale.launch import other_settings
 from theory.base import require, runs as run_format
 
 SETTINGS_FILE = "evaluation.json"

@@ -13,8 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from theory.base import require
-from theory.methods import grids
-from theory.methods.grids import Budget
+from theory.methods import Budget, grids
 
 SEEDS = (1, 2, 3)
 """As many as in the paper."""
@@ -153,8 +152,14 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
     {
         x.name: x
         for x in (
-            Experiment("table1", "nine methods", _by_method({MODEL_1_5B: "1.5b-", MODEL_7B: "7b-"}, grids.TABLE_1)),
-            Experiment("table2", "DynaMO without each part; GRPO has none", _by_method({MODEL_7B: ""}, grids.TABLE_2)),
+            Experiment(
+                "table1", "nine methods", _by_method({MODEL_1_5B: "1.5b-", MODEL_7B: "7b-"}, grids.METHODS_OF_TABLE_1)
+            ),
+            Experiment(
+                "table2",
+                "DynaMO without each part; GRPO has none",
+                _by_method({MODEL_7B: ""}, grids.METHODS_OF_TABLE_2),
+            ),
             Experiment("fig2", "average rollouts, with dynamic allocation and without", tuple(_budgets())),
             Experiment("fig3", "alpha, bounds, sharpness and threshold, one at a time", tuple(_factors())),
             Experiment(

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from scale.launch.start import Limits, train
 from scale.run import Outcome, interruptible, read_progress, records
+from theory.methods import STOCK
 
 
 def train_all(configs: Mapping[Path, Any], limits: Limits, console: Console, jobs: int = 1) -> int:
@@ -60,7 +61,7 @@ def train_all(configs: Mapping[Path, Any], limits: Limits, console: Console, job
         with ThreadPoolExecutor(jobs) as pool, interruptible():
             futures = {}
             for out, config in configs.items():
-                name = "stock" if config.dynamo.stock else config.dynamo.method
+                name = STOCK if config.dynamo.stock else config.dynamo.method
                 total = int(config.trainer.total_training_steps)
                 futures[pool.submit(one, out, bar.add_task(name, start=False, total=total, state="waiting"))] = out
             try:

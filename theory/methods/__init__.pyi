@@ -3,6 +3,8 @@ from .grids import (
 )
 from .table import (
     METHODS as METHODS,
+    STOCK as STOCK,
+    STOCK_TITLE as STOCK_TITLE,
     Method as Method,
     Shaping as Shaping,
     get_method as get_method,

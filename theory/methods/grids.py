@@ -23,7 +23,7 @@ class Budget(NamedTuple):
     high: int
 
 
-TABLE_1 = (
+METHODS_OF_TABLE_1 = (
     "grpo",
     "clip-higher",
     "entropy-loss",
@@ -36,7 +36,7 @@ TABLE_1 = (
 )
 """Names of the methods of table 1, in its order; every baseline, and DynaMO."""
 
-TABLE_2 = (
+METHODS_OF_TABLE_2 = (
     "dynamo",
     "dynamo-no-gc",
     "dynamo-no-ums",

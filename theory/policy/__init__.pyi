@@ -1,3 +1,4 @@
+from . import entropy_change as entropy_change
 from .entropy_change import (
     first_order as first_order,
     first_order_sequence as first_order_sequence,

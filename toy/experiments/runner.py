@@ -26,8 +26,8 @@ from theory.base import require, runs
 from toy.experiments import summary
 from toy.experiments.design import Sweep
 from toy.experiments.summary import SummaryRow
-from toy.training.config import TrainConfig
-from toy.training.loop import get_device, require_same, train
+from toy.training import TrainConfig, train
+from toy.training.loop import get_device, require_same
 
 CHOSEN = "chosen.json"
 

@@ -14,8 +14,7 @@ from typing import Any
 from theory.allocation import ALLOCATORS
 from theory.base import require
 from theory.losses import ClippedSurrogate, Modulation
-from theory.methods import METHODS, Method, grids
-from theory.methods.grids import Budget
+from theory.methods import METHODS, Budget, Method, grids
 from toy.experiments.design import TIMING, Cell, Sweep
 from toy.training import OptimizerConfig, TrainConfig
 from toy.worlds import WORLDS
@@ -122,7 +121,7 @@ _SWEEPS = (
         name="table1",
         title="nine methods",
         reproduces="Table 1",
-        cells=_by_method(grids.TABLE_1),
+        cells=_by_method(grids.METHODS_OF_TABLE_1),
         blocks=("world",),
         reference={"method": "grpo"},
         measures=("pass_at_1", "pass_at_1_mean", "pass_at_32", "gradient_norm"),
@@ -131,7 +130,7 @@ _SWEEPS = (
         name="table2",
         title="DynaMO without each part; all of them left out is GRPO",
         reproduces="Table 2",
-        cells=_by_method(grids.TABLE_2),
+        cells=_by_method(grids.METHODS_OF_TABLE_2),
         blocks=("world",),
         reference={"method": "dynamo"},
     ),
@@ -202,7 +201,7 @@ _SWEEPS = (
         name="fig6",
         title="wall time per step; run it alone, with --jobs 1, on an idle machine",
         reproduces="Figure 6",
-        cells=_by_method(grids.TABLE_1, num_steps=20),
+        cells=_by_method(grids.METHODS_OF_TABLE_1, num_steps=20),
         blocks=("world",),
         reference={"method": "grpo"},
         measures=(TIMING,),

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from scale.launch.experiments import EXPERIMENTS, Cell, Experiment, distinct, get_cell
-from theory.claims.published import TABLE_1 as PUBLISHED
+from theory.claims.published import METHODS_OF_TABLE_1 as PUBLISHED
 from theory.methods import METHODS
-from theory.methods.grids import TABLE_1, TABLE_2
+from theory.methods.grids import METHODS_OF_TABLE_1, METHODS_OF_TABLE_2
 
 OWNERS = {cell.folder: name for name, x in reversed(EXPERIMENTS.items()) for cell in x.cells}
 """The first experiment that has a run."""
@@ -18,11 +18,13 @@ OWNERS = {cell.folder: name for name, x in reversed(EXPERIMENTS.items()) for cel
 
 def test_tables_have_the_methods_of_the_table():
     """Table 1 and 2 together are all methods, each once but for DynaMO and GRPO."""
-    assert {*TABLE_1, *TABLE_2} == set(METHODS)
-    assert set(TABLE_1) & set(TABLE_2) == {"dynamo", "grpo"}
-    assert (len(TABLE_1), len(TABLE_2)) == (9, 8)
+    assert {*METHODS_OF_TABLE_1, *METHODS_OF_TABLE_2} == set(METHODS)
+    assert set(METHODS_OF_TABLE_1) & set(METHODS_OF_TABLE_2) == {"dynamo", "grpo"}
+    assert (len(METHODS_OF_TABLE_1), len(METHODS_OF_TABLE_2)) == (9, 8)
     for methods in PUBLISHED.values():
-        assert [METHODS[name].title.lower() for name in TABLE_1] == [x.removesuffix(" (Ours)").lower() for x in methods]
+        assert [METHODS[name].title.lower() for name in METHODS_OF_TABLE_1] == [
+            x.removesuffix(" (Ours)").lower() for x in methods
+        ]
 
 
 def test_sizes():
