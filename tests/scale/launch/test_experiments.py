@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scale.launch.experiments import EXPERIMENTS, Cell, Experiment, distinct, get_cell
-from theory.claims.published import METHODS_OF_TABLE_1 as PUBLISHED
+from theory.claims.published import TABLE_1 as PUBLISHED
 from theory.methods import METHODS
 from theory.methods.grids import METHODS_OF_TABLE_1, METHODS_OF_TABLE_2
 
