@@ -1,35 +1,19 @@
 """What vLLM's workers run of ours: reports of failures, weights that can be loaded again on a CPU, a socket of the run.
 
 An exception in here during a weight sync would leave verl waiting for ever; a report ends the run with its cause.
-
-verl sends weights through a socket in /tmp that it names after Ray's job, which is 01000000 in every Ray that a run
-starts by itself. Two runs side by side would share it: each could get the other's weights, or wait for ever. So both
-ends look for it in the run's own temporary folder.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from verl.workers.rollout.vllm_rollout import ServerAdapter
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 
-from scale.run import RUN_ID, reported
-
-
-def of_this_run(socket: str, environ: Mapping[str, str] = os.environ) -> str:
-    """Return the address of verl's socket in the temporary folder of this run; of a Ray that was there, verl's own.
-
-    Examples
-    --------
-    >>> of_this_run("ipc:///tmp/rl-colocate-zmq-01000000.sock", {RUN_ID: "1", "RAY_TMPDIR": "/tmp/dynamo1"})
-    'ipc:///tmp/dynamo1/rl-colocate-zmq-01000000.sock'
-    """
-    folder = environ.get("RAY_TMPDIR") if RUN_ID in environ else None
-    return socket.replace("ipc:///tmp/", f"ipc://{folder}/") if folder else socket
+from scale.plugin.rollout import of_this_run
+from scale.run import reported
 
 
 class RunServerAdapter(ServerAdapter):  # type: ignore[misc]  # verl is untyped
