@@ -1,4 +1,4 @@
-"""Where verl's weights reach vLLM: in our runs, through a socket of the run's own. Imported after the table of rollouts.
+"""Where verl's weights reach vLLM: in our runs, through a socket of the run's own. Imported after verl's table.
 
 verl sends weights through a socket in /tmp that it names after Ray's job, which is 01000000 in every Ray that a run
 starts by itself. Two runs side by side would share it: each could get the other's weights, or wait for ever. So both
