@@ -1,10 +1,10 @@
 from .grids import (
+    STOCK as STOCK,
+    STOCK_TITLE as STOCK_TITLE,
     Budget as Budget,
 )
 from .table import (
     METHODS as METHODS,
-    STOCK as STOCK,
-    STOCK_TITLE as STOCK_TITLE,
     Method as Method,
     Shaping as Shaping,
     get_method as get_method,

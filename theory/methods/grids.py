@@ -48,6 +48,9 @@ METHODS_OF_TABLE_2 = (
 )
 """Names of the methods of table 2, in its order: DynaMO, without each part and each two of them, and with none."""
 
+STOCK, STOCK_TITLE = "stock", "GRPO (stock)"
+"""What GRPO by a trainer's own code, without anything of this project, is called among the methods; it is none."""
+
 BUDGETS = (Budget(8, 4, 12), Budget(16, 8, 24), Budget(24, 12, 36), Budget(32, 16, 48))
 """Figure 2: average rollouts, with bounds of half and one and a half of them, as the paper's [8, 24] is to 16."""
 

@@ -336,10 +336,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(_METHODS)
 what `register_method` adds."""
 
 
-STOCK, STOCK_TITLE = "stock", "GRPO (stock)"
-"""What GRPO by a trainer's own code, without anything of this project, is called among the methods; it is none."""
-
-
 def register_method(name: str, method: Method) -> Method:
     """Give a method of one's own a name, so that commands and configs can ask for it; it may be given again.
 
