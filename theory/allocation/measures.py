@@ -90,12 +90,12 @@ def concentration(counts: ArrayLike) -> FloatArray:
     >>> concentration([[4, 4], [8, 0]]).tolist()
     [1.0, 2.0]
     """
-    n = _batch(counts).astype(np.float64)
+    n = _batch(counts)
     return np.asarray(n.shape[-1] * (n * n).sum(-1) / n.sum(-1) ** 2)
 
 
 def _batch(counts: ArrayLike) -> FloatArray:
-    n = require.integers("counts", counts)
-    if n.ndim < 1 or not np.all(n.sum(-1, dtype=np.float64) > 0):
+    n = require.integers("counts", counts).astype(np.float64)
+    if n.ndim < 1 or not np.all(n.sum(-1) > 0):
         raise ValueError(f"counts: expected batches [..., N] of at least one rollout, got shape {n.shape}")
-    return n.astype(np.float64)
+    return n
