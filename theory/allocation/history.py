@@ -36,11 +36,6 @@ class SuccessHistory:
     discount
         Factor on the old counts of a prompt each time it is updated, in [0, 1]. Prompts outside the update keep theirs.
 
-    Raises
-    ------
-    ValueError
-        If `discount` is not a number in [0, 1].
-
     Examples
     --------
     >>> history = SuccessHistory(discount=0.5)
@@ -75,11 +70,6 @@ class SuccessHistory:
             Prompt keys, [N]; strings or integers, also as a NumPy array.
         successes, attempts
             Whole numbers, [N], 0 <= successes <= attempts.
-
-        Raises
-        ------
-        ValueError
-            If lengths differ, a key is neither string nor integer, or a count is not a whole number in its range.
 
         Examples
         --------
@@ -119,11 +109,6 @@ class SuccessHistory:
         -------
         tuple of FloatArray
             Successes and attempts, each [N] float64, 0 <= successes <= attempts; fractional if discount < 1.
-
-        Raises
-        ------
-        ValueError
-            If a key is neither string nor integer.
 
         Examples
         --------

@@ -42,11 +42,6 @@ def degenerate_bounds(successes: Any, attempts: Any, sizes: Any) -> tuple[FloatA
     tuple of FloatArray
         The lower and the upper one, each [G]. A single estimate may be below 0; its expectation bounds a probability.
 
-    Raises
-    ------
-    ValueError
-        If lengths differ or values are out of range.
-
     Examples
     --------
     >>> [x.round(3).tolist() for x in degenerate_bounds([4, 3, 3, 2], [4, 4, 4, 4], [6, 6, 2, 2])]
@@ -88,11 +83,6 @@ def noise_bounds(successes: Any, attempts: Any, sizes: Any, estimator: str) -> t
     tuple of FloatArray
         The lower and the upper one, each [G].
 
-    Raises
-    ------
-    ValueError
-        If lengths differ, values are out of range, or the estimator is unknown.
-
     Examples
     --------
     >>> [x.round(3).tolist() for x in noise_bounds([2, 4], [4, 4], [6, 6], "rloo")]
@@ -123,11 +113,6 @@ def squared_change(successes: Any, attempts: Any, later_successes: Any, later_at
     -------
     FloatArray
         [V]; a single estimate may be below 0.
-
-    Raises
-    ------
-    ValueError
-        If lengths differ or values are out of range.
 
     Examples
     --------
@@ -161,11 +146,6 @@ def implied_weights(successes: Any, attempts: Any, sizes: Any, estimator: str = 
     FloatArray
         w, [G].
 
-    Raises
-    ------
-    ValueError
-        If lengths differ, values are out of range, or the estimator is unknown.
-
     Examples
     --------
     >>> implied_weights([0, 8], [16, 16], [8, 8]).round(2).tolist()
@@ -196,11 +176,6 @@ def moved_weight(steps: Any, weights: Any, reference: Any) -> FloatArray:
     -------
     FloatArray
         [number of steps], in the order of the steps.
-
-    Raises
-    ------
-    ValueError
-        If lengths differ, values are out of range, or a step has no weight.
 
     Examples
     --------

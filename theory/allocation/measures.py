@@ -22,11 +22,6 @@ def degenerate_groups(successes: ArrayLike, counts: ArrayLike) -> BoolArray:
     BoolArray
         [...].
 
-    Raises
-    ------
-    ValueError
-        If an argument is not as above.
-
     Examples
     --------
     >>> degenerate_groups([0, 3, 4, 0], [4, 4, 4, 0]).tolist()
@@ -52,11 +47,6 @@ def wasted_share(successes: ArrayLike, counts: ArrayLike) -> FloatArray:
     FloatArray
         float64, [...], in [0, 1].
 
-    Raises
-    ------
-    ValueError
-        If an argument is not as above.
-
     Examples
     --------
     >>> wasted_share([0, 3], [4, 12]).tolist()
@@ -79,11 +69,6 @@ def concentration(counts: ArrayLike) -> FloatArray:
     -------
     FloatArray
         float64, [...], in [1, N].
-
-    Raises
-    ------
-    ValueError
-        If an argument is not as above.
 
     Examples
     --------

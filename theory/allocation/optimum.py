@@ -187,11 +187,6 @@ def optimal_any(gains: FloatArray, budget: int, low: IntBound, high: IntBound) -
         Counts, [N], int64. Gains count to within 2N units of float64 epsilon times the largest |gain|; totals that are
         equal then tie, and ties go to the lower index.
 
-    Raises
-    ------
-    ValueError
-        If the bounds are infeasible, or an argument is out of range.
-
     Examples
     --------
     >>> optimal_any(np.array([[0.0, 0.0, 0.0, 9.0], [0.0, 4.0, 5.0, 6.0]]), 4, 0, 3).tolist()

@@ -35,11 +35,6 @@ def proportional(sigmas: Any, budget: int) -> FloatArray:
     FloatArray
         Shares, [N]; 0 where sigma is 0, equal where all are.
 
-    Raises
-    ------
-    ValueError
-        If `sigmas` is not a vector of finite numbers >= 0, or `budget` is no such integer.
-
     Examples
     --------
     >>> proportional([1.0, 3.0, 0.0], 8).tolist()
@@ -79,11 +74,6 @@ def water_level(weights: Any, budget: int, low: IntBound, high: IntBound) -> Int
         - Zero weights among others stay at `low` until all others are at `high`; then they share the rest as for equal
           weights. A weight below 2**-2000 of the largest counts as zero.
         - More budget never lowers x, but may cost a prompt one rollout: the Alabama paradox of largest remainders.
-
-    Raises
-    ------
-    ValueError
-        If sum(high) < budget, or an argument is out of range.
 
     Examples
     --------

@@ -28,11 +28,6 @@ def bernoulli_variance(successes: Any, attempts: Any) -> FloatArray:
     FloatArray
         P, [N], in [0, 1/2]; 0 where all attempts agree. Below G = 2 it would grow without bound, hence the limit.
 
-    Raises
-    ------
-    ValueError
-        If the counts are not finite, differ in shape, or are out of range.
-
     Examples
     --------
     >>> bernoulli_variance([0, 1, 4], [8, 2, 8]).round(4).tolist()
@@ -62,11 +57,6 @@ def total_variance(variances: Any, counts: Any) -> float:
     -------
     float
         The sum, >= 0.
-
-    Raises
-    ------
-    ValueError
-        If a count is 0 where the variance is positive, the sum is beyond float64, or an argument is out of range.
 
     Examples
     --------
@@ -100,11 +90,6 @@ def variance_ratio(variances: Any, counts: Any) -> float:
     float
         The ratio, below 1 where the allocation beats uniform; 1 if all variances are 0.
 
-    Raises
-    ------
-    ValueError
-        If a count is 0 where the variance is positive, the ratio is beyond float64, or an argument is out of range.
-
     Examples
     --------
     >>> round(variance_ratio([1.0, 9.0], [2, 6]), 4)
@@ -131,11 +116,6 @@ def optimal_variance_ratio(sigmas: Any) -> float:
     -------
     float
         The ratio, in [1/N, 1]; 1 if all sigmas are 0.
-
-    Raises
-    ------
-    ValueError
-        If `sigmas` is not a vector of finite numbers >= 0.
 
     Examples
     --------

@@ -2,13 +2,13 @@
 
 Rows come in any order and groups in any size; only keys decide which rows belong together. The conventions:
 
-- A group whose rewards are all equal has advantages of exactly 0, whatever rounding does to its mean (`reinforce` and
-  `w_reinforce` apart, which compare nothing).
-- So has a group of one. verl gives it its own reward; `grpo` does so with `singleton="reward"`.
+- A group whose rewards are all equal has advantages of exactly 0, whatever rounding does to its mean. `reinforce` and
+  `w_reinforce` compare nothing and are exceptions.
+- A group of one has advantage 0 too. verl gives it its own reward; `grpo` does so with `singleton="reward"`.
 - `grpo` divides by the sample standard deviation plus 1e-6, as verl does. Theory uses `normalize="population"` and
   `epsilon=0`, for which `theory.estimators.moments` has closed forms.
-- Rewards are sorted before they are summed, so the result does not depend on the order of rows, not even in rounding
-  (on a GPU, with torch's deterministic algorithms).
+- Rewards are sorted before they are summed, so the order of rows does not change even the rounding. On a GPU this
+  needs torch's deterministic algorithms.
 
 All functions accept NumPy arrays and torch tensors and keep the dtype of the rewards.
 """
@@ -57,15 +57,8 @@ def grpo(
     Array
         A, [N]; sums to 0 in every group, exactly 0 where all rewards of the group are equal.
 
-    Raises
-    ------
-    ValueError
-        If shapes differ, an array is empty or of the wrong dtype, rewards are not finite or overflow, or an option is
-        unknown.
-
     Examples
     --------
-    >>> import numpy as np
     >>> rewards, groups = np.array([1.0, 1.0, 0.0, 0.0, 1.0]), np.array(["a", "b", "a", "a", "b"])
     >>> grpo(rewards, groups).round(3).tolist()
     [1.155, 0.0, -0.577, -0.577, 0.0]
@@ -97,24 +90,16 @@ def dr_grpo(rewards: Array, groups: Array) -> Array:
 
     Parameters
     ----------
-    rewards
-        R, [N], floating, N >= 1.
-    groups
-        Key of each row's group, [N]: integers, or strings on NumPy.
+    rewards, groups
+        As in `grpo`.
 
     Returns
     -------
     Array
-        A, [N]; sums to 0 in every group, exactly 0 where all rewards of the group are equal.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ, an array is empty or of the wrong dtype, or rewards are not finite or overflow.
+        A, [N]; sums to 0 in every group.
 
     Examples
     --------
-    >>> import numpy as np
     >>> dr_grpo(np.array([1.0, 0.0, 1.0]), np.array([7, 7, 3])).tolist()
     [0.5, -0.5, 0.0]
     """
@@ -130,24 +115,16 @@ def rloo(rewards: Array, groups: Array) -> Array:
 
     Parameters
     ----------
-    rewards
-        R, [N], floating, N >= 1.
-    groups
-        Key of each row's group, [N]: integers, or strings on NumPy.
+    rewards, groups
+        As in `grpo`.
 
     Returns
     -------
     Array
-        A, [N]; sums to 0 in every group, exactly 0 where all rewards of the group are equal.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ, an array is empty or of the wrong dtype, or rewards are not finite or overflow.
+        A, [N]; sums to 0 in every group.
 
     Examples
     --------
-    >>> import numpy as np
     >>> rloo(np.array([1.0, 0.0, 0.0]), np.array([7, 7, 7])).tolist()
     [1.0, -0.5, -0.5]
     """
@@ -166,24 +143,16 @@ def reinforce(rewards: Array, groups: Array) -> Array:
 
     Parameters
     ----------
-    rewards
-        R, [N], floating, N >= 1.
-    groups
-        Key of each row's group, [N]: integers, or strings on NumPy. Checked, but without effect.
+    rewards, groups
+        As in `grpo`; the groups are checked, but have no effect.
 
     Returns
     -------
     Array
         The rewards, [N].
 
-    Raises
-    ------
-    ValueError
-        If shapes differ, an array is empty or of the wrong dtype, or rewards are not finite.
-
     Examples
     --------
-    >>> import numpy as np
     >>> reinforce(np.array([1.0, 0.0]), np.array([7, 7])).tolist()
     [1.0, 0.0]
     """
@@ -198,25 +167,16 @@ def maxrl(rewards: Array, groups: Array) -> Array:
 
     Parameters
     ----------
-    rewards
-        R >= 0, [N], floating, N >= 1.
-    groups
-        Key of each row's group, [N]: integers, or strings on NumPy.
+    rewards, groups
+        As in `grpo`, with R >= 0.
 
     Returns
     -------
     Array
-        A, [N], in [-1, n - 1], whatever the scale of rewards; sums to 0 in every group, exactly 0 where all rewards of
-        the group are equal.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ, an array is empty or of the wrong dtype, or rewards are negative or not finite.
+        A, [N], in [-1, n - 1], whatever the scale of rewards; sums to 0 in every group.
 
     Examples
     --------
-    >>> import numpy as np
     >>> maxrl(np.array([1.0, 0.0, 0.0, 0.0, 0.0]), np.array([7, 7, 7, 7, 3])).tolist()
     [3.0, -1.0, -1.0, -1.0, 0.0]
     """
@@ -245,7 +205,7 @@ def w_reinforce(correct: Array, weight: float = 0.1, *, dtype: Any = None) -> Ar
     """Weighted REINFORCE: learn little from correct responses, fully from wrong ones (arXiv 2506.01347).
 
     A = weight for a correct response, -1 for a wrong one; weight = 1 is REINFORCE with rewards +1 and -1. It takes
-    correctness, not rewards, so it does not matter whether a wrong response scores 0 or -1.
+    correctness, not rewards, so a wrong response may score 0 or -1.
 
     Parameters
     ----------
@@ -261,14 +221,8 @@ def w_reinforce(correct: Array, weight: float = 0.1, *, dtype: Any = None) -> Ar
     Array
         A, [...]. No group mean is taken: groups that are all correct or all wrong count too.
 
-    Raises
-    ------
-    ValueError
-        If `correct` is not a boolean array, `weight` is negative, or `dtype` is neither float32 nor float64.
-
     Examples
     --------
-    >>> import numpy as np
     >>> w_reinforce(np.array([True, False])).tolist()
     [0.1, -1.0]
     """
@@ -292,22 +246,19 @@ ADVANTAGES: Mapping[str, Callable[[Array, Array], Array]] = MappingProxyType(
 
 
 class _Groups(NamedTuple):
-    """What each row needs to know of its group; all fields [N], floats."""
+    """What each row needs to know of its group; all fields [N], floats.
+
+    low, high: the extreme rewards; spread: high - low; size: number of rows; mean: (mean - low) / spread, in [0, 1];
+    deviation: (R - mean) / spread; squares: sum of the squared deviations. The last three are 0 where the spread is 0.
+    """
 
     low: Array
-    """Smallest reward of the group."""
     high: Array
-    """Largest reward of the group."""
     spread: Array
-    """high - low, 0 where all rewards are equal."""
     size: Array
-    """Number of rows."""
     mean: Array
-    """(mean - low) / spread, in [0, 1]; 0 where the spread is 0."""
     deviation: Array
-    """(R - mean) / spread; 0 where the spread is 0."""
     squares: Array
-    """Sum of the squared deviations of the group."""
 
 
 def _check(rewards: Array, groups: Array) -> Any:

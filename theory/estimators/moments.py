@@ -43,11 +43,6 @@ def group_advantages(num_correct: ArrayLike, num_rollouts: ArrayLike, estimator:
     tuple[FloatArray, FloatArray]
         A_C and A_W, [...]; 0 for a kind that the group lacks.
 
-    Raises
-    ------
-    ValueError
-        If a count is not an integer or out of range, or the estimator is unknown.
-
     Examples
     --------
     >>> [a.tolist() for a in group_advantages([0, 1, 4], 4, "maxrl")]
@@ -80,11 +75,6 @@ def group_coefficients(p: ArrayLike, n: ArrayLike, estimator: str = "grpo") -> C
     -------
     Coefficients
         Five arrays [...]. Time and memory are O(n) per element.
-
-    Raises
-    ------
-    ValueError
-        If `p` or `n` is out of range, their shapes do not broadcast, or the estimator is unknown.
 
     Examples
     --------
@@ -119,11 +109,6 @@ def implied_weight(p: ArrayLike, n: ArrayLike, estimator: str = "grpo") -> Float
     FloatArray
         w, [...]; at p = 0 and p = 1 its finite limit.
 
-    Raises
-    ------
-    ValueError
-        As `group_coefficients`.
-
     Examples
     --------
     >>> implied_weight([0.0, 0.05, 0.5], 4).round(2).tolist()
@@ -152,11 +137,6 @@ def gradient_moments(probs: ArrayLike, correct: ArrayLike, n: ArrayLike, estimat
     -------
     Moments
         At p = 0 and p = 1 grad J, the mean and (except for `reinforce` at p = 1) the covariance are 0.
-
-    Raises
-    ------
-    ValueError
-        If `probs` is not a distribution, `correct` not a mask of its shape, `n` out of range or the estimator unknown.
 
     Examples
     --------
@@ -191,11 +171,6 @@ def expected_progress(probs: ArrayLike, correct: ArrayLike, n_max: int, estimato
     FloatArray
         [..., n_max + 1]; column n is for a group of n, column 0 is 0.
 
-    Raises
-    ------
-    ValueError
-        As `gradient_moments`, or if `n_max` is not an integer >= 1.
-
     Examples
     --------
     >>> expected_progress([0.5, 0.5], [True, False], 4, "dr_grpo").round(4).tolist()
@@ -228,11 +203,6 @@ def single_rollout_variance(probs: ArrayLike, correct: ArrayLike, baseline: Arra
     -------
     FloatArray
         sigma^2, [...].
-
-    Raises
-    ------
-    ValueError
-        As `gradient_moments`, or if `baseline` is out of range or does not broadcast.
 
     Examples
     --------

@@ -49,11 +49,6 @@ def posterior_progress(
     FloatArray
         [N, n_max + 1], >= 0; columns 0 and 1 are 0, since a group of one has no advantage.
 
-    Raises
-    ------
-    ValueError
-        If shapes differ, values are out of range, or a name is unknown.
-
     Examples
     --------
     >>> posterior_progress([1.0], [1.0], 4, "dr_grpo").round(4).tolist()

@@ -39,11 +39,6 @@ class StoppingRule:
         Rounds at most, at least 1.
     min_correct, min_wrong
         Sampling stops after the first round at whose end there are so many correct and so many wrong rollouts.
-
-    Raises
-    ------
-    ValueError
-        If a field is not an integer or too small.
     """
 
     round_size: int
@@ -103,11 +98,6 @@ def stopping_law(p: ArrayLike, rule: StoppingRule) -> GroupLaw:
     GroupLaw
         The pairs in order of n, then k; they are the same for every p.
 
-    Raises
-    ------
-    ValueError
-        If `p` is out of range or `rule` is not a StoppingRule.
-
     Examples
     --------
     >>> law = stopping_law(0.05, StoppingRule(round_size=8, max_rounds=4))
@@ -136,11 +126,6 @@ def stopped_coefficients(p: ArrayLike, rule: StoppingRule, estimator: str = "grp
     -------
     Coefficients
         Five arrays [...].
-
-    Raises
-    ------
-    ValueError
-        If `p` is out of range, `rule` is not a StoppingRule or the estimator is unknown.
 
     Examples
     --------
@@ -175,11 +160,6 @@ def gradient_moments_stopped(
     -------
     Moments
         As `gradient_moments`. Even `reinforce` and `rloo` are biased here: their weight is not 1.
-
-    Raises
-    ------
-    ValueError
-        As `gradient_moments`, or if `rule` is not a StoppingRule.
 
     Examples
     --------

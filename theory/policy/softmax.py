@@ -1,8 +1,8 @@
 """One softmax policy: token statistics, and the norm of the score (DynaMO, Appendices A and B).
 
-A policy over V tokens has logits z, log-probabilities log pi = z - logsumexp(z), and the score of token a is
-s(a) = grad_z log pi(a) = e_a - pi. Everything the method needs of a token follows from four numbers that one pass
-over its logits gives: `TokenStatistics`. Logarithms are natural, entropies in nats.
+A policy over V tokens has logits z and log-probabilities log pi = z - logsumexp(z). The score of token a is
+s(a) = grad_z log pi(a) = e_a - pi. Everything the method needs of a token follows from four numbers, `TokenStatistics`,
+which take one pass over its logits. Logarithms are natural, entropies in nats.
 
 All functions accept NumPy arrays and torch tensors and keep the dtype; on torch they are differentiable.
 """
@@ -51,11 +51,6 @@ def log_softmax(logits: Array) -> Array:
     Array
         log pi, [..., V]; finite for every finite input: where pi underflows, log pi does not.
 
-    Raises
-    ------
-    ValueError
-        If `logits` is not floating, has no last axis of at least one token, or holds NaN or infinity.
-
     Examples
     --------
     >>> import numpy as np
@@ -89,11 +84,6 @@ def centred_log_prob(logits: Array) -> Array:
     Array
         Lambda, [..., V], in nats.
 
-    Raises
-    ------
-    ValueError
-        As `log_softmax`.
-
     Examples
     --------
     >>> import numpy as np
@@ -122,11 +112,6 @@ def token_statistics(logits: Array, actions: Array) -> TokenStatistics:
     TokenStatistics
         Four arrays of the shape of `actions` and the dtype of `logits`. With V = 1 they are 0, 0, 1, 0.
 
-    Raises
-    ------
-    ValueError
-        If shapes differ, `actions` is not integer or out of range, or `logits` is not finite.
-
     Examples
     --------
     >>> import numpy as np
@@ -154,24 +139,17 @@ def token_statistics(logits: Array, actions: Array) -> TokenStatistics:
 
 
 def require_statistics(stats: TokenStatistics) -> Any:
-    """Require token statistics of one shape, in the ranges of `TokenStatistics`.
-
-    log pi(a) <= 0, H >= 0 and 0 <= C <= 1; a hundredth is left for the rounding of low-precision statistics.
+    """Require token statistics of one shape with log pi(a) <= 0, H >= 0 and 0 <= C <= 1, each to a hundredth.
 
     Parameters
     ----------
     stats
-        Token statistics, each [...].
+        Token statistics, each [...]; those of low precision may be off by their rounding.
 
     Returns
     -------
     Any
         Their array namespace, NumPy's or torch's.
-
-    Raises
-    ------
-    ValueError
-        If the statistics are not finite arrays of one shape, or out of range.
 
     Examples
     --------
@@ -209,11 +187,6 @@ def pi_lambda(stats: TokenStatistics) -> Array:
     Array
         [...], in nats; minus the derivative of H in the logit of a (eq. 19-23).
 
-    Raises
-    ------
-    ValueError
-        If the statistics are not finite arrays of one shape, or out of range.
-
     Examples
     --------
     >>> import numpy as np
@@ -239,11 +212,6 @@ def score_norm_squared(stats: TokenStatistics) -> Array:
     -------
     Array
         [...], in [0, 2]; a rounding error below zero is returned as 0.
-
-    Raises
-    ------
-    ValueError
-        If the statistics are not finite arrays of one shape, or out of range.
 
     Examples
     --------
@@ -271,11 +239,6 @@ def expected_score_norm_squared(stats: TokenStatistics) -> Array:
     Array
         [...], from 0 (deterministic) to 1 - 1/V (uniform).
 
-    Raises
-    ------
-    ValueError
-        If the statistics are not finite arrays of one shape, or out of range.
-
     Examples
     --------
     >>> import numpy as np
@@ -301,11 +264,6 @@ def score_norm_bound(stats: TokenStatistics) -> Array:
     -------
     Array
         1 - e^-H, [...], in [0, 1 - 1/V].
-
-    Raises
-    ------
-    ValueError
-        If the statistics are not finite arrays of one shape, or out of range.
 
     Examples
     --------

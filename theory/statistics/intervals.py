@@ -51,11 +51,6 @@ def interquartile_mean(scores: Any, axis: int | tuple[int, ...] | None = None) -
     FloatArray
         The shape of `scores` without `axis`.
 
-    Raises
-    ------
-    ValueError
-        If there are no scores to average, they are no numbers in range, or `axis` does not name axes of theirs.
-
     Examples
     --------
     >>> interquartile_mean([0.0, 1.0, 2.0, 99.0]).item()
@@ -111,11 +106,6 @@ def stratified_bootstrap_interval(
     Interval
         Point, low and high, each of the shape of the further axes.
 
-    Raises
-    ------
-    ValueError
-        If an argument is not as above.
-
     Examples
     --------
     >>> scores = np.random.default_rng(0).normal(size=(32, 3))
@@ -163,11 +153,6 @@ def paired_gain(values: Any, reference: Any = None, confidence: float = 0.95) ->
     -------
     Interval
         Point, low and high, each of the shape of the further axes. One seed has no interval: both ends are NaN.
-
-    Raises
-    ------
-    ValueError
-        If an argument is not as above.
 
     Examples
     --------
@@ -222,11 +207,6 @@ def crossed_bootstrap_interval(
     -------
     Interval
         Point, low and high, each [num_strata + 1, ...]; the last is the mean of the strata, all weighted alike.
-
-    Raises
-    ------
-    ValueError
-        If an argument is not as above.
 
     Examples
     --------

@@ -31,11 +31,6 @@ def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: ArrayLike) -> F
         float64, [...], in [0, 1]; 1 where fewer than k samples are wrong. The factors are summed as logarithms: unlike
         log-gamma values of size n log n they do not cancel, so that small values keep their relative precision.
 
-    Raises
-    ------
-    ValueError
-        If an argument is not an integer array, is out of range, or the shapes do not broadcast.
-
     Examples
     --------
     >>> pass_at_k([64, 64, 64], [0, 1, 33], 32).tolist()
@@ -78,11 +73,6 @@ def exact_pass_at_k(p: ArrayLike, k: ArrayLike) -> FloatArray:
     -------
     FloatArray
         float64, [...], in [0, 1].
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range or not numeric, or the shapes do not broadcast.
 
     Examples
     --------

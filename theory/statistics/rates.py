@@ -32,11 +32,6 @@ def jeffreys_interval(successes: Any, attempts: Any, confidence: float = 0.95) -
     tuple of FloatArray
         The lower and the upper end, each [G].
 
-    Raises
-    ------
-    ValueError
-        If lengths differ or values are out of range.
-
     Examples
     --------
     >>> [x.round(3).tolist() for x in jeffreys_interval([0, 8], [16, 16])]
@@ -82,12 +77,6 @@ def ratio_intervals(
     -------
     Interval
         Point, low and high, each [R]. 0/0 = 1; a resample without a positive denominator counts as 1 too.
-
-    Raises
-    ------
-    ValueError
-        If an argument is not as above, a sum of denominators is negative or, without the numerator's, 0, or a ratio is
-        beyond float64.
 
     Examples
     --------
