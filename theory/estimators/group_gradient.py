@@ -1,8 +1,8 @@
 """The gradient of a group of rollouts: its moments, however the group's size comes about.
 
-A prompt has K answers; the policy is pi = softmax(z) over them, some answers are correct, J = p = pi(correct),
-q = 1 - p. A group of n rollouts of which k are correct gives every correct one the advantage A_C(k, n), every wrong
-one A_W(k, n), and the gradient in the logits g = (1/n) sum_j A_j s(a_j) with the score s(a) = e_a - pi.
+A prompt has K answers, and the policy is pi = softmax(z) over them. Some answers are correct: J = p = pi(correct),
+q = 1 - p. A group of n rollouts of which k are correct gives every correct one the advantage A_C(k, n) and every wrong
+one A_W(k, n). Its gradient in the logits is g = (1/n) sum_j A_j s(a_j) with the score s(a) = e_a - pi.
 
 Let pi_C, pi_W be the policy given a correct or a wrong answer and d = pi_C - pi_W. Then pi_C - pi = q d,
 pi_W - pi = -p d and grad J = p q d. Given which rollouts are correct, the answers are independent draws from pi_C and
@@ -17,15 +17,14 @@ and over (n, k)
     Cov[g] = E[k A_C^2 / n^2] Sigma_C + E[(n-k) A_W^2 / n^2] Sigma_W + Var(c) d d^T.
 
 The mean is parallel to grad J whatever the estimator: the implied weight w = E[c] / (p q) is all of its bias. Nothing
-above needs n to be fixed, only that the decision to stop looks at rewards and never at answers. It is independence
-given the rewards that is used, not exchangeability, which stopping destroys (the last rollout of "until one success"
-is the correct one). So the law of (n, k) is all in which `theory.estimators.moments` (a fixed size) and
-`theory.estimators.stopping` (a stopping rule) differ. What they share is here. They check their arguments; only the
-policy is checked here.
+above needs a fixed n, only that the decision to stop looks at rewards and never at answers. The derivation uses
+independence given the rewards. It does not use exchangeability, which stopping destroys: the last rollout of "until one
+success" is the correct one. So `theory.estimators.moments` (a fixed size) and `theory.estimators.stopping` (a stopping
+rule) differ only in the law of (n, k). They check their arguments; only the policy is checked here.
 
-Conventions: a group whose rewards are all equal has advantages 0, and so has a group of one, except for `reinforce`;
-no epsilon is added to a standard deviation. Formulas without a source are ours. The sums over k are made in the log
-domain; their relative error is about 3e-14 at n = 100 and 1e-11 at n = 10,000.
+Conventions: a group whose rewards are all equal has advantages 0, and so has a group of one, except for `reinforce`.
+No epsilon is added to a standard deviation. Formulas without a source are ours. Sums over k are made in the log domain;
+their relative error is about 3e-14 at n = 100 and 1e-11 at n = 10,000.
 """
 
 from __future__ import annotations
@@ -62,14 +61,10 @@ class Coefficients(NamedTuple):
     ----------
     weight
         w = E[c] / (p q), finite also at p = 0 and p = 1; at least 0.
-    mean
-        E[c].
-    mean_variance
-        Var(c), the factor of d d^T.
-    correct
-        E[k A_C^2 / n^2], the factor of Sigma_C.
-    wrong
-        E[(n-k) A_W^2 / n^2], the factor of Sigma_W.
+    mean, mean_variance
+        E[c] and Var(c), the factor of d d^T.
+    correct, wrong
+        E[k A_C^2 / n^2], the factor of Sigma_C, and E[(n-k) A_W^2 / n^2], the factor of Sigma_W.
     """
 
     weight: FloatArray
@@ -111,13 +106,6 @@ class Moments:
     """Exact moments of a group's gradient g in the logits, against grad J; properties are computed when asked for.
 
     With a batch of prompts [...] and of group sizes that broadcast to [...], vectors are [..., K], scalars [...].
-
-    Attributes
-    ----------
-    policy
-        The policy split by correctness.
-    coefficients
-        The scalar core.
     """
 
     policy: ConditionalPolicy

@@ -58,7 +58,7 @@ def group_advantages(num_correct: ArrayLike, num_rollouts: ArrayLike, estimator:
 
 
 def group_coefficients(p: ArrayLike, n: ArrayLike, estimator: str = "grpo") -> Coefficients:
-    """Scalar core of the moments of groups of fixed size: everything that does not depend on the answers.
+    """Scalar core of the moments of groups of fixed size, which does not depend on the answers.
 
     Sums over k ~ Binomial(n, p); see `Coefficients`.
 
@@ -92,17 +92,13 @@ def implied_weight(p: ArrayLike, n: ArrayLike, estimator: str = "grpo") -> Float
     """Weight w(p, n) that the estimator gives to a prompt's own gradient: E[g] = w grad J.
 
     reinforce, rloo (n >= 2): 1; dr_grpo: (n-1)/n; maxrl: (1 - q^(n-1)) / p, which makes E[g] the gradient of
-    -sum_{j < n} q^j / j, the log-likelihood truncated (2602.02710); grpo: tends to 1 / sqrt(p q). With group sizes
-    that differ between prompts these weights differ too.
+    -sum_{j < n} q^j / j, the truncated log-likelihood (2602.02710); grpo: tends to 1 / sqrt(p q). If group sizes
+    differ between prompts, so do the weights.
 
     Parameters
     ----------
-    p
-        Success probability in [0, 1], [...].
-    n
-        Group size >= 1, integers, [...]; both broadcast.
-    estimator
-        One of `ESTIMATORS`.
+    p, n, estimator
+        As in `group_coefficients`.
 
     Returns
     -------
@@ -150,21 +146,17 @@ def gradient_moments(probs: ArrayLike, correct: ArrayLike, n: ArrayLike, estimat
 
 
 def expected_progress(probs: ArrayLike, correct: ArrayLike, n_max: int, estimator: str = "grpo") -> FloatArray:
-    """First-order improvement of J that a group of each size is expected to bring, as a table for oracle allocation.
+    """Return the expected first-order improvement of J by a group of each size, as a table for oracle allocation.
 
     E<g, grad J> = w(p, n) |grad J|^2, for a unit learning rate. It is flat in n for an unbiased estimator: more
-    rollouts then buy less variance only.
+    rollouts then only lower the variance.
 
     Parameters
     ----------
-    probs
-        Answer probabilities, [..., K].
-    correct
-        Which answers are correct, booleans, [..., K].
+    probs, correct, estimator
+        As in `gradient_moments`.
     n_max
         Largest group size, at least 1.
-    estimator
-        One of `ESTIMATORS`.
 
     Returns
     -------
@@ -188,14 +180,12 @@ def single_rollout_variance(probs: ArrayLike, correct: ArrayLike, baseline: Arra
     """Trace variance of one rollout's (R - b) s(a): the sigma^2 that the allocation theorem needs.
 
     p (1-b)^2 v_C + q b^2 v_W + p q (q - b)^2 |d|^2, with v = 1 - |pi_C|^2 or 1 - |pi_W|^2. The mean of n rollouts has
-    variance sigma^2 / n. Only where answers are many and diffuse (v near 1, |d| near 0) is it p q for b = p.
+    variance sigma^2 / n. For b = p it is p q only where answers are many and diffuse (v near 1, |d| near 0).
 
     Parameters
     ----------
-    probs
-        Answer probabilities, [..., K].
-    correct
-        Which answers are correct, booleans, [..., K].
+    probs, correct
+        As in `gradient_moments`.
     baseline
         b in [-1e100, 1e100], broadcasts with [...]; None means the exact p.
 
@@ -227,11 +217,9 @@ def _fixed_coefficients(p: FloatArray, q: FloatArray, n: ArrayLike, estimator: s
     sizes = require.integers("n", n, minimum=1)
     p, sizes = require.broadcast(p=p, n=sizes)
     q = np.broadcast_to(q, p.shape)
-    fields = [np.empty(p.shape) for _ in Coefficients._fields]
+    fields = np.empty((len(Coefficients._fields), *p.shape))
     for size in np.unique(sizes):
         rows = sizes == size
         k = np.arange(size + 1.0)
-        values = coefficients(p[rows], q[rows], np.full_like(k, size), k, log_binomial(size), estimator)
-        for field, value in zip(fields, values, strict=True):
-            field[rows] = value
-    return Coefficients(*(field[()] for field in fields))
+        fields[:, rows] = coefficients(p[rows], q[rows], np.full_like(k, size), k, log_binomial(size), estimator)
+    return Coefficients(*fields)

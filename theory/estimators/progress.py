@@ -1,8 +1,8 @@
 """Expected first-order progress of a prompt whose success rate is only estimated.
 
-A group of n rollouts moves the objective f(J) of its prompt, to first order and for a unit learning rate, by
+To first order and for a unit learning rate, a group of n rollouts moves the objective f(J) of its prompt by
 f'(J) E<g, grad J> = f'(p) E[c] p q |d|^2, in the notation of `theory.estimators.group_gradient`. The length of d is a
-property of the answers; what is left is a function of p and n. Under a Beta law of p, such as a posterior, its mean has
+property of the answers; the other factors depend on p and n. Under a Beta law of p, such as a posterior, their mean has
 a closed form.
 """
 

@@ -28,15 +28,13 @@ from theory.estimators.group_gradient import (
 class StoppingRule:
     """Sample rounds of rollouts until enough of both kinds are seen, or the rounds are used up; pool all of them.
 
-    `min_correct=1, min_wrong=0` waits for a success, 1 and 1 for both kinds, keep/2 and keep/2 is the balanced rule of
-    Reinforce-Ada (2510.04996), 0 and 0 is a fixed group of one round.
+    `min_correct=1, min_wrong=0` waits for a success, 1 and 1 for both kinds. keep/2 and keep/2 is the balanced rule of
+    Reinforce-Ada (2510.04996), 0 and 0 a fixed group of one round.
 
     Attributes
     ----------
-    round_size
-        Rollouts per round, at least 1.
-    max_rounds
-        Rounds at most, at least 1.
+    round_size, max_rounds
+        Rollouts per round and largest number of rounds, each at least 1.
     min_correct, min_wrong
         Sampling stops after the first round at whose end there are so many correct and so many wrong rollouts.
     """
@@ -71,7 +69,7 @@ class GroupLaw:
 
     @property
     def expected_rollouts(self) -> FloatArray:
-        """E[n], [...]: what the rule costs."""
+        """E[n], [...]: the cost of the rule."""
         return self.probability @ self.num_rollouts.astype(np.float64)
 
     @property
@@ -115,12 +113,10 @@ def stopped_coefficients(p: ArrayLike, rule: StoppingRule, estimator: str = "grp
 
     Parameters
     ----------
-    p
-        Success probability in [0, 1], [...].
+    p, estimator
+        As in `group_coefficients`.
     rule
         The stopping rule; advantages are computed over all rollouts that it pools.
-    estimator
-        One of `ESTIMATORS`.
 
     Returns
     -------
@@ -147,14 +143,10 @@ def gradient_moments_stopped(
 
     Parameters
     ----------
-    probs
-        Answer probabilities, [..., K].
-    correct
-        Which answers are correct, booleans, [..., K].
+    probs, correct, estimator
+        As in `gradient_moments`.
     rule
         The stopping rule; g is the mean over all rollouts that it pools.
-    estimator
-        One of `ESTIMATORS`.
 
     Returns
     -------

@@ -1,6 +1,6 @@
 """Aggregates of runs and their intervals: gains within seeds, and bootstraps over runs, tasks and problems.
 
-Scores are [num_runs, num_tasks, ...]: run r (one seed) of every task; further axes, such as training steps, are carried
+Scores are [num_runs, num_tasks, ...]: one row for each run (a seed). Further axes, such as training steps, are carried
 along. Agarwal et al. (arXiv 2108.13264) give the reasons for the interquartile mean and the stratified bootstrap.
 """
 
@@ -22,7 +22,7 @@ LARGEST = 1e300
 """Largest size of a score: far enough from overflow for sums of any number of scores that fits into memory."""
 
 NUM_RESAMPLES = 2000
-"""Resamples behind an interval if nothing else is said."""
+"""Default number of resamples behind an interval."""
 
 
 class Interval(NamedTuple):
@@ -32,11 +32,16 @@ class Interval(NamedTuple):
     low: FloatArray
     high: FloatArray
 
+    @classmethod
+    def percentile(cls, point: FloatArray, estimates: FloatArray, confidence: float) -> Interval:
+        """Return the percentile interval from the estimates of all resamples, [num_resamples, ...]."""
+        return cls(point, *np.quantile(estimates, ((1 - confidence) / 2, (1 + confidence) / 2), axis=0))
+
 
 def interquartile_mean(scores: Any, axis: int | tuple[int, ...] | None = None) -> FloatArray:
     """Mean of the middle half of the scores.
 
-    Of n sorted scores the floor(n / 4) lowest and as many highest are left out (the 25 % trimmed mean), so that up to
+    This is the 25 % trimmed mean: of n sorted scores the floor(n / 4) lowest and as many highest are left out. Up to
     three scores are averaged in full.
 
     Parameters
@@ -84,8 +89,8 @@ def stratified_bootstrap_interval(
 ) -> Interval:
     """Percentile bootstrap interval of a statistic over runs and tasks, runs resampled within each task.
 
-    A resample draws num_runs runs with replacement for every task on its own, and takes a run whole: all its further
-    axes (its curve) come together. To compare two methods that share seeds, pass their difference per run.
+    A resample draws num_runs runs with replacement, for every task on its own. A run is taken whole, with all its
+    further axes (its curve). To compare two methods that share seeds, pass their difference per run.
 
     Parameters
     ----------
@@ -128,24 +133,22 @@ def stratified_bootstrap_interval(
             for start in range(0, num_resamples, block)
         ]
     )
-    low, high = np.quantile(estimates, ((1 - confidence) / 2, (1 + confidence) / 2), axis=0)
-    return Interval(np.asarray(statistic(values, axis=(0, 1))), low, high)
+    return Interval.percentile(np.asarray(statistic(values, axis=(0, 1))), estimates, confidence)
 
 
 def paired_gain(values: Any, reference: Any = None, confidence: float = 0.95) -> Interval:
     """Gain over a reference within seeds: interquartile mean of the differences, and its interval over seeds.
 
-    Methods that share seeds share worlds, prompts and draws, so differences are taken seed by seed; the difference of
+    Methods that share seeds share worlds, prompts and draws, so differences are taken seed by seed. The difference of
     two interquartile means is another number. The interval is `stratified_bootstrap_interval` with `NUM_RESAMPLES`
-    resamples of the seeds, the same ones in every call: a gain depends on its own two columns and on nothing else.
+    resamples of the seeds. They are the same in every call, so a gain depends on nothing else than its two columns.
 
     Parameters
     ----------
     values
-        One number for every seed, and for whatever else: [num_seeds, ...], finite, of size up to `LARGEST`.
+        Finite numbers of size up to `LARGEST`, [num_seeds, ...].
     reference
-        The same of what it is compared with, of the same shape and with the same order of seeds; None: the values are
-        aggregated themselves.
+        Values of what is compared with, in the same shape and order of seeds; None aggregates `values` themselves.
     confidence
         In (0, 1).
 
@@ -185,23 +188,19 @@ def crossed_bootstrap_interval(
 ) -> Interval:
     """Percentile bootstrap intervals of means over runs and problems, both resampled, and of the mean of the strata.
 
-    A resample draws the runs with replacement, once for all strata, and on its own the problems of every stratum; a
-    score counts as often as its run times its problem was drawn (Owen, The pigeonhole bootstrap, Ann. Appl. Stat.
-    2007). A run is taken whole, over strata too, since a good run may be good at everything. The variance is that of
-    problems and of runs, and up to three times that of what is left, so that intervals err on the wide side; but of R
-    runs only (R - 1)/R of the runs' part is seen, and of one run nothing: the interval is then that of the problems.
+    A resample draws runs with replacement, once for all strata, and problems for every stratum on its own. A score
+    counts as often as its run times its problem was drawn (Owen, The pigeonhole bootstrap, Ann. Appl. Stat. 2007). A
+    run is taken whole, over strata too, since a good run may be good at everything. The variance is that of problems
+    and of runs, and up to three times that of the remainder, so intervals err on the wide side. But R runs show only
+    (R - 1)/R of the variance of runs. One run shows nothing of it: the interval is then that of the problems.
 
     Parameters
     ----------
     strata
         One array for each stratum (a benchmark): finite numbers of size up to `LARGEST`,
         [num_runs, num_problems, ...]; only num_problems differs between strata.
-    rng
-        The only source of randomness.
-    confidence
-        In (0, 1).
-    num_resamples
-        At least 1; below about 1,000 the ends of a 95 % interval are noisy.
+    rng, confidence, num_resamples
+        As in `stratified_bootstrap_interval`.
 
     Returns
     -------
@@ -231,8 +230,7 @@ def crossed_bootstrap_interval(
     means = [_resampled_means(x, runs, _weights(rng, x.shape[1], num_resamples)) for x in values]
     estimates = np.stack([*means, _mean_of_strata(means)], axis=1)
     points = [x.mean(axis=(0, 1)) for x in values]
-    low, high = np.quantile(estimates, ((1 - confidence) / 2, (1 + confidence) / 2), axis=0)
-    return Interval(np.stack([*points, _mean_of_strata(points)]), low, high)
+    return Interval.percentile(np.stack([*points, _mean_of_strata(points)]), estimates, confidence)
 
 
 def _mean_of_strata(values: Sequence[FloatArray]) -> FloatArray:

@@ -28,8 +28,8 @@ def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: ArrayLike) -> F
     Returns
     -------
     FloatArray
-        float64, [...], in [0, 1]; 1 where fewer than k samples are wrong. The factors are summed as logarithms: unlike
-        log-gamma values of size n log n they do not cancel, so that small values keep their relative precision.
+        float64, [...], in [0, 1]; 1 where fewer than k samples are wrong. The factors are summed as logarithms. Unlike
+        log-gamma values of size n log n these do not cancel, so small values keep their relative precision.
 
     Examples
     --------

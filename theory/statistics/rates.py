@@ -1,4 +1,4 @@
-"""Intervals of a log's numbers: of one group's success rate, and of ratios of sums over dependent rows."""
+"""Intervals of a log's numbers: the success rate of one group, and ratios of sums over dependent rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from theory.base.arrays import FloatArray, distinct
 from theory.statistics.intervals import LARGEST, Interval
 
 MAX_CLUSTERS = 4096
-"""Clusters that are resampled one by one; more are pooled at random into as many."""
+"""Most clusters that are resampled one by one; a larger number is pooled at random into this many."""
 
 
 def jeffreys_interval(successes: Any, attempts: Any, confidence: float = 0.95) -> tuple[FloatArray, FloatArray]:
@@ -57,21 +57,18 @@ def ratio_intervals(
 ) -> Interval:
     """Percentile cluster-bootstrap intervals of ratios of sums.
 
-    sum x / sum y, all rows of a cluster drawn together, with replacement. Ratios share the resamples. More than
-    `MAX_CLUSTERS` clusters are first pooled at random into as many.
+    sum x / sum y. All rows of a cluster are drawn together, with replacement. Ratios share the resamples. More than
+    `MAX_CLUSTERS` clusters are first pooled at random into this many.
 
     Parameters
     ----------
     numerators, denominators
-        x and y, [G, R] each, of size up to `theory.statistics.intervals.LARGEST`.
+        x and y, [G, R] each, of size up to `theory.statistics.intervals.LARGEST`. A column has sum y > 0, or both sums
+        are 0; its ratios must be within float64.
     clusters
         The cluster of each row (a prompt), integers >= 0, [G].
-    rng
-        The only source of randomness.
-    confidence
-        In (0, 1).
-    num_resamples
-        At least 1.
+    rng, confidence, num_resamples
+        As in `theory.statistics.stratified_bootstrap_interval`.
 
     Returns
     -------
@@ -94,10 +91,7 @@ def ratio_intervals(
     own = require.integer_vector("clusters", clusters)
     if own.size != len(x):
         raise ValueError(f"clusters: expected one per row, {len(x)}, got {own.size}")
-    require.generator("rng", rng)
-    if not 0 < require.in_range("confidence", confidence, 0.0, 1.0) < 1:
-        raise ValueError(f"confidence: expected a number in (0, 1), got {confidence}")
-    require.count("num_resamples", num_resamples, 1)
+    confidence = require.resampling(rng, confidence, num_resamples)
     _, cluster = np.unique(own, return_inverse=True)
     num = int(cluster.max()) + 1
     if num > MAX_CLUSTERS:
@@ -119,8 +113,7 @@ def ratio_intervals(
         point, estimates = _ratio(top, bottom), _ratio(*np.split(drawn, 2, axis=1))
     if not (np.isfinite(point).all() and np.isfinite(estimates).all()):
         raise ValueError("denominators: expected ratios within float64, got an overflow")
-    low, high = np.quantile(estimates, ((1 - confidence) / 2, (1 + confidence) / 2), axis=0)
-    return Interval(point, low, high)
+    return Interval.percentile(point, estimates, confidence)
 
 
 def _ratio(x: FloatArray, y: FloatArray) -> FloatArray:
