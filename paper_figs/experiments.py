@@ -27,15 +27,11 @@ class CellResult:
     Attributes
     ----------
     setting
-        World of the tabular testbed, or model at scale; cells compete within one.
-    is_toy
-        Whether it is of the tabular testbed.
+        World of the tabular testbed (`is_toy`), or model at scale; cells compete within one.
     axes
-        What is varied, as text.
-    num_seeds
-        Seeds behind its numbers.
+        Values on the axes that are varied, as text.
     values
-        By measure: interquartile mean over seeds.
+        By measure: interquartile mean over the `num_seeds` seeds.
     differences
         By measure: interquartile mean of the differences per seed to the reference; empty for the reference.
     config
@@ -53,14 +49,12 @@ class CellResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentResults:
-    """The cells of an experiment: `toy/NAME/summary.parquet`, and what fits of the runs below `scale/`.
+    """The cells of an experiment: `toy/NAME/summary.parquet`, and the runs below `scale/` that fit.
 
     Attributes
     ----------
-    name
-        Name of the sweep.
     axes
-        What is varied, apart from the setting.
+        Axes that are varied, apart from the setting.
     measures
         Measures that must be there; others are ignored.
     worlds
@@ -71,7 +65,7 @@ class ExperimentResults:
     reference
         Values of some axes; runs at scale are compared with the cell that has them.
     methods
-        Of runs at scale these methods alone belong to it, where they can be compared; none: all do.
+        Methods whose runs at scale belong to it, where they can be compared; none: all do.
     """
 
     name: str

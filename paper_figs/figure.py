@@ -46,7 +46,7 @@ class Item:
     name
         Name of the module and of the files.
     title
-        What it is, in a few words.
+        A few words on what it is.
     inputs
         The result files; what they read is passed to the functions below, in this order.
     caption
@@ -85,14 +85,10 @@ class Built:
 
     Attributes
     ----------
-    item
-        What was built.
-    caption, reading
-        What is said of it.
     files
-        What was written, by suffix.
+        Written files, by suffix.
     content
-        Of a table: its columns and rows as text, the group's heading first, and which cells but that are bold.
+        Of a table: its columns and rows as text, the group's heading first, and which cells after it are bold.
     """
 
     item: Item
@@ -133,13 +129,7 @@ def _place(name: str) -> int:
 
 
 def build(item: Item, source: Path, output: Path) -> Built:
-    """Read the inputs below `source` and write the figure or table into `output`.
-
-    Raises
-    ------
-    ValueError
-        If a result file is missing or unfit; the message names it.
-    """
+    """Read the inputs below `source` and write the figure or table into `output`."""
     data = [result.read(source) for result in item.inputs]
     caption, reading = item.caption(*data), item.reading(*data)
     content: dict[str, Any] = {}

@@ -55,13 +55,7 @@ details { border-bottom: 1px solid var(--line); padding: .4rem 0; } summary { cu
 
 
 def page(source: Path) -> str:
-    """Return the report on a result folder.
-
-    Raises
-    ------
-    ValueError
-        If a file is missing or unfit; the message names it and the command that makes it.
-    """
+    """Return the report on a result folder."""
     ledger, index = source / "ledger" / "ledger.json", source / "figures" / "index.json"
     sections = [
         (

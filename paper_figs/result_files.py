@@ -31,8 +31,6 @@ class RunCurves:
 
     Attributes
     ----------
-    config
-        The resolved configuration.
     seeds
         Ascending, [num_seeds]: the rows of every metric.
     metrics
@@ -48,12 +46,7 @@ class RunCurves:
 class LedgerData:
     """The data of a row of the ledger, `ledger/ID.parquet`.
 
-    Attributes
-    ----------
-    id
-        Id of the row.
-    numbers, texts
-        Columns that must be there, of finite numbers and of text; others are ignored.
+    `numbers` and `texts` are the columns that must be there, of finite numbers and of text; others are ignored.
     """
 
     id: str
@@ -72,15 +65,7 @@ class LedgerData:
 
 @dataclass(frozen=True)
 class ToyRun:
-    """A run of the tabular testbed, the folder `toy/METHOD`.
-
-    Attributes
-    ----------
-    method
-        Name of the method, and of the folder.
-    metrics
-        Metrics that must be there; others are ignored.
-    """
+    """A run of the tabular testbed, the folder `toy/METHOD`, with `metrics` that must be there; others are ignored."""
 
     method: str
     metrics: tuple[str, ...]

@@ -67,20 +67,9 @@ AXES: Mapping[str, Callable[[Mapping[str, Any]], str]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class ScaleRun:
-    """A finished run at scale, of one seed.
+    """A finished run at scale, of one seed, with its values of `AXES`.
 
-    Attributes
-    ----------
-    folder
-        Where it is.
-    seed
-        Its seed.
-    axes
-        Its values of `AXES`.
-    config
-        The resolved configuration.
-    curves
-        Those of `CURVES` that it has, at the steps that have them; values are [1, num_steps].
+    `curves` are those of `CURVES` that it has, at the steps that have them; values are [1, num_steps].
     """
 
     folder: Path

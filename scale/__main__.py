@@ -51,12 +51,9 @@ The same command resumes a run that was killed. Anything of verl's configuration
 
 
 def parser(command: str | None = None) -> argparse.ArgumentParser:
-    """Return the command line's parser; defaults come from `scale.plugin.config` and `conf/`.
+    """Return the command line's parser; `command` is the one that will be run, and only its module is imported.
 
-    Parameters
-    ----------
-    command
-        The command that will be run: only its module is imported.
+    Defaults come from `scale.plugin.config` and `conf/`.
     """
     top = argparse.ArgumentParser(prog="python -m scale", description="DynaMO inside verl and vLLM.")
     commands = top.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
@@ -133,13 +130,7 @@ def _limits(command: argparse.ArgumentParser, deadline: float) -> None:
 
 
 def train_command(args: argparse.Namespace, console: Console) -> int:
-    """Train.
-
-    Raises
-    ------
-    ValueError
-        If the configuration cannot be composed or does not pass its checks.
-    """
+    """Train one model, or print what would run; returns the exit status."""
     from scale import launch, tiny
     from scale.launch import progress
 

@@ -94,9 +94,9 @@ def make(folder: Path, *, seed: int = 0) -> dict[str, Any]:
     Parameters
     ----------
     folder
-        Where; made whole or not at all. What a killed call left is made again.
+        Made whole or not at all; what a killed call left is made again.
     seed
-        Of the prompts, the weights and the warm-up; the same seed makes the same files.
+        Seed of the prompts, the weights and the warm-up; the same seed makes the same files.
 
     Raises
     ------
@@ -138,19 +138,9 @@ def make(folder: Path, *, seed: int = 0) -> dict[str, Any]:
 
 
 def write_source(folder: Path, *, seed: int = 0) -> Path:
-    """Write the prompts to train on as the hub has DAPO-Math-17k: every row twice, and a problem with two answers.
+    """Write the prompts to train on as the hub has DAPO-Math-17k, with the seed of `make`; returns the file.
 
-    Parameters
-    ----------
-    folder
-        Where.
-    seed
-        As in `make`.
-
-    Returns
-    -------
-    Path
-        Of the file.
+    Every row is there twice, and one problem has two answers.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

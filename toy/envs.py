@@ -125,7 +125,7 @@ class SoftmaxBandit(_Single):
     world
         Name in `toy.worlds.WORLDS`, or a `World`; one token per prompt.
     world_seed
-        Seed of the population if `world` is a name; it has nothing to do with the seed of `reset`.
+        Seed of the population if `world` is a name; independent of the seed of `reset`.
     render_mode
         None or "ansi": `render` returns the prompt, its three likeliest answers before training (`*` is correct) and
         the last answer, as text.
@@ -153,15 +153,12 @@ class SkillChain(_Single):
 
     Observation: index of the prompt and number of tokens so far, `MultiDiscrete([N, T + 1])`; the skill that the next
     token belongs to is `world.rows[prompt, position]`. Action: a token, `Discrete(K)`. Reward: 0.0, and after the last
-    token 1.0 if every token is correct in its skill. `reset` draws the prompt uniformly, or takes it from
-    `options={"prompt": index}`. The info holds `key`, the stable name of the prompt.
+    token 1.0 if every token is correct in its skill. `reset` and the info are as in `SoftmaxBandit`.
 
     Parameters
     ----------
-    world
-        Name in `toy.worlds.WORLDS`, or a `World`, a bandit too.
-    world_seed
-        Seed of the population if `world` is a name; it has nothing to do with the seed of `reset`.
+    world, world_seed
+        As in `SoftmaxBandit`, with prompts of any number of tokens.
     render_mode
         None or "ansi": `render` returns the prompt and its skills as text, `7` for a decision and `(7)` for a filler,
         with the tokens so far, as in `7=3+ (9)=0 2=5- 4`: `+` is correct, `-` wrong.

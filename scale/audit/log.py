@@ -34,22 +34,20 @@ class Columns(NamedTuple):
 
 @dataclass(frozen=True)
 class Log:
-    """A log as groups, in the order of steps, and within a step of the log.
+    """A log as groups, ordered by step, and within a step as in the log.
 
     Attributes
     ----------
-    format
-        One of `scale.audit.FORMATS`.
-    files
-        What was read.
+    format, files
+        One of `scale.audit.FORMATS`, and the files that were read.
     prompts
         Text or key of each prompt, [P].
     step, prompt, attempts, successes
         Step, index of the prompt, rollouts and successes of each group, [G].
     rewards
-        What counted as wrong and what as right, in words.
+        Which rewards counted as wrong and which as right, in words.
     notes
-        What a reader of the results should know about the reading.
+        Sentences on what was left out while reading.
     """
 
     format: str
@@ -70,13 +68,13 @@ class Tally:
     Attributes
     ----------
     success
-        Rewards of at least this are successes; None: the larger of two values is.
+        Rewards of at least this are successes; None: rewards have two values, and the larger one is a success.
     told
         Called with the number of rollouts counted so far.
     steps_in_one_file
-        Whether all of a step must be in one file.
+        Whether a step that is in two files is an error.
     notes
-        What a reader of the results should know.
+        As in `Log`.
     """
 
     success: float | None

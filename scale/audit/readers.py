@@ -47,26 +47,18 @@ def read_log(
     success: float | None = None,
     told: Callable[[int], None] = lambda rollouts: None,
 ) -> Log:
-    """Read the log of one run.
+    """Read the log of one run; an error names the file, and the line or row.
 
     Parameters
     ----------
     path
         A file, or a folder of files of one kind, or several of them.
     format
-        One of `FORMATS`, or "auto": by suffix and content.
+        One of `FORMATS`; "auto" goes by suffix and content.
     columns
         Names of columns, where they are not the format's own.
-    success
-        Rewards of at least this are successes; by default rewards must have two values, the larger of which is.
-    told
-        Called with the number of rollouts read so far.
-
-    Raises
-    ------
-    ValueError
-        If a file is missing, empty, damaged, of another format than the first or without a column, or a value is
-        missing or of the wrong type; the message names the file, and the line or row.
+    success, told
+        As in `scale.audit.log.Tally`.
     """
     files = _files([Path(path)] if isinstance(path, (str, Path)) else [Path(each) for each in path])
     kinds = {file: _kind(file) if format == "auto" else format for file in files}

@@ -51,13 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(args: argparse.Namespace, console: Console) -> int:
-    """Read, replay, report; returns 0.
-
-    Raises
-    ------
-    ValueError
-        If the log cannot be read, an argument is out of range, or DIR holds results and `force` is not given.
-    """
+    """Read a log, replay it and report; returns 0."""
     from scale.audit import readers, report
     from scale.audit.log import Columns
     from theory.base import require
@@ -101,18 +95,16 @@ def audit(
 
     Parameters
     ----------
-    log
-        The log.
     low, high
         Bounds on a prompt's rollouts in the replays, at least 2; by default half the mean and one and a half times it.
     discount
-        Of the rules' history.
+        Factor on a prompt's old counts at each visit, in [0, 1].
     steps
-        Steps that are replayed, at most.
+        Largest number of steps that are replayed.
     seed
-        Of the bootstrap.
+        Seed of the bootstrap.
     told
-        Called with what is being done.
+        Called with a few words on the part of the work that begins.
 
     Raises
     ------

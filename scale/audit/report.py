@@ -31,13 +31,7 @@ THIS_LOG = "(this log)"
 
 
 def require_free(out: Path) -> None:
-    """Require that a folder holds no results of an audit.
-
-    Raises
-    ------
-    ValueError
-        If it does.
-    """
+    """Require that a folder holds no results of an audit."""
     for name in (RESULT_FILE, PROMPTS_FILE, *(f"{PLOT}.{suffix}" for suffix in PLOT_SUFFIXES)):
         if (out / name).exists():
             raise ValueError(f"{out / name}: expected no results of an earlier audit, got them; --force replaces them")

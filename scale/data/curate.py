@@ -15,16 +15,14 @@ from theory.base import require
 
 @dataclass
 class CuratedProblem:
-    """A problem and its copies.
+    """A problem, by its `key`, and its copies.
 
     Attributes
     ----------
-    key
-        Its identity.
     text, answer, number, details
-        Of its first row in the source.
+        As in its first row of the source.
     answers
-        Rows by answer, as spelt.
+        Number of rows by answer, as spelt there.
     """
 
     key: str
@@ -46,12 +44,7 @@ class CuratedProblem:
 
 
 def merge(rows: Iterable[SourceRow]) -> tuple[list[CuratedProblem], int]:
-    """Return every problem once, in the order of its first row, and the number of different texts.
-
-    Parameters
-    ----------
-    rows
-        Of one data set.
+    """Return every problem of a data set once, in the order of its first row, and the number of different texts.
 
     Examples
     --------
@@ -78,16 +71,14 @@ class Prepared:
 
     Attributes
     ----------
-    dataset
-        Which.
     problems, conflicts
-        Kept, and dropped for their answers.
+        Problems that are kept, and those dropped because their copies have different answers.
     counts
         Rows read, and where they went.
     warnings
-        What is not as known.
+        A sentence for every count that is not the known one.
     sources
-        Files and where they are from.
+        Files with their hashes, and the repository that they are from.
     unreadable
         Keys of problems whose right answer the reward cannot read; None if that was not looked for.
     overlap
@@ -116,16 +107,12 @@ def prepare(
 
     Parameters
     ----------
-    dataset
-        Which.
-    source
-        File or folder; None downloads it from the hub.
+    source, revision
+        As in `find_files`.
     keep
         Language, one of `LANGUAGES`, or `all`.
-    revision
-        Of the hub's repository.
     can_read
-        Whether a right answer can be read by the reward of the training; None if that cannot be told here.
+        Whether the reward of the training can read a right answer; None if that cannot be found out here.
 
     Raises
     ------
@@ -170,14 +157,7 @@ def _number(files: Iterable[Path]) -> Iterator[SourceRow]:
 
 
 def check_counts(dataset: Dataset, rows: int, texts: int) -> list[str]:
-    """Return a sentence for every count that is not the known one.
-
-    Parameters
-    ----------
-    dataset
-        What is known.
-    rows, texts
-        Rows of the source, and different texts of problems.
+    """Return a sentence for every count that is not the known one: of the source's rows, and of its different texts.
 
     Examples
     --------
@@ -196,18 +176,10 @@ def check_counts(dataset: Dataset, rows: int, texts: int) -> list[str]:
 
 
 def find_overlap(prepared: Prepared, benchmarks: Mapping[str, Iterable[str]], *, drop: bool) -> None:
-    """Note problems to train on that a benchmark has too; with `drop`, take them out.
+    """Note in `prepared` the problems to train on that a benchmark has too; with `drop`, take them out.
 
-    Problems are compared by `scale.data.text_keys.loose_form`: copies are found, reworded problems are not.
-
-    Parameters
-    ----------
-    prepared
-        What is to be trained on; changed in place.
-    benchmarks
-        Texts of problems by benchmark.
-    drop
-        Whether to take them out.
+    `benchmarks` holds texts of problems by benchmark. Problems are compared by `scale.data.text_keys.loose_form`, which
+    finds copies, not reworded problems.
     """
     forms: dict[str, list[str]] = {}
     for x in prepared.problems:

@@ -44,14 +44,14 @@ class Dataset:
     Attributes
     ----------
     name
-        Ours, and its `data_source` and file name.
+        Our name of it: its `data_source`, and the name of its file.
     split
         `train` or `test`.
     repository, files
-        On the hub, and patterns of its files there.
+        Its repository on the hub, and patterns of its files there.
     rows
         Numbers of rows that files of it are known to have, and what such a file is.
-    problems
+    problems, others
         Number of different problems (texts), and what another known number would be.
     """
 
@@ -116,13 +116,11 @@ def find_files(dataset: Dataset, source: Path | None, revision: str | None = Non
 
     Parameters
     ----------
-    dataset
-        Which.
     source
         A file, or a folder that holds a file `NAME.*` or a folder `NAME/` for the data set, such as a copy of its
-        repository.
+        repository. None downloads from the hub.
     revision
-        Of the hub's repository: a branch, a tag or a commit.
+        Branch, tag or commit of the hub's repository.
 
     Raises
     ------
@@ -218,8 +216,7 @@ def read_rows(path: Path) -> Iterator[SourceRow]:
     Raises
     ------
     ValueError
-        If the file is empty, cut off or no such file, a column is missing or of another type, or a row has no problem
-        or no answer.
+        If the file is empty, cut off or of another schema, or a row has no problem or no answer.
     """
     rows = 0
     for row in _read_parquet(path) if path.suffix == ".parquet" else _read_text(path):

@@ -66,15 +66,7 @@ SCHEMA = pa.schema(
 
 
 def table(prepared: Prepared, template: Template) -> pa.Table:
-    """Return the problems in verl's schema.
-
-    Parameters
-    ----------
-    prepared
-        The problems.
-    template
-        What makes prompts of them.
-    """
+    """Return the problems in verl's schema, with prompts made by a template."""
     name, split = prepared.dataset.name, prepared.dataset.split
     rows = [
         {
@@ -104,19 +96,7 @@ def paths(out: Path, name: str) -> dict[str, Path]:
 
 
 def write(prepared: Prepared, template: str, out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a data set's files, the manifest last, and return the manifest.
-
-    Parameters
-    ----------
-    prepared
-        The problems.
-    template
-        Name of the template.
-    out
-        Folder.
-    settings
-        What else was asked for; kept in the manifest.
-    """
+    """Write a data set's files, the manifest last, and return the manifest, which keeps `settings` too."""
     place = paths(out, prepared.dataset.name)
     sink = pa.BufferOutputStream()
     pq.write_table(table(prepared, get_template(template)), sink, compression="zstd")
@@ -151,13 +131,7 @@ def write(prepared: Prepared, template: str, out: Path, settings: Mapping[str, A
 
 
 def read_texts(path: Path) -> list[str]:
-    """Return the texts of problems of a prepared file.
-
-    Raises
-    ------
-    ValueError
-        If it is not one.
-    """
+    """Return the texts of problems of a prepared file."""
     try:
         rows = pq.read_table(path, columns=["extra_info"]).column("extra_info").to_pylist()
         return [str(row["problem"]) for row in rows]
@@ -199,26 +173,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(args: argparse.Namespace, console: Console, can_read: Callable[[str], bool] | None) -> int:
-    """Prepare data sets; all are read before the first file is written.
+    """Prepare data sets and return the exit status; all are read before the first file is written.
 
     Parameters
     ----------
     args
-        Of `add_arguments`.
-    console
-        Where to report.
+        Arguments of `add_arguments`.
     can_read
-        Whether the reward of the training can read a right answer; None if that cannot be told here.
-
-    Returns
-    -------
-    int
-        Exit status.
+        As in `scale.data.curate.prepare`.
 
     Raises
     ------
     ValueError
-        If a name is unknown, a source cannot be read, a file would be overwritten, or with `--strict` a count differs.
+        If a source cannot be read, a file would be overwritten, or with `--strict` a count differs.
     """
     for name in args.datasets:
         require.one_of("dataset", name, DATASETS)

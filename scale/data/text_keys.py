@@ -26,11 +26,6 @@ BOXED = r"Please reason step by step, and put your final answer within \boxed{}.
 def normalize(problem: str) -> str:
     r"""Return the normal form of a problem: `narrow`, with every run of spaces and line ends as one space.
 
-    Parameters
-    ----------
-    problem
-        Its text, without a template.
-
     Examples
     --------
     >>> normalize(" Find\u3000x: \n $x^2 = ４$ ")
@@ -42,10 +37,7 @@ def normalize(problem: str) -> str:
 def prompt_key(problem: str) -> str:
     r"""Return a problem's key: the first 16 hexadecimal digits of SHA-256 of the UTF-8 of its normal form.
 
-    Parameters
-    ----------
-    problem
-        Its text, without a template.
+    The problem is the text without a template.
 
     Examples
     --------
@@ -142,31 +134,18 @@ evaluation of Qwen2.5-Math. `verl-boxed`: of verl's examples. `dapo`: of DAPO-Ma
 
 
 def get_template(name: str) -> Template:
-    """Return a template by name.
-
-    Raises
-    ------
-    ValueError
-        If there is none of that name.
-    """
+    """Return a template by name."""
     require.one_of("template", name, TEMPLATES)
     return TEMPLATES[name]
 
 
 def strip_template(text: str, names: Collection[str] = ("dapo",)) -> str:
-    """Return the problem inside a prompt that was made by one of some templates; another text is the problem itself.
-
-    Parameters
-    ----------
-    text
-        A user message.
-    names
-        Templates to look for.
+    """Return the problem inside a user message made by one of the named templates; another text is the problem itself.
 
     Raises
     ------
     ValueError
-        If the text has one half of a template only: then it is not known what the problem is.
+        If the text has only one half of a template, so that the problem is not known.
 
     Examples
     --------

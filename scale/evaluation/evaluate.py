@@ -75,10 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(args: argparse.Namespace, console: Console) -> int:
     """Evaluate and print the table; returns the exit status.
 
-    Raises
-    ------
-    ValueError
-        If anything asked for cannot be done; before vLLM starts.
+    Whatever can be found wrong is found before vLLM starts.
     """
     items, groups = plan(args)
     summary = {

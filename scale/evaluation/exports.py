@@ -25,13 +25,11 @@ class Checkpoint:
     Attributes
     ----------
     name
-        Of its folder among the evaluations.
+        Name of its folder among the evaluations.
     export
         Folder with `config.json`, tokenizer and weights.
-    config
-        The run's resolved configuration; None for a model that no run of ours made.
-    step
-        Of training; None likewise.
+    config, step
+        The run's resolved configuration, and the step of training; None for a model that no run of ours made.
     """
 
     name: str
@@ -76,16 +74,12 @@ class Checkpoint:
 def resolve_checkpoint(path: Path) -> Checkpoint:
     """Find the exported model that a path means.
 
-    Parameters
-    ----------
-    path
-        A run's folder (its latest checkpoint), a `global_step_N` of one, or a folder in Hugging Face's format.
+    The path is a run's folder (its latest checkpoint), a `global_step_N` of one, or a folder in Hugging Face's format.
 
     Raises
     ------
     ValueError
-        If there is none, it has no weights, or the checkpoint was trained by another method than the run's
-        configuration says.
+        If there is none, it has no weights, or it was trained by another method than the run's configuration says.
     """
     path = Path(path)
     if not path.is_dir():

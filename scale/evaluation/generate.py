@@ -43,15 +43,6 @@ LOCK_SECONDS = 20.0
 def sample_seed(seed: int, key: str, sample: int) -> int:
     """Return the seed of a response, in [0, 2^31): a hash of the evaluation's seed, the problem and the number.
 
-    Parameters
-    ----------
-    seed
-        Seed of the evaluation.
-    key
-        Key of the problem.
-    sample
-        Number of the response among the problem's.
-
     Examples
     --------
     >>> sample_seed(1, "a", 0) == sample_seed(1, "a", 0) != sample_seed(1, "a", 1)
@@ -64,19 +55,12 @@ def sample_seed(seed: int, key: str, sample: int) -> int:
 
 
 def read_samples(path: Path, problems: Sequence[BenchmarkProblem], seed: int) -> Iterator[dict[str, Any]]:
-    """Return the samples of an evaluation, without one that a killed process left unfinished.
-
-    Parameters
-    ----------
-    path
-        The file; it need not be there.
-    problems, seed
-        Of the evaluation.
+    """Return the samples of an evaluation, without a line that a killed process left unfinished; none without the file.
 
     Raises
     ------
     ValueError
-        If a finished line is no sample, is one of another problem or seed, or is there twice.
+        If a finished line is damaged, belongs to another problem or seed, or is there twice.
     """
     if not path.exists():
         return
@@ -121,13 +105,7 @@ def drop_unfinished(path: Path) -> None:
 
 @contextmanager
 def only_writer(path: Path) -> Iterator[Any]:
-    """Open a file of samples to append to, alone.
-
-    Raises
-    ------
-    ValueError
-        If another process is writing it.
-    """
+    """Open a file of samples to append to, alone; another process that writes it is a `ValueError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     with path.open("ab", buffering=0) as file:
@@ -144,15 +122,7 @@ def only_writer(path: Path) -> Iterator[Any]:
 
 
 class Evaluation:
-    """An evaluation at work: what is missing, and where it goes.
-
-    Parameters
-    ----------
-    spec
-        Its folder, problems and sampling settings.
-    file
-        Its samples, open to append.
-    """
+    """An evaluation at work: `spec` has its folder, problems and sampling settings, `file` takes its samples."""
 
     def __init__(self, spec: Mapping[str, Any], file: Any) -> None:
         self.spec, self.file = spec, file
@@ -296,13 +266,7 @@ def _tokens(tokenizer: Any, problem: BenchmarkProblem, arguments: Mapping[str, A
 
 
 def engine_arguments(spec: Mapping[str, Any], longest: int) -> dict[str, Any]:
-    """Return vLLM's settings for prompts and responses of at most so many tokens.
-
-    Raises
-    ------
-    ValueError
-        If prompt and response do not fit into the model's positions.
-    """
+    """Return vLLM's settings for sequences of at most `longest` tokens, which the model's positions must hold."""
     positions = read_json(Path(spec["model"], "config.json")).get("max_position_embeddings")
     changed = spec["max_position_embeddings"]
     if max(positions or longest, changed or 0) < longest:

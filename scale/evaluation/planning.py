@@ -25,16 +25,9 @@ ROLLOUT = "actor_rollout_ref.rollout"
 
 @dataclass(frozen=True)
 class Item:
-    """One evaluation: a checkpoint, a data file and a sampling seed.
+    """One evaluation: a checkpoint, the problems of a data file and a sampling seed, in a folder.
 
-    Attributes
-    ----------
-    checkpoint, problems
-        Who is asked what.
-    settings
-        What the samples depend on; they are never mixed with those of other settings.
-    folder
-        Where they are.
+    `settings` holds everything that the samples depend on; samples of different settings are never mixed.
     """
 
     checkpoint: Checkpoint
@@ -48,13 +41,7 @@ class Item:
         return hashlib.sha256(json.dumps(_placeless(self.settings), sort_keys=True).encode()).hexdigest()[:16]
 
     def changed_settings(self) -> list[str] | None:
-        """Return the names of the settings that the folder's evaluation has otherwise; None if it has no evaluation.
-
-        Raises
-        ------
-        ValueError
-            If its settings cannot be read.
-        """
+        """Return the names of the settings that the folder's evaluation has otherwise; None if it has no evaluation."""
         if not (self.folder / SETTINGS_FILE).exists():
             return None
         there = _placeless(run_format.read_json(self.folder / SETTINGS_FILE).get("settings", {}))
@@ -72,13 +59,7 @@ class Item:
         return asked - len([x for x in self.samples() if x["sample"] < samples])
 
     def samples(self) -> Iterator[dict[str, Any]]:
-        """Return the samples that are there.
-
-        Raises
-        ------
-        ValueError
-            If the file is damaged.
-        """
+        """Return the samples in the folder."""
         return read_samples(self.folder / SAMPLES_FILE, self.problems, self.settings["seed"])
 
 
@@ -171,12 +152,8 @@ class TableRow(NamedTuple):
 def rows_of(checkpoints: Sequence[Checkpoint]) -> list[TableRow]:
     """Put runs that differ in their training seed alone into one row of the table.
 
-    Rows of the same model, method and step are named by the settings in which they differ.
-
-    Raises
-    ------
-    ValueError
-        If runs that differ in nothing else have the same seed.
+    Rows of the same model, method and step are named by the settings in which they differ. Two runs that do not even
+    differ in their seed are a `ValueError`.
     """
     alike: dict[Any, list[list[Checkpoint]]] = {}
     for x in checkpoints:
@@ -236,7 +213,7 @@ def from_runs(
     Raises
     ------
     ValueError
-        If they differ, or none tells it and there is no default.
+        If they differ, or none has it and there is no default.
     """
     if given is not None:
         return given
@@ -274,13 +251,7 @@ def _reward_identity(name: str, reward: Callable[..., Any]) -> dict[str, str]:
 
 
 def device_of(args: argparse.Namespace, checkpoints: Sequence[Checkpoint]) -> str:
-    """Return "cpu" or "cuda".
-
-    Raises
-    ------
-    ValueError
-        If the cluster is unknown.
-    """
+    """Return "cpu" or "cuda"."""
     if args.cluster is None:
         return str(from_runs("cluster", None, checkpoints, "trainer.device", "cuda"))
     from omegaconf import OmegaConf
@@ -293,13 +264,7 @@ def device_of(args: argparse.Namespace, checkpoints: Sequence[Checkpoint]) -> st
 
 
 def gpus_of(args: argparse.Namespace, checkpoints: Sequence[Checkpoint]) -> int:
-    """Return over how many GPUs a model is spread; 0 without.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer here.
-    """
+    """Return over how many GPUs a model is spread, which must be here; 0 on the CPU."""
     if device_of(args, checkpoints) == "cpu":
         return 0
     import torch

@@ -21,20 +21,16 @@ COLUMNS = ("data_source", "prompt", "reward_model", "extra_info")
 
 @dataclass(frozen=True)
 class BenchmarkProblem:
-    """A problem of a benchmark.
+    """A problem of a benchmark, as a row of verl's Parquet schema holds it.
 
     Attributes
     ----------
-    key
-        Its identity, `extra_info.key`.
-    benchmark
-        Its `data_source`.
+    key, benchmark, answer
+        `extra_info.key`, `data_source` and `reward_model.ground_truth`.
     prompt
         Chat messages.
-    answer
-        Its `reward_model.ground_truth`.
     extra_info
-        What the reward function is given besides.
+        Handed to the reward function.
     """
 
     key: str
@@ -45,23 +41,12 @@ class BenchmarkProblem:
 
 
 def read_problems(path: Path) -> list[BenchmarkProblem]:
-    """Read the problems of a Parquet file in verl's schema, each once.
-
-    Parameters
-    ----------
-    path
-        The file: columns `data_source`, `prompt`, `reward_model.ground_truth`, `extra_info.key`.
-
-    Returns
-    -------
-    list of BenchmarkProblem
-        In the file's order.
+    """Read the problems of a Parquet file in verl's schema, in its order.
 
     Raises
     ------
     ValueError
-        If the file cannot be read (missing, truncated), lacks a column, is empty, or a row is not as above or its key
-        not the only one.
+        If the file is missing, damaged or empty, or a row is not as in `BenchmarkProblem`, or a key is there twice.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -145,11 +130,6 @@ def load_reward(name: str, arguments: Mapping[str, Any] | None = None) -> Callab
         `pkg://module:function` or `path/to/file.py:function`.
     arguments
         Keyword arguments of every call, verl's `reward_kwargs`.
-
-    Raises
-    ------
-    ValueError
-        If there is no such function, or it cannot be imported.
     """
     place, _, function = name.rpartition(":")
     try:
@@ -195,13 +175,13 @@ def reward_files(reward: Callable[..., Any]) -> list[Path]:
 def score(reward: Callable[..., Any], problem: BenchmarkProblem, response: str) -> Score:
     """Score a response as training does.
 
-    A dict's `acc` tells correctness if it is there, else its `score` does; `unverified` marks a response that could not
-    be checked, which does not count as correct and is reported apart.
+    The reward function returns 0 or 1, or a dict with such an `acc` or, without it, `score`. A dict's `unverified`
+    marks a response that could not be checked; it does not count as correct and is reported apart.
 
     Raises
     ------
     ValueError
-        If the score is other than 0 and 1, so that it does not tell what is correct.
+        If the score is another number, which does not say what is correct.
     """
     result = reward(
         data_source=problem.benchmark,

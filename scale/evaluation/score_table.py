@@ -36,16 +36,16 @@ PUBLISHED_NOTE = (
 
 @dataclass(frozen=True)
 class Counts:
-    """What the samples of a checkpoint on a benchmark, with one sampling seed, came to.
+    """Counts of the samples of a checkpoint on a benchmark, with one sampling seed.
 
     Attributes
     ----------
     samples
-        n, of every problem.
+        n, the samples of every problem.
     correct, unverified, truncated
         How many of them were correct, could not be checked, or ended at the longest response, [num_problems].
     tokens
-        Of all responses.
+        Tokens of all responses.
     """
 
     samples: int
@@ -56,16 +56,7 @@ class Counts:
 
 
 def count(drawn: Iterable[Mapping[str, Any]], problems: Sequence[BenchmarkProblem], samples: int) -> dict[str, Counts]:
-    """Count the samples of an evaluation, by benchmark.
-
-    Parameters
-    ----------
-    drawn
-        As `scale.evaluation.read_samples` returns them.
-    problems
-        All that were asked.
-    samples
-        The first so many of each problem are counted.
+    """Count the first `samples` samples of every problem, by benchmark, from those of `scale.evaluation.read_samples`.
 
     Raises
     ------
@@ -97,17 +88,7 @@ CountsByBenchmark = Mapping[str, Sequence[Counts]]
 def measured(
     method: str, checkpoints: Sequence[Checkpoint], runs: Sequence[CountsByBenchmark], k: Sequence[int]
 ) -> dict[str, Any]:
-    """Return the row of runs that differ in their training seed alone.
-
-    Parameters
-    ----------
-    method
-        What the row is called.
-    checkpoints, runs
-        Of the row, alike long.
-    k
-        Of pass@k.
-    """
+    """Return the row of runs that differ in their training seed alone, called `method`: pass@k for every `k`."""
     first = checkpoints[0]
     names = list(runs[0])
     scores = [np.stack([_pass(run[name], k, "correct") for run in runs]) for name in names]

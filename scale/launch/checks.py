@@ -48,22 +48,15 @@ FLASH_ATTENTION = "flash_attention_2"
 
 
 def check(config: Any, out: Path, *, files: bool = True) -> None:
-    """Check what can be checked before Ray starts.
+    """Check what can be checked before Ray starts; `out` is the folder of the run.
 
-    Parameters
-    ----------
-    config
-        A composed configuration.
-    out
-        Folder of the run.
-    files
-        Whether to look at this machine too: prompts, the reward's file, GPUs and what they need.
+    With `files` the machine is checked too: prompts, the reward's file, GPUs and the libraries that they need.
 
     Raises
     ------
     ValueError
         If a budget cannot be met, a sequence or the memory does not fit, prompts have no keys, a checkpoint belongs to
-        another method, or verl or vLLM are of another version; or verl finds its own configuration wrong.
+        another method, verl or vLLM are of another version, or verl finds its own configuration wrong.
     """
     settings = DynamoConfig.from_mapping(config.dynamo)
     _check_versions(config)
@@ -194,13 +187,7 @@ def _check_versions(config: Any) -> None:
 
 
 def check_prompts(path: Path, at_least: int) -> None:
-    """Require a Parquet file of prompts with a key each (`extra_info.key`), all different.
-
-    Raises
-    ------
-    ValueError
-        If the file cannot be read, has too few prompts, or one has no key or another's.
-    """
+    """Require a Parquet file of at least so many prompts with a key each (`extra_info.key`), all different."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -225,13 +212,7 @@ def check_prompts(path: Path, at_least: int) -> None:
 
 
 def latest_checkpoint(out: Path) -> Path | None:
-    """Return the folder of the last complete checkpoint, if there is one.
-
-    Raises
-    ------
-    ValueError
-        If verl's file with its number is damaged.
-    """
+    """Return the folder of the last complete checkpoint, if there is one."""
     tracker = out / "checkpoints" / "latest_checkpointed_iteration.txt"
     if not tracker.exists():
         return None

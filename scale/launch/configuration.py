@@ -26,13 +26,7 @@ def names(group: str) -> tuple[str, ...]:
 
 
 def default_cluster(model: str) -> str:
-    """Return the cluster that a model's file of `conf/model` names.
-
-    Raises
-    ------
-    ValueError
-        If there is no such model.
-    """
+    """Return the cluster that a model's file of `conf/model` names."""
     require.one_of("model", model, names("model"))
     from omegaconf import OmegaConf
 
@@ -40,7 +34,7 @@ def default_cluster(model: str) -> str:
 
 
 def compose(model: str, cluster: str | None = None, *, out: Path, overrides: Sequence[str] = ()) -> Any:
-    """Compose and resolve the configuration of a run.
+    """Compose and resolve the configuration of a run: verl's, complete.
 
     Parameters
     ----------
@@ -51,15 +45,10 @@ def compose(model: str, cluster: str | None = None, *, out: Path, overrides: Seq
     overrides
         Hydra overrides, of verl's keys or ours (`dynamo.method=grpo`).
 
-    Returns
-    -------
-    DictConfig
-        verl's configuration, complete.
-
     Raises
     ------
     ValueError
-        If a name is unknown, an override does not fit, or verl's own validation fails.
+        If an override does not fit, or verl's own validation fails.
     """
     require.one_of("model", model, names("model"))
     cluster = cluster or default_cluster(model)

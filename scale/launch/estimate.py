@@ -23,18 +23,9 @@ LOGITS_CHUNK = 2048
 def memory(job: Job, shape: Shape, hardware: Hardware) -> dict[str, dict[str, float]]:
     """Return the memory of a GPU in GiB, phase by phase and part by part: generation, update.
 
-    Generation: what of the training state stays, and vLLM's share. Update: the training state, the embedding and two
-    layers gathered from all GPUs with their gradients, activations, logits and their gradient, and three copies in
-    float32 of the logits whose entropy is computed at once. The reserve counts in both.
-
-    Parameters
-    ----------
-    job
-        What runs.
-    shape
-        Of the model.
-    hardware
-        The GPU.
+    Generation: the part of the training state that stays, and vLLM's share. Update: the training state, the embedding
+    and two layers gathered from all GPUs with their gradients, activations, logits and their gradient, and three copies
+    in float32 of the logits whose entropy is computed at once. The reserve counts in both.
     """
     p, on_gpu = shape.parameters, not job.params_on_host
     tokens = job.micro_batch
@@ -86,20 +77,9 @@ def host_gib(job: Job, shape: Shape) -> float:
 def step_seconds(job: Job, shape: Shape, hardware: Hardware, given: Assumptions) -> dict[str, float]:
     """Return the seconds of a step: generation, update, and both with the overhead.
 
-    Generation: each of the N / TP engines decodes its part of the rollouts, as many sequences at once as fit; a step of
-    decoding reads weights and KV cache and multiplies, and the longest response, alone, ends it. Update: operations
-    over what all GPUs do.
-
-    Parameters
-    ----------
-    job
-        What runs.
-    shape
-        Of the model.
-    hardware
-        The GPU.
-    given
-        Assumptions.
+    Generation: each of the N / TP engines decodes its part of the rollouts, as many sequences at once as fit. A step of
+    decoding reads weights and KV cache and multiplies; at the end the longest response decodes alone. Update:
+    operations over what all GPUs do.
     """
     length = min(given.response_length, job.max_response)
     prompt = min(given.prompt_length, job.max_prompt)
@@ -124,16 +104,8 @@ def step_seconds(job: Job, shape: Shape, hardware: Hardware, given: Assumptions)
 def needs(config: Any) -> dict[str, Any]:
     """Return what a composed configuration needs, as plain values.
 
-    Parameters
-    ----------
-    config
-        A composed configuration (`scale.launch.compose`).
-
-    Returns
-    -------
-    dict
-        Counts of rollouts and tokens; and, if model and hardware are known, `memory_gib`, `host_gib`, `step_seconds`
-        and `gpu_hours`. What is a range is [low, high].
+    These are counts of rollouts and tokens; and, if model and hardware are known, `memory_gib`, `host_gib`,
+    `step_seconds` and `gpu_hours`. A range is [low, high].
     """
     job = Job.from_config(config)
     low, high = assumptions(config)

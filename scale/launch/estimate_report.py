@@ -121,7 +121,7 @@ def shortages(job: Job, shape: Shape, hardware: Hardware) -> list[str]:
 
 
 def check(config: Any) -> None:
-    """Require that a configuration fits into its GPUs by the estimate; nothing to say where model or GPU is unknown.
+    """Require that a configuration fits into its GPUs by the estimate, where model and GPU are known.
 
     Raises
     ------

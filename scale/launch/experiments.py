@@ -31,17 +31,11 @@ class Cell:
     Attributes
     ----------
     name
-        Within the experiment; what `--cell` takes.
-    model
-        A file of `conf/model`.
-    method
-        A name of `theory.methods.METHODS`.
-    seed
-        Of the run.
-    overrides
-        What else is set, as on the command line.
-    variant
-        Name of the overrides, "" if there are none.
+        Name within the experiment; what `--cell` takes.
+    model, method
+        A file of `conf/model`, and a name of `theory.methods.METHODS`.
+    overrides, variant
+        Further settings, as on the command line, and their name; "" if there are none.
 
     Examples
     --------
@@ -75,17 +69,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A table or figure of the paper.
-
-    Attributes
-    ----------
-    name
-        Of the experiment.
-    title
-        What varies.
-    cells
-        Its runs.
-    """
+    """A table or figure of the paper; its title says what varies over its runs."""
 
     name: str
     title: str
@@ -176,25 +160,13 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
 
 
 def get_experiment(name: str) -> Experiment:
-    """Return an experiment.
-
-    Raises
-    ------
-    ValueError
-        If there is no such experiment.
-    """
+    """Return an experiment by name."""
     require.one_of("experiment", name, EXPERIMENTS)
     return EXPERIMENTS[name]
 
 
 def get_cell(experiment: str, cell: str) -> Cell:
-    """Return a cell.
-
-    Raises
-    ------
-    ValueError
-        If there is no such experiment, or no such cell in it.
-    """
+    """Return a cell of an experiment by name."""
     cells = {x.name: x for x in get_experiment(experiment).cells}
     require.one_of("cell", cell, cells)
     return cells[cell]

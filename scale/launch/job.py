@@ -21,8 +21,6 @@ class Shape:
 
     Attributes
     ----------
-    layers, hidden, intermediate, heads, kv_heads, head_dim, vocabulary
-        Sizes.
     tied
         Whether input and output embeddings are one.
     attention_bias
@@ -31,11 +29,6 @@ class Shape:
         Whether queries and keys are normalised (Qwen3).
     positions
         Longest sequence that the model's own configuration allows.
-
-    Raises
-    ------
-    ValueError
-        If a size is not a positive integer.
     """
 
     layers: int
@@ -87,10 +80,7 @@ class Shape:
     def forward_flops(self, context: float) -> float:
         """Operations of a token's forward pass: 2 x parameters + 4 x layers x heads x head_dim x context.
 
-        Parameters
-        ----------
-        context
-            Tokens that it attends to, on average.
+        `context` is the mean number of tokens that a token attends to.
         """
         return 2.0 * self.multiplied + 4.0 * self.layers * self.heads * self.head_dim * context
 
@@ -101,19 +91,12 @@ class Hardware:
 
     Attributes
     ----------
-    name
-        Of the GPU.
     memory_gib
         Memory that CUDA reports, GiB.
     bf16_tflops
         Peak of dense bfloat16 operations, 1e12 / s.
     bandwidth_gb_s
-        Of the memory, 1e9 bytes / s.
-
-    Raises
-    ------
-    ValueError
-        If a number is not positive.
+        Bandwidth of the memory, 1e9 bytes / s.
     """
 
     name: str
@@ -128,21 +111,16 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Assumptions:
-    """One side of the range: what the configuration cannot tell.
+    """One side of the range: what the configuration does not determine.
 
     Attributes
     ----------
     compute_share, bandwidth_share
-        Of the peaks, in (0, 1].
+        Shares of the peaks, in (0, 1].
     overhead
-        Time of a step over that of decoding and training, 1 and more.
+        Time of a step over that of decoding and training, >= 1.
     prompt_length, response_length
-        Mean tokens.
-
-    Raises
-    ------
-    ValueError
-        If a number is out of range.
+        Mean tokens, > 0.
     """
 
     compute_share: float
@@ -161,18 +139,16 @@ class Assumptions:
 
 @dataclass(frozen=True)
 class Job:
-    """What the estimate reads of a composed configuration.
+    """What the estimate reads from a composed configuration.
 
     Attributes
     ----------
     nodes, gpus, tensor_parallel
-        Nodes and GPUs in all, and GPUs of one vLLM.
+        Nodes, GPUs of all nodes together, and GPUs of one vLLM.
     prompts, rollouts, mini_batch, steps
         Prompts of a step, their mean rollouts, prompts of an optimiser step, and steps.
-    max_prompt, max_response
-        Longest lengths, tokens.
-    micro_batch
-        Tokens of a micro-batch on a GPU.
+    max_prompt, max_response, micro_batch
+        Longest lengths, and the size of a micro-batch on a GPU, tokens.
     utilization, max_sequences
         vLLM's share of the memory, and sequences at once.
     params_rest, optimizer_rests
@@ -184,7 +160,7 @@ class Job:
     checkpointing, chunked
         Whether activations are computed again, and whether the entropy is computed in parts.
     passes
-        Forward passes a token costs in training, the backward pass counted as two.
+        Forward passes that a token costs in training, the backward pass counted as two.
     reserve_gib
         Memory set aside, GiB.
     """
@@ -255,13 +231,7 @@ def model_and_gpu(config: Any) -> tuple[Shape | None, Hardware | None]:
 
 
 def assumptions(config: Any) -> tuple[Assumptions, Assumptions]:
-    """Return both sides of the range, the cheap one first.
-
-    Raises
-    ------
-    ValueError
-        If an assumption is not a pair of numbers, or out of range.
-    """
+    """Return both sides of the range, the cheap one first."""
     for name in ASSUMED:
         pair = config.estimate[name]
         if isinstance(pair, (int, float, str)) or len(pair) != 2:

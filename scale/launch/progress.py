@@ -17,28 +17,10 @@ from theory.methods import STOCK
 
 
 def train_all(configs: Mapping[Path, Any], limits: Limits, console: Console, jobs: int = 1) -> int:
-    """Run verl with a progress bar for every run, a few at a time, until all have finished or one has failed.
+    """Run verl with a progress bar for every run, until all have finished or one has failed; returns the exit status.
 
-    Parameters
-    ----------
-    configs
-        Checked configurations by the run's folder.
-    limits
-        Of each run.
-    console
-        Gets the progress, and the cause of a failure.
-    jobs
-        Runs at a time, >= 1.
-
-    Returns
-    -------
-    int
-        The exit status; after a failure the other runs are ended.
-
-    Raises
-    ------
-    KeyboardInterrupt
-        After Ctrl-C or SIGTERM, with all runs ended.
+    `configs` has checked configurations by the run's folder; at most `jobs` run at a time. A failure, Ctrl-C or SIGTERM
+    ends all runs.
     """
     stop = threading.Event()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"))

@@ -17,15 +17,7 @@ from scale.run import RUN_FOLDER, RUN_ID, Outcome, records, supervise
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds that a run may take.
-
-    Attributes
-    ----------
-    deadline
-        In all.
-    silence
-        Between two steps, and before the first.
-    """
+    """Seconds that a run may take: `deadline` in all, `silence` between two steps and before the first."""
 
     deadline: float
     silence: float
@@ -40,23 +32,7 @@ def train(
 ) -> Outcome:
     """Run verl in processes of its own until it ends, or must be ended.
 
-    Parameters
-    ----------
-    config
-        A checked configuration.
-    out
-        Folder of the run.
-    limits
-        Deadline and longest silence.
-    echo
-        Called with every line of the run's log.
-    stop
-        Ends the run when it is set.
-
-    Returns
-    -------
-    Outcome
-        How it ended, and why.
+    `config` is checked. `echo` gets every line of the run's log, and `stop` ends the run when it is set.
     """
     from omegaconf import OmegaConf
 

@@ -19,18 +19,10 @@ _Worker: Any = AgentLoopWorkerTQ.__ray_metadata__.modified_class
 
 
 def trajectory_seed(seed: int, step: int, key: str, session: int) -> int:
-    """Return the seed of a trajectory, in [0, 2^31): a hash of the run's seed, the step, the prompt and the number.
+    """Return the seed of a trajectory, in [0, 2^31): a hash of the run's seed, the step, the key and the number.
 
-    Parameters
-    ----------
-    seed
-        Seed of the run.
-    step
-        Training step; -1 in validation, so that all validations draw alike and compare policies, not draws.
-    key
-        Key of the prompt.
-    session
-        Number of the trajectory in its group.
+    `key` is the prompt's, `session` the number of the trajectory in its group. `step` is -1 in validation: all
+    validations draw alike, so that policies are compared, not draws.
 
     Examples
     --------

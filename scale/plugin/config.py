@@ -54,11 +54,6 @@ class DynamoConfig:
     dump
         Write the tensors of every modulated micro-batch into the run's folder (`modulated/`).
 
-    Raises
-    ------
-    ValueError
-        If a value is unknown or out of range.
-
     Examples
     --------
     >>> DynamoConfig(method="grpo", allocator="neyman").resolved().allocator
@@ -100,13 +95,7 @@ class DynamoConfig:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> DynamoConfig:
-        """Return the settings in the node `dynamo` of a config.
-
-        Raises
-        ------
-        ValueError
-            If a name is unknown or a value invalid.
-        """
+        """Return the settings in the node `dynamo` of a config."""
         names = [f.name for f in fields(cls)]
         unknown = [str(name) for name in values if name not in names]
         if unknown:

@@ -62,9 +62,9 @@ def allocation_metrics(
     Parameters
     ----------
     rollouts, successes
-        Of every prompt in the step, [N].
+        Rollouts and successes of every prompt in the step, [N].
     rates
-        What the history said of their success rates before, [N].
+        Success rates that the history predicted for them, [N].
     bounds
         Fewest and most rollouts that a prompt may have.
 

@@ -23,11 +23,9 @@ def spread(num_real: int, num_rows: int, num_minibatches: int) -> list[int]:
     Parameters
     ----------
     num_real
-        Rows with a response: the first ones.
+        Rows with a response; they come first.
     num_rows
-        All rows, padding included; a multiple of `num_minibatches`.
-    num_minibatches
-        Optimiser steps.
+        All rows, padding included; a multiple of `num_minibatches`, the optimiser steps.
 
     Examples
     --------
@@ -43,17 +41,9 @@ def spread(num_real: int, num_rows: int, num_minibatches: int) -> list[int]:
 def deal(lengths: list[int], num_minibatches: int, num_ranks: int) -> list[int]:
     """Return the order of rows in which every rank's part of every mini-batch has about the same number of tokens.
 
-    Rows stay in their mini-batch: what is learnt from together does not depend on the number of ranks. verl gives rank
-    r the r-th part of the rows, and cuts that into mini-batches.
-
-    Parameters
-    ----------
-    lengths
-        Tokens of every row; as many rows as `num_minibatches` times `num_ranks` divides.
-    num_minibatches
-        Optimiser steps.
-    num_ranks
-        Data-parallel ranks.
+    Rows stay in their mini-batch: which rows are learnt from together does not depend on the number of data-parallel
+    ranks. verl gives rank r the r-th part of the rows, and cuts that into mini-batches, one for each optimiser step.
+    `lengths` has the tokens of every row; `num_minibatches` x `num_ranks` divides their number.
 
     Examples
     --------

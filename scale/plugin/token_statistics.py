@@ -34,11 +34,6 @@ def chunked_token_statistics(
         Four tensors [N], float32 (float64 for float64 logits), on the device of `logits`; the same for all sizes of
         chunks.
 
-    Raises
-    ------
-    ValueError
-        If shapes differ, a logit is not finite or an action out of range.
-
     Examples
     --------
     >>> stats = chunked_token_statistics(torch.tensor([[0.0, 0.0], [9.0, 0.0]]), torch.tensor([0, 1]))

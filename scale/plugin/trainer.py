@@ -316,13 +316,7 @@ class DynamoTrainer(ReproducibleTrainer):
         return {"method": self.method.to_dict(), "history": self.history.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the state of a run of the same method.
-
-        Raises
-        ------
-        ValueError
-            If the method or the history's discount is another one.
-        """
+        """Take over the state of a run of the same method and the same discount of the history."""
         require_same_method(state, self.settings)
         self.history.load_state_dict(state["history"])
 

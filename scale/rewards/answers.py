@@ -27,14 +27,8 @@ class Extracted(NamedTuple):
 def extract(response: str, *, require_box: bool = False) -> Extracted | None:
     r"""Return the answer in a response: the last box, else what the last "answer" says, else its end.
 
-    Boxes side by side ("\boxed{1} and \boxed{2}") are one answer of several parts.
-
-    Parameters
-    ----------
-    response
-        The text.
-    require_box
-        Only a box is an answer.
+    Boxes side by side ("\boxed{1} and \boxed{2}") are one answer of several parts. With `require_box` only a box is an
+    answer.
 
     Examples
     --------

@@ -43,8 +43,8 @@ def compute_score(
 
     Parameters
     ----------
-    data_source, extra_info
-        Not used: every data set is scored alike.
+    data_source, extra_info, **kwargs
+        What verl hands over; not used: every data set is scored alike.
     solution_str
         The response.
     ground_truth
@@ -54,9 +54,7 @@ def compute_score(
     workers
         Processes that compare; the first call decides.
     require_box
-        Only a box counts as an answer.
-    **kwargs
-        What else verl hands over; not used.
+        Whether only a box counts as an answer.
 
     Returns
     -------
@@ -67,7 +65,7 @@ def compute_score(
     Raises
     ------
     ValueError
-        If an argument is not as above, or Math-Verify is not installed.
+        If Math-Verify is needed and not installed.
 
     Examples
     --------
@@ -100,14 +98,8 @@ def _result(judgement: Judgement, answer: str) -> dict[str, Any]:
 def decide(gold: str, answer: str, *, latex: bool, timeout: float = TIMEOUT, workers: int = WORKERS) -> Judgement:
     """Decide whether an answer is right: equal texts and integers at once, the rest by Math-Verify.
 
-    Parameters
-    ----------
-    gold, answer
-        The right answer and the one given, spelt plainly (`scale.rewards.answers.plain`).
-    latex
-        Whether the one given is LaTeX, or a text that has it somewhere.
-    timeout, workers
-        As in `compute_score`.
+    Both are spelt plainly (`scale.rewards.answers.plain`). `latex` says whether the answer is LaTeX, or a text that
+    contains it. `timeout` and `workers` are as in `compute_score`.
     """
     pairs = []
     for one, other in readings(gold, answer):
@@ -143,13 +135,6 @@ def readings(gold: str, answer: str) -> list[tuple[str, str]]:
 def can_read(gold: str, *, timeout: float = TIMEOUT, workers: int = WORKERS) -> bool:
     r"""Return whether a right answer can be read, so that other spellings of it are recognized.
 
-    Parameters
-    ----------
-    gold
-        The right answer.
-    timeout, workers
-        As in `compute_score`.
-
     Examples
     --------
     >>> can_read("025"), can_read("是")
@@ -168,13 +153,7 @@ def answer_reader() -> Callable[[str], bool] | None:
 
 
 def check() -> None:
-    """Compare two answers, so that a missing Math-Verify is found before a run starts.
-
-    Raises
-    ------
-    ValueError
-        If answers cannot be compared here.
-    """
+    """Compare two answers, so that a missing Math-Verify is found before a run starts."""
     judgement = decide(r"\frac{1}{2}", "0.5", latex=True)
     if judgement.outcome != CORRECT:
         raise ValueError(f"reward: expected Math-Verify to find 1/2 equal to 0.5, got {judgement}")

@@ -61,13 +61,7 @@ class Judgement(NamedTuple):
 
 
 class Verifier:
-    """Worker processes, started as they are needed and used by any number of threads.
-
-    Parameters
-    ----------
-    workers
-        How many jobs may run at a time.
-    """
+    """Worker processes, `workers` at most, started as they are needed and used by any number of threads."""
 
     def __init__(self, workers: int) -> None:
         self._slots = threading.BoundedSemaphore(workers)
@@ -76,14 +70,7 @@ class Verifier:
         self._lock = threading.Lock()
 
     def compare(self, pairs: Sequence[Pair], timeout: float) -> Judgement:
-        """Return whether any pair is equal.
-
-        Parameters
-        ----------
-        pairs
-            What to compare.
-        timeout
-            Seconds of CPU time for all of them; waiting for a worker does not count.
+        """Return whether any pair is equal, within `timeout` seconds of CPU time for all of them.
 
         Raises
         ------
@@ -290,11 +277,6 @@ def judge(pairs: Sequence[Pair]) -> Judgement:
     """Return whether Math-Verify finds any pair equal, without a limit on time.
 
     The right answer comes first: the comparison is not symmetric.
-
-    Parameters
-    ----------
-    pairs
-        What to compare.
     """
     import logging
 

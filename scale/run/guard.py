@@ -30,19 +30,10 @@ UNKILLABLE = 20.0
 
 
 def end_processes(run_id: str, adopted: bool = False) -> dict[int, int]:
-    """End all processes of a run but this one: SIGTERM, and SIGKILL to those that are left after a while.
+    """End all processes of a run other than this one: SIGTERM, and SIGKILL to those that are left after a while.
 
-    Parameters
-    ----------
-    run_id
-        Of the run; its processes carry it in their environment.
-    adopted
-        Whether all descendants of this process belong to the run too.
-
-    Returns
-    -------
-    dict
-        Wait statuses of those that were children of this process, if `adopted`, by process.
+    The processes carry `run_id` in their environment. If `adopted`, all descendants of this process belong to the run
+    too, and the wait statuses of its children are returned by process.
     """
     start = time.monotonic()
     told: set[int] = set()

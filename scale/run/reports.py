@@ -37,11 +37,7 @@ class Failure:
     Attributes
     ----------
     where
-        Which part of the run, such as "agent loop".
-    type, message, traceback
-        Of the exception.
-    pid
-        Of the process.
+        Part of the run, such as "agent loop".
     time
         Seconds since the epoch.
     """
@@ -55,15 +51,7 @@ class Failure:
 
 
 def report_failure(where: str, error: BaseException) -> None:
-    """Report an exception to the supervisor of this run, which then ends the run; never raises.
-
-    Parameters
-    ----------
-    where
-        Which part of the run.
-    error
-        The exception.
-    """
+    """Report an exception in a part of the run (`where`) to the supervisor, which then ends the run; never raises."""
     try:
         folder = os.environ.get(RUN_FOLDER)
         if folder is None:
@@ -78,12 +66,7 @@ def report_failure(where: str, error: BaseException) -> None:
 
 
 class reported:
-    """Report exceptions of a block, a function or an async function, and let them pass.
-
-    Parameters
-    ----------
-    where
-        Which part of the run.
+    """Report exceptions of a block, a function or an async function in a part of the run, and let them pass.
 
     Examples
     --------
@@ -124,20 +107,7 @@ class reported:
 
 
 def beat(step: int, **values: float) -> None:
-    """Tell the supervisor that a step is done; nothing happens outside a supervised run.
-
-    Parameters
-    ----------
-    step
-        Number of the step.
-    **values
-        Numbers to show.
-
-    Raises
-    ------
-    OSError
-        If the run's folder cannot be written.
-    """
+    """Tell the supervisor that a step is done, with numbers to show; nothing happens outside a supervised run."""
     folder = os.environ.get(RUN_FOLDER)
     if folder is not None:
         _write_json(Path(folder, PROGRESS), {**values, "step": step, "time": time.time()})
@@ -155,13 +125,7 @@ def _write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def read_progress(folder: Path) -> dict[str, Any] | None:
-    """Return what the last `beat` of the run in a folder said: step, time and values; None before the first.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged.
-    """
+    """Return what the last `beat` of the run in a folder said: step, time and values; None before the first."""
     path = folder / PROGRESS
     try:
         said = json.loads(path.read_bytes())

@@ -51,15 +51,15 @@ class Outcome:
     returncode
         Exit status of the command, 128 + n if signal n ended it.
     seconds
-        That it took, with the end of its processes.
+        Time until all its processes had ended.
     failures
-        What its processes reported, the first cause first.
+        Failures that its processes reported, the first cause first.
     lines
-        The last ones of its output.
+        Last lines of its output.
     progress
         What the last `beat` said.
     silent
-        Seconds since then, or since the start.
+        Seconds since that `beat`, or since the start.
     """
 
     reason: str
@@ -108,13 +108,7 @@ class Outcome:
         return text
 
     def raise_for_failure(self) -> None:
-        """Raise unless the run finished.
-
-        Raises
-        ------
-        RuntimeError
-            With the cause.
-        """
+        """Raise a `RuntimeError` with the cause unless the run finished."""
         if self.reason != "finished":
             raise RuntimeError(self.cause())
 
@@ -135,16 +129,16 @@ def supervise(
 ) -> Outcome:
     """Run a command until it ends, reports a failure, or must be ended; none of its processes is left.
 
+    Ctrl-C and SIGTERM to this process end the run with the reason "interrupted".
+
     Parameters
     ----------
     command
         Program and arguments; no shell is involved.
     folder
-        Of the run, made if it is not there; its log grows, its progress and failures are of the last run alone.
-    deadline
-        Seconds in all.
-    silence
-        Seconds between two calls of `beat`, and before the first.
+        Folder of the run, made if missing; its log grows, its progress and failures are of the last run alone.
+    deadline, silence
+        Seconds in all, and between two calls of `beat` or before the first.
     environ
         Environment of the run; that of this process if None.
     echo
@@ -153,16 +147,6 @@ def supervise(
         Folder to delete when the run has ended, even if this process is dead by then.
     stop
         Ends the run, as interrupted, when it is set: signals reach the main thread alone.
-
-    Returns
-    -------
-    Outcome
-        How the run ended; Ctrl-C and SIGTERM to this process end the run with the reason "interrupted".
-
-    Raises
-    ------
-    ValueError
-        If there is no such program.
     """
     environ = dict(os.environ if environ is None else environ)
     if not command or shutil.which(command[0], path=environ.get("PATH")) is None:

@@ -39,10 +39,8 @@ class Sweep:
     ----------
     name
         Its folder, and its name on the command line.
-    title
-        What is varied.
-    reproduces
-        The paper's item, or our question.
+    title, reproduces
+        What is varied; and the paper's item, or our question.
     cells
         The runs, all with the same axes.
     blocks
@@ -101,10 +99,7 @@ class Sweep:
     def tuned(self, choices: Sequence[Mapping[str, Any]]) -> Sweep:
         """Return the sweep with the learning rates that the sweep `tuning` chose (`chosen.json`).
 
-        Raises
-        ------
-        ValueError
-            If there is none for a method in a world.
+        There must be one for every method in every world.
         """
         rates = {(c["world"], c["method"]): float(c["learning_rate"]) for c in choices}
 

@@ -50,24 +50,19 @@ def run_sweeps(
 
     Parameters
     ----------
-    sweeps
-        What to run.
     out
         Folder of all sweeps; sweep s has the folder out/s.
     jobs
         Processes, >= 1, each with one thread; 1 trains in this process.
-    checkpoint_every
-        Steps between checkpoints.
+    checkpoint_every, device
+        As in `toy.training.train`.
     progress
         Called in this process.
-    device
-        One of `toy.training.DEVICES`.
 
     Raises
     ------
     ValueError
-        If `jobs` is no such number, there is no such device, or a folder holds another run, longer or damaged; the
-        message names it.
+        If a folder holds another run, a longer one or a damaged one; the message names it.
     """
     require.count("jobs", jobs, 1)
     get_device(device)
@@ -154,13 +149,7 @@ def choices(sweep: Sweep, rows: Sequence[SummaryRow]) -> dict[str, Any]:
 
 
 def read_choices(path: Path) -> list[dict[str, Any]]:
-    """Read the choices of a sweep from its `chosen.json`.
-
-    Raises
-    ------
-    ValueError
-        If the file does not hold such choices.
-    """
+    """Read the choices of a sweep from its `chosen.json`."""
     chosen = runs.read_json(path).get("chosen")
     names = {"world", "method", "learning_rate"}
     if not isinstance(chosen, list) or not all(isinstance(c, dict) and names <= set(c) for c in chosen):

@@ -76,14 +76,10 @@ def title(measure: str) -> str:
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """One measure of one cell.
+    """One measure of one cell, over `num_seeds` seeds.
 
     Attributes
     ----------
-    cell, axes, measure
-        What it is a number of.
-    num_seeds
-        S.
     value, low, high
         Interquartile mean over seeds, and its interval (None for timings).
     reference
@@ -124,13 +120,7 @@ def read_curves(cell: Cell, folder: Path) -> Curves:
 
 
 def summarise(sweep: Sweep, folder: Path) -> list[SummaryRow]:
-    """Return the rows of a finished sweep, whose runs are the subfolders of `folder`; cell by cell, in order.
-
-    Raises
-    ------
-    ValueError
-        If a run is missing, unfinished or damaged.
-    """
+    """Return the rows of a finished sweep, whose runs are the subfolders of `folder`; cell by cell, in order."""
     if sweep.measures == (TIMING,):
         return [_timing(cell, folder / cell.name) for cell in sweep.cells]
     values = {}

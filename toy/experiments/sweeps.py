@@ -346,13 +346,7 @@ DEFAULT = ("table1", "table2", "fig2", "fig3", "fig5", "allocation-map", "paper-
 
 
 def get_sweeps(names: Iterable[str]) -> tuple[Sweep, ...]:
-    """Return sweeps by name, each once; `default` stands for `DEFAULT` and `all` for all.
-
-    Raises
-    ------
-    ValueError
-        If a name is unknown; the message lists the known ones.
-    """
+    """Return sweeps by name, each once; `default` stands for `DEFAULT` and `all` for all."""
     groups = {"default": DEFAULT, "all": tuple(SWEEPS)}
     chosen: dict[str, Sweep] = {}
     for name in names:

@@ -100,11 +100,6 @@ def batch_moments(
     estimator
         One of `theory.estimators.ESTIMATORS`.
 
-    Raises
-    ------
-    ValueError
-        If an argument is of the wrong shape or range, or a name unknown.
-
     Examples
     --------
     >>> probs, correct = np.array([[0.5, 0.5], [0.9, 0.1]]), np.array([[True, False]] * 2)
@@ -137,12 +132,7 @@ def resampled_moments(gradients: Callable[[], FloatArray], truth: FloatArray, nu
     truth
         grad J of every seed, of the same shape.
     num_resamples
-        Calls, at least 2.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than 2 resamples, or the shapes differ.
+        Number of calls, >= 2.
     """
     require.count("num_resamples", num_resamples, 2)
     total, squares = np.zeros_like(truth), np.zeros(len(truth))
@@ -170,13 +160,7 @@ def true_gradient(probs: FloatArray, correct: BoolArray) -> FloatArray:
     """Gradient of (1/Q) sum_i p_i in the logits of every token, before tokens that share a row are added up.
 
     p_i = prod_t c_t, where c_t is the policy's mass on the correct tokens; dp_i/dz_t = p_i (pi given correct - pi).
-
-    Parameters
-    ----------
-    probs
-        Policy at every token of every prompt, [S, Q, T, K].
-    correct
-        Tokens that keep the rollout correct, [S, Q, T, K].
+    `probs` and `correct` have the policy, and the tokens that keep the rollout correct, at every token, [S, Q, T, K].
 
     Examples
     --------

@@ -35,7 +35,7 @@ def load(path: Path) -> tuple[Arrays, dict[str, Any]]:
     Raises
     ------
     ValueError
-        If the file is truncated, damaged, no checkpoint or from newer code; the message names it.
+        If the file is damaged, no checkpoint or from newer code; the message names it.
     """
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:

@@ -188,13 +188,7 @@ class TrainConfig:
 
     @classmethod
     def named(cls, method: str, world: str, **fields: Any) -> TrainConfig:
-        """Return the config of a method and a world by name, defaults for all fields not given.
-
-        Raises
-        ------
-        ValueError
-            If a name is unknown (the message lists the known ones) or a field is unknown or invalid.
-        """
+        """Return the config of a method and a world by name, with defaults for all fields that are not given."""
         require.one_of("method", method, METHODS)
         require.one_of("world", world, WORLDS)
         names = [f.name for f in dataclasses.fields(cls)]
@@ -210,12 +204,9 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrainConfig:
-        """Return the config that `to_dict` wrote; fields left out have their defaults.
+        """Return the config that `to_dict` wrote; fields that are left out have their defaults.
 
-        Raises
-        ------
-        ValueError
-            If a field is unknown, missing or invalid; the message names it by its path, as in `world.num_answers`.
+        An error names the field by its path, as in `world.num_answers`.
         """
         config: TrainConfig = _decode(cls, data, "config")
         return config

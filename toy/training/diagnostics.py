@@ -65,17 +65,9 @@ def proxy_variances(rule_name: str, successes: FloatArray, attempts: FloatArray,
 def regret(variances: FloatArray, counts: IntArray, low: int, high: int) -> float:
     """How much more variance the counts leave than the oracle's: sum v/n over its exact integer minimum, minus 1.
 
-    The oracle knows v, has the same rollouts to spend, and the same bounds (a lower one where the counts go below
-    `low`, as rules that spend in rounds may). 0 if nothing varies; NaN where a prompt that varies has no rollout.
-
-    Parameters
-    ----------
-    variances
-        Exact variance of one rollout, [Q].
-    counts
-        Rollouts, [Q].
-    low, high
-        Bounds of the rule.
+    `variances` are the exact v of one rollout, [Q]; `counts` the rollouts, [Q]; `low` and `high` the rule's bounds. The
+    oracle knows v, has the same rollouts to spend, and the same bounds (a lower one where the counts go below `low`, as
+    rules that spend in rounds may). 0 if nothing varies; NaN where a prompt that varies has no rollout.
 
     Examples
     --------
@@ -157,8 +149,6 @@ def diagnose(
 
     Parameters
     ----------
-    method
-        What was trained.
     bounds
         Fewest and most rollouts of a prompt.
     probs, correct

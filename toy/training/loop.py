@@ -36,8 +36,6 @@ class Run:
 
     Attributes
     ----------
-    config
-        The resolved config.
     metrics
         Every column of `toy.training.METRICS`, [S, steps + 1]; NaN in column 0 of the metrics of a step.
     logits
@@ -109,12 +107,8 @@ class Trainer:
     def load(self, path: Path) -> float:
         """Take over a checkpoint of the same config (`num_steps` apart); returns the seconds it took.
 
-        One of other software, or from another device, is taken over too, and `software` tells.
-
-        Raises
-        ------
-        ValueError
-            If the file is damaged or lacks something, or the config another one; the message names the file and what.
+        A checkpoint of other software, or from another device, is taken over too; `software` lists both. A file that is
+        damaged or lacks something is a `ValueError` that names it.
         """
         arrays, data = checkpoint.load(path)
         needed = ["config", "num_steps", "optimizer_steps", "histories", "seconds", "logits"]
@@ -139,13 +133,7 @@ class Trainer:
 
 
 def get_device(name: str) -> torch.device:
-    """Return a device by name.
-
-    Raises
-    ------
-    ValueError
-        If the name is not one of `DEVICES`, or the device is not there.
-    """
+    """Return one of `DEVICES` by name; it must be on this machine."""
     require.one_of("device", name, DEVICES)
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device: expected cpu, for torch finds no CUDA device, got cuda")
@@ -153,13 +141,7 @@ def get_device(name: str) -> torch.device:
 
 
 def require_same(path: Path, recorded: dict[str, Any], config: TrainConfig) -> None:
-    """Require that `path` belongs to a run of this config; only `num_steps` may differ, so that a run can be extended.
-
-    Raises
-    ------
-    ValueError
-        If other fields differ; the message names them.
-    """
+    """Require that `path` belongs to a run of this config; `num_steps` may differ, so that a run can be extended."""
     different = [name for name in runs.differences(recorded, config.to_dict()) if name != "num_steps"]
     if different:
         raise ValueError(
@@ -178,13 +160,11 @@ def train(
 ) -> Run:
     """Train, or resume the training in `out`; the result is the same to the bit.
 
-    That is promised for the CPU and the same versions of the software; `versions.json` tells what a run was made with,
-    and what earlier parts of it were if that was something else.
+    That is promised for the CPU and the same versions of the software; `versions.json` lists what made a run, and what
+    made earlier parts of it if that was something else.
 
     Parameters
     ----------
-    config
-        What to train.
     out
         Folder of the run (`theory.base.runs`), made if missing; None keeps everything in memory. An unfinished run of
         the same config in it is resumed from its last checkpoint; so is a finished one of fewer steps.
@@ -193,14 +173,13 @@ def train(
     progress
         Called after every step.
     device
-        Where to compute, one of `DEVICES`. Draws, allocation and histories are the CPU's on all of them; results of
-        "cuda" agree with those of "cpu" up to rounding, and are not promised to repeat to the bit.
+        One of `DEVICES`. Draws, allocation and histories are the CPU's on all of them; results of "cuda" agree with
+        those of "cpu" up to rounding, and are not promised to repeat to the bit.
 
     Raises
     ------
     ValueError
-        If `out` holds the run of another config or a damaged checkpoint, or there is no such device; the message names
-        it.
+        If `out` holds the run of another config or a damaged checkpoint; the message names it.
     """
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every: expected an integer >= 1, got {checkpoint_every}")

@@ -13,14 +13,9 @@ from toy.training.config import OptimizerConfig
 
 
 class Optimizer:
-    """Moves `logits` in place along minus the gradient.
+    """Moves `logits` in place along minus the gradient; `num_steps` counts its steps so far.
 
-    Attributes
-    ----------
-    state
-        Moments of AdamW, tensors of the shape of the logits; empty for SGD.
-    num_steps
-        Steps so far.
+    `state` holds the moments of AdamW, tensors of the shape of the logits; it is empty for SGD.
     """
 
     def __init__(self, config: OptimizerConfig, logits: torch.Tensor) -> None:

@@ -33,16 +33,12 @@ class Rollouts(NamedTuple):
         The batch, [S, Q].
     rows
         Rows of the table that the batch needs, its states, [S, U].
-    states
-        State of every token of a prompt, an index into `rows`, [S, Q, T].
-    tokens
-        Which tokens a prompt has, [S, Q, T].
+    states, tokens
+        State of every token of a prompt, an index into `rows`; and which tokens a prompt has; [S, Q, T].
     logits
         The policy that sampled, at the states, [S, U, K].
-    actions
-        Sampled tokens.
-    log_prob
-        log pi of the actions.
+    actions, log_prob
+        Sampled tokens, and their log pi.
     correct
         Which rollouts are correct, [S, Q, G].
     """
@@ -65,7 +61,7 @@ class Batch(NamedTuple):
     prompts, counts, successes
         The prompts, their rollouts and how many of these are correct, [S, Q].
     rows, states, actions
-        As in `Rollouts`; there are actions also where `mask` is False: what a prompt would have got with more rollouts.
+        As in `Rollouts`; actions where `mask` is False are those that a prompt would have got with more rollouts.
     mask
         The tokens of rollouts that were paid for.
     old_log_prob

@@ -19,16 +19,10 @@ from toy.worlds import World
 
 @dataclass(frozen=True)
 class Setup:
-    """What stays the same for the whole run: the config, and every seed's world, side by side as tensors.
+    """What stays the same for the whole run: the config, and every seed's world, stacked into tensors on a device.
 
     Attributes
     ----------
-    config
-        What is trained.
-    device
-        Where the tensors are.
-    worlds
-        One for every seed.
     keys
         Names of the prompts, the same in all worlds.
     correct
@@ -79,19 +73,7 @@ class Setup:
 
 @dataclass
 class State:
-    """What every step changes.
-
-    Attributes
-    ----------
-    logits
-        The tables, [S, R, K].
-    optimizer
-        Moves them.
-    histories
-        What every seed's rule knows of its prompts.
-    num_steps
-        Steps done.
-    """
+    """What every step changes: tables of `logits` [S, R, K], the optimizer, and each seed's history of its prompts."""
 
     logits: torch.Tensor
     optimizer: Optimizer

@@ -56,16 +56,12 @@ class Population:
 
     Attributes
     ----------
-    num_prompts
-        N >= 1.
-    num_answers
-        K >= 2.
+    num_prompts, num_answers
+        N >= 1 and K >= 2.
     num_correct
         Correct answers per prompt, in [1, K - 1].
     concentration_low, concentration_high
         Ends of the concentration, 0.01 <= low <= high.
-    difficulty
-        Law of p.
     margin
         p is clipped to [margin, 1 - margin], so that every prompt can be learnt and forgotten, however slowly.
     """
@@ -107,26 +103,18 @@ class SkillChainPopulation:
 
     Attributes
     ----------
-    num_prompts
-        N >= 1.
-    num_skills
-        R >= 1, fillers included.
-    num_decisions
-        Skills that are decisions, in [1, num_skills].
-    num_tokens
-        K >= 2, tokens to choose from.
-    num_accepted
-        Correct tokens of a decision, in [1, K - 1].
+    num_prompts, num_skills, num_decisions
+        N >= 1; R >= 1, fillers included; and the decisions among them, in [1, R].
+    num_tokens, num_accepted
+        K >= 2, tokens to choose from; and the correct tokens of a decision, in [1, K - 1].
     length_low, length_high
         Ends of the length of a prompt, 1 <= low <= high.
     decision_share
         Probability that a token is a decision, in [0, 1]; 1 if no skill is a filler.
     concentration_low, concentration_high
         Ends of a skill's concentration, 0.01 <= low <= high.
-    difficulty
-        Law of a decision's success probability.
     margin
-        It is clipped to [margin, 1 - margin].
+        A decision's success probability is clipped to [margin, 1 - margin].
     """
 
     num_prompts: int = 256
