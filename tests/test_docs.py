@@ -9,6 +9,7 @@ import argparse
 import ast
 import importlib
 import os
+import pkgutil
 import re
 import resource
 import shlex
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.xdist_group("docs")  # one process builds the pages
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
+GLOSSARY = DOCS / "glossary.md"
 each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 PACKAGES = ("theory", "toy", "paper_figs")
 MODULES = [
@@ -206,6 +208,44 @@ def test_mathematics_is_rendered(path: Path, site: Path, pages: dict[Path, Page]
     assert pages[page].formulas == len(re.findall(r"\$\$.+?\$\$|\$[^$\n]+\$", source, re.S))
     assert path.stem != "theory" or pages[page].formulas > 50
     assert re.findall(r"<script[^>]*src=.(?:https?:)?//", page.read_text()) == []
+
+
+# The glossary
+
+
+README = (ROOT / "README.md").read_text()
+TERMS = dict(re.findall(r"^## ([^\n]+)\n\n(.+?)\n(?=\n## |\Z)", GLOSSARY.read_text(), re.M | re.S))
+"""What the glossary says of each term."""
+
+OF_THE_FIELD = (
+    "advantage", "allocation", "budget", "entropy change", "extremes", "GRPO", "interval", "ledger", "logits",
+    "modulation", "pass@1", "prompt-mean", "RLOO", "RLVR", "rollout", "score", "seed", "token-mean", "verdict", "world",
+)  # fmt: skip
+"""What a newcomer may not know; those that README uses have to be explained."""
+
+
+def test_glossary_is_alphabetical():
+    assert 30 <= len(TERMS) <= 60
+    assert list(TERMS) == sorted(TERMS, key=str.lower)
+    assert all(len(text) > 80 for text in TERMS.values())
+
+
+def test_names_in_the_glossary_can_be_imported():
+    names = re.findall(r"`((?:theory|toy|scale|paper_figs)\.[\w.]+)`", GLOSSARY.read_text())
+    assert len(names) > 30
+    for name in names:
+        assert pkgutil.resolve_name(name) is not None
+
+
+def test_terms_of_readme_are_in_the_glossary():
+    used = [term for term in OF_THE_FIELD if re.search(rf"\b{term}", README, re.I)]
+    assert len(used) > 12
+    glossary = GLOSSARY.read_text().lower()
+    assert [term for term in used if term.lower() not in glossary] == []
+    linked = re.findall(r"docs/glossary\.md#([\w-]+)", README)
+    places = {re.sub(r"[^\w -]", "", term.lower()).replace(" ", "-") for term in TERMS}
+    assert len(linked) > 4
+    assert set(linked) <= places
 
 
 # Commands

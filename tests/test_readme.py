@@ -16,6 +16,7 @@ from theory.claims import LEDGER
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+LOG = (ROOT / "LOG.md").read_text()
 COMMANDS = [
     line.split("#")[0].strip()
     for block in re.findall(r"```bash\n(.*?)```", README, re.S)
@@ -64,6 +65,20 @@ def test_excerpt_is_what_the_ledger_says():
             counterexample = f" Counter-example: {found.counterexample}" if found.counterexample else ""
             assert " ".join(excerpt.pop(row.id)) == found.evidence + counterexample
     assert not excerpt
+
+
+def test_numbers_of_the_log():
+    """Every interval that README quotes is in LOG.md, as it stands there or with its sign turned round."""
+    said, log = " ".join(README.split()), LOG.replace("+", "")
+    intervals = re.findall(r"\[(-?\.\d+), (-?\.\d+)\]", said)
+    assert len(intervals) > 8
+    for low, high in intervals:
+        assert f"[{low}, {high}]" in log or f"[-{high}, -{low}]" in log, (low, high)
+    half_widths = re.findall(r"(\.\d+) (\+- \.\d+)", said)
+    assert len(half_widths) > 3
+    for value, half_width in half_widths:
+        assert f"{value} {half_width}" in LOG
+    assert f" {len(LEDGER)} claims" in said
 
 
 def test_links():
