@@ -1,7 +1,6 @@
-"""What all divisions of a budget share: limits, the checks of budget and bounds, and how ties are broken.
+"""Shared by all divisions of a budget: limits, the checks of budget and bounds, and how ties are broken.
 
-Arguments are checked by the public functions of the chapter; afterwards bounds are int64 [N] with
-0 <= low <= high < 2**31, so that every count, and every sum of counts, is exact in float64.
+After the checks bounds are int64 [N] with 0 <= low <= high < 2**31, so every sum of counts is exact in float64.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from theory.base import require
 from theory.base.arrays import BoolArray, FloatArray, IntArray
 
 MAX_BUDGET = require.MAX_COUNT
-"""Largest budget and lower bound: all sums of counts stay exact in int64 and float64."""
+"""Largest budget and lower bound."""
 
 IntBound = int | IntArray
 
@@ -27,7 +26,7 @@ def checked_budget(budget: int) -> int:
 
 
 def checked_bounds(num: int, low: Any, high: Any) -> tuple[IntArray, IntArray]:
-    """Require integer bounds with 0 <= low <= high; return them as int64 [num], `high` at most MAX_BUDGET."""
+    """Require integer bounds with 0 <= low <= high; return them as int64 [num], `high` cut to MAX_BUDGET."""
     arrays = []
     for name, value in (("low", low), ("high", high)):
         try:

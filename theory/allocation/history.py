@@ -1,8 +1,8 @@
-"""What is known of every prompt: its successes and attempts so far, by prompt key (DynaMO, 4.2.2 and Appendix D).
+"""The history of every prompt: its successes and attempts so far, by prompt key (DynaMO, 4.2.2 and Appendix D).
 
 A prompt is identified by a stable key, for instance a hash of its text, and never by its row in a batch: batches are
-shuffled, balanced and resumed, and a key drawn afresh at every step leaves each prompt for ever unknown. The history is
-state of the run, so that it goes into checkpoints: `SuccessHistory.state_dict`.
+shuffled, balanced and resumed. With a new key at every step each prompt stays unknown for ever. The history is state of
+the run and goes into checkpoints: `SuccessHistory.state_dict`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,9 @@ class SuccessHistory:
     """Successes and attempts of every prompt seen so far, discounted, by key.
 
     An update at time t multiplies the counts of the prompts it holds by the discount and adds the new counts:
-    k <- discount k + (new successes), G <- discount G + (new attempts), the pair (k, G) of eq. 6. The paper adds up for
-    ever, discount = 1. With discount < 1, a prompt sampled g times per update has at most g / (1 - discount) attempts.
-
-    Parameters
-    ----------
-    discount
-        Factor on the old counts of a prompt each time it is updated, in [0, 1]. Prompts outside the update keep theirs.
+    k <- discount k + (new successes), G <- discount G + (new attempts), the pair (k, G) of eq. 6. The discount is in
+    [0, 1]; prompts outside the update keep their counts. The paper adds up for ever, discount = 1. With discount < 1, a
+    prompt sampled g times per update has at most g / (1 - discount) attempts.
 
     Examples
     --------
@@ -62,7 +58,7 @@ class SuccessHistory:
         """Discount the counts of `keys` once and add the new ones (4.2.2).
 
         The order of the rows has no effect, not even on the last bit. A key given twice is discounted once, and its
-        rows add up. After an error nothing has changed. No rows, no change.
+        rows add up. After an error nothing has changed; an update without rows changes nothing either.
 
         Parameters
         ----------
@@ -121,12 +117,9 @@ class SuccessHistory:
         return counts[0], counts[1]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state as plain data: numbers, strings and lists, which JSON keeps to the last bit.
+        """Return the state as plain data, which JSON keeps to the last bit.
 
-        Returns
-        -------
-        dict
-            `version`, `kind`, `discount`, and the lists `keys`, `successes`, `attempts` of one length.
+        Its fields are `version`, `kind`, `discount`, and the lists `keys`, `successes`, `attempts` of one length.
 
         Examples
         --------
@@ -148,19 +141,18 @@ class SuccessHistory:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replace all counts by a saved state; after an error nothing has changed.
 
-        The saved discount must be this history's: a resumed run that silently forgot at another rate would be another
-        run. Prompts added to the data since are unknown prompts, prompts removed from it stay without effect.
+        Prompts added to the data since are unknown prompts; prompts removed from it stay without effect.
 
         Parameters
         ----------
         state
-            What `state_dict` returned, also after a round trip through JSON; lists may be arrays.
+            A result of `state_dict`, also after a round trip through JSON; lists may be arrays.
 
         Raises
         ------
         ValueError
-            If the state is of another kind, version or discount, lacks a field or has one too many, or if its keys
-            repeat, its lists differ in length, or its counts are out of range.
+            If the state is damaged, or of another kind, version or discount: a resumed run that forgot at another rate
+            would be another run.
 
         Examples
         --------

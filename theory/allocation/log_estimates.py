@@ -1,4 +1,4 @@
-"""What a log's own groups say of group sizes that were not run: unbiased bounds on noise, weights, and their shift.
+"""Estimates for group sizes that a log did not run, from its own groups: bounds on noise, weights, and their shift.
 
 Of a group with k correct of n rollouts, what would m rollouts have done? p is the success rate of the group's prompt
 under the policy of the group's step, q = 1 - p. See `theory.allocation.log_replay` for why the group may judge.
@@ -24,7 +24,7 @@ def degenerate_bounds(successes: Any, attempts: Any, sizes: Any) -> tuple[FloatA
     """Unbiased estimates of two bounds on the probability that a group of m rollouts is all right or all wrong.
 
     p^m + q^m. For m <= n it has an unbiased estimate from k of n, C(k, m) / C(n, m) + C(n-k, m) / C(n, m), and both
-    bounds are it. For m > n it has none; the bounds are then polynomials of degree n, which have,
+    bounds equal it. For m > n it has none. The bounds are then polynomials of degree n, which have one:
 
         p^n - (m - n) p^(n-1) q  <=  p^m  <=  p^n,   estimated by [k = n] - (m-n)/n [k = n-1]  and  [k = n],
 
@@ -40,7 +40,7 @@ def degenerate_bounds(successes: Any, attempts: Any, sizes: Any) -> tuple[FloatA
     Returns
     -------
     tuple of FloatArray
-        The lower and the upper one, each [G]. A single estimate may be below 0; its expectation bounds a probability.
+        The lower and the upper bound, each [G]. A single estimate may be below 0; its expectation bounds a probability.
 
     Examples
     --------
@@ -67,21 +67,19 @@ def noise_bounds(successes: Any, attempts: Any, sizes: Any, estimator: str) -> t
         exact-baseline  A = R - p, p q / m           rloo  p q / (m - 1)
         grpo            (1 - p^m - q^m) / m, by `degenerate_bounds`: a degenerate group makes no noise, and no gradient
 
-    p q is estimated by k (n - k) / (n (n - 1)), so that the bounds are one but for `grpo` with m > n.
+    p q is estimated by k (n - k) / (n (n - 1)). The two bounds differ only for `grpo` with m > n.
 
     Parameters
     ----------
-    successes, attempts
-        k and n, integers, [G], 0 <= k <= n, n >= 2.
-    sizes
-        m, integers >= 2, [G].
+    successes, attempts, sizes
+        As in `degenerate_bounds`, with n >= 2 and m >= 2.
     estimator
         One of `NOISE_ESTIMATORS`.
 
     Returns
     -------
     tuple of FloatArray
-        The lower and the upper one, each [G].
+        The lower and the upper bound, each [G].
 
     Examples
     --------
@@ -129,15 +127,13 @@ def squared_change(successes: Any, attempts: Any, later_successes: Any, later_at
 def implied_weights(successes: Any, attempts: Any, sizes: Any, estimator: str = "grpo") -> FloatArray:
     """Weight that a group of m rollouts gives to its prompt's own gradient, at a success rate estimated from k of n.
 
-    w(p, m) of `theory.estimators.implied_weight` at the posterior mean p = (k + 1/2) / (n + 1). A plug-in, hence
-    biased: use it for the difference between two sizes, as in `moved_weight`.
+    w(p, m) of `theory.estimators.implied_weight` at the posterior mean p = (k + 1/2) / (n + 1). A plug-in is biased:
+    use it for the difference between two sizes, as in `moved_weight`.
 
     Parameters
     ----------
-    successes, attempts
-        k and n, integers, [G], 0 <= k <= n, n >= 1.
-    sizes
-        m, integers in [1, 10000], [G].
+    successes, attempts, sizes
+        As in `degenerate_bounds`, with m <= 10000.
     estimator
         One of `theory.estimators.ESTIMATORS`.
 
@@ -161,7 +157,7 @@ def implied_weights(successes: Any, attempts: Any, sizes: Any, estimator: str = 
 
 
 def moved_weight(steps: Any, weights: Any, reference: Any) -> FloatArray:
-    """Share of a batch's weight that lies on other prompts than under the reference, step by step.
+    """Share of a batch's weight that lies on other prompts than under the reference, for every step.
 
     (1/2) sum_i |w_i / sum w - r_i / sum r|, the total variation distance: 0 for proportional weights, 1 at most.
 

@@ -1,4 +1,4 @@
-"""What an allocation came to: how unequal it was, and what part of it taught nothing."""
+"""Measures of an allocation: how unequal it was, and which part of it taught nothing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def wasted_share(successes: ArrayLike, counts: ArrayLike) -> FloatArray:
     Parameters
     ----------
     successes, counts
-        As for `degenerate_groups`, [..., N] with N >= 1 prompts and at least one rollout.
+        As in `degenerate_groups`, [..., N] with N >= 1 prompts and at least one rollout.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def concentration(counts: ArrayLike) -> FloatArray:
     Parameters
     ----------
     counts
-        n of every prompt, integers >= 0, [..., N] with N >= 1 prompts and at least one rollout.
+        As in `wasted_share`.
 
     Returns
     -------

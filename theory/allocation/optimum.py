@@ -3,9 +3,9 @@
 N prompts share `budget` rollouts; prompt i gets n_i of them, low_i <= n_i <= high_i, sum n_i = budget. With sigma_i^2
 the variance of one rollout's gradient, the object is the variance of the batch, sum sigma_i^2 / n_i.
 
-`low` and `high` are integers or integer arrays [N]; budgets and lower bounds are below 2**31, and a larger `high` is no
-bound; counts come as int64 [N]. Of several optimal allocations the lexicographically largest is returned: ties go to
-the lower index.
+`low` and `high` are integers or integer arrays [N] with 0 <= low <= high, and `budget` lies between their sums. Budgets
+and lower bounds are below 2**31; a larger `high` is no bound. Counts are int64 [N]. Of several optimal allocations the
+lexicographically largest is returned: ties go to the lower index.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from theory.base import require
 from theory.base.arrays import BoolArray, FloatArray, IntArray
 
 _BLOCK = 2**18
-"""Totals that `optimal_any` compares at a time: as many as fit into a processor's cache."""
+"""Totals that `optimal_any` compares at a time; they fit into a processor's cache."""
 
 
 def optimal(variances: Any, budget: int, low: IntBound, high: IntBound) -> IntArray:
@@ -31,23 +31,19 @@ def optimal(variances: Any, budget: int, low: IntBound, high: IntBound) -> IntAr
     ----------
     variances
         v, [N], >= 0.
-    budget
-        Number of rollouts, sum(low) to sum(high).
-    low, high
-        Bounds, integers or [N], 0 <= low <= high. With 0/0 = 0 and v/0 infinite, a lower bound of 0 acts as 1 where
-        v > 0.
+    budget, low, high
+        As in the module's docstring. With 0/0 = 0 and v/0 infinite, a lower bound of 0 acts as 1 where v > 0.
 
     Returns
     -------
     IntArray
-        Counts, [N], int64. Exact for marginals v / (n (n + 1)) rounded once to float64; marginals equal in float64 tie,
-        and ties go to the lower index. Prompts with v = 0 stay at `low` until all others are at `high`, and then fill
-        in index order.
+        Exact for marginals v / (n (n + 1)) rounded once to float64; marginals equal in float64 tie. Prompts with v = 0
+        stay at `low` until all others are at `high`, and then fill in index order.
 
     Raises
     ------
     ValueError
-        If no allocation meets the bounds and the budget with a finite variance, or an argument is out of range.
+        If no allocation meets the bounds and the budget with a finite variance.
 
     Examples
     --------
@@ -77,17 +73,17 @@ def optimal(variances: Any, budget: int, low: IntBound, high: IntBound) -> IntAr
 def _integer_optimum(variances: FloatArray, budget: int, low: IntArray, high: IntArray) -> IntArray:
     """Return the integer minimiser of sum v/n under the bounds, with v > 0 and low >= 1; ties to the lower index.
 
-    The rollout that follows n lowers the variance by the marginal m(n) = v / (n (n + 1)), which falls with n. Exchange
-    argument: moving one rollout to a larger marginal lowers the total, so an allocation is optimal exactly if it takes
-    the largest marginals of all prompts, and a falling m makes these a prefix of each prompt.
+    The rollout that follows n lowers the variance by the marginal m(n) = v / (n (n + 1)), which falls with n. Moving a
+    rollout to a larger marginal lowers the total. So an allocation is optimal exactly if it takes the largest marginals
+    of all prompts, and a falling m makes these a prefix of each prompt.
 
     1. For a level c, the rollouts with marginal >= 1/c^2 are n(c) = floor(1/2 + sqrt(c^2 v + 1/4)) per prompt. A search
        brackets the budget, sum n(c_below) <= budget <= sum n(c_above), to at most N rollouts in between.
     2. Rounding can misplace in n(c) only rollouts whose marginal is within a few units in the last place of 1/c^2, and
        consecutive marginals of a prompt differ by a factor above 1 + 2^-30. So all rollouts up to n(c_below) - 1 belong
        to the optimum, and none beyond n(c_above) + 1.
-    3. Of the at most 3N rollouts in between, the largest marginals are taken. They are compared as one number each,
-       v / (n (n + 1)) rounded to float64, which keeps the order: nothing is decided by the rounding of a sum.
+    3. Of the at most 3N rollouts in between, the largest marginals are taken. Each is one number, v / (n (n + 1))
+       rounded to float64, which keeps the order: the rounding of a sum decides nothing.
     """
     num = variances.size
     v = np.ldexp(variances, max(1022 - np.frexp(variances.max())[1], 0))  # up here, marginals do not underflow
@@ -130,21 +126,19 @@ def optimal_concave(gains: FloatArray, budget: int, low: IntBound, high: IntBoun
     gains
         [N, M + 1]; column n holds the gain of n rollouts. Entries outside [low, high] are not read. `optimal` is the
         case gains = -v/n.
-    budget
-        Number of rollouts, sum(low) to sum(high).
-    low, high
-        Bounds, integers or [N], 0 <= low <= high <= M.
+    budget, low, high
+        As in the module's docstring, and high <= M.
 
     Returns
     -------
     IntArray
-        Counts, [N], int64. Marginals equal in float64 tie; ties go to the lower index.
+        Counts; marginals equal in float64 tie.
 
     Raises
     ------
     ValueError
         If a row is not concave on [low, high]: a marginal may exceed the one before it only by rounding, 8 units of
-        float64 epsilon times the row's largest |gain|. If the bounds are infeasible, or an argument is out of range.
+        float64 epsilon times the row's largest |gain|.
 
     Examples
     --------
@@ -169,23 +163,18 @@ def optimal_any(gains: FloatArray, budget: int, low: IntBound, high: IntBound) -
     """Exact integer maximiser of a sum of arbitrary gains under bounds and budget, by dynamic programming.
 
     argmax of sum_i gains[i, n_i] over integers low_i <= n_i <= high_i with sum n_i = budget, through
-    V_i(b) = max_n gains[i, n] + V_{i+1}(b - n). With B = budget - sum(low), time O(N B (high - low + 1)) and memory
-    O(N B): for small cases, and for gains that are not concave, such as Knapsack RL's (arXiv 2509.25849).
+    V_i(b) = max_n gains[i, n] + V_{i+1}(b - n). With B = budget - sum(low), it takes time O(N B (high - low + 1)) and
+    memory O(N B). It serves small cases, and gains that are not concave, such as Knapsack RL's (arXiv 2509.25849).
 
     Parameters
     ----------
-    gains
-        [N, M + 1]; column n holds the gain of n rollouts. Entries outside [low, high] are not read.
-    budget
-        Number of rollouts, sum(low) to sum(high).
-    low, high
-        Bounds, integers or [N], 0 <= low <= high <= M.
+    gains, budget, low, high
+        As in `optimal_concave`.
 
     Returns
     -------
     IntArray
-        Counts, [N], int64. Gains count to within 2N units of float64 epsilon times the largest |gain|; totals that are
-        equal then tie, and ties go to the lower index.
+        Counts. Gains are exact to 2N units of float64 epsilon times the largest |gain|; totals that are then equal tie.
 
     Examples
     --------

@@ -1,7 +1,6 @@
 """Shares of a budget in proportion to weights: over the reals, and at the water level of the bounds (Alg. 1, App. D).
 
-`low` and `high` are integers or integer arrays [N]; budgets and lower bounds are below 2**31, and a larger `high` is no
-bound; counts come as int64 [N], and ties go to the lower index.
+Budgets and lower bounds are integers from 0 to 2**31 - 1; a larger `high` is no bound.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from theory.base import require
 from theory.base.arrays import FloatArray, IntArray
 
 NEGLIGIBLE_WEIGHT = 1e-8
-"""Weights that are all below this one mean a uniform allocation (Alg. 1)."""
+"""If all weights are below this one, the allocation is uniform (Alg. 1)."""
 
 
 def proportional(sigmas: Any, budget: int) -> FloatArray:
@@ -28,12 +27,12 @@ def proportional(sigmas: Any, budget: int) -> FloatArray:
     sigmas
         Standard deviations of one rollout, [N], >= 0.
     budget
-        Number of rollouts, 0 to 2**31 - 1.
+        Number of rollouts.
 
     Returns
     -------
     FloatArray
-        Shares, [N]; 0 where sigma is 0, equal where all are.
+        Shares, [N]; 0 where sigma is 0, and equal if all sigmas are 0.
 
     Examples
     --------
@@ -58,9 +57,9 @@ def water_level(weights: Any, budget: int, low: IntBound, high: IntBound) -> Int
     weights
         w, [N], >= 0; P in the paper, sigma for the optimum of (5). Only ratios matter, except for `NEGLIGIBLE_WEIGHT`.
     budget
-        Number of rollouts, 0 to 2**31 - 1.
+        Number of rollouts, at most sum(high).
     low, high
-        Bounds, integers or [N], 0 <= low <= high.
+        Bounds, integers or integer arrays [N], 0 <= low <= high.
 
     Returns
     -------
@@ -68,9 +67,9 @@ def water_level(weights: Any, budget: int, low: IntBound, high: IntBound) -> Int
         Counts, [N], int64.
 
         - Ties of remainders go to the lower index; remainders are compared to 2**-30, so rounding decides no tie.
-        - sum(low) > budget: the lower bounds shrink in proportion, so the counts are budget * low / sum(low), rounded
+        - sum(low) > budget: the lower bounds shrink in proportion. The counts are budget * low / sum(low), rounded
           likewise, whatever the weights.
-        - All weights below 1e-8: as for equal weights.
+        - All weights below `NEGLIGIBLE_WEIGHT`: as for equal weights.
         - Zero weights among others stay at `low` until all others are at `high`; then they share the rest as for equal
           weights. A weight below 2**-2000 of the largest counts as zero.
         - More budget never lowers x, but may cost a prompt one rollout: the Alabama paradox of largest remainders.
@@ -115,8 +114,8 @@ def _level(weights: FloatArray, budget: int, low: IntArray, high: IntArray) -> F
     """Return clip(c w, low, high) with sum = budget; every weight is positive, at most 2**1016, at least 2**-985.
 
     The sum grows with c, linearly between the 2N breakpoints low/w and high/w. Bisection over the sorted breakpoints
-    finds the segment of c, and there c solves one linear equation. The sum is evaluated anew each time, since running
-    sums over the sorted weights would cancel when these differ by many orders of magnitude.
+    finds the segment of c, where c solves one linear equation. The sum is computed anew each time: running sums over
+    the sorted weights would cancel when these differ by many orders of magnitude.
     """
     floor, ceiling = low.astype(np.float64), high.astype(np.float64)
     leave_low, reach_high = floor / weights, ceiling / weights

@@ -1,4 +1,4 @@
-"""The variance that an allocation leaves, and what of it a group shows: P (6), sum sigma^2/n, and ratios to uniform."""
+"""The variance of an allocation, and its estimate from a group: P (6), sum sigma^2/n, and ratios to uniform."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ def bernoulli_variance(successes: Any, attempts: Any) -> FloatArray:
 
     Parameters
     ----------
-    successes
-        k, [N], 0 <= k <= G; real where a discounted history gives effective counts.
-    attempts
-        G, [N], at least 2; real likewise. The estimate is unbiased for integer counts of independent attempts.
+    successes, attempts
+        k and G, [N], 0 <= k <= G, G >= 2, below which P would grow without bound. They are real where a discounted
+        history gives effective counts; the estimate is unbiased for integer counts of independent attempts.
 
     Returns
     -------
     FloatArray
-        P, [N], in [0, 1/2]; 0 where all attempts agree. Below G = 2 it would grow without bound, hence the limit.
+        P, [N], in [0, 1/2]; 0 where all attempts agree.
 
     Examples
     --------
@@ -51,12 +50,12 @@ def total_variance(variances: Any, counts: Any) -> float:
     variances
         v, variance of one rollout, [N], >= 0.
     counts
-        n, rollouts, [N], 0 <= n < 2**31; real for the shares of `proportional`. 0/0 = 0.
+        n, rollouts, [N], 0 <= n < 2**31, 0 only where v = 0; real for the shares of `proportional`. 0/0 = 0.
 
     Returns
     -------
     float
-        The sum, >= 0.
+        The sum, >= 0; it must be within float64.
 
     Examples
     --------
@@ -80,10 +79,8 @@ def variance_ratio(variances: Any, counts: Any) -> float:
 
     Parameters
     ----------
-    variances
-        v, variance of one rollout, [N], >= 0.
-    counts
-        n, rollouts, [N], 0 <= n < 2**31; real for the shares of `proportional`. 0/0 = 0.
+    variances, counts
+        As in `total_variance`.
 
     Returns
     -------
@@ -130,7 +127,7 @@ def optimal_variance_ratio(sigmas: Any) -> float:
 
 
 def _variances_and_counts(variances: Any, counts: Any) -> tuple[FloatArray, FloatArray]:
-    """Require v >= 0 and 0 <= n < 2**31 of one shape, n > 0 where v > 0; return them."""
+    """Require v >= 0 and 0 <= n < 2**31 of one shape, n > 0 where v > 0."""
     v = require.vector("variances", variances, low=0.0)
     n = require.vector("counts", counts, low=0.0, high=MAX_BUDGET)
     require.same_shape(variances=v, counts=n)
