@@ -296,7 +296,8 @@ def api(package: str) -> str:
 
 def guides() -> str:
     """Return the pages that are no part's."""
-    return "\n".join(name for name in ("glossary", "laptop-to-a100s", "audit", "faults") if (HERE / f"{name}.md").exists())
+    names = ("glossary", "laptop-to-a100s", "audit", "faults")
+    return "\n".join(name for name in names if (HERE / f"{name}.md").exists())
 
 
 def tests_of(number: int) -> str:

@@ -210,6 +210,13 @@ def test_mathematics_is_rendered(path: Path, site: Path, pages: dict[Path, Page]
     assert re.findall(r"<script[^>]*src=.(?:https?:)?//", page.read_text()) == []
 
 
+@pytest.mark.parametrize("path", [*PAGES, *ROOT.glob("*.md"), *ROOT.glob("*/README.md")], ids=lambda path: path.name)
+def test_lines_are_short(path: Path):
+    """Up to 120 characters, except rows of a table, which cannot be wrapped, and lines with an address."""
+    long = [line for line in path.read_text().splitlines() if len(line) > 120]
+    assert [line for line in long if not line.startswith(("|", "│")) and "https://" not in line] == []
+
+
 # The glossary
 
 
