@@ -8,15 +8,16 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from theory.claims import LEDGER
+from theory.claims import LEDGER, Verdict
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-LOG = (ROOT / "LOG.md").read_text()
+LOG = " ".join((ROOT / "LOG.md").read_text().split())
 COMMANDS = [
     line.split("#")[0].strip()
     for block in re.findall(r"```bash\n(.*?)```", README, re.S)
@@ -78,7 +79,15 @@ def test_numbers_of_the_log():
     assert len(half_widths) > 3
     for value, half_width in half_widths:
         assert f"{value} {half_width}" in LOG
-    assert f" {len(LEDGER)} claims" in said
+
+
+def test_verdicts_are_counted():
+    counts = Counter(row.recorded for row in LEDGER)
+    exact, conditional, fails = (counts[x] for x in (Verdict.EXACT, Verdict.CONDITIONAL, Verdict.FAILS))
+    summary = f"{exact} are exact, {conditional} hold under a condition only, and {fails} fail."
+    said = " ".join(README.split())
+    assert f"of {len(LEDGER)} claims, {summary}" in said
+    assert f"gets {len(LEDGER)} claims" in said
 
 
 def test_links():
