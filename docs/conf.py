@@ -73,7 +73,7 @@ from scale.__main__ import COMMANDS  # noqa: E402
 from scale.plugin.config import DynamoConfig  # noqa: E402
 from scale.plugin.metrics import METRICS  # noqa: E402
 from theory import __version__  # noqa: E402
-from theory.allocation import ALLOCATORS, ORACLES  # noqa: E402
+from theory.allocation import ALLOCATORS, ORACLES, spends_in_rounds  # noqa: E402
 from theory.claims import LEDGER, Claim, Verdict  # noqa: E402
 from theory.methods import METHODS  # noqa: E402
 from toy.experiments import DEFAULT, SWEEPS  # noqa: E402
@@ -159,7 +159,7 @@ def rules() -> str:
     return table(
         ("rule", "what it does", "kind"),
         (
-            (f"`{name}`", summary(type(rule)), "in rounds" if rule.in_rounds else "oracle" if name in ORACLES else "")
+            (f"`{name}`", summary(type(rule)), "oracle" if name in ORACLES else "in rounds" * spends_in_rounds(rule))
             for name, rule in ALLOCATORS.items()
         ),
     )

@@ -198,7 +198,7 @@ def _replayed(
 ) -> None:
     import numpy as np
 
-    from theory.allocation import ALLOCATORS, ORACLES, log_replay
+    from theory.allocation import ALLOCATORS, ORACLES, log_replay, spends_in_rounds
 
     past_k, past_n = log_replay.past_counts(log.step, log.prompt, log.successes, log.attempts, discount)
     usable = log.attempts >= 2
@@ -231,7 +231,7 @@ def _replayed(
         if name in ORACLES:
             result["left_out"][name] = "needs exact moments of the policy gradient, which no log holds"
             continue
-        if rule.in_rounds:
+        if spends_in_rounds(rule):
             result["left_out"][name] = "asks for outcomes of the step itself, and more of them than the log may hold"
             continue
         told(f"replaying {name}")

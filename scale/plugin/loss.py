@@ -28,7 +28,7 @@ from verl.workers.utils.losses import ppo_loss
 from verl.workers.utils.padding import no_padding_2_padding, response_to_nested
 
 from scale.plugin.engine import STATISTICS
-from theory.allocation import get_allocator
+from theory.allocation import get_allocator, spends_in_rounds
 from theory.losses import (
     LARGEST_CLIP,
     KlCov,
@@ -55,7 +55,7 @@ VERL_AGGREGATIONS = {"token-mean": "token-mean", "sequence-mean": "seq-mean-toke
 def weighs_itself(method: Method) -> bool:
     """Return whether tokens have weights of ours: prompt means, and sequence means over batches with padding."""
     return method.aggregation not in VERL_AGGREGATIONS or (
-        method.aggregation == "sequence-mean" and get_allocator(method.allocator).in_rounds
+        method.aggregation == "sequence-mean" and spends_in_rounds(get_allocator(method.allocator))
     )
 
 

@@ -31,7 +31,7 @@ from scale.plugin.loss import SCOPE, MethodLoss, looks_ahead, token_statistics_o
 from scale.plugin.metrics import allocation_metrics, factor_quantiles
 from scale.plugin.row_order import deal, row_of, spread
 from scale.run import beat, records
-from theory.allocation import SuccessHistory, get_allocator
+from theory.allocation import Problem, SuccessHistory, allocate, get_allocator, spends_in_rounds
 from theory.base.runs import write_atomically
 from theory.losses import ClipCov, Modulation, instability, modulate, scope_of
 
@@ -167,15 +167,11 @@ class DynamoTrainer(ReproducibleTrainer):
         """Roll out a batch by the method's rule: at once, or in the rule's rounds."""
         rule = get_allocator(self.method.allocator)
         self.counts = Counter(dict.fromkeys(self.keys, 0))
-        counts = rule.allocate(
-            *self.history.counts(self.keys.values()),
-            self.budget,
-            self.settings.rollouts_low,
-            self.settings.rollouts_high,
-            np.random.default_rng([self.settings.seed, self.global_steps]),
-            observe=lambda counts: self._observe(batch, counts),
-        )
-        if not rule.in_rounds:
+        past = self.history.counts(self.keys.values())
+        problem = Problem(*past, self.budget, self.settings.rollouts_low, self.settings.rollouts_high)
+        rng = np.random.default_rng([self.settings.seed, self.global_steps])
+        counts = allocate(rule, problem, rng, lambda counts: self._observe(batch, counts))
+        if not spends_in_rounds(rule):
             self._roll_out(batch, counts)
         return len(batch)
 

@@ -175,7 +175,21 @@ FAULTS = [
         "allocation/rules/protocol",
         "self.left -= int(counts.sum())",
         "self.left -= 0",
-        "test_the_round_that_overdraws_is_scaled_down_and_is_the_last",
+        "test_budget_bounds_dtype_and_charge",
+    ),
+    Fault(
+        "a budget that nobody holds a rule to",
+        "allocation/rules/protocol",
+        "if counts.sum() != problem.budget:",
+        "if counts.sum() > problem.num_prompts * problem.high:",
+        "test_a_one_shot_rule_spends_the_budget_exactly",
+    ),
+    Fault(
+        "a round that may overdraw the budget",
+        "allocation/rules/protocol",
+        "if spent.sum() > self._problem.budget:",
+        "if counts.sum() > self._problem.budget:",
+        "test_a_wrong_round_is_refused_before_it_is_rolled_out",
     ),
     Fault(
         "no discount of old counts",
@@ -256,7 +270,6 @@ def test_fault_is_caught(fault: Fault, tmp_path: Path, monkeypatch: pytest.Monke
     # Where the tests of a file that others are built on stand.
     place = {
         "allocation/bounds": "allocation/optimum",
-        "allocation/rules/protocol": "allocation/rules/in_rounds",
         "estimators/group_gradient": "estimators/moments",
     }
     folder, _, name = place.get(fault.source, fault.source).rpartition("/")

@@ -31,8 +31,13 @@ from .rules import (
     ORACLES as ORACLES,
     Allocator as Allocator,
     Knowledge as Knowledge,
+    Observe as Observe,
+    Problem as Problem,
+    Rounds as Rounds,
+    allocate as allocate,
     get_allocator as get_allocator,
     register as register,
+    spends_in_rounds as spends_in_rounds,
 )
 from .shares import (
     NEGLIGIBLE_WEIGHT as NEGLIGIBLE_WEIGHT,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from theory.allocation.rules import Allocator
+from theory.allocation.rules import Allocator, Problem, allocate, spends_in_rounds
 from theory.base import require
 from theory.base.arrays import FloatArray, IntArray
 
@@ -39,11 +39,6 @@ def past_counts(
     -------
     tuple of FloatArray
         K and G, each [G]; 0 at a prompt's first visit.
-
-    Raises
-    ------
-    ValueError
-        If lengths differ, values are out of range, or a step has a prompt twice.
 
     Examples
     --------
@@ -104,7 +99,7 @@ def replay(
     Raises
     ------
     ValueError
-        If the rule spends in rounds, a step's budget does not fit the bounds, or the rule or its arguments are wrong.
+        If a step's budget does not fit the bounds, or the rule breaks its contract (`allocate`).
 
     Examples
     --------
@@ -113,15 +108,15 @@ def replay(
     >>> replay(Neyman(), [1, 1, 1], [0, 4, 1], [8, 8, 8], [6, 6, 6], 3, 9, rng).tolist()
     [3, 9, 6]
     """
-    if not hasattr(rule, "allocate") or rule.in_rounds:
-        raise ValueError(f"rule: expected one that decides before the first rollout, got {getattr(rule, 'name', rule)}")
+    if spends_in_rounds(rule):
+        raise ValueError(f"rule: expected one that decides before the first rollout, got {rule.name}")
     t, n = require.integer_vector("steps", steps), require.integer_vector("attempts", attempts, minimum=1)
     k, g = require.vector("past_successes", past_successes), require.vector("past_attempts", past_attempts)
     require.same_shape(steps=t, attempts=n, past_successes=k, past_attempts=g)
     counts = np.zeros(n.size, dtype=np.int64)
     for rows in _by_step(t, np.argsort(t, kind="stable")):
         try:
-            counts[rows] = rule.allocate(k[rows], g[rows], int(n[rows].sum()), low, high, rng)
+            counts[rows] = allocate(rule, Problem(k[rows], g[rows], int(n[rows].sum()), low, high), rng)
         except ValueError as error:
             raise ValueError(f"{error} (step {t[rows[0]]})") from error
     return counts

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from theory.allocation import get_allocator
+from theory.allocation import get_allocator, spends_in_rounds
 from theory.base import require
 from theory.base.arrays import BoolArray, FloatArray, IntArray
 from theory.estimators import gradient_moments, implied_weight
@@ -56,7 +56,7 @@ class BatchMoments(NamedTuple):
 def exact_estimator(method: Method) -> str | None:
     """Return the name in `theory.estimators` of a method's estimator; None if only resampling can tell its moments."""
     plain = not (method.needs_statistics or method.singles_out or method.entropy_bonus)
-    if not plain or not isinstance(method.advantage, str) or get_allocator(method.allocator).in_rounds:
+    if not plain or not isinstance(method.advantage, str) or spends_in_rounds(get_allocator(method.allocator)):
         return None
     return estimator_name(method.advantage)
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from theory.allocation import ORACLES, get_allocator
+from theory.allocation import ORACLES, get_allocator, spends_in_rounds
 from theory.base import require
 from theory.estimators import ADVANTAGES
 from theory.methods import METHODS, Method
@@ -172,7 +172,7 @@ class TrainConfig:
         require.in_range("history_discount", self.history_discount, 0.0, 1.0)
         require.one_of("success_rates", self.success_rates, SUCCESS_RATES)
         rule = self.method.allocator
-        if self.success_rates == "true" and (get_allocator(rule).in_rounds or rule in ORACLES):
+        if self.success_rates == "true" and (spends_in_rounds(get_allocator(rule)) or rule in ORACLES):
             raise ValueError(f"success_rates: expected 'history' with the rule {rule}, which looks at none, got 'true'")
         if self.normalizer_prompts is not None:
             size = require.count("normalizer_prompts", self.normalizer_prompts, 1)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from theory import allocation
-from theory.allocation import get_allocator
+from theory.allocation import get_allocator, spends_in_rounds
 from theory.base.arrays import BoolArray, FloatArray, IntArray
 from theory.losses import ClipCov
 from theory.methods import Method
@@ -45,7 +45,7 @@ def proxy_variances(rule_name: str, successes: FloatArray, attempts: FloatArray,
     rule: Any = get_allocator(rule_name)
     if rule_name == "oracle-variance":
         return variances
-    if rule.in_rounds:
+    if spends_in_rounds(rule):
         return None
     if hasattr(rule, "min_history"):
         visited = attempts >= rule.min_history
@@ -100,7 +100,7 @@ def estimate_errors(p: FloatArray, successes: FloatArray, attempts: FloatArray) 
 def of_step(setup: Setup, state: State, batch: Batch) -> dict[str, FloatArray]:
     """Return the diagnostics of the step under way, from whose batch nothing has been learnt yet."""
     method = setup.config.method
-    in_rounds = get_allocator(method.allocator).in_rounds
+    in_rounds = spends_in_rounds(get_allocator(method.allocator))
     rngs = setup.generators(Stream.DIAGNOSTICS, state.num_steps)
 
     def resample() -> FloatArray:

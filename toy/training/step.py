@@ -19,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from theory.allocation import SuccessHistory, get_allocator
+from theory import allocation
+from theory.allocation import Problem, SuccessHistory, get_allocator
 from theory.base.arrays import FloatArray, IntArray
 from theory.losses import (
     LARGEST_CLIP,
@@ -135,15 +136,14 @@ def allocate(setup: Setup, state: State, rollouts: Rollouts) -> IntArray:
     rule = get_allocator(config.method.allocator)
     counts = np.zeros(prompts.shape, dtype=np.int64)
     for s, rng in enumerate(setup.generators(Stream.ALLOCATION, state.num_steps)):
-        counts[s] = rule.allocate(
+        problem = Problem(
             *state.histories[s].counts([setup.keys[i] for i in prompts[s]]),
             config.batch_prompts * config.rollouts,
             config.rollouts_low,
             config.rollouts_high,
-            rng,
-            observe=Outcomes(rollouts.correct[s]).reveal,
-            knowledge=oracles.knowledge(setup, state.logits, s, prompts[s]),
+            oracles.knowledge(setup, state.logits, s, prompts[s]),
         )
+        counts[s] = allocation.allocate(rule, problem, rng, Outcomes(rollouts.correct[s]).reveal)
     return counts
 
 

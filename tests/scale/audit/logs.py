@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scale.run.records import Records
-from theory.allocation import SuccessHistory, get_allocator
+from theory.allocation import Problem, SuccessHistory, allocate, get_allocator
 
 
 def simulated(seed=0, rule="uniform", num_prompts=40, size=10, steps=16, mean=8):
@@ -19,7 +19,7 @@ def simulated(seed=0, rule="uniform", num_prompts=40, size=10, steps=16, mean=8)
     epochs = [rng.permutation(num_prompts) for _ in range(-(-steps * size // num_prompts))]
     for step, batch in enumerate(np.concatenate(epochs)[: steps * size].reshape(steps, size), 1):
         keys = [f"What is {i} + {i}?\n" for i in batch]
-        n = get_allocator(rule).allocate(*history.counts(keys), mean * size, 4, 12, rng)
+        n = allocate(get_allocator(rule), Problem(*history.counts(keys), mean * size, 4, 12), rng)
         rewards = [rng.random(m) < np.clip(p[i] + 0.02 * step, 0, 1) for i, m in zip(batch, n, strict=True)]
         history.update(keys, [x.sum() for x in rewards], n)
         rows += [(step, key, float(x)) for key, group in zip(keys, rewards, strict=True) for x in group]

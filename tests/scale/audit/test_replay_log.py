@@ -15,7 +15,7 @@ from rich.console import Console
 
 from scale.audit import Log, audit, read_log, replay_log, report
 from tests.scale.audit.logs import simulated, write
-from theory.allocation import get_allocator, log_replay
+from theory.allocation import get_allocator, log_replay, register
 
 ROOT = Path(__file__).parents[3]
 
@@ -106,6 +106,18 @@ class TestAudit:
             low, high = found["rules"][name]["degenerate_share"]
             assert low - 0.02 < same.mean() < high + 0.02
         assert found["rules"]["neyman"]["verdict"] == "less noise"
+
+    def test_a_rule_that_overspends_is_left_out(self, table, tmp_path):
+        class Threefold:
+            name = "threefold"
+
+            def counts(self, problem, rng):
+                return np.full(problem.num_prompts, 3 * problem.budget // problem.num_prompts)
+
+        register(Threefold())
+        found = audit(read_log([write(table, "csv", tmp_path)]))
+        assert "threefold" not in found["rules"]
+        assert found["left_out"]["threefold"].startswith("rule threefold: counts: expected finite values in [4, 12]")
 
     def test_no_prompt_comes_back(self, tmp_path):
         log = read_log([write(simulated(steps=4), "csv", tmp_path)])

@@ -19,9 +19,10 @@ from dataclasses import dataclass, replace
 from theory import allocation, methods
 
 class Halves:
-    name, in_rounds = "halves", False
-    def allocate(self, successes, attempts, budget, low, high, rng, *, observe=None, knowledge=None):
-        return allocation.water_level((successes * 2 == attempts) + 0.5, budget, low, high)
+    name = "halves"
+    def counts(self, problem, rng):
+        weights = (problem.successes * 2 == problem.attempts) + 0.5
+        return allocation.water_level(weights, problem.budget, problem.low, problem.high)
 
 @methods.register_shaping
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 pytest.importorskip("verl")
@@ -14,7 +15,7 @@ import torch
 from scale.plugin.config import DynamoConfig
 from scale.plugin.trainer import DynamoTrainer
 from scale.run import records
-from theory.allocation import SuccessHistory
+from theory.allocation import SuccessHistory, register
 
 pytestmark = pytest.mark.needs_verl
 
@@ -77,6 +78,51 @@ def test_missing_rollouts_are_an_error(tmp_path):
     rows.keys = rows.keys[1:]
     with pytest.raises(RuntimeError, match=r"rollouts: expected 5, got 4 \(expected, got\): {'1-1': \(3, 2\)}"):
         trainer(tmp_path)._require_rows(rows)
+
+
+class Fixed:
+    name = "fixed"
+
+    def __init__(self, counts):
+        self.counts = lambda problem, rng: counts
+
+
+class InRounds:
+    name = "fixed"
+
+    def __init__(self, counts):
+        self.rounds = counts
+
+    def spend(self, problem, observe, rng):
+        assert observe(self.rounds).tolist() == [1, 1]
+        return self.rounds
+
+
+def allocating(tmp_path, monkeypatch, **fields):
+    """Return a trainer with 32 rollouts for two prompts, and a list of what it rolls out."""
+    made, submitted = trainer(tmp_path, method="grpo", rollouts_low=8, rollouts_high=24, **fields), []
+    monkeypatch.setattr(DynamoTrainer, "budget", 32)
+    monkeypatch.setattr(made, "_roll_out", lambda batch, counts: submitted.append(counts.tolist()))
+    monkeypatch.setattr(made, "_observe", lambda batch, counts: [submitted.append(counts.tolist()), np.ones(2)][1])
+    return made, submitted
+
+
+@pytest.mark.parametrize("make", [Fixed, InRounds])
+def test_what_a_rule_of_ones_own_returns_is_rolled_out(tmp_path, monkeypatch, make):
+    register(make([10, 22]))
+    made, submitted = allocating(tmp_path, monkeypatch, allocator="fixed")
+    assert made._submit_batch_to_rollout(UIDS[:2]) == 2
+    assert submitted == [[10, 22]]
+
+
+@pytest.mark.parametrize("make", [Fixed, InRounds])
+@pytest.mark.parametrize("counts", [[32, 32], [17, 17], [15.1, 16.9], [np.nan, 16], [32], [32, 0]], ids=str)
+def test_a_rule_that_breaks_its_contract_rolls_nothing_out(tmp_path, monkeypatch, make, counts):
+    register(make(counts))
+    made, submitted = allocating(tmp_path, monkeypatch, allocator="fixed")
+    with pytest.raises(ValueError, match=r"^rule fixed: (counts|round): expected"):
+        made._submit_batch_to_rollout(UIDS[:2])
+    assert submitted == []
 
 
 def test_advantages_of_w_reinforce_are_theorys(tmp_path):

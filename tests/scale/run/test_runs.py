@@ -13,7 +13,7 @@ import pytest
 
 from scale.plugin.metrics import METRICS
 from tests.scale.conftest import ended_with_its_cause, eventually, learning, left, lines
-from theory.allocation import SuccessHistory, get_allocator
+from theory.allocation import Problem, SuccessHistory, allocate, get_allocator
 from theory.base import runs as run_format
 
 # One process has all the runs: they share the machine's two cores badly.
@@ -81,8 +81,8 @@ def test_budget_bounds_and_keys(dynamo):
         assert counts.sum() == 64
         assert counts.min() >= 4
         assert counts.max() <= 12
-        successes, attempts = history.counts(row["keys"])
-        expected = rule.allocate(successes, attempts, 64, 4, 12, np.random.default_rng(0))
+        problem = Problem(*history.counts(row["keys"]), 64, 4, 12)
+        expected = allocate(rule, problem, np.random.default_rng(0))
         assert counts.tolist() == expected.tolist()
         history.update(row["keys"], row["successes"], row["counts"])
         seen |= set(row["keys"])
@@ -142,8 +142,8 @@ def test_a_rule_in_rounds_is_charged_for_what_it_rolls_out(rounds):
             done += counts
             return np.array(new)
 
-        rule, nothing = get_allocator("reinforce-ada"), np.zeros(8)
-        expected = rule.allocate(nothing, nothing, 96, 4, 24, np.random.default_rng(0), observe=observe)
+        problem = Problem(np.zeros(8), np.zeros(8), 96, 4, 24)
+        expected = allocate(get_allocator("reinforce-ada"), problem, np.random.default_rng(0), observe)
         assert row["counts"] == expected.tolist() == [len(x) for x in rewards]
         assert row["successes"] == [sum(x) for x in rewards]
         spent.append(sum(row["counts"]))

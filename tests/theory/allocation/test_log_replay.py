@@ -8,10 +8,10 @@ from hypothesis import given, strategies as st
 
 from tests.theory.fuzzing import any_float, call, fuzz
 from tests.theory.made_logs import counts, groups, log_of, seeds
-from theory.allocation import past_counts, replay
+from theory.allocation import past_counts, replay, water_level
 from theory.allocation.history import SuccessHistory
 from theory.allocation.log_estimates import noise_bounds
-from theory.allocation.rules import Cures, Neyman, PilotCommit, Uniform, get_allocator
+from theory.allocation.rules import Cures, Neyman, PilotCommit, Problem, Uniform, allocate, get_allocator, register
 from theory.estimators import moments
 
 
@@ -60,7 +60,7 @@ class TestReplay:
         history = SuccessHistory()
         for t in np.unique(step):
             rows = step == t
-            expected = Neyman().allocate(*history.counts(prompt[rows]), int(n[rows].sum()), 3, 9, rng)
+            expected = allocate(Neyman(), Problem(*history.counts(prompt[rows]), int(n[rows].sum()), 3, 9), rng)
             assert counts[rows].tolist() == expected.tolist()
             history.update(prompt[rows], k[rows], n[rows])
         assert counts.min() >= 3
@@ -82,6 +82,27 @@ class TestReplay:
         order = rng.permutation(step.size)
         again = replay(Cures(), step[order], *past[:, order], n[order], 2, 12, rng)
         assert again.tolist() == counts[order].tolist()
+
+    def test_a_rule_of_ones_own(self, rng):
+        class Tried:
+            name = "tried"
+
+            def counts(self, problem, rng):
+                return water_level(problem.attempts, problem.budget, problem.low, problem.high)
+
+        rule = register(Tried())
+        assert replay(rule, [0, 1, 1], [0, 0, 1], [0, 2, 6], [4, 8, 8], 2, 14, rng).tolist() == [4, 4, 12]
+
+    @pytest.mark.parametrize("each", [24.0, 15, 5.5, np.nan])
+    def test_a_rule_that_breaks_its_contract(self, each, rng):
+        class Fixed:
+            name = "fixed"
+
+            def counts(self, problem, rng):
+                return np.full(problem.num_prompts, each)
+
+        with pytest.raises(ValueError, match=r"^rule fixed: counts: expected .* \(step 3\)$"):
+            replay(Fixed(), [3, 3], [0, 0], [0, 0], [5, 6], 2, 16, rng)
 
     def test_bad_input(self, rng):
         with pytest.raises(ValueError, match="rule: expected one that decides before the first rollout, got pilot-com"):

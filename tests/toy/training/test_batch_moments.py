@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from theory.allocation.rules import ALLOCATORS
+from theory.allocation.rules import ALLOCATORS, spends_in_rounds
 from theory.estimators import ESTIMATORS, WReinforce, moments
 from theory.losses.modulation import Modulation
 from theory.losses.surrogate import KlCov
@@ -135,7 +135,7 @@ def test_resampled_moments_are_those_of_the_trainers_gradient(name, rule, world,
     """1,500 seeds whose real gradients are compared with what each found in 4 resamples of its own batch."""
     monkeypatch.setattr(diagnostics, "NUM_RESAMPLES", 4)
     fields = {} if world is None else {"world": world}
-    if ALLOCATORS[rule].in_rounds:
+    if spends_in_rounds(ALLOCATORS[rule]):
         fields = {"rollouts": 12, "rollouts_high": 24}  # Enough for a second round: counts follow outcomes.
     trainer = one_world(small, 1500, name, method=replace(METHODS[name], allocator=rule), diagnose_every=1, **fields)
     objective = objective_of(trainer)

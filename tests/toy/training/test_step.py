@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tests.toy.helpers import assert_same, watched_step, with_rule
-from theory.allocation.rules import ALLOCATORS
+from theory.allocation import water_level
+from theory.allocation.rules import ALLOCATORS, Rounds, register, spends_in_rounds
 from theory.estimators import moments
 from theory.losses.modulation import Modulation, modulate
 from theory.methods import METHODS
@@ -45,11 +46,72 @@ def test_every_rule_is_charged_what_it_spends(rule, small):
     rollouts = trainer.result()["rollouts"][:, 1:]
     budget = config.batch_prompts * config.rollouts
     assert (rollouts <= budget).all()
-    assert ALLOCATORS[rule].in_rounds or (rollouts == budget).all()
+    assert spends_in_rounds(ALLOCATORS[rule]) or (rollouts == budget).all()
     for s, history in enumerate(trainer.state.histories):
         successes, attempts = history.counts(trainer.setup.keys)
         assert attempts.sum() == rollouts[s].sum()
         np.testing.assert_allclose(successes.sum(), (trainer.result()["reward"][s, 1:] * rollouts[s]).sum())
+
+
+class Failures:
+    """A rule of one's own: more rollouts for prompts that have failed often."""
+
+    name = "failures"
+
+    def counts(self, problem, rng):
+        failures = problem.attempts - problem.successes
+        return water_level(1 + failures, problem.budget, problem.low, problem.high)
+
+
+class UntilTwo:
+    """A rule of one's own that goes on until a prompt has two successes."""
+
+    name = "until-two"
+
+    def spend(self, problem, observe, rng):
+        rounds = Rounds(problem, observe)
+        for _ in range(5):
+            rounds.roll_out(np.where(rounds.successes < 2, 2, 0))
+        return rounds.spent
+
+
+@pytest.mark.parametrize("rule", [Failures(), UntilTwo()], ids=lambda rule: rule.name)
+def test_a_rule_of_ones_own_trains(rule, small):
+    register(rule)
+    trainer = Trainer(with_rule(small("grpo"), rule.name))
+    for _ in range(6):
+        trainer.step()
+    rollouts = trainer.result()["rollouts"][:, 1:]
+    assert (rollouts <= 48).all()
+    assert (rollouts == 48).all() == (not spends_in_rounds(rule))
+    assert trainer.result()["allocation_concentration"][:, -1].min() > 1
+
+
+class Fixed:
+    name = "fixed"
+
+    def __init__(self, each):
+        self.each = each
+
+    def counts(self, problem, rng):
+        return np.full(problem.num_prompts, self.each)
+
+
+class Overdrawn(Fixed):
+    counts = None
+
+    def spend(self, problem, observe, rng):
+        observe(np.full(problem.num_prompts, self.each))
+        return np.full(problem.num_prompts, 8)
+
+
+@pytest.mark.parametrize("make", [Fixed, Overdrawn])
+@pytest.mark.parametrize("each", [16, 9, 8.9, np.nan, 2])
+def test_a_rule_that_breaks_its_contract_does_not_train(make, each, small):
+    """8 rollouts each in [4, 12]: above the bound, above the budget, a fraction, no number, below the bound."""
+    register(make(each))
+    with pytest.raises(ValueError, match=r"^rule fixed: (counts|round): expected"):
+        Trainer(with_rule(small("grpo"), "fixed")).step()
 
 
 @pytest.mark.parametrize(

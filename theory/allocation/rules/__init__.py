@@ -1,10 +1,13 @@
 """Every allocation rule by name, behind one protocol: published rules, the public code's, ours, and oracles.
 
-A rule is a frozen dataclass with its published defaults. `ALLOCATORS` holds one of each; a variant is another
-instance, such as `Vip(estimator="dr_grpo")`. One-shot rules (`in_rounds` false) decide before the first rollout and
-spend the budget exactly. Rules in rounds roll out while they decide, through `observe`; whatever they roll out is in
-the counts they return, so that rules are compared at the same total cost. The round that would overdraw the budget is
-scaled down in proportion to what it asked for, by largest remainder, ties to the lower index; it is the last one.
+A rule is an object with a `name` and one of two methods. One-shot rules have `counts`: they decide before the first
+rollout and spend the budget exactly. Rules in rounds have `spend`: they roll out while they decide; whatever they roll
+out is in the counts they return, so that rules are compared at the same total cost. `allocate` asks any rule, and
+checks what comes back.
+
+The rules here are frozen dataclasses with their published defaults. `ALLOCATORS` holds one of each; a variant is
+another instance, such as `Vip(estimator="dr_grpo")`. Permuting the prompts permutes their counts, except that equal
+claims to one rollout go to the lower index.
 """
 
 from __future__ import annotations
@@ -15,7 +18,16 @@ from types import MappingProxyType
 from theory.allocation.rules.dynamo import Dynamo, DynamoCode, Neyman, Uniform
 from theory.allocation.rules.in_rounds import Dars, PilotCommit, ReinforceAda
 from theory.allocation.rules.oracles import LogProgress, OracleProgress, OracleVariance
-from theory.allocation.rules.protocol import Allocator, Knowledge, Observe
+from theory.allocation.rules.problem import Knowledge, Problem
+from theory.allocation.rules.protocol import (
+    Allocator,
+    InRounds,
+    Observe,
+    OneShot,
+    Rounds,
+    allocate,
+    spends_in_rounds,
+)
 from theory.allocation.rules.published import Cures, Gvm, Knapsack, Vip
 from theory.base import require
 
@@ -28,19 +40,25 @@ __all__ = [
     "Dynamo",
     "DynamoCode",
     "Gvm",
+    "InRounds",
     "Knapsack",
     "Knowledge",
     "LogProgress",
     "Neyman",
     "Observe",
+    "OneShot",
     "OracleProgress",
     "OracleVariance",
     "PilotCommit",
+    "Problem",
     "ReinforceAda",
+    "Rounds",
     "Uniform",
     "Vip",
+    "allocate",
     "get_allocator",
     "register",
+    "spends_in_rounds",
 ]
 
 _RULES: tuple[Allocator, ...] = (
@@ -82,11 +100,6 @@ def get_allocator(name: str) -> Allocator:
     Allocator
         The rule.
 
-    Raises
-    ------
-    ValueError
-        If the name is unknown; the message lists the known names.
-
     Examples
     --------
     >>> get_allocator("dynamo")
@@ -102,36 +115,29 @@ def register(rule: Allocator) -> Allocator:
     Parameters
     ----------
     rule
-        Anything with `name`, `in_rounds` and `allocate` (see `Allocator`).
+        Any object with a `name`, which is none of the names here, and one of `counts` and `spend`.
 
     Returns
     -------
     Allocator
         The rule.
 
-    Raises
-    ------
-    ValueError
-        If it is no such object, or its name is one of the rules here.
-
     Examples
     --------
     >>> import numpy as np
     >>> from theory.allocation import water_level
     >>> class Unsolved:
-    ...     name, in_rounds = "unsolved", False
+    ...     name = "unsolved"
     ...
-    ...     def allocate(self, successes, attempts, budget, low, high, rng, *, observe=None, knowledge=None):
-    ...         return water_level(np.where(successes < attempts, 1.0, 0.0), budget, low, high)
+    ...     def counts(self, problem, rng):
+    ...         weights = np.where(problem.successes < problem.attempts, 1.0, 0.0)
+    ...         return water_level(weights, problem.budget, problem.low, problem.high)
     >>> rule = register(Unsolved())
-    >>> get_allocator("unsolved").allocate(np.array([4, 2]), np.array([4, 4]), 8, 2, 6, None).tolist()
+    >>> allocate(get_allocator("unsolved"), Problem([4, 2], [4, 4], 8, 2, 6), np.random.default_rng(0)).tolist()
     [2, 6]
     """
-    name = getattr(rule, "name", None)
-    fits = isinstance(name, str) and isinstance(getattr(rule, "in_rounds", None), bool)
-    if not fits or not callable(getattr(rule, "allocate", None)):
-        raise ValueError(f"rule: expected an object with name, in_rounds and allocate, got {rule!r}")
-    if name in _OURS:
-        raise ValueError(f"rule: expected another name than those of the rules here, got {name}")
+    spends_in_rounds(rule)  # checks the rule
+    if rule.name in _OURS:
+        raise ValueError(f"rule: expected another name than those of the rules here, got {rule.name}")
     _REGISTERED[rule.name] = rule
     return rule

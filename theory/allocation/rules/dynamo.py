@@ -11,30 +11,31 @@ from typing import ClassVar
 
 import numpy as np
 
-from theory.allocation.rules.protocol import OneShot, Problem, apportion, checked_size
+from theory.allocation.rules.problem import Problem, checked_size
+from theory.allocation.rules.protocol import apportion
 from theory.allocation.shares import water_level
 from theory.base import require
 from theory.base.arrays import FloatArray, IntArray
 
 
 @dataclass(frozen=True)
-class Uniform(OneShot):
+class Uniform:
     """The same number of rollouts for every prompt, n_i = B / N; what is left over goes to the lower indices.
 
     Examples
     --------
-    >>> Uniform().allocate([0, 4, 8], [8, 8, 8], 16, 1, 16, np.random.default_rng(0)).tolist()
+    >>> Uniform().counts(Problem([0, 4, 8], [8, 8, 8], 16, 1, 16), np.random.default_rng(0)).tolist()
     [6, 5, 5]
     """
 
     name: ClassVar[str] = "uniform"
 
-    def _counts(self, problem: Problem) -> IntArray:
+    def counts(self, problem: Problem, rng: np.random.Generator) -> IntArray:
         return water_level(np.ones(problem.num_prompts), problem.budget, problem.low, problem.high)
 
 
 @dataclass(frozen=True)
-class Dynamo(OneShot):
+class Dynamo:
     """DynaMO as published (2602.19208, Alg. 1 and Appendix D): the water level on the Bernoulli variance.
 
     n_i = clip(c P_i, low, high), P = k (G - k) / (G (G - 1)) (6). Prompts with fewer than `min_history` attempts are
@@ -50,7 +51,7 @@ class Dynamo(OneShot):
 
     Examples
     --------
-    >>> Dynamo().allocate([0, 4, 2], [8, 8, 2], 18, 2, 16, np.random.default_rng(0)).tolist()
+    >>> Dynamo().counts(Problem([0, 4, 2], [8, 8, 2], 18, 2, 16), np.random.default_rng(0)).tolist()
     [2, 10, 6]
     """
 
@@ -63,7 +64,7 @@ class Dynamo(OneShot):
     def _weights(self, variances: FloatArray) -> FloatArray:
         return variances
 
-    def _counts(self, problem: Problem) -> IntArray:
+    def counts(self, problem: Problem, rng: np.random.Generator) -> IntArray:
         variances, scarce = problem.reward_variances(self.min_history)
         budget, low, high = problem.budget, problem.low, problem.high
         num_scarce, num_known = int(scarce.sum()), int((~scarce).sum())
@@ -89,7 +90,7 @@ class Neyman(Dynamo):
 
     Examples
     --------
-    >>> Neyman().allocate([0, 4, 1], [8, 8, 8], 18, 2, 16, np.random.default_rng(0)).tolist()
+    >>> Neyman().counts(Problem([0, 4, 1], [8, 8, 8], 18, 2, 16), np.random.default_rng(0)).tolist()
     [2, 10, 6]
     """
 
@@ -100,7 +101,7 @@ class Neyman(Dynamo):
 
 
 @dataclass(frozen=True)
-class DynamoCode(OneShot):
+class DynamoCode:
     """DynaMO as in its public code (commit 63e5ec9): a floor for all, the rest in proportion to the weight above it.
 
     n_i = low + (B - N low) w_i / sum w, capped at `high`, what a cap cuts off being divided again among the others;
@@ -122,7 +123,7 @@ class DynamoCode(OneShot):
 
     Examples
     --------
-    >>> DynamoCode().allocate([0, 4, 8], [8, 8, 8], 48, 8, 24, np.random.default_rng(0)).tolist()
+    >>> DynamoCode().counts(Problem([0, 4, 8], [8, 8, 8], 48, 8, 24), np.random.default_rng(0)).tolist()
     [12, 24, 12]
     """
 
@@ -136,7 +137,7 @@ class DynamoCode(OneShot):
         require.in_range("min_weight", self.min_weight, 0.0, 1.0, open_low=True)
         checked_size("min_history", self.min_history, 2)
 
-    def _counts(self, problem: Problem) -> IntArray:
+    def counts(self, problem: Problem, rng: np.random.Generator) -> IntArray:
         variances, scarce = problem.reward_variances(self.min_history)
         rates = problem.knowledge.success_rates
         if rates is None:

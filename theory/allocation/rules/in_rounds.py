@@ -10,13 +10,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from theory.allocation.rules.protocol import InRounds, Rounds, checked_size
+from theory.allocation.rules.problem import Problem, checked_size
+from theory.allocation.rules.protocol import Observe, Rounds
 from theory.base import require
-from theory.base.arrays import FloatArray
+from theory.base.arrays import FloatArray, IntArray
 
 
 @dataclass(frozen=True)
-class Dars(InRounds):
+class Dars:
     """DARS (2508.13755): after a pilot, more rollouts for hard prompts, to even out the cumulative advantage.
 
     After N rollouts with success rate p < 1/2 (p = 0 counts as 1 / (2N)), a prompt gets
@@ -43,8 +44,7 @@ class Dars(InRounds):
     --------
     >>> def observe(counts):
     ...     return counts // [8, 4, 2]
-    >>> rng = np.random.default_rng(0)
-    >>> Dars().allocate([0, 0, 0], [0, 0, 0], 48, 4, 32, rng, observe=observe).tolist()
+    >>> Dars().spend(Problem([0, 0, 0], [0, 0, 0], 48, 4, 32), observe, np.random.default_rng(0)).tolist()
     [19, 11, 8]
     """
 
@@ -59,11 +59,13 @@ class Dars(InRounds):
         require.one_of("normalize_std", self.normalize_std, (True, False))
         checked_size("max_rollouts", self.max_rollouts, checked_size("pilot", self.pilot, 1))
 
-    def _spend(self, rounds: Rounds) -> None:
+    def spend(self, problem: Problem, observe: Observe, rng: np.random.Generator) -> IntArray:
+        rounds = Rounds(problem, observe)
         rounds.roll_out(self.pilot)
         num = np.maximum(rounds.spent, 1)
         more = np.minimum(self._more(rounds.success_rates, num), self.max_rollouts - rounds.spent)
         rounds.roll_out(np.maximum(more, 0).astype(np.int64))
+        return rounds.spent
 
     def _more(self, rates: FloatArray, num: FloatArray) -> FloatArray:
         p = np.clip(rates, 0.5 / num, 0.5)  # From 1/2 on, both schedules give exactly 0.
@@ -78,7 +80,7 @@ class Dars(InRounds):
 
 
 @dataclass(frozen=True)
-class ReinforceAda(InRounds):
+class ReinforceAda:
     """Reinforce-Ada (2510.04996): rounds of rollouts for every prompt whose outcomes are not yet good enough.
 
     Up to `max_rounds` rounds of `round_size` rollouts; a prompt leaves after the round in which it has
@@ -105,8 +107,7 @@ class ReinforceAda(InRounds):
     --------
     >>> def observe(counts):
     ...     return counts // [16, 8, 2]
-    >>> rng = np.random.default_rng(0)
-    >>> ReinforceAda().allocate([0, 0, 0], [0, 0, 0], 96, 4, 32, rng, observe=observe).tolist()
+    >>> ReinforceAda().spend(Problem([0, 0, 0], [0, 0, 0], 96, 4, 32), observe, np.random.default_rng(0)).tolist()
     [32, 16, 8]
     """
 
@@ -122,16 +123,18 @@ class ReinforceAda(InRounds):
         checked_size("max_rounds", self.max_rounds, 1)
         checked_size("keep", self.keep, 2)
 
-    def _spend(self, rounds: Rounds) -> None:
+    def spend(self, problem: Problem, observe: Observe, rng: np.random.Generator) -> IntArray:
+        rounds = Rounds(problem, observe)
         positive = self.keep // 2 if self.stop == "balanced" else 1
         negative = self.keep - positive if self.stop == "balanced" else 0
         for _ in range(self.max_rounds):
             done = (rounds.successes >= positive) & (rounds.spent - rounds.successes >= negative)
             rounds.roll_out(np.where(done, 0, self.round_size))
+        return rounds.spent
 
 
 @dataclass(frozen=True)
-class PilotCommit(InRounds):
+class PilotCommit:
     """Pilot-Commit (2605.26606): a pilot for all prompts, and the full group for those of middling difficulty only.
 
     After `pilot` rollouts, prompts with min_rate <= p <= 1 - margin get `commit` more. If none is informative the pilot
@@ -157,8 +160,7 @@ class PilotCommit(InRounds):
     --------
     >>> def observe(counts):
     ...     return counts // [16, 8, 1]
-    >>> rng = np.random.default_rng(0)
-    >>> PilotCommit().allocate([0, 0, 0], [0, 0, 0], 96, 4, 32, rng, observe=observe).tolist()
+    >>> PilotCommit().spend(Problem([0, 0, 0], [0, 0, 0], 96, 4, 32), observe, np.random.default_rng(0)).tolist()
     [8, 32, 8]
     """
 
@@ -174,8 +176,10 @@ class PilotCommit(InRounds):
         require.in_range("min_rate", self.min_rate, 0.0, 1.0)
         require.in_range("margin", self.margin, 0.0, 1.0 - self.min_rate)
 
-    def _spend(self, rounds: Rounds) -> None:
+    def spend(self, problem: Problem, observe: Observe, rng: np.random.Generator) -> IntArray:
+        rounds = Rounds(problem, observe)
         rounds.roll_out(self.pilot)
         rates = rounds.success_rates
         kept = (rates >= self.min_rate) & (rates <= 1 - self.margin)
         rounds.roll_out(np.where(kept, self.commit, 0))
+        return rounds.spent

@@ -11,14 +11,14 @@ from typing import ClassVar
 import numpy as np
 
 from theory.allocation.optimum import optimal, optimal_any, optimal_concave
-from theory.allocation.rules.protocol import OneShot, Problem, checked_prior
+from theory.allocation.rules.problem import Problem, checked_prior
 from theory.base import require
 from theory.base.arrays import FloatArray, IntArray
 from theory.estimators import CENTRED, OBJECTIVES, implied_weight, posterior_progress
 
 
 @dataclass(frozen=True)
-class OracleVariance(OneShot):
+class OracleVariance:
     """The optimum of (5) with the true gradient variances: the exact integer minimiser of sum sigma^2 / n.
 
     Needs `Knowledge.variances`. With low = 0, prompts with a positive variance still get at least 1.
@@ -27,20 +27,20 @@ class OracleVariance(OneShot):
     --------
     >>> from theory.allocation.rules import Knowledge
     >>> knowledge = Knowledge(variances=np.array([0.0, 1.0, 4.0]))
-    >>> rng = np.random.default_rng(0)
-    >>> OracleVariance().allocate([0, 0, 0], [0, 0, 0], 14, 2, 16, rng, knowledge=knowledge).tolist()
+    >>> problem = Problem([0, 0, 0], [0, 0, 0], 14, 2, 16, knowledge)
+    >>> OracleVariance().counts(problem, np.random.default_rng(0)).tolist()
     [2, 4, 8]
     """
 
     name: ClassVar[str] = "oracle-variance"
 
-    def _counts(self, problem: Problem) -> IntArray:
-        variances = problem.known(self.name, "variances")
+    def counts(self, problem: Problem, rng: np.random.Generator) -> IntArray:
+        variances = problem.known("variances")
         return optimal(variances, problem.budget, problem.low, problem.high)
 
 
 @dataclass(frozen=True)
-class OracleProgress(OneShot):
+class OracleProgress:
     """The allocation with the largest expected first-order progress of the batch, sum_i gains[i, n_i].
 
     Needs `Knowledge.gains`, a table for n = 0, ..., M with M >= high (`theory.estimators.expected_progress`). Exact for
@@ -51,19 +51,18 @@ class OracleProgress(OneShot):
     --------
     >>> from theory.allocation.rules import Knowledge
     >>> knowledge = Knowledge(gains=np.array([[0, 1, 2, 3], [0, 0, 0, 9]]))
-    >>> rng = np.random.default_rng(0)
-    >>> OracleProgress().allocate([0, 0], [0, 0], 4, 0, 3, rng, knowledge=knowledge).tolist()
+    >>> OracleProgress().counts(Problem([0, 0], [0, 0], 4, 0, 3, knowledge), np.random.default_rng(0)).tolist()
     [1, 3]
     """
 
     name: ClassVar[str] = "oracle-progress"
 
-    def _counts(self, problem: Problem) -> IntArray:
-        return _best(problem.known(self.name, "gains"), problem, problem.high)
+    def counts(self, problem: Problem, rng: np.random.Generator) -> IntArray:
+        return _best(problem.known("gains"), problem, problem.high)
 
 
 @dataclass(frozen=True)
-class LogProgress(OneShot):
+class LogProgress:
     """The allocation with the largest expected first-order progress of sum log p over the posterior of p (ours).
 
     max sum_i omega(n_i) E[progress of log p_i with n_i rollouts], omega(n) = n under a mean over tokens, 1 under a mean
@@ -88,7 +87,7 @@ class LogProgress(OneShot):
 
     Examples
     --------
-    >>> LogProgress().allocate([0, 4, 8], [8, 8, 8], 24, 2, 16, np.random.default_rng(0)).tolist()
+    >>> LogProgress().counts(Problem([0, 4, 8], [8, 8, 8], 24, 2, 16), np.random.default_rng(0)).tolist()
     [6, 16, 2]
     """
 
@@ -104,7 +103,7 @@ class LogProgress(OneShot):
         require.one_of("objective", self.objective, OBJECTIVES)
         checked_prior(self.prior)
 
-    def _counts(self, problem: Problem) -> IntArray:
+    def counts(self, problem: Problem, rng: np.random.Generator) -> IntArray:
         scale = problem.group_sizes if self.aggregation == "token-mean" else 1.0
         return _best(self._progress(problem, problem.most) * scale, problem, problem.most)
 

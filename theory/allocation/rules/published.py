@@ -13,14 +13,14 @@ from typing import ClassVar
 import numpy as np
 
 from theory.allocation.optimum import optimal_concave
-from theory.allocation.rules.protocol import OneShot, Problem, checked_prior
+from theory.allocation.rules.problem import Problem, checked_prior
 from theory.allocation.shares import water_level
 from theory.base import require
 from theory.base.arrays import FloatArray, IntArray
 
 
 @dataclass(frozen=True)
-class Gvm(OneShot):
+class Gvm:
     """GVM-RAFT (2505.02391): the water level on the gradient norm over the root of a penalised success rate.
 
     w = g / sqrt(p + alpha / p^(beta - 1)), 0 where p = 0 or g = 0. g: `Knowledge.gradient_norms`, default 1.
@@ -40,7 +40,7 @@ class Gvm(OneShot):
 
     Examples
     --------
-    >>> Gvm().allocate([1, 4, 7], [8, 8, 8], 24, 2, 16, np.random.default_rng(0)).tolist()
+    >>> Gvm().counts(Problem([1, 4, 7], [8, 8, 8], 24, 2, 16), np.random.default_rng(0)).tolist()
     [11, 7, 6]
     """
 
@@ -54,7 +54,7 @@ class Gvm(OneShot):
         require.in_range("beta", self.beta, 1.0, 16.0)
         checked_prior(self.prior)
 
-    def _counts(self, problem: Problem) -> IntArray:
+    def counts(self, problem: Problem, rng: np.random.Generator) -> IntArray:
         p = problem.success_rates(self.prior)
         # Equal to the formula, and defined at p = 0.
         penalised = p ** (self.beta - 1) / (p**self.beta + self.alpha)
@@ -63,7 +63,7 @@ class Gvm(OneShot):
 
 
 @dataclass(frozen=True)
-class Vip(OneShot):
+class Vip:
     """VIP (2602.01601): the exact minimum of its gradient-variance objective, over integers.
 
     min sum_i V_i(n_i), with rewards +-1 and one variance of the projected score for all prompts (its scale is
@@ -87,7 +87,7 @@ class Vip(OneShot):
 
     Examples
     --------
-    >>> Vip().allocate([0, 4, 7], [8, 8, 8], 24, 2, 16, np.random.default_rng(0)).tolist()
+    >>> Vip().counts(Problem([0, 4, 7], [8, 8, 8], 24, 2, 16), np.random.default_rng(0)).tolist()
     [6, 10, 8]
     """
 
@@ -99,7 +99,7 @@ class Vip(OneShot):
         require.one_of("estimator", self.estimator, ("rloo", "dr_grpo"))
         checked_prior(self.prior)
 
-    def _counts(self, problem: Problem) -> IntArray:
+    def counts(self, problem: Problem, rng: np.random.Generator) -> IntArray:
         first = 2 if self.estimator == "rloo" else 3
         _require_low(self, problem, first)
         p, n = problem.success_rates(self.prior), np.maximum(problem.group_sizes, first)
@@ -108,7 +108,7 @@ class Vip(OneShot):
 
 
 @dataclass(frozen=True)
-class Knapsack(OneShot):
+class Knapsack:
     """Knapsack RL (2509.25849): the exact maximum of the expected value of informative groups.
 
     max sum_i (1 - p^n - q^n) p q^2, q = 1 - p: the probability of a group with both outcomes, times its value.
@@ -128,7 +128,7 @@ class Knapsack(OneShot):
 
     Examples
     --------
-    >>> Knapsack().allocate([0, 4, 7], [8, 8, 8], 24, 2, 16, np.random.default_rng(0)).tolist()
+    >>> Knapsack().counts(Problem([0, 4, 7], [8, 8, 8], 24, 2, 16), np.random.default_rng(0)).tolist()
     [13, 6, 5]
     """
 
@@ -138,7 +138,7 @@ class Knapsack(OneShot):
     def __post_init__(self) -> None:
         checked_prior(self.prior)
 
-    def _counts(self, problem: Problem) -> IntArray:
+    def counts(self, problem: Problem, rng: np.random.Generator) -> IntArray:
         _require_low(self, problem, 1)
         p, n = problem.success_rates(self.prior)[:, None], problem.group_sizes
         q = 1 - p
@@ -147,7 +147,7 @@ class Knapsack(OneShot):
 
 
 @dataclass(frozen=True)
-class Cures(OneShot):
+class Cures:
     """CurES (2510.01037): the water level on the standard deviation of a prompt's gradient.
 
     sigma^2 = p q^2 E[g_c^2] + p^2 q E[g_w^2] - p^2 q^2 (E[g_c] - E[g_w])^2, q = 1 - p, with the gradient norms of
@@ -165,7 +165,7 @@ class Cures(OneShot):
 
     Examples
     --------
-    >>> Cures().allocate([0, 4, 7], [8, 8, 8], 24, 2, 16, np.random.default_rng(0)).tolist()
+    >>> Cures().counts(Problem([0, 4, 7], [8, 8, 8], 24, 2, 16), np.random.default_rng(0)).tolist()
     [6, 10, 8]
     """
 
@@ -175,7 +175,7 @@ class Cures(OneShot):
     def __post_init__(self) -> None:
         checked_prior(self.prior)
 
-    def _counts(self, problem: Problem) -> IntArray:
+    def counts(self, problem: Problem, rng: np.random.Generator) -> IntArray:
         p = problem.success_rates(self.prior)
         norms = [problem.known_or_one("correct_norms"), problem.known_or_one("wrong_norms")]
         correct, wrong = _relative(np.stack(norms))
@@ -189,6 +189,6 @@ def _relative(values: FloatArray) -> FloatArray:
     return scaled
 
 
-def _require_low(rule: OneShot, problem: Problem, minimum: int) -> None:
+def _require_low(rule: object, problem: Problem, minimum: int) -> None:
     if problem.low < minimum:
         raise ValueError(f"low: expected at least {minimum} for {rule}, got {problem.low}")

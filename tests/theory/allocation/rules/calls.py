@@ -7,10 +7,20 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from theory.allocation.rules import ALLOCATORS, Dars, Knowledge, LogProgress, ReinforceAda, Vip
+from theory import allocation
+from theory.allocation.rules import (
+    ALLOCATORS,
+    Dars,
+    Knowledge,
+    LogProgress,
+    Problem,
+    ReinforceAda,
+    Vip,
+    spends_in_rounds,
+)
 
-ONE_SHOT = [name for name, rule in ALLOCATORS.items() if not rule.in_rounds]
-IN_ROUNDS = [name for name, rule in ALLOCATORS.items() if rule.in_rounds]
+ONE_SHOT = [name for name, rule in ALLOCATORS.items() if not spends_in_rounds(rule)]
+IN_ROUNDS = [name for name, rule in ALLOCATORS.items() if spends_in_rounds(rule)]
 VARIANTS = [
     *ALLOCATORS.values(),
     Vip(estimator="dr_grpo"),
@@ -54,16 +64,9 @@ def allocate(rule, budget, low, high, *, successes=None, attempts=None, num=None
     """Call the rule; success rates or other knowledge by keyword, no history unless given."""
     fields = {name: np.asarray(value, dtype=np.float64) for name, value in knowledge.items()}
     num = num or len(next(iter([attempts] if attempts is not None else fields.values())))
-    return rule.allocate(
-        np.zeros(num) if successes is None else successes,
-        np.zeros(num) if attempts is None else attempts,
-        budget,
-        low,
-        high,
-        np.random.default_rng(seed),
-        observe=observe,
-        knowledge=Knowledge(**fields) if fields else None,
-    )
+    past = (np.zeros(num) if x is None else x for x in (successes, attempts))
+    problem = Problem(*past, budget, low, high, Knowledge(**fields))
+    return allocation.allocate(rule, problem, np.random.default_rng(seed), observe)
 
 
 def batch(rng, num=12, high=24):
@@ -81,7 +84,13 @@ def batch(rng, num=12, high=24):
     return rng.integers(attempts + 1), attempts, knowledge
 
 
+def call(rule, rng, observe, **problem):
+    """Ask the rule, with the fields of a problem by name."""
+    return allocation.allocate(rule, Problem(**problem), rng, observe)
+
+
 def good_call(rule):
+    """Return arguments of `call` that serve every rule."""
     knowledge = Knowledge(variances=np.ones(2), gains=np.tile(np.sqrt(np.arange(17.0)), (2, 1)))
     return {
         "successes": [3.0, 4.0],
@@ -90,6 +99,6 @@ def good_call(rule):
         "low": 3,
         "high": 16,
         "rng": np.random.default_rng(0),
-        "observe": Recorder(np.array([0.3, 0.6])) if rule.in_rounds else None,
+        "observe": Recorder(np.array([0.3, 0.6])) if spends_in_rounds(rule) else None,
         "knowledge": knowledge,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.theory.allocation.rules.calls import IN_ROUNDS, Recorder, allocate, good_call, scripted
+from tests.theory.allocation.rules.calls import IN_ROUNDS, Recorder, allocate, call, good_call, scripted
 from theory.allocation.rules import ALLOCATORS, Dars, PilotCommit, ReinforceAda
 
 
@@ -129,9 +129,8 @@ def test_an_observer_cannot_change_the_account(name):
 
 @pytest.mark.parametrize("name", IN_ROUNDS)
 def test_rounds_may_leave_a_budget_above_the_caps(name):
-    rule = ALLOCATORS[name]
-    arguments = {**good_call(rule), "high": 4, "budget": 100}
-    assert rule.allocate(**arguments).tolist() == [4, 4]
+    arguments = {**good_call(ALLOCATORS[name]), "high": 4, "budget": 100}
+    assert call(ALLOCATORS[name], **arguments).tolist() == [4, 4]
 
 
 @pytest.mark.parametrize("name", IN_ROUNDS)
@@ -149,7 +148,7 @@ def test_rounds_may_leave_a_budget_above_the_caps(name):
 def test_bad_observations_are_named(name, observe, message):
     rule = ALLOCATORS[name]
     with pytest.raises(ValueError, match=message):
-        rule.allocate(**{**good_call(rule), "observe": observe})
+        call(rule, **{**good_call(rule), "observe": observe})
 
 
 @pytest.mark.parametrize(

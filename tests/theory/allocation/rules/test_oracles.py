@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from tests.theory.allocation.rules.calls import ONE_SHOT, allocate, good_call
+from tests.theory.allocation.rules.calls import ONE_SHOT, allocate, call, good_call
 from theory.allocation.rules import ALLOCATORS, Knowledge, LogProgress, OracleProgress, OracleVariance
 from theory.estimators import moments
 
@@ -57,10 +57,9 @@ def test_log_progress_is_the_best_of_all_allocations(aggregation, rates_known):
             value[i, n] = np.sum(density * progress) / np.sum(density) * (n if aggregation == "token-mean" else 1)
     every = [n for n in product(range(2, 10), repeat=3) if sum(n) == 16]
     best = max(every, key=lambda n: sum(value[i, n[i]] for i in range(3)))
-    knowledge = Knowledge(success_rates=rates) if rates_known else None
-    got = LogProgress(aggregation=aggregation).allocate(
-        successes, attempts, 16, 2, 9, np.random.default_rng(0), knowledge=knowledge
-    )
+    knowledge = {"success_rates": rates} if rates_known else {}
+    rule = LogProgress(aggregation=aggregation)
+    got = allocate(rule, 16, 2, 9, successes=successes, attempts=attempts, **knowledge)
     assert tuple(got) == best
     assert len(set(best)) > 1
 
@@ -69,9 +68,9 @@ def test_log_progress_is_the_best_of_all_allocations(aggregation, rates_known):
     ("rule", "field_name"), [(OracleVariance(), "variances"), (OracleProgress(), "gains")], ids=["variance", "progress"]
 )
 def test_missing_knowledge_is_named(rule, field_name):
-    for knowledge in (None, Knowledge(success_rates=np.array([0.5, 0.5]))):
-        with pytest.raises(ValueError, match=f"knowledge: expected {field_name} for the rule {rule.name}, got none"):
-            rule.allocate(**{**good_call(rule), "knowledge": knowledge})
+    for knowledge in (Knowledge(), Knowledge(success_rates=np.array([0.5, 0.5]))):
+        with pytest.raises(ValueError, match=f"rule {rule.name}: knowledge: expected {field_name}, got none"):
+            call(rule, **{**good_call(rule), "knowledge": knowledge})
 
 
 @pytest.mark.parametrize(

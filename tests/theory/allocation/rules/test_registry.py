@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,10 +29,10 @@ def test_names():
 
 
 class Mine:
-    name, in_rounds = "mine", False
+    name = "mine"
 
-    def allocate(self, successes, attempts, budget, low, high, rng, *, observe=None, knowledge=None):
-        return np.full(len(successes), budget // len(successes))
+    def counts(self, problem, rng):
+        return np.full(problem.num_prompts, problem.budget // problem.num_prompts)
 
 
 def test_a_rule_of_ones_own_can_be_named_by_a_method():
@@ -50,6 +53,30 @@ def test_the_rules_here_cannot_be_replaced(name):
     assert ALLOCATORS[name] is not rule
 
 
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"counts": Mine.counts},
+        {"name": 7, "counts": Mine.counts},
+        {"name": "mine"},
+        {"name": "mine", "counts": [8, 8]},
+        {"name": "mine", "counts": Mine.counts, "spend": Mine.counts},
+    ],
+)
+def test_what_is_no_rule_is_not_registered(attributes):
+    for rule in (type("Rule", (), attributes)(), type("Rule", (Mine,), {})):  # not one, and its class
+        with pytest.raises(ValueError, match="rule: expected an object with a name and one of counts and spend, got"):
+            register(rule)
+    assert "mine" not in ALLOCATORS
+
+
+@pytest.mark.parametrize("module", ["dynamo", "in_rounds", "oracles", "problem", "protocol", "published"])
+def test_doctests_run(module):
+    result = doctest.testmod(importlib.import_module(f"theory.allocation.rules.{module}"))
+    assert result.attempted
+    assert not result.failed
+
+
 @pytest.mark.parametrize("module", ["theory.allocation", "theory.allocation.history", "theory.allocation.rules"])
 def test_no_torch_is_loaded(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
@@ -64,8 +91,10 @@ def test_fuzz_get_allocator(name):
 
 
 @fuzzing.fuzz
-@given(st.fixed_dictionaries({}, optional={x: st.none() | st.text() | st.booleans() for x in ("name", "in_rounds")}))
+@given(
+    st.fixed_dictionaries({}, optional=dict.fromkeys(("name", "counts", "spend"), st.none() | st.text() | st.just(len)))
+)
 def test_fuzz_register(attributes):
-    rule = type("Rule", (), {**attributes, "allocate": Mine.allocate})()
+    rule = SimpleNamespace(**attributes)
     registered = fuzzing.call(register, rule)
     assert registered is None or ALLOCATORS[attributes["name"]] is rule
