@@ -1,4 +1,4 @@
-"""Section 4.2 and Appendices C and D: how many rollouts a prompt should get, the shares themselves (rows A1 to A5, A9)."""
+"""Section 4.2 and Appendices C and D: the shares of the prompts in a budget of rollouts (rows A1 to A5, A9)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import numpy as np
 from scipy import optimize, stats as statistics
 
 from theory import allocation
-from theory.claims.ledger import Finding, Verdict, by_column, claim
+from theory.claims.ledger import ROUNDING, Finding, Verdict, by_column, claim
 from theory.policy import softmax
 
-ROUNDING = 1e-12
 MEAN, LOW, HIGH = 16, 8, 24
 """Rollouts per prompt in the paper's Table 3: the mean and the dynamic range."""
 
@@ -83,7 +82,7 @@ def optimum_against_uniform() -> Finding:
 
 @claim("A3", "P = k (G - k) / (G (G - 1)) is unbiased for p (1 - p)", "eq. 6, 43", Verdict.EXACT)
 def proxy_unbiased() -> Finding:
-    """Sum over k ~ Binomial(G, p); beside it the plug-in k/G (1 - k/G)."""
+    """Sum over k ~ Binomial(G, p), for the estimate and for the plug-in k/G (1 - k/G)."""
     error, plug_in = 0.0, 0.0
     for attempts in (2, 3, 8, 16, 100):
         k = np.arange(attempts + 1)
@@ -144,7 +143,7 @@ def variance_for_deviation() -> Finding:
 
 @claim("A5", "Allocation lowers gradient variance by up to 50 %", "summary of the paper", Verdict.FAILS)
 def largest_reduction() -> Finding:
-    """Search populations for the largest reduction within [8, 24] at a mean of 16, beside the optimum without bounds.
+    """Search populations for the largest reduction, within [8, 24] at a mean of 16 and without bounds.
 
     No n exceeds n_high, so that sum sigma^2/n >= sum sigma^2/n_high: at least n_mean/n_high of uniform's variance.
     """
@@ -164,8 +163,9 @@ def largest_reduction() -> Finding:
             bounded = allocation.variance_ratio(sigma**2, allocation.optimal(sigma**2, MEAN * 512, LOW, HIGH))
             rows.append((law, "no bounds", spread, allocation.optimal_variance_ratio(sigma)))
             rows.append((law, f"bounds [{LOW}, {HIGH}] at {MEAN}", spread, bounded))
-    population, kind, cv, ratio = (np.array(column) for column in zip(*rows, strict=True))
-    free = kind == "no bounds"
+    data = by_column(("population", "kind", "cv", "ratio"), rows)
+    data |= {name: np.full(len(rows), value) for name, value in (("low", LOW), ("high", HIGH), ("mean", MEAN))}
+    cv, ratio, free = data["cv"], data["ratio"], data["kind"] == "no bounds"
     floor = MEAN / HIGH
     lowest = float(ratio[~free].min())
     halved = float(cv[free & (ratio <= 0.5)].min())
@@ -173,14 +173,11 @@ def largest_reduction() -> Finding:
         Verdict.FAILS if floor > 0.5 and lowest >= floor - 1e-9 else Verdict.EXACT,
         f"within [{LOW}, {HIGH}] at {MEAN} no allocation can remove more than {1 - floor:.0%} (the best of {np.sum(~free)} "
         f"populations: {1 - lowest:.0%}); without bounds half is removed only where CV(sigma) >= 1 (smallest found {halved:.2f}), "
-        f"and Bernoulli deviations reach CV {cv[free & (population == 'Bernoulli')].max():.1f} only if nearly all prompts are solved or hopeless",
+        f"and Bernoulli deviations reach CV {cv[free & (data['population'] == 'Bernoulli')].max():.1f} only if nearly all prompts are solved or hopeless",
         {"floor": floor, "lowest": lowest, "cv_for_half": halved},
         f"any sigma: sum sigma^2/n >= sum sigma^2/{HIGH} = {floor:.2f} of uniform's",
-        {
-            "population": population, "kind": kind, "cv": cv, "ratio": ratio, "low": np.full(len(cv), LOW),
-            "high": np.full(len(cv), HIGH), "mean": np.full(len(cv), MEAN),
-        },
-    )  # fmt: skip
+        data,
+    )
 
 
 @claim(

@@ -1,4 +1,4 @@
-"""Section 4.2 and Appendix C: what allocation does to an estimator, by the exact moments of groups (A6 to A8, A10, A11)."""
+"""Section 4.2 and Appendix C: effects of allocation on an estimator, by exact moments of groups (A6 to A8, A10, A11)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from scipy import stats as statistics
 
 from theory import allocation
 from theory.base.arrays import BoolArray, FloatArray
-from theory.claims.allocation import HIGH, LOW, MEAN, ROUNDING
-from theory.claims.ledger import Finding, Verdict, by_column, claim
+from theory.claims.allocation import HIGH, LOW, MEAN
+from theory.claims.ledger import ROUNDING, Finding, Verdict, by_column, claim
 from theory.estimators import moments
 from theory.policy import softmax, token_statistics
 
@@ -36,20 +36,14 @@ def answer_policy(population: str, p: FloatArray) -> tuple[FloatArray, BoolArray
 def variance_over_n() -> Finding:
     """Follow n Var(g) over n for each estimator, on a peaked policy: constant if the claim holds."""
     sizes = np.array([2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128])
-    rows = []
-    for p in (0.005, 0.02, 0.1, 0.5):
+    rows: list[tuple[Any, ...]] = []
+    change = dict.fromkeys(("reinforce", "rloo", "dr_grpo", "grpo"), 0.0)
+    for p, estimator in product((0.005, 0.02, 0.1, 0.5), change):
         probs, correct = answer_policy("peaked", np.array([p]))
-        for estimator in ("reinforce", "rloo", "dr_grpo", "grpo"):
-            variance = np.array(
-                [float(moments.gradient_moments(probs[0], correct[0], int(n), estimator).variance) for n in sizes]
-            )
-            rows += [(p, estimator, int(n), v) for n, v in zip(sizes, variance, strict=True)]
+        variance = moments.gradient_moments(probs, correct, sizes, estimator).variance
+        rows += [(p, estimator, *row) for row in zip(sizes, variance, strict=True)]
+        change[estimator] = max(change[estimator], float(np.ptp(sizes * variance) / (sizes * variance).max()))
     data = by_column(("p", "estimator", "num_rollouts", "variance"), rows)
-    scaled = data["num_rollouts"] * data["variance"]
-    change = {
-        name: float(max(np.ptp(scaled[part]) / scaled[part].max() for part in _cells(data, name)))
-        for name in ("reinforce", "rloo", "dr_grpo", "grpo")
-    }
     rare = data["variance"][(data["p"] == 0.005) & (data["estimator"] == "grpo")]
     peak = int(sizes[np.argmax(rare)])
     constant = Verdict.EXACT if change["grpo"] < ROUNDING else Verdict.FAILS
@@ -61,10 +55,6 @@ def variance_over_n() -> Finding:
         f"GRPO, p = .005: Var = {rare[0]:.4f} at n = 2 and {rare[sizes == 16][0]:.4f} at n = 16",
         data,
     )
-
-
-def _cells(data: dict[str, Any], estimator: str) -> list[BoolArray]:
-    return [(data["p"] == p) & (data["estimator"] == estimator) for p in np.unique(data["p"])]
 
 
 @claim("A7", "p (1 - p) orders the gradient variance of prompts", "4.2.2; review, major comment 1", Verdict.CONDITIONAL)
@@ -86,8 +76,7 @@ def proxy_order() -> Finding:
     data = by_column(("population", "estimator", "p", "proxy", "variance"), rows)
     binary = [float(moments.gradient_moments([x, 1 - x], [True, False], MEAN, "rloo").variance) for x in (0.1, 0.5)]
     diffuse = ranks["diffuse", "rloo"]
-    reversed_order = ranks["binary", "rloo"] < 0
-    conditional = Verdict.CONDITIONAL if reversed_order else Verdict.EXACT
+    conditional = Verdict.CONDITIONAL if ranks["binary", "rloo"] < 0 else Verdict.EXACT
     return Finding(
         conditional if diffuse > 0.9 else Verdict.FAILS,
         f"rank correlation for RLOO: {diffuse:+.2f} with diffuse answers, {ranks['peaked', 'rloo']:+.2f} with peaked ones, "
@@ -124,16 +113,10 @@ def product_form() -> Finding:
         rows.append((num_answers, p, diffuse, exact, with_collision, p * (1 - p) * float(stats.entropy)))
     data = by_column(("num_answers", "p", "diffuse", "variance", "with_collision", "with_entropy"), rows)
     ratio = data["variance"] / data["with_collision"]
-    near = np.quantile(ratio[data["diffuse"]], [0.05, 0.95])
-    far = np.quantile(ratio[~data["diffuse"]], [0.05, 0.95])
-    ranks = {
-        name: float(statistics.spearmanr(data["variance"], values).statistic)
-        for name, values in (
-            ("with_collision", data["with_collision"]),
-            ("with_entropy", data["with_entropy"]),
-            ("bernoulli", data["p"] * (1 - data["p"])),
-        )
-    }
+    near, far = (np.quantile(ratio[part], [0.05, 0.95]) for part in (data["diffuse"], ~data["diffuse"]))
+    proxies = {"with_collision": data["with_collision"], "with_entropy": data["with_entropy"]}
+    proxies["bernoulli"] = data["p"] * (1 - data["p"])
+    ranks = {name: float(statistics.spearmanr(data["variance"], values).statistic) for name, values in proxies.items()}
     close, off = max(abs(near - 1)) < 0.15, max(abs(far - 1)) > 0.5
     conditional = Verdict.CONDITIONAL if off else Verdict.APPROXIMATE
     return Finding(
@@ -156,23 +139,21 @@ def implied_objective() -> Finding:
     Under a mean over prompts a prompt counts w(p, n); under a mean over tokens n/16 times that.
     """
     p = np.array([0.02, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98])
-    sizes = np.arange(2, 33)
-    rows = []
-    for estimator in ("rloo", "dr_grpo", "grpo", "maxrl"):
-        for n in sizes:
-            weight = moments.implied_weight(p, int(n), estimator)
-            rows += [(estimator, int(n), *row) for row in zip(p, weight, weight * n / MEAN, strict=True)]
+    rows: list[tuple[Any, ...]] = []
+    for estimator, n in product(("rloo", "dr_grpo", "grpo", "maxrl"), range(2, 33)):
+        weight = moments.implied_weight(p, n, estimator)
+        rows += [(estimator, n, *row) for row in zip(p, weight, weight * n / MEAN, strict=True)]
     data = by_column(("estimator", "num_rollouts", "p", "prompt_mean", "token_mean"), rows)
 
-    def weight_of(column: str, estimator: str, n: int, success: float) -> float:
-        cell = (data["estimator"] == estimator) & (data["num_rollouts"] == n) & (data["p"] == success)
-        return float(data[column][cell][0])
+    def weights_of(estimator: str, column: str = "prompt_mean") -> list[float]:
+        cells = (data["estimator"] == estimator) & np.isin(data["num_rollouts"], (LOW, HIGH)) & (data["p"] == 0.05)
+        return [float(weight) for weight in data[column][cells]]
 
-    growth = {
-        (column, estimator): weight_of(column, estimator, HIGH, 0.05) / weight_of(column, estimator, LOW, 0.05)
-        for column in ("prompt_mean", "token_mean")
-        for estimator in ("rloo", "grpo")
-    }
+    growth = {}
+    for column, estimator in product(("prompt_mean", "token_mean"), ("rloo", "grpo")):
+        few, many = weights_of(estimator, column)
+        growth[column, estimator] = many / few
+    few, many = weights_of("grpo")
     changes = abs(growth["prompt_mean", "grpo"] - 1) > 1e-9
     unbiased = float(np.abs(data["prompt_mean"][data["estimator"] == "rloo"] - 1).max()) < ROUNDING
     return Finding(
@@ -181,7 +162,7 @@ def implied_objective() -> Finding:
         f"mean and {growth['token_mean', 'grpo']:.1f} times under a token mean; RLOO {growth['prompt_mean', 'rloo']:.2f} and "
         f"{growth['token_mean', 'rloo']:.1f}. Only an unbiased estimator under a prompt mean keeps the objective",
         {f"{column}_{estimator}": value for (column, estimator), value in growth.items()},
-        f"GRPO, p = .05: w = {weight_of('prompt_mean', 'grpo', LOW, 0.05):.2f} at n = {LOW}, {weight_of('prompt_mean', 'grpo', HIGH, 0.05):.2f} at n = {HIGH}",
+        f"GRPO, p = .05: w = {few:.2f} at n = {LOW}, {many:.2f} at n = {HIGH}",
         data,
     )
 
@@ -200,7 +181,7 @@ def rule_against_uniform() -> Finding:
         "P": allocation.water_level(p * (1 - p), budget, LOW, HIGH),
         "sqrt(P)": allocation.water_level(np.sqrt(p * (1 - p)), budget, LOW, HIGH),
     }
-    rows = []
+    ratio = {}
     for population, estimator in product(("binary", "peaked", "diffuse"), ("rloo", "grpo")):
         probs, correct = answer_policy(population, p)
         table = np.zeros((len(p), HIGH + 1))
@@ -208,27 +189,22 @@ def rule_against_uniform() -> Finding:
             table[:, n] = moments.gradient_moments(probs, correct, n, estimator).variance
         best = allocation.optimal_any(-table, budget, LOW, HIGH)
         for rule, counts in {**rules, "best": best}.items():
-            ratio = table[np.arange(len(p)), counts].sum() / table[:, MEAN].sum()
-            rows.append((population, estimator, rule, float(ratio)))
-    data = by_column(("population", "estimator", "rule", "ratio"), rows)
-
-    def ratio_of(population: str, estimator: str, rule: str) -> float:
-        cell = (data["population"] == population) & (data["estimator"] == estimator) & (data["rule"] == rule)
-        return float(data["ratio"][cell][0])
+            variance = table[np.arange(len(p)), counts].sum()
+            ratio[population, estimator, rule] = float(variance / table[:, MEAN].sum())
 
     def cited(population: str, estimator: str) -> str:
-        return f"{ratio_of(population, estimator, 'P'):.2f} ({ratio_of(population, estimator, 'best'):.2f})"
+        return f"{ratio[population, estimator, 'P']:.2f} ({ratio[population, estimator, 'best']:.2f})"
 
-    ours = data["ratio"][data["rule"] == "P"]
-    never = Verdict.FAILS if ours.min() >= 1 else Verdict.CONDITIONAL
+    ours = [value for (*_, rule), value in ratio.items() if rule == "P"]
+    never = Verdict.FAILS if min(ours) >= 1 else Verdict.CONDITIONAL
     return Finding(
-        never if ours.max() > 1 else Verdict.EXACT,
+        never if max(ours) > 1 else Verdict.EXACT,
         f"variance of the paper's rule over uniform's, and the least possible in brackets. RLOO: "
         f"{cited('diffuse', 'rloo')} with diffuse answers, {cited('peaked', 'rloo')} with peaked ones, "
         f"{cited('binary', 'rloo')} with two; GRPO: {cited('diffuse', 'grpo')}, {cited('peaked', 'grpo')}, {cited('binary', 'grpo')}",
-        {f"{row[0]}_{row[1]}_{row[2]}": row[3] for row in rows},
-        f"two answers, RLOO: {ratio_of('binary', 'rloo', 'P'):.2f} times uniform's variance",
-        data,
+        {"_".join(cell): value for cell, value in ratio.items()},
+        f"two answers, RLOO: {ratio['binary', 'rloo', 'P']:.2f} times uniform's variance",
+        by_column(("population", "estimator", "rule", "ratio"), [(*cell, value) for cell, value in ratio.items()]),
     )
 
 

@@ -1,16 +1,16 @@
-"""Appendix B: the norm of the score, its entropy bound, and what that says of updates (rows G1 to G5)."""
+"""Appendix B: the norm of the score, its entropy bound, and the consequences for updates (rows G1 to G5)."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from scipy import optimize
 
 from theory.base.arrays import FloatArray
 from theory.claims.entropy_change import random_policies
-from theory.claims.ledger import Finding, Verdict, claim
+from theory.claims.ledger import ROUNDING, Finding, Verdict, by_column, claim
 from theory.policy import softmax, token_statistics
-
-ROUNDING = 1e-12
 
 
 @claim("G1", "|grad_z log pi(a)|^2 = 1 - 2 pi(a) + C", "eq. 31", Verdict.EXACT)
@@ -46,7 +46,7 @@ def expected_score_norm() -> Finding:
     )
 
 
-def _one_large(probability: float, num_tokens: int) -> FloatArray:
+def one_large(probability: float, num_tokens: int) -> FloatArray:
     """Logits of the policy with one token at `probability` and the others equal."""
     rest = (1 - probability) / (num_tokens - 1)
     logits: FloatArray = np.log(np.concatenate([[probability], np.full(num_tokens - 1, rest)]))
@@ -54,6 +54,7 @@ def _one_large(probability: float, num_tokens: int) -> FloatArray:
 
 
 def _norm_and_bound(logits: FloatArray) -> tuple[float, float, float]:
+    """H, E_pi |s|^2 and its bound 1 - e^-H."""
     stats = token_statistics(logits, np.array(0))
     return (
         float(stats.entropy),
@@ -77,10 +78,10 @@ def entropy_bound() -> Finding:
     vocabularies = (2, 3, 4, 8, 16, 100, 1_000, 10_000, 100_000)
     loosest, tight, beyond_family, policies = {}, 0.0, 0.0, []
     for num_tokens in vocabularies:
-        family = [_one_large(p, num_tokens) for p in np.linspace(1 / num_tokens, 1 - 1e-6, 60)]
+        family = [one_large(p, num_tokens) for p in np.linspace(1 / num_tokens, 1 - 1e-6, 60)]
         start = family[int(np.argmax([_slack(logits) for logits in family]))]
         best = optimize.minimize_scalar(
-            lambda p, v=num_tokens: -_slack(_one_large(p, v)),
+            lambda p, v=num_tokens: -_slack(one_large(p, v)),
             bounds=(max(np.exp(start[0]) - 0.05, 1e-9), min(np.exp(start[0]) + 0.05, 1 - 1e-9)),
             method="bounded",
         )
@@ -100,14 +101,13 @@ def entropy_bound() -> Finding:
             return Finding(
                 Verdict.FAILS, "violated", {"violation": violation}, f"by {violation:.1e} at V = {num_tokens}"
             )
-    columns = ("num_tokens", "family", "entropy", "expected", "bound")
     return Finding(
         Verdict.BOUND if beyond_family < 1e-6 and tight < 1e-9 else Verdict.FAILS,
         f"no violation, V = 2 to 100,000; tight (to {tight:.0e}) where pi is uniform on a subset; loosest by "
         f"{loosest[2]:.4f} at V = 2, {loosest[4]:.3f} at V = 4, {loosest[100_000]:.3f} at V = 100,000, where one token "
         f"stands out",
         {"tight": tight, **{f"slack_{num_tokens}": slack for num_tokens, slack in loosest.items()}},
-        data={name: np.array(column) for name, column in zip(columns, zip(*policies, strict=True), strict=True)},
+        data=by_column(("num_tokens", "family", "entropy", "expected", "bound"), policies),
     )
 
 
@@ -118,7 +118,7 @@ def _weighted_norm(success: float, num_tokens: int, length: int) -> tuple[float,
     all are right, so that the chain succeeds with probability `success` whatever its length. A = (R - p)/sqrt(p q).
     """
     right = success ** (1 / length)
-    stats = token_statistics(np.tile(_one_large(right, num_tokens), (2, 1)), np.array([0, 1]))
+    stats = token_statistics(np.tile(one_large(right, num_tokens), (2, 1)), np.array([0, 1]))
     norm_right, norm_wrong = softmax.score_norm_squared(stats)
     squared_advantage = {True: (1 - success) / success, False: success / (1 - success)}
     others_right = success ** ((length - 1) / length)
@@ -143,28 +143,29 @@ def advantage_weighted_bound() -> Finding:
         for num_tokens in (2, 16, 1024)
         for length in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
     ]
-    success, num_tokens, length, left, independent, right = map(np.array, zip(*rows, strict=True))
-    ratio = left / right
-    binary = num_tokens == 2
+    data = by_column(("success", "num_tokens", "length", "left", "independent", "bound"), rows)
+    data["ratio"] = data["left"] / data["bound"]
 
     def value_of(column: FloatArray, p: float, decisions: int) -> float:
-        return float(column[binary & (success == p) & (length == decisions)][0])
+        return float(column[(data["num_tokens"] == 2) & (data["success"] == p) & (data["length"] == decisions)][0])
 
     return Finding(
         (Verdict.FAILS if single > bound else Verdict.BOUND) if consistent else Verdict.UNDECIDED,
         f"one token: {single / bound:.1f} times the bound; in a chain of decisions that succeeds with p = .1 it falls "
-        f"to {value_of(ratio, 0.1, 8):.2f} times at 8 tokens and {value_of(ratio, 0.1, 1024):.2f} at 1,024, but with p = .9 it is "
-        f"still {value_of(ratio, 0.9, 8):.1f} and {value_of(ratio, 0.9, 1024):.1f}. A and pi do not become independent: a wrong "
+        f"to {value_of(data['ratio'], 0.1, 8):.2f} times at 8 tokens and {value_of(data['ratio'], 0.1, 1024):.2f} at 1,024, but with p = .9 it is "
+        f"still {value_of(data['ratio'], 0.9, 8):.1f} and {value_of(data['ratio'], 0.9, 1024):.1f}. A and pi do not become independent: a wrong "
         f"decision always meets A = -sqrt(p/q), so E[A^2 |s|^2] / (E[A^2] (1 - C)) tends to p/q "
-        f"({value_of(left / independent, 0.1, 1024):.2f} and {value_of(left / independent, 0.9, 1024):.1f}), not to 1; only tokens "
+        f"({value_of(data['left'] / data['independent'], 0.1, 1024):.2f} and {value_of(data['left'] / data['independent'], 0.9, 1024):.1f}), not to 1; only tokens "
         f"that decide nothing have the stated form",
-        {"left": single, "bound": bound, "worst_ratio": float(ratio.max()), "easy_long_chain": value_of(ratio, 0.9, 1024)},
-        f"pi = (.9 wrong, .1 right), A = (R - p)/sqrt(pq): E[A^2 |s|^2] = {single:.2f} > {bound:.3f} = 1 - e^-H",
         {
-            "success": success, "num_tokens": num_tokens, "length": length, "left": left,
-            "independent": independent, "bound": right, "ratio": ratio,
+            "left": single,
+            "bound": bound,
+            "worst_ratio": float(data["ratio"].max()),
+            "easy_long_chain": value_of(data["ratio"], 0.9, 1024),
         },
-    )  # fmt: skip
+        f"pi = (.9 wrong, .1 right), A = (R - p)/sqrt(pq): E[A^2 |s|^2] = {single:.2f} > {bound:.3f} = 1 - e^-H",
+        data,
+    )
 
 
 @claim("G5", "High confidence attenuates the update of correct tokens", "4.3.1, App. B", Verdict.CONDITIONAL)
@@ -175,38 +176,30 @@ def attenuation() -> Finding:
     update p A |s|. The paper's own measure, entropy, is judged on the rare token of a confident policy.
     """
     probability = np.linspace(0.001, 0.999, 999)
-    columns: dict[str, list[FloatArray]] = {
-        "num_tokens": [],
-        "probability": [],
-        "score": [],
-        "update": [],
-        "expected": [],
-    }
+    rows: list[tuple[Any, ...]] = []
     peaks = []
     decreasing = True
     for num_tokens in (2, 64):
-        logits = np.stack([_one_large(p, num_tokens) for p in probability])
+        logits = np.stack([one_large(p, num_tokens) for p in probability])
         norm = np.sqrt(softmax.score_norm_squared(token_statistics(logits, np.zeros(len(logits), dtype=np.int64))))
         update = np.sqrt((1 - probability) / probability) * norm
         expected = probability * update
         decreasing &= bool(np.all(np.diff(norm) < 0) and np.all(np.diff(update) < 0))
         peaks.append(float(probability[np.argmax(expected)]))
-        values = (np.full(len(norm), num_tokens), probability, norm, update, expected)
-        for name, column in zip(columns, values, strict=True):
-            columns[name].append(column)
+        rows += [(num_tokens, *row) for row in zip(probability, norm, update, expected, strict=True)]
     confident = np.log(np.array([0.999, 0.001]))
     stats = token_statistics(np.tile(confident, (2, 1)), np.array([0, 1]))
     common, rare = softmax.score_norm_squared(stats)
     interior = all(0.01 < peak < 0.99 for peak in peaks)
-    holds_sampled = Verdict.CONDITIONAL if interior or rare > 1 else Verdict.EXACT
+    conditional = Verdict.CONDITIONAL if interior or rare > 1 else Verdict.EXACT
     return Finding(
-        holds_sampled if decreasing else Verdict.FAILS,
+        conditional if decreasing else Verdict.FAILS,
         f"true given that the token was sampled (|s| and A|s| fall all the way from p = 0 to 1); false for the "
         f"expected update p A |s|, which grows up to p = {peaks[0]:.2f} before it falls (V = 2 and V = 64 alike); and entropy tells confident policies, not confident tokens",
         {"peak_2": peaks[0], "peak_64": peaks[1], "rare": float(rare), "common": float(common)},
         f"pi = (.999, .001), H = {float(stats.entropy[0]):.4f}: |s|^2 is {float(common):.0e} for the common token and "
         f"{float(rare):.3f} for the rare one, and both get the same compensation",
-        {name: np.concatenate(column) for name, column in columns.items()},
+        by_column(("num_tokens", "probability", "score", "update", "expected"), rows),
     )
 
 

@@ -1,7 +1,7 @@
-"""What a row of the ledger is: a claim of the paper, and the computation that judges it.
+"""A row of the ledger: a claim of the paper, and the computation that judges it.
 
-A judge computes numbers and derives its verdict from them, so that a broken formula turns its row red. The verdict
-that this project has recorded for the row stands beside the claim; `python -m theory` compares the two.
+A judge computes numbers and derives its verdict from them, so a broken formula turns its row red. The claim also holds
+the verdict that this project has recorded for the row; `python -m theory` compares the two.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
+
+ROUNDING = 1e-12
+"""Largest error of an identity that counts as rounding."""
 
 
 class Verdict(str, Enum):
@@ -33,16 +36,12 @@ class Verdict(str, Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What a judge found.
+    """The result of a judge.
 
     Attributes
     ----------
-    verdict
-        Derived from `numbers`.
-    evidence
-        One sentence with the numbers that support the verdict.
-    numbers
-        The same numbers by name.
+    evidence, numbers
+        One sentence with the numbers that support the verdict, and the same numbers by name.
     counterexample
         The smallest counter-example, for a claim that fails or holds under a condition only.
     data
@@ -58,7 +57,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Claim:
-    """A row of the ledger: what is claimed and where, the recorded verdict, and the judge."""
+    """A row of the ledger: the claim and its source, the recorded verdict, and the judge."""
 
     id: str
     statement: str

@@ -9,12 +9,12 @@ import numpy as np
 from scipy import stats as statistics
 
 from theory.base.arrays import BoolArray, FloatArray
-from theory.claims.ledger import Finding, Verdict, by_column, claim
+from theory.claims.entropy_change import sampled_statistics
+from theory.claims.gradient_norm import one_large
+from theory.claims.ledger import ROUNDING, Finding, Verdict, by_column, claim
 from theory.estimators import advantages
 from theory.losses import Modulation, Scope, modulate, modulation, scope_of
 from theory.policy import TokenStatistics, entropy_change, softmax, token_statistics
-
-ROUNDING = 1e-12
 
 
 def sample_batch(
@@ -26,13 +26,11 @@ def sample_batch(
     scale from 0.3 to 10.
     """
     scale = 10 ** rng.uniform(-0.5, 1, size=(num_responses, length, 1))
-    logits = rng.normal(size=(num_responses, length, num_tokens)) * scale
-    uniform = rng.random((num_responses, length, 1))
-    actions = (np.exp(softmax.log_softmax(logits)).cumsum(-1) < uniform).sum(-1).clip(0, num_tokens - 1)
+    stats = sampled_statistics(rng, rng.normal(size=(num_responses, length, num_tokens)) * scale)
     groups = np.arange(num_responses) // 8
     rewards = (rng.random(num_responses) < rng.random(groups[-1] + 1)[groups]).astype(np.float64)
     advantage = np.repeat(advantages.grpo(rewards, groups)[:, None], length, axis=1)
-    return advantage, token_statistics(logits, actions), np.ones(actions.shape, dtype=np.bool_)
+    return advantage, stats, np.ones(advantage.shape, dtype=np.bool_)
 
 
 @claim(
@@ -48,15 +46,11 @@ def ranges() -> Finding:
         result = modulate(
             advantage, stats, mask, Modulation(alpha, float(rng.uniform(1, 100)), float(rng.uniform(0, 1)))
         )
-        excess = (
-            1 - result.compensation,
-            result.compensation - 1 - alpha,
-            1 - alpha - result.stabilization,
-            result.stabilization - 1,
-        )
+        comp, stab = result.compensation, result.stabilization
+        excess = (1 - comp, comp - 1 - alpha, 1 - alpha - stab, stab - 1)
         outside = max(outside, *(float(x.max()) for x in excess))
         flips += int(np.sum(np.sign(result.advantages) != np.sign(advantage)))
-        reached.append(float(result.compensation.max() - 1) / alpha)
+        reached.append(float(comp.max() - 1) / alpha)
     return Finding(
         Verdict.EXACT if outside < ROUNDING and flips == 0 else Verdict.FAILS,
         f"no factor outside by more than {max(outside, 0):.0e} and no sign change in 60 batches; the largest compensation "
@@ -164,25 +158,20 @@ def offset() -> Finding:
 
     Binary tokens (V = 2) of a batch whose probabilities run from .5 to .999, and V = 64 with equal others.
     """
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for num_tokens in (2, 64):
         probability = np.linspace(1 / num_tokens + 1e-6, 0.999, 500)
-        rest = np.log((1 - probability) / (num_tokens - 1))
-        logits = np.concatenate(
-            [np.log(probability)[:, None], np.repeat(rest[:, None], num_tokens - 1, axis=1)], axis=1
-        )
+        logits = np.stack([one_large(p, num_tokens) for p in probability])
         stats = token_statistics(logits, np.zeros(500, dtype=np.int64))
         norm = np.sqrt(softmax.score_norm_squared(stats))
         scope = Scope(float(stats.entropy.min()), float(stats.entropy.max()), 0.0)
         factor = modulation.compensation(stats.entropy, np.ones(500), 0.4, scope)
-        rows.append((np.full(500, num_tokens), probability, norm, factor, norm[0] / norm))
-    columns = ("num_tokens", "probability", "norm", "factor", "required")
-    data: dict[str, Any] = {
-        name: np.concatenate(column) for name, column in zip(columns, zip(*rows, strict=True), strict=True)
-    }
+        rows += [(num_tokens, *row) for row in zip(probability, norm, factor, norm[0] / norm, strict=True)]
+    data = by_column(("num_tokens", "probability", "norm", "factor", "required"), rows)
     confident = data["required"] > 1.01
     restored = np.log(data["factor"][confident]) / np.log(data["required"][confident])
-    confident_token = int(np.argmin(np.abs(data["probability"] - 0.99) + (data["num_tokens"] != 2)))
+    chosen = int(np.argmin(np.abs(data["probability"] - 0.99) + (data["num_tokens"] != 2)))
+    required, factor_given = (float(data[name][chosen]) for name in ("required", "factor"))
     # The score of a binary token has length sqrt(2) (1 - pi).
     binary = data["num_tokens"] == 2
     consistent = np.allclose(data["norm"][binary], np.sqrt(2) * (1 - data["probability"][binary]), rtol=1e-9)
@@ -190,17 +179,11 @@ def offset() -> Finding:
     judged = confirmed if restored.max() > 0.5 else Verdict.FAILS
     return Finding(
         judged if consistent else Verdict.UNDECIDED,
-        f"a correct binary token at pi = .99 has a score {data['required'][confident_token]:.0f} times shorter than one at .5, and is "
-        f"raised by a factor {data['factor'][confident_token]:.2f}; no token of the batch gets more than {restored.max():.0%} of its "
+        f"a correct binary token at pi = .99 has a score {required:.0f} times shorter than one at .5, and is "
+        f"raised by a factor {factor_given:.2f}; no token of the batch gets more than {restored.max():.0%} of its "
         f"attenuation back (in logarithms; median {np.median(restored):.0%}), since the factor is bounded and the attenuation is not",
-        {
-            "required": float(data["required"][confident_token]),
-            "factor": float(data["factor"][confident_token]),
-            "most": float(restored.max()),
-        },
-        "pi = .99: required factor {:.0f}, given {:.2f}".format(
-            data["required"][confident_token], data["factor"][confident_token]
-        ),
+        {"required": required, "factor": factor_given, "most": float(restored.max())},
+        f"pi = .99: required factor {required:.0f}, given {factor_given:.2f}",
         data,
     )
 
@@ -214,29 +197,26 @@ def spikes() -> Finding:
     """
     rng = np.random.default_rng(36)
     rows, errors = [], []
-    for num_responses in (16, 64, 256, 1024):
-        for setting, name in (
-            (Modulation(alpha_comp=0.0), "paper"),
-            (Modulation(0.0, 50.0, 0.99, alpha_stab=0.4), "script"),
-        ):
-            measured = []
-            for _ in range(max(16, 512 // num_responses)):
-                advantage, stats, mask = sample_batch(rng, num_responses, 8)
-                if not advantage.any():  # every group of a small batch may be all right or all wrong
-                    continue
-                factor = modulate(advantage, stats, mask, setting).stabilization
-                norm = np.abs(advantage) * np.sqrt(softmax.score_norm_squared(stats))
-                entropy = np.abs(entropy_change.first_order(stats, advantage))
-                measured.append(
-                    (
-                        np.mean(factor < 0.95),
-                        np.mean((factor * norm) ** 2) / np.mean(norm**2),
-                        np.max(factor * norm) / np.max(norm),
-                        np.max(factor * entropy) / np.max(entropy),
-                    )
+    settings = {"paper": Modulation(alpha_comp=0.0), "script": Modulation(0.0, 50.0, 0.99, alpha_stab=0.4)}
+    for num_responses, (name, setting) in product((16, 64, 256, 1024), settings.items()):
+        measured = []
+        for _ in range(max(16, 512 // num_responses)):
+            advantage, stats, mask = sample_batch(rng, num_responses, 8)
+            if not advantage.any():  # every group of a small batch may be all right or all wrong
+                continue
+            factor = modulate(advantage, stats, mask, setting).stabilization
+            norm = np.abs(advantage) * np.sqrt(softmax.score_norm_squared(stats))
+            entropy = np.abs(entropy_change.first_order(stats, advantage))
+            measured.append(
+                (
+                    np.mean(factor < 0.95),
+                    np.mean((factor * norm) ** 2) / np.mean(norm**2),
+                    np.max(factor * norm) / np.max(norm),
+                    np.max(factor * entropy) / np.max(entropy),
                 )
-            rows.append((name, num_responses * 8, *np.mean(measured, axis=0)))
-            errors.append(float(np.max(np.std(measured, axis=0, ddof=1)) / np.sqrt(len(measured))))
+            )
+        rows.append((name, num_responses * 8, *np.mean(measured, axis=0)))
+        errors.append(float(np.max(np.std(measured, axis=0, ddof=1)) / np.sqrt(len(measured))))
     data = by_column(
         ("setting", "num_tokens", "share_stabilised", "second_moment", "largest_update", "largest_entropy_change"), rows
     )
@@ -285,9 +265,9 @@ def packing() -> Finding:
             change = np.abs(np.concatenate(parts)[active] / whole.advantages[active] - 1)
             rows.append((name, size, float(change.max()), float(change.mean())))
     data = by_column(("scope", "responses", "largest_change", "mean_change"), rows)
-    own_change = data["largest_change"][(data["scope"] == "micro-batch") & (data["responses"] < 64)]
+    smaller = (data["scope"] == "micro-batch") & (data["responses"] < 64)
+    own_change, mean_change = data["largest_change"][smaller], data["mean_change"][smaller]
     shared_change = float(data["largest_change"][data["scope"] == "batch"].max())
-    mean_change = data["mean_change"][(data["scope"] == "micro-batch") & (data["responses"] < 64)]
     same = Verdict.EXACT if own_change.max() == 0 else Verdict.FAILS
     return Finding(
         same if shared_change == 0 else Verdict.UNDECIDED,
@@ -314,10 +294,8 @@ def indicator_of_magnitude() -> Finding:
         length = (np.abs(advantage) * np.sqrt(softmax.score_norm_squared(stats)))[active]
         rows.append((modulation.instability(stats, advantage, mask)[active], length, stats.entropy[active]))
     indicator, length, entropy = (np.concatenate(column) for column in zip(*rows, strict=True))
-    rank = float(statistics.spearmanr(indicator, length).statistic)
-    certain = entropy < np.quantile(entropy, 1 / 3)
-    flat = entropy > np.quantile(entropy, 2 / 3)
-    ranks = [float(statistics.spearmanr(indicator[part], length[part]).statistic) for part in (certain, flat)]
+    parts = (entropy < np.quantile(entropy, 1 / 3), entropy > np.quantile(entropy, 2 / 3), entropy > -np.inf)
+    *ranks, rank = (float(statistics.spearmanr(indicator[part], length[part]).statistic) for part in parts)
     top = max(1, len(length) // 100)
     shared = len(set(np.argsort(indicator)[-top:]) & set(np.argsort(length)[-top:])) / top
     counter = norm > 0.9 and change < 1e-9

@@ -6,7 +6,7 @@ from theory.claims import allocation, entropy_change, estimators, gradient_norm,
 from theory.claims.ledger import Claim
 
 SECTIONS = "SGAMT"
-"""First letters of ids, in the order of the ledger: entropy change, score norm, allocation, modulation, tables."""
+"""First letters of ids in order: entropy change, score norm (gradient), allocation, modulation, tables."""
 
 LEDGER: tuple[Claim, ...] = tuple(
     sorted(
