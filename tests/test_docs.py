@@ -11,7 +11,6 @@ import importlib
 import os
 import pkgutil
 import re
-import resource
 import shlex
 import subprocess
 import sys
@@ -92,15 +91,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(reason)
     out = tmp_path_factory.mktemp("docs")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", str(DOCS), str(out / "html")]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     run = subprocess.run(
         [*command, "-d", str(out / "doctrees")], cwd=out, capture_output=True, text=True, timeout=600, check=False
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert run.returncode == 0, run.stderr
     assert run.stderr == ""
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert seconds < 40, f"{seconds:.0f} seconds of one core"  # not of the clock: the machine may be busy
     return out / "html"
 
 

@@ -128,7 +128,7 @@ def left(folder):
     return found
 
 
-def eventually(condition, seconds=10):
+def eventually(condition, seconds=60):
     """Return whether a condition comes true in time."""
     end = time.monotonic() + seconds
     while not condition():

@@ -35,9 +35,9 @@ def test_verl_loads_it_and_nothing_heavy():
 
 
 def test_import_costs_milliseconds():
-    """What the plug-in adds to `import verl`, which is seconds."""
-    code = "import time, verl; s = time.perf_counter(); import scale.plugin; print(time.perf_counter() - s)"
-    assert float(python(code, VERL_USE_EXTERNAL_PLUGINS="none")) < 0.1
+    """What the plug-in adds to `import verl`, which is seconds; NumPy alone would be 0.1, and torch more than 1."""
+    code = "import time, verl; s = time.process_time(); import scale.plugin; print(time.process_time() - s)"
+    assert float(python(code, VERL_USE_EXTERNAL_PLUGINS="none")) < 0.5
 
 
 def test_it_hands_on_the_statistics_and_loads_them_only_then():

@@ -141,9 +141,9 @@ GARBAGE = {
 
 @pytest.mark.parametrize("name", GARBAGE)
 def test_time_is_linear(name):
-    """100 kB of anything take less than half a second (a hundredth, usually), twice as much about twice as long."""
+    """100 kB of anything take a hundredth of a second, usually; in quadratic time it would be a minute."""
     start = time.process_time()
     found = answers.extract(GARBAGE[name])
     if found is not None:
         answers.plain(found.text)
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < 5

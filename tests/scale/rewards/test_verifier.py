@@ -26,6 +26,9 @@ pytestmark = pytest.mark.skipif(find_spec("math_verify") is None, reason="needs 
 
 ROOT = Path(__file__).parents[3]
 
+START = 60
+"""Seconds beyond the limit: a worker may have to start, on a busy machine."""
+
 
 def timed(_=None):
     """Return what comes of a comparison that does not end, what comes of the next, and the seconds."""
@@ -38,7 +41,7 @@ def timed(_=None):
 def check_timed(found):
     *values, seconds = found
     assert values == [1.0, "timeout", 1.0]
-    assert seconds < LIMIT * verifier.WALL + 60  # a worker may have to start
+    assert seconds < LIMIT * verifier.WALL + START
 
 
 def put_timed(queue):
@@ -104,7 +107,7 @@ def test_timeout_in_processes():
         # multiprocessing keeps a process to track resources.
         during = {x for x in descendants() - before if "resource_tracker" not in " ".join(psutil.Process(x).cmdline())}
     assert len(during) >= 2 * 3  # the process, a worker, its child
-    assert not gone(during, 10)
+    assert not gone(during, START)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -145,7 +148,7 @@ def test_workers_end_with_a_killed_owner():
         copies = {x for x in every if OWNER in psutil.Process(x).cmdline()}
         owner.send_signal(signal.SIGKILL)
     assert (len(copies), len(every - copies) >= 2) == (1, True)
-    assert not gone(every - copies, LIMIT * verifier.WALL + 10)
+    assert not gone(every - copies, LIMIT * verifier.WALL + START)
     os.kill(copies.pop(), signal.SIGKILL)
 
 
@@ -166,7 +169,7 @@ def test_closing_ends_the_workers():
     workers = pool.pids()
     assert len(workers) == 1
     pool.close()
-    assert not gone(workers, 5)
+    assert not gone(workers, START)
 
 
 def test_without_math_verify(tmp_path, monkeypatch):
@@ -184,7 +187,7 @@ def test_garbage(name):
     start = time.monotonic()
     for text in (GARBAGE[name], boxed(GARBAGE[name])):
         assert outcome(r"\frac{7}{3}", text, timeout=LIMIT) in ("wrong", "unverified")
-    assert time.monotonic() - start < 2 * LIMIT * verifier.WALL + 2
+    assert time.monotonic() - start < 2 * LIMIT * verifier.WALL + START
     assert outcome("33", GARBAGE[name] + boxed("33")) == "right"
 
 
@@ -206,4 +209,4 @@ def test_expensive_answers(answer):
     """Time and memory are bounded, and what could not be decided is never wrong silently."""
     start = time.monotonic()
     assert outcome(r"\frac{7}{3}", boxed(answer), timeout=LIMIT) in ("unverified", "wrong")
-    assert time.monotonic() - start < LIMIT * verifier.WALL + 2
+    assert time.monotonic() - start < LIMIT * verifier.WALL + START
