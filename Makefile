@@ -1,4 +1,4 @@
-# Everything runs in .venv, made from a lock: `make reproduce` and `make test` each work alone on a fresh clone.
+# Everything runs in .venv, made from a lock: each target works alone on a fresh clone.
 # Needs Python 3.10-3.12: `make test PYTHON=python3.12` takes another interpreter than python3.
 
 PYTHON ?= python3
@@ -8,10 +8,11 @@ RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip install --disable-pip-version-check --quiet
 # One thread a process: sums are taken in the same order every time, and pytest's workers do not fight over the cores.
 SINGLE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg
+PYTEST := $(SINGLE) $(RUN) pytest -n $(JOBS) --dist loadgroup
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv reproduce test lint typecheck unit fuzz bench notebooks docs scale-cpu lock clean
+.PHONY: help venv reproduce check test test-long lint typecheck bench notebooks docs verl scale-cpu lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +28,14 @@ reproduce: $(VENV)/.reproduce ## the ledger, the toy experiments, the figures an
 	$(SINGLE) $(RUN) paper_figs --source results
 	$(SINGLE) $(RUN) paper_figs.report --source results
 
-test: lint typecheck unit ## lint, types and all tests, as in CI
+check: lint typecheck ## lint, types and the quick tests, without verl: for every push
+	FUZZ_EXAMPLES=25 $(PYTEST) -m "not long and not needs_verl"
+
+test: lint typecheck verl ## what a change must pass: check, one run of verl, branch coverage of theory
+	FUZZ_EXAMPLES=100 $(PYTEST) -m "not long" --cov=theory --cov-branch --cov-fail-under=95
+
+test-long: verl ## what `make test` leaves out: all runs of verl, kills, slow tests, more arbitrary input
+	FUZZ_EXAMPLES=2000 $(PYTEST) -m "long or fuzz"
 
 lint: $(VENV)/.dev ## ruff, check and format
 	$(RUN) ruff check
@@ -35,13 +43,6 @@ lint: $(VENV)/.dev ## ruff, check and format
 
 typecheck: $(VENV)/.dev ## mypy
 	$(RUN) mypy
-
-unit: $(VENV)/.dev ## the tests alone, verl on the CPU included, with the branch coverage of theory
-	@$(MAKE) --no-print-directory scale-cpu || echo "the CPU build of vLLM cannot be installed here: its tests are skipped" >&2
-	$(SINGLE) $(RUN) pytest -n $(JOBS) --dist loadgroup --cov=theory --cov-branch --cov-fail-under=95
-
-fuzz: $(VENV)/.dev ## every public function of theory on 2,000 arbitrary inputs, four times as many as in `make test`
-	FUZZ_EXAMPLES=2000 $(SINGLE) $(RUN) pytest -n $(JOBS) -k test_fuzz_ tests/theory
 
 bench: $(VENV)/.dev ## the benchmarks, timed, in one process
 	$(SINGLE) $(RUN) pytest --benchmark-enable --benchmark-only
@@ -51,6 +52,9 @@ notebooks: $(VENV)/.dev ## execute the notebooks in place
 
 docs: $(VENV)/.dev ## the pages of the parts, into build/docs
 	$(SINGLE) $(RUN) sphinx -W --keep-going -q -b html docs build/docs
+
+verl: $(VENV)/.dev
+	@$(MAKE) --no-print-directory scale-cpu || echo "the CPU build of vLLM cannot be installed here: its tests are skipped" >&2
 
 scale-cpu: $(VENV)/.scale-cpu ## add verl and the CPU build of vLLM to .venv (Linux)
 

@@ -1,4 +1,7 @@
-"""What all tests share: those that need verl are skipped where it is not installed; in CI that is a failure."""
+"""What all tests share: their lanes, and that those that need verl are skipped where it is not installed.
+
+In CI that is a failure.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,29 @@ from theory.methods import table
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
 
-NEEDED = ("verl", "vllm", "ray", "hydra", "transformers")
+INSTALLED = all(find_spec(name) is not None for name in ("verl", "vllm", "ray", "hydra", "transformers"))
+
+COLLECTED = pytest.StashKey[list[pytest.Item]]()
+"""Every test that was found, before `-m` leaves some out; `tests/test_lanes.py` looks at them."""
 
 
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    config.stash[COLLECTED] = list(items)
     for item in items:
+        if item.name.startswith("test_fuzz_"):
+            item.add_marker("fuzz")
         # Coverage is what the tests of theory check; to trace arbitrary input, and the rest, would take minutes.
         if "theory" not in item.path.parts or item.name.startswith("test_fuzz_"):
             item.add_marker(pytest.mark.no_cover)
-    if all(find_spec(name) is not None for name in NEEDED):
-        return
-    reason = "verl and vLLM's CPU build are not installed: make scale-cpu"
-    for item in items:
-        if "needs_verl" in item.keywords:
-            if os.environ.get("CI", "").lower() in ("1", "true"):
-                pytest.fail(reason, pytrace=False)
-            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_runtest_setup(item):
+    if "needs_verl" in item.keywords and not INSTALLED:
+        reason = "verl and vLLM's CPU build are not installed: make scale-cpu"
+        if os.environ.get("CI", "").lower() in ("1", "true"):
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from theory.base import runs as run_format
 from theory.methods import METHODS as TABLE
 
 # One process has these runs.
-pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("smoke")]
+pytestmark = [pytest.mark.needs_verl, pytest.mark.long, pytest.mark.xdist_group("smoke")]
 
 TITLES = {"stock": "GRPO (stock)", "dynamo": TABLE["dynamo"].title}
 

@@ -1,6 +1,6 @@
 """Fuzzing of public functions: no exception but ValueError, and no NaN out of finite input.
 
-There are 500 examples of each in `make test` and 2,000 in `make fuzz`.
+There are 25 examples of each in `make check`, 100 in `make test` and 2,000 in `make test-long`.
 
 `tests/theory/test_public.py` checks that every public function `f` of `theory.m` has a `test_fuzz_f` in
 `tests/theory/test_m.py` (and every public method `C.f` a `test_fuzz_C_f`).

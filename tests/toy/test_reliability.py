@@ -33,6 +33,8 @@ from toy.training import checkpoint
 from toy.training.config import OptimizerConfig, TrainConfig
 from toy.training.loop import train
 
+pytestmark = pytest.mark.long
+
 SOURCES = (str(Path(toy.__file__).parent), runs.__file__)
 ROOT = Path(__file__).parents[2]
 FINAL = {runs.CONFIG_FILE, runs.METRICS_FILE, runs.VERSIONS_FILE, checkpoint.NAME}
@@ -164,7 +166,7 @@ def test_a_run_killed_from_outside_at_any_time_resumes_to_the_same_bits(small, t
     for i in range(3):
         process = PROCESSES.Process(target=train_alone, args=(config, tmp_path / str(i)))
         process.start()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while not (tmp_path / str(i) / runs.CONFIG_FILE).exists() and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(random.uniform(0.0, 0.8) * seconds)
@@ -224,11 +226,11 @@ def test_ctrl_c_at_the_command_line_exits_with_130_and_says_how_to_go_on(tmp_pat
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     ) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while not (tmp_path / checkpoint.NAME).exists() and time.monotonic() < deadline:
             time.sleep(0.005)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=600)
     assert process.returncode == 130
     assert errors.splitlines() == ["interrupted; with --out, the same command resumes at the last checkpoint"]
     config = TrainConfig.from_dict(runs.read_json(tmp_path / runs.CONFIG_FILE))

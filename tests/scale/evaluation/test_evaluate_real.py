@@ -20,7 +20,7 @@ from tests.scale.conftest import left
 from tests.scale.evaluation.made_runs import ROOT, command, parquet, result, run_folder
 
 # One process has all vLLM engines: they share the machine's cores badly.
-pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("verl")]
+pytestmark = [pytest.mark.needs_verl, pytest.mark.long, pytest.mark.xdist_group("verl")]
 
 SAMPLES = 128
 

@@ -21,6 +21,8 @@ from tests.scale.conftest import eventually, left
 
 psutil = pytest.importorskip("psutil")
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[3]
 
 DAEMON = """
@@ -37,6 +39,9 @@ if os.fork() == 0:
 """
 
 HANG = "\nimport time\ntime.sleep(100)\n"
+
+SOON = 15
+"""Seconds, before the deadline and the silence of 20 that `run` allows, and long on a busy machine too."""
 
 
 def command(code: str) -> list[str]:
@@ -57,7 +62,7 @@ def test_run_finishes(tmp_path):
     assert (outcome.reason, outcome.returncode, outcome.failures) == ("finished", 0, ())
     assert outcome.lines == ("one", "two")
     assert echoed == ["one", "two"]
-    assert outcome.seconds < 5
+    assert outcome.seconds < SOON
     outcome.raise_for_failure()
 
 
@@ -86,7 +91,7 @@ with reported("reward worker"):
 def test_reported_failure_ends_a_run_that_hangs(tmp_path):
     outcome = run(f"try:\n{textwrap.indent(REPORT, ' ')}\nexcept Exception: pass\n{HANG}", tmp_path)
     assert outcome.reason == "failed"
-    assert outcome.seconds < 5
+    assert outcome.seconds < SOON
     assert "reward worker" in outcome.cause()
     assert "ZeroDivisionError: no tokens" in outcome.cause()
     assert 'File "<string>", line 5' in outcome.cause()
@@ -102,7 +107,7 @@ def test_reported_failure_counts_though_the_command_succeeds(tmp_path):
 def test_deadline(tmp_path):
     outcome = run(f"from scale.run.reports import beat\nbeat(3)\n{HANG}", tmp_path, deadline=1.5)
     assert outcome.reason == "deadline"
-    assert 1.5 <= outcome.seconds < 5
+    assert 1.5 <= outcome.seconds < SOON
     assert "deadline" in outcome.cause()
     assert "last step was 3" in outcome.cause()
 
@@ -114,7 +119,7 @@ def env() -> dict[str, str]:
 def test_silence(tmp_path):
     outcome = run(HANG, tmp_path, silence=1)
     assert outcome.reason == "silence"
-    assert 1 <= outcome.seconds < 4
+    assert 1 <= outcome.seconds < SOON
     assert "no step for 1 s" in outcome.cause()
     assert "no step was done" in outcome.cause()
 
@@ -166,7 +171,7 @@ def test_daemon_that_ignores_sigterm_is_gone(hidden, hangs, tmp_path):
     outcome = run(code, tmp_path, silence=4 if hangs else 20)
     assert outcome.reason == ("silence" if hangs else "finished")
     assert hidden or Path(ready).exists()
-    assert outcome.seconds < (12.5 if hangs else 10)
+    assert outcome.seconds < (4 + SOON if hangs else SOON)
     assert left(tmp_path) == []
     assert not [process for process in psutil.process_iter() if ready in cmdline(process)]
 
@@ -217,7 +222,7 @@ def test_parent_killed(tmp_path):
 def test_parent_interrupted(number, tmp_path):
     with parent_of(tmp_path) as parent:
         parent.send_signal(number)
-        assert parent.communicate(timeout=15)[0] == "interrupted\n"
+        assert parent.communicate(timeout=60)[0] == "interrupted\n"
     assert left(tmp_path) == []
     assert not (tmp_path / "temporary").exists()
 
