@@ -29,17 +29,12 @@ def checked_bounds(num: int, low: Any, high: Any) -> tuple[IntArray, IntArray]:
     """Require integer bounds with 0 <= low <= high; return them as int64 [num], `high` cut to MAX_BUDGET."""
     arrays = []
     for name, value in (("low", low), ("high", high)):
-        try:
-            x = np.asarray(value)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{name}: expected integers, got {type(value).__name__}") from error
-        if x.dtype.kind not in "iu":
-            raise ValueError(f"{name}: expected integers, got dtype {x.dtype}")
+        x = require.integers(name, value)
         if x.shape not in ((), (num,)):
             raise ValueError(f"{name}: expected a scalar or shape ({num},), got shape {x.shape}")
-        if name == "low" and (x.min() < 0 or x.max() > MAX_BUDGET):
-            raise ValueError(f"low: expected integers in [0, {MAX_BUDGET}], got {x.min()} to {x.max()}")
-        arrays.append(np.broadcast_to(np.minimum(x, MAX_BUDGET).astype(np.int64), (num,)))
+        if name == "low" and x.max() > MAX_BUDGET:
+            raise ValueError(f"low: expected at most {MAX_BUDGET}, got {x.max()}")
+        arrays.append(np.broadcast_to(np.minimum(x, MAX_BUDGET), (num,)))
     floor, ceiling = arrays
     if (floor > ceiling).any():
         index = int(np.argmax(floor > ceiling))

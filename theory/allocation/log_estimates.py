@@ -32,10 +32,8 @@ def degenerate_bounds(successes: Any, attempts: Any, sizes: Any) -> tuple[FloatA
 
     Parameters
     ----------
-    successes, attempts
-        k and n, integers, [G], 0 <= k <= n, n >= 1.
-    sizes
-        m, integers >= 1, [G].
+    successes, attempts, sizes
+        k, n and m, integers, [G], 0 <= k <= n, n >= 1, m >= 1.
 
     Returns
     -------

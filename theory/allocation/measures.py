@@ -37,10 +37,7 @@ def degenerate_groups(successes: ArrayLike, counts: ArrayLike) -> BoolArray:
 def wasted_share(successes: ArrayLike, counts: ArrayLike) -> FloatArray:
     """Share of a batch's rollouts that went into degenerate groups, over the last axis.
 
-    Parameters
-    ----------
-    successes, counts
-        As in `degenerate_groups`, [..., N] with N >= 1 prompts and at least one rollout.
+    Arguments as in `degenerate_groups`, [..., N] with N >= 1 prompts and at least one rollout.
 
     Returns
     -------
@@ -60,10 +57,7 @@ def wasted_share(successes: ArrayLike, counts: ArrayLike) -> FloatArray:
 def concentration(counts: ArrayLike) -> FloatArray:
     """Return N sum n^2 / (sum n)^2 over the last axis: 1 if all prompts have as many rollouts, N if one has all.
 
-    Parameters
-    ----------
-    counts
-        As in `wasted_share`.
+    Arguments as in `wasted_share`.
 
     Returns
     -------

@@ -165,11 +165,7 @@ def optimal_any(gains: FloatArray, budget: int, low: IntBound, high: IntBound) -
     argmax of sum_i gains[i, n_i] over integers low_i <= n_i <= high_i with sum n_i = budget, through
     V_i(b) = max_n gains[i, n] + V_{i+1}(b - n). With B = budget - sum(low), it takes time O(N B (high - low + 1)) and
     memory O(N B). It serves small cases, and gains that are not concave, such as Knapsack RL's (arXiv 2509.25849).
-
-    Parameters
-    ----------
-    gains, budget, low, high
-        As in `optimal_concave`.
+    Arguments as in `optimal_concave`.
 
     Returns
     -------

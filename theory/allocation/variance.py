@@ -75,12 +75,7 @@ def variance_ratio(variances: Any, counts: Any) -> float:
     """Variance of an allocation over that of a uniform one with the same budget.
 
     sum_i v_i / n_i over sum_i v_i / (B/N), with B = sum n; uniform means the real share B/N each, also where N does not
-    divide B.
-
-    Parameters
-    ----------
-    variances, counts
-        As in `total_variance`.
+    divide B. Arguments as in `total_variance`.
 
     Returns
     -------

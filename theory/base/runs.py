@@ -1,4 +1,4 @@
-"""The folder of a run: what was asked, what came out, and with which software.
+"""The folder of a run: its config, its metrics, and the software that made them.
 
 A finished run holds `config.json` (the resolved config), `metrics.parquet` (one row per seed and step: columns `seed`,
 `step`, then the metrics) and `versions.json` (software, device, seeds, seconds). `versions.json` is written last: a
@@ -23,24 +23,15 @@ import pyarrow.parquet as pq
 CONFIG_FILE, METRICS_FILE, VERSIONS_FILE = "config.json", "metrics.parquet", "versions.json"
 
 PACKAGES = ("dynamo-testbed", "numpy", "scipy", "torch")
-"""What every run stands on."""
-
+"""Packages that every run needs."""
 
 REQUIRED: Any = object()
-"""Default of `lookup` where there is none."""
+"""Stands for "no default" in `lookup`."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A finished run, read back.
-
-    Attributes
-    ----------
-    config, versions
-        Plain data.
-    metrics
-        One row per seed and step.
-    """
+    """A finished run, read back: config and versions as plain data, and metrics with one row per seed and step."""
 
     config: dict[str, Any]
     metrics: pa.Table
@@ -48,7 +39,7 @@ class RunFolder:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a whole file or none; a second call replaces what a killed first one left."""
+    """Write a whole file or none; a second call replaces the rest of a killed first one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
@@ -64,13 +55,7 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises
-    ------
-    ValueError
-        If the file cannot be read or is no JSON object.
-    """
+    """Read a JSON object; a missing or damaged file is a ValueError that names it."""
     try:
         data = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -93,7 +78,7 @@ def write_metrics(path: Path, columns: Mapping[str, np.ndarray[Any, Any]]) -> No
 
 
 def software(*others: str) -> dict[str, str]:
-    """Return the versions of what runs now: Python, `PACKAGES` and other distributions."""
+    """Return the versions of the present software: Python, `PACKAGES` and other distributions."""
     return {"python": platform.python_version(), **{name: installed(name) for name in (*PACKAGES, *others)}}
 
 
@@ -106,22 +91,16 @@ def installed(package: str) -> str:
 
 
 def versions(seeds: Sequence[int], seconds: float, used: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:
-    """Return what `versions.json` holds: the last software `used` (by default this one), and as `earlier` the others.
+    """Return the content of `versions.json`: the last software `used` (by default the present one), the others `earlier`.
 
-    Bits are promised within one software only.
+    Results agree to the bit within one software only.
     """
     *earlier, last = used or [software()]
     return {**last, "earlier": earlier, "seeds": list(seeds), "seconds": round(seconds, 3)}
 
 
 def read_run(folder: Path) -> RunFolder:
-    """Read a finished run.
-
-    Raises
-    ------
-    ValueError
-        If a file is missing or damaged; the message names it.
-    """
+    """Read a finished run; a missing or damaged file is a ValueError that names it."""
     versions_read = read_json(folder / VERSIONS_FILE)
     try:
         metrics = pq.read_table(folder / METRICS_FILE)
@@ -131,7 +110,7 @@ def read_run(folder: Path) -> RunFolder:
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any], path: str = "") -> list[str]:
-    """Return the dotted names, sorted, by which two configurations as plain data differ; a missing field is null.
+    """Return the sorted dotted names at which two configurations as plain data differ; a missing field is null.
 
     Examples
     --------
@@ -149,12 +128,12 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any], path: str =
 
 
 def lookup(config: Mapping[str, Any], path: str, default: Any = REQUIRED) -> Any:
-    """Return the value at a dotted name; where a default is given, that stands for one that is not there or null.
+    """Return the value at a dotted name; a default replaces a missing value and null.
 
     Raises
     ------
     KeyError
-        If it is not there and there is no default; the message is the dotted name.
+        If the value is missing and there is no default; the message is the dotted name.
 
     Examples
     --------

@@ -1,7 +1,4 @@
-"""Tables as text: Markdown to read, LaTeX (booktabs) to print, CSV with every digit.
-
-Nothing is read or written here; a table says what it holds, and returns what its files should contain.
-"""
+"""Tables as text: Markdown to read, LaTeX (booktabs) to print, CSV with every digit. No file is read or written."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# What LaTeX reads as commands, and what its plain fonts lack.
+# Characters that LaTeX reads as commands or that its plain fonts lack.
 ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {"−": "$-$", "–": "--", "±": "$\\pm$", "≤": "$\\le$", "→": "$\\to$"}
 
 
@@ -34,25 +31,21 @@ class Estimate(NamedTuple):
 
 
 Value = Estimate | float | str | None
-"""What a cell holds; None: there is no number."""
+"""Content of a cell; None: there is no number."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column.
+    """A column: its heading, and the form of its numbers.
 
     Attributes
     ----------
-    heading
-        Its heading.
-    decimals
-        Of its numbers.
     signed
         Whether positive numbers carry a sign, as differences do.
     blank
-        What stands where there is no number.
+        Text in place of a missing number.
     ends
-        Headings of the two ends of its intervals in CSV; by default its own, followed by "low" and "high".
+        Headings of the two ends of its intervals in CSV; by default `heading` followed by "low" and "high".
     """
 
     heading: str
@@ -84,14 +77,12 @@ class Column:
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table: columns, groups of rows with a heading each, and which cells are the best of their group.
+    """A table: columns, the first of names, and groups of rows.
 
     Attributes
     ----------
-    columns
-        The columns; the first holds names.
     groups
-        Heading and rows of every group. Where no group has a heading, no column is kept for them.
+        Heading and rows of every group. Without any heading there is no column for them.
     highest
         Numbers of columns in which the largest value of a group is set in bold.
     """
@@ -102,7 +93,7 @@ class TextTable:
 
     @property
     def headings(self) -> list[str]:
-        """Headings, that of the column of groups first."""
+        """Headings, first that of the column of groups."""
         return [*self._of_group(""), *(column.heading for column in self.columns)]
 
     def texts(self, between: str = " ") -> list[list[str]]:
@@ -124,12 +115,12 @@ class TextTable:
         """Return, row by row, which values are set in bold: the highest as printed, unless half of the group ties."""
         marks = []
         for _, rows in self.groups:
-            points = [[round(_point(row[i]), self.columns[i].decimals) for row in rows] for i in self.highest]
-            best = {i: max(column) for i, column in zip(self.highest, points, strict=True)}
-            tied = {i for i, column in zip(self.highest, points, strict=True) if 2 * column.count(best[i]) > len(rows)}
-            for number in range(len(rows)):
-                bold = [i for i, column in zip(self.highest, points, strict=True) if column[number] == best[i]]
-                marks.append([i in bold and i not in tied for i in range(len(self.columns))])
+            columns = [[False] * len(rows) for _ in self.columns]
+            for i in self.highest:
+                points = [round(_point(row[i]), self.columns[i].decimals) for row in rows]
+                if 2 * points.count(max(points)) <= len(rows):
+                    columns[i] = [point == max(points) for point in points]
+            marks += [list(row) for row in zip(*columns, strict=True)]
         return marks
 
     def markdown(self, title: str = "", caption: str = "", rule: str = " --- ") -> str:
@@ -170,20 +161,18 @@ class TextTable:
         """Return a line for every row; a column with intervals has three of its own."""
         rows = [(*self._of_group(heading), *row) for heading, group in self.groups for row in group]
         columns = [*map(Column, self._of_group("group")), *self.columns]
-        wide = [any(isinstance(row[i], Estimate) for row in rows) for i in range(len(columns))]
+        written: list[Sequence[Value]] = []
+        for i, column in enumerate(columns):
+            values = [row[i] for row in rows]
+            if any(isinstance(value, Estimate) for value in values):
+                ends = column.ends or (f"{column.heading} low", f"{column.heading} high")
+                parts = [value if isinstance(value, Estimate) else (value, None, None) for value in values]
+                written += zip((column.heading, *ends), *parts, strict=True)
+            else:
+                written.append((column.heading, *values))
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        names: list[str] = []
-        for column, is_wide in zip(columns, wide, strict=True):
-            ends = column.ends or (f"{column.heading} low", f"{column.heading} high")
-            names += [column.heading, *(ends if is_wide else ())]
-        writer.writerow(names)
-        for row in rows:
-            digits: list[str] = []
-            for value, is_wide in zip(row, wide, strict=True):
-                parts: Sequence[Value] = value if isinstance(value, Estimate) else (value, None, None)
-                digits += [_digits(part) for part in (parts if is_wide else parts[:1])]
-            writer.writerow(digits)
+        lines = zip(*written, strict=True)
+        csv.writer(text, lineterminator="\n").writerows([_digits(value) for value in line] for line in lines)
         return text.getvalue()
 
 

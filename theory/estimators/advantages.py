@@ -86,12 +86,7 @@ def grpo(
 def dr_grpo(rewards: Array, groups: Array) -> Array:
     """Group-relative advantages without normalisation (Dr.GRPO, arXiv 2503.20783).
 
-    A = R - mean.
-
-    Parameters
-    ----------
-    rewards, groups
-        As in `grpo`.
+    A = R - mean. Arguments as in `grpo`.
 
     Returns
     -------
@@ -111,12 +106,7 @@ def dr_grpo(rewards: Array, groups: Array) -> Array:
 def rloo(rewards: Array, groups: Array) -> Array:
     """Advantages over the mean of the other rewards of the group (leave-one-out, arXiv 2402.14740).
 
-    A_j = R_j - mean_{i != j} R_i = n / (n - 1) (R_j - mean); 0 in a group of one, which has no others.
-
-    Parameters
-    ----------
-    rewards, groups
-        As in `grpo`.
+    A_j = R_j - mean_{i != j} R_i = n / (n - 1) (R_j - mean); 0 in a group of one. Arguments as in `grpo`.
 
     Returns
     -------
@@ -139,12 +129,7 @@ def rloo(rewards: Array, groups: Array) -> Array:
 def reinforce(rewards: Array, groups: Array) -> Array:
     """Rewards as advantages, without a baseline (REINFORCE).
 
-    A = R.
-
-    Parameters
-    ----------
-    rewards, groups
-        As in `grpo`; the groups are checked, but have no effect.
+    A = R. Arguments as in `grpo`; the groups are checked, but have no effect.
 
     Returns
     -------
@@ -163,12 +148,7 @@ def reinforce(rewards: Array, groups: Array) -> Array:
 def maxrl(rewards: Array, groups: Array) -> Array:
     """Group-relative advantages over the group's mean reward (MaxRL, arXiv 2602.02710).
 
-    A = (R - mean) / mean; 0 where the mean is 0.
-
-    Parameters
-    ----------
-    rewards, groups
-        As in `grpo`, with R >= 0.
+    A = (R - mean) / mean; 0 where the mean is 0. Arguments as in `grpo`, with R >= 0.
 
     Returns
     -------

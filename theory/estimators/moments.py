@@ -31,10 +31,8 @@ def group_advantages(num_correct: ArrayLike, num_rollouts: ArrayLike, estimator:
 
     Parameters
     ----------
-    num_correct
-        k in [0, n], integers, [...].
-    num_rollouts
-        n >= 1, integers, [...]; both broadcast.
+    num_correct, num_rollouts
+        k in [0, n] and n >= 1, integers, [...]; both broadcast.
     estimator
         One of `ESTIMATORS`.
 
@@ -93,12 +91,7 @@ def implied_weight(p: ArrayLike, n: ArrayLike, estimator: str = "grpo") -> Float
 
     reinforce, rloo (n >= 2): 1; dr_grpo: (n-1)/n; maxrl: (1 - q^(n-1)) / p, which makes E[g] the gradient of
     -sum_{j < n} q^j / j, the truncated log-likelihood (2602.02710); grpo: tends to 1 / sqrt(p q). If group sizes
-    differ between prompts, so do the weights.
-
-    Parameters
-    ----------
-    p, n, estimator
-        As in `group_coefficients`.
+    differ between prompts, so do the weights. Arguments as in `group_coefficients`.
 
     Returns
     -------
@@ -120,10 +113,9 @@ def gradient_moments(probs: ArrayLike, correct: ArrayLike, n: ArrayLike, estimat
 
     Parameters
     ----------
-    probs
-        Answer probabilities pi, [..., K], which sum to one within 1e-6; the sum is divided out.
-    correct
-        Which answers are correct, booleans, [..., K].
+    probs, correct
+        Probabilities pi of the answers, and which of them are correct (booleans), both [..., K]. pi sums to one within
+        1e-6; the sum is divided out.
     n
         Group size >= 1, integers that broadcast with [...].
     estimator

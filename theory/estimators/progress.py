@@ -39,10 +39,8 @@ def posterior_progress(
         Parameters of the law of p, in [1e-300, 1e300], [N]. A posterior has a = k + a_0, b = G - k + b_0.
     n_max
         Largest group size, at least 1.
-    estimator
-        One of `CENTRED`.
-    objective
-        One of `OBJECTIVES`.
+    estimator, objective
+        One of `CENTRED` and one of `OBJECTIVES`.
 
     Returns
     -------

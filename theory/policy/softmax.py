@@ -72,12 +72,7 @@ def log_softmax(logits: Array) -> Array:
 def centred_log_prob(logits: Array) -> Array:
     """Centred log-probability of every token (Def. 2, eq. 17).
 
-    Lambda(v) = log pi(v) + H, so that sum_v pi(v) Lambda(v) = 0.
-
-    Parameters
-    ----------
-    logits
-        Finite logits, [..., V].
+    Lambda(v) = log pi(v) + H, so that sum_v pi(v) Lambda(v) = 0. Arguments as in `log_softmax`.
 
     Returns
     -------
@@ -201,12 +196,7 @@ def pi_lambda(stats: TokenStatistics) -> Array:
 def score_norm_squared(stats: TokenStatistics) -> Array:
     """Squared norm of the score of the sampled token (31).
 
-    |s(a)|^2 = |e_a - pi|^2 = 1 - 2 pi(a) + C.
-
-    Parameters
-    ----------
-    stats
-        Token statistics, each [...].
+    |s(a)|^2 = |e_a - pi|^2 = 1 - 2 pi(a) + C. Arguments as in `pi_lambda`.
 
     Returns
     -------
@@ -227,12 +217,7 @@ def score_norm_squared(stats: TokenStatistics) -> Array:
 def expected_score_norm_squared(stats: TokenStatistics) -> Array:
     """Mean squared norm of the score over the policy's own tokens (32).
 
-    E_pi |s|^2 = 1 - C.
-
-    Parameters
-    ----------
-    stats
-        Token statistics, each [...].
+    E_pi |s|^2 = 1 - C. Arguments as in `pi_lambda`.
 
     Returns
     -------
@@ -253,12 +238,7 @@ def expected_score_norm_squared(stats: TokenStatistics) -> Array:
 def score_norm_bound(stats: TokenStatistics) -> Array:
     """Entropy bound on the mean squared norm of the score (33).
 
-    E_pi |s|^2 = 1 - C <= 1 - e^-H, with equality where pi is uniform on its support.
-
-    Parameters
-    ----------
-    stats
-        Token statistics, each [...].
+    E_pi |s|^2 = 1 - C <= 1 - e^-H, with equality where pi is uniform on its support. Arguments as in `pi_lambda`.
 
     Returns
     -------

@@ -18,12 +18,8 @@ def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: ArrayLike) -> F
 
     Parameters
     ----------
-    num_samples
-        n >= k, integers, [...].
-    num_correct
-        c in [0, n], integers, [...].
-    k
-        Integers >= 1, [...]; the three arguments broadcast.
+    num_samples, num_correct, k
+        n >= k, c in [0, n] and k >= 1, integers, [...]; the three broadcast.
 
     Returns
     -------
@@ -64,10 +60,8 @@ def exact_pass_at_k(p: ArrayLike, k: ArrayLike) -> FloatArray:
 
     Parameters
     ----------
-    p
-        Success probability in [0, 1], [...].
-    k
-        Integers >= 1, [...]; both broadcast.
+    p, k
+        Success probability in [0, 1], and integers >= 1, [...]; both broadcast.
 
     Returns
     -------
