@@ -91,7 +91,7 @@ def installed(package: str) -> str:
 
 
 def versions(seeds: Sequence[int], seconds: float, used: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:
-    """Return the content of `versions.json`: the last software `used` (by default the present one), the others `earlier`.
+    """Return the content of `versions.json`: the last software `used` (default: the present one), and `earlier` ones.
 
     Results agree to the bit within one software only.
     """
