@@ -26,6 +26,25 @@ def stop_gradient(x: Array) -> Array:
     return x.detach() if array_api_compat.is_torch_array(x) else x
 
 
+def clip(x: Array, low: Any = None, high: Any = None) -> Array:
+    """Return `x` between bounds, dtype kept; that of `array_api_compat` indexes by booleans."""
+    return x.clamp(low, high) if array_api_compat.is_torch_array(x) else np.clip(x, low, high)
+
+
+def group_index(xp: Any, keys: Array) -> Array:
+    """Return the number of each key [N] among the different keys in sorted order, from 0.
+
+    On torch no shape depends on the keys, unlike with `unique`, so that a GPU need not be waited for.
+    """
+    if not array_api_compat.is_torch_array(keys):
+        return np.unique(keys, return_inverse=True)[1]
+    order = xp.argsort(keys, stable=True)
+    ranked = keys[order]
+    new = xp.zeros_like(order)
+    new[1:] = xp.astype(ranked[1:] != ranked[:-1], new.dtype)
+    return xp.zeros_like(order).scatter(0, order, new.cumsum(0))
+
+
 def segment_sum(xp: Any, values: Array, segments: Array, num_segments: int) -> Array:
     """Sum `values` [N] within `segments` (ids [N] in [0, num_segments)); returns [num_segments], dtype kept."""
     if array_api_compat.is_torch_array(values):

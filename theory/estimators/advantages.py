@@ -24,7 +24,7 @@ import array_api_compat
 import numpy as np
 
 from theory.base import require
-from theory.base.arrays import Array, segment_sum
+from theory.base.arrays import Array, clip, group_index, segment_sum
 
 
 def grpo(
@@ -76,7 +76,7 @@ def grpo(
         num_free = group.size - 1 if normalize == "sample" else group.size
         varies = group.spread > 0
         one = xp.ones_like(rewards)
-        std = xp.sqrt(xp.where(varies, group.squares / xp.clip(num_free, 1, None), one))
+        std = xp.sqrt(xp.where(varies, group.squares / clip(num_free, 1, None), one))
         with np.errstate(over="ignore"):  # A spread far below epsilon: the advantage is 0.
             advantages = group.deviation / (std + epsilon / xp.where(varies, group.spread, one))
         raw = rewards / (1 + epsilon)
@@ -119,7 +119,7 @@ def rloo(rewards: Array, groups: Array) -> Array:
     [1.0, -0.5, -0.5]
     """
     xp, group = _group(rewards, groups)
-    leave_one_out = group.size / xp.clip(group.size - 1, 1, None)
+    leave_one_out = group.size / clip(group.size - 1, 1, None)
     with np.errstate(over="ignore"):
         advantages: Array = group.deviation * leave_one_out * group.spread
     require.representable(xp, rewards=advantages)
@@ -161,8 +161,7 @@ def maxrl(rewards: Array, groups: Array) -> Array:
     [3.0, -1.0, -1.0, -1.0, 0.0]
     """
     xp, group = _group(rewards, groups)
-    if not bool(xp.all(rewards >= 0)):
-        raise ValueError("rewards: expected values >= 0, got values below")
+    require.values("rewards", rewards, "values >= 0", lambda x: x >= 0)
     one = xp.ones_like(rewards)
     high = xp.where(group.high > 0, group.high, one)
     spread = group.spread / high
@@ -256,15 +255,15 @@ def _group(rewards: Array, groups: Array) -> tuple[Any, _Groups]:
     """Return the array namespace, and what the rows of each group have in common."""
     xp = _check(rewards, groups)
     try:
-        keys, index = xp.unique_inverse(groups)
+        index = group_index(xp, groups)
     except TypeError as error:
         raise ValueError(f"groups: expected keys that can be sorted, got {error}") from error
-    num_groups = keys.shape[0]
+    last = index.shape[0] - 1  # there may be as many groups as rows
     order = xp.argsort(rewards, stable=True)
     order = order[xp.argsort(index[order], stable=True)]  # by group, then by reward
-    size = segment_sum(xp, xp.ones_like(index), index, num_groups)
+    size = segment_sum(xp, xp.ones_like(index), index, last + 1)
     end = xp.cumulative_sum(size)
-    low, high = rewards[order[end - size]][index], rewards[order[end - 1]][index]
+    low, high = rewards[order[clip(end - size, 0, last)]][index], rewards[order[end - 1]][index]
     size = xp.astype(size, rewards.dtype)[index]
     with np.errstate(over="ignore"):
         spread = high - low
@@ -273,7 +272,7 @@ def _group(rewards: Array, groups: Array) -> tuple[Any, _Groups]:
     position = (rewards - low) / xp.where(spread > 0, spread, xp.ones_like(spread))
 
     def group_sum(x: Array) -> Array:
-        return segment_sum(xp, x[order], index[order], num_groups)[index]
+        return segment_sum(xp, x[order], index[order], last + 1)[index]
 
     mean = group_sum(position) / size
     deviation = position - mean

@@ -12,7 +12,7 @@ from typing import Any
 import array_api_compat
 
 from theory.base import require
-from theory.base.arrays import Array, segment_sum
+from theory.base.arrays import Array, clip, group_index, segment_sum
 
 AGGREGATIONS = ("token-mean", "sequence-mean", "prompt-mean")
 """Known aggregations, by name."""
@@ -72,15 +72,16 @@ def aggregation_weights(mask: Array, mode: str, *, prompts: Array | None = None,
     weights = xp.where(mask, xp.ones(mask.shape, dtype=dtype, device=array_api_compat.device(mask)), 0.0)
     lengths = xp.sum(xp.astype(mask, xp.int64), axis=-1)
     if mode == "token-mean":
-        return weights / max(int(xp.sum(lengths)), 1)
-    if mode == "sequence-mean":
-        num_tokens, num_groups = lengths, int(xp.sum(xp.astype(lengths > 0, xp.int64)))
+        weight = clip(xp.sum(lengths), 1)
+    elif mode == "sequence-mean":
+        weight = clip(lengths, 1)[..., None] * clip(xp.sum(xp.astype(lengths > 0, xp.int64)), 1)
     else:
-        num_tokens, num_groups = _tokens_of_prompt(xp, lengths, prompts)
-    return weights / xp.astype(xp.clip(num_tokens, 1, None) * max(num_groups, 1), weights.dtype)[..., None]
+        tokens, num_prompts = _tokens_of_prompt(xp, lengths, prompts)
+        weight = clip(tokens, 1)[..., None] * clip(num_prompts, 1)
+    return weights / xp.astype(weight, weights.dtype)
 
 
-def _tokens_of_prompt(xp: Any, lengths: Array, prompts: Array | None) -> tuple[Array, int]:
+def _tokens_of_prompt(xp: Any, lengths: Array, prompts: Array | None) -> tuple[Array, Array]:
     """Return, for every sequence, the counted tokens of its prompt, and the number of prompts that have one."""
     if prompts is None:
         raise ValueError("prompts: expected the prompt id of every sequence for prompt-mean, got None")
@@ -88,9 +89,9 @@ def _tokens_of_prompt(xp: Any, lengths: Array, prompts: Array | None) -> tuple[A
     require.integer(xp, prompts=prompts)
     if tuple(prompts.shape) != tuple(lengths.shape):
         raise ValueError(f"prompts: expected shape {tuple(lengths.shape)}, got {tuple(prompts.shape)}")
-    ids, inverse = xp.unique_inverse(xp.reshape(prompts, (-1,)))
-    tokens = segment_sum(xp, xp.reshape(lengths, (-1,)), xp.reshape(inverse, (-1,)), ids.shape[0])
-    return xp.reshape(tokens[inverse], lengths.shape), int(xp.sum(xp.astype(tokens > 0, xp.int64)))
+    index = group_index(xp, xp.reshape(prompts, (-1,)))
+    tokens = segment_sum(xp, xp.reshape(lengths, (-1,)), index, index.shape[0])
+    return xp.reshape(tokens[index], lengths.shape), xp.sum(xp.astype(tokens > 0, xp.int64))
 
 
 def aggregate(values: Array, mask: Array, mode: str, *, prompts: Array | None = None) -> Array:

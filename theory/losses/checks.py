@@ -16,10 +16,9 @@ def check_tokens(log_prob: Array, old_log_prob: Array, advantages: Array, **mask
     require.squarable(xp, **reals)
     require.boolean(xp, **masks)
     require.same_shape(**reals, **masks)
-    padding = ~next(iter(masks.values()))
+    mask = next(iter(masks.values()))
     for name in ("log_prob", "old_log_prob"):
-        if not bool(xp.all((reals[name] <= 0.01) | padding)):
-            raise ValueError(f"{name}: expected values <= 0, got values above")
+        require.values(name, reals[name], "values <= 0", lambda x: (x <= 0.01) | ~mask)
     return xp
 
 
@@ -28,16 +27,14 @@ def check_entropy(entropy: Array, **others: Array) -> Any:
     xp = require.namespace(entropy=entropy, **others)
     require.squarable(xp, entropy=entropy)
     require.same_shape(**others, entropy=entropy)
-    if not bool(xp.all(entropy >= -0.01)):
-        raise ValueError("entropy: expected values >= 0, got values below")
+    require.values("entropy", entropy, "values >= 0", lambda x: x >= -0.01)
     return xp
 
 
 def check_instability(xp: Any, instability: Array) -> None:
     """Require Xi >= 0."""
     require.finite(xp, instability=instability)
-    if not bool(xp.all(instability >= 0)):
-        raise ValueError("instability: expected values >= 0, got values below")
+    require.values("instability", instability, "values >= 0", lambda x: x >= 0)
 
 
 def largest_coefficient(xp: Any, x: Array) -> float:

@@ -13,7 +13,7 @@ import array_api_compat
 import numpy as np
 
 from theory.base import require
-from theory.base.arrays import Array
+from theory.base.arrays import Array, clip
 from theory.policy.softmax import TokenStatistics, log_softmax, pi_lambda, require_statistics, token_statistics
 
 
@@ -46,8 +46,7 @@ def update_coefficient(advantage: Array, ratio: Array, clip_low: float = 0.2, cl
     require.same_shape(advantage=advantage, ratio=ratio)
     clip_low = require.in_range("clip_low", clip_low, 0.0, 1.0)
     clip_high = require.in_range("clip_high", clip_high, 0.0)
-    if not bool(xp.all(ratio >= 0)):
-        raise ValueError("ratio: expected values >= 0, got values below")
+    require.values("ratio", ratio, "values >= 0", lambda x: x >= 0)
     active = ((advantage > 0) & (ratio <= 1 + clip_high)) | ((advantage < 0) & (ratio >= 1 - clip_low))
     with np.errstate(over="ignore"):
         product = ratio * advantage
@@ -115,7 +114,7 @@ def first_order_sequence(stats: TokenStatistics, coefficient: Array, mask: Array
         raise ValueError("mask: expected shape [..., T], got ()")
     with np.errstate(over="ignore", invalid="ignore"):
         value = pi_lambda(stats)
-        num_valid = xp.astype(xp.clip(xp.sum(mask, axis=-1, keepdims=True, dtype=xp.int64), 1, None), value.dtype)
+        num_valid = xp.astype(clip(xp.sum(mask, axis=-1, keepdims=True, dtype=xp.int64), 1, None), value.dtype)
         mean = xp.sum(xp.where(mask, value, xp.zeros_like(value)), axis=-1, keepdims=True) / num_valid
     change = _change(stats, coefficient, mean, learning_rate)
     return xp.where(mask, change, xp.zeros_like(change))
@@ -155,7 +154,7 @@ def exact(logits: Array, actions: Array, coefficient: Array, learning_rate: floa
     tokens = xp.arange(logits.shape[-1], device=array_api_compat.device(logits))
     score = xp.astype(tokens == actions[..., None], logits.dtype) - pi
 
-    change = xp.clip(step, -1, 1) * score
+    change = clip(step, -1, 1) * score
     log_ratio = change - xp.log1p(xp.sum(pi * xp.expm1(change), axis=-1, keepdims=True))  # log pi' - log pi
     difference = pi * xp.expm1(log_ratio)
     kl = xp.sum(pi * xp.exp(log_ratio) * log_ratio - difference, axis=-1)
