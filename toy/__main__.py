@@ -27,7 +27,7 @@ from scipy import stats
 
 from theory.allocation import ALLOCATORS
 from theory.base.arrays import FloatArray
-from theory.losses import AGGREGATIONS, Modulation
+from theory.losses import AGGREGATIONS
 from theory.methods import METHODS, Method
 from theory.statistics import NUM_RESAMPLES
 from toy.experiments import DEFAULT, SWEEPS, TIMING, SummaryRow, Sweep, get_sweeps, runner, summary
@@ -179,9 +179,10 @@ def resolve(args: argparse.Namespace) -> TrainConfig:
         if getattr(args, name) is not None:
             method = replace(method, **{name: getattr(args, name)})
     if args.alpha is not None:
-        if not isinstance(method.shaping, Modulation):
-            raise ValueError(f"--alpha: expected a method with DynaMO's modulation, got {args.method}")
-        method = replace(method, shaping=replace(method.shaping, alpha=args.alpha))
+        try:
+            method = method.with_modulation(alpha=args.alpha)
+        except ValueError as error:
+            raise ValueError(f"--{error}") from error
     if args.prompts is not None:
         world = replace(world, num_prompts=args.prompts)
     learning = {"name": args.optimizer, "learning_rate": args.learning_rate}

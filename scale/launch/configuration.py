@@ -11,7 +11,6 @@ from typing import Any
 
 from scale.plugin.config import DynamoConfig
 from theory.base import require
-from theory.losses import ClipCov, ClippedSurrogate
 from theory.methods import Method
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -137,8 +136,9 @@ def _set(config: Any, settings: DynamoConfig, out: Path) -> None:
     config.data.seed = config.actor_rollout_ref.rollout.seed = settings.seed
     actor.data_loader_seed = settings.seed
     loss = method.loss
-    if isinstance(loss, (ClippedSurrogate, ClipCov)):
-        actor.clip_ratio, actor.clip_ratio_low, actor.clip_ratio_high = loss.clip_low, loss.clip_low, loss.clip_high
+    if loss.clip_range is not None:
+        actor.clip_ratio_low, actor.clip_ratio_high = loss.clip_range
+        actor.clip_ratio = actor.clip_ratio_low
     actor.clip_ratio_c = getattr(loss, "dual_clip", None) or NO_DUAL_CLIP
     actor.loss_agg_mode = _aggregation(method)
     actor.entropy_coeff = method.entropy_bonus.coefficient if method.entropy_bonus else 0.0

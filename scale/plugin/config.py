@@ -9,7 +9,6 @@ from typing import Any
 
 from theory.allocation import ALLOCATORS, ORACLES
 from theory.base import require
-from theory.losses import Modulation
 from theory.methods import Method, get_method
 
 SCOPES = ("rollout-batch", "mini-batch", "micro-batch")
@@ -113,11 +112,10 @@ class DynamoConfig:
         shape = {name: getattr(self, name) for name in ("alpha", "sharpness", "threshold")}
         shape = {name: value for name, value in shape.items() if value is not None}
         if shape:
-            if not isinstance(method.shaping, Modulation):
-                raise ValueError(
-                    f"dynamo.{next(iter(shape))}: expected a method with DynaMO's modulation, got {self.method}"
-                )
-            method = replace(method, shaping=replace(method.shaping, **shape))
+            try:
+                method = method.with_modulation(**shape)
+            except ValueError as error:
+                raise ValueError(f"dynamo.{error}") from error
         return method
 
 

@@ -29,21 +29,10 @@ from verl.workers.utils.padding import no_padding_2_padding, response_to_nested
 
 from scale.plugin.engine import STATISTICS
 from theory.allocation import get_allocator, spends_in_rounds
-from theory.losses import (
-    LARGEST_CLIP,
-    KlCov,
-    Modulation,
-    Scope,
-    Selection,
-    aggregation_weights,
-    instability,
-    modulate,
-    policy_loss,
-    scope_of,
-    select_tokens,
-)
+from theory.base import require
+from theory.losses import Scope, Selection, Shaped, aggregation_weights, policy_loss, select_tokens
 from theory.methods import Method
-from theory.policy import TokenStatistics, update_coefficient
+from theory.policy import TokenStatistics
 
 SCOPE, COUNTED, TARGETED, WEIGHTS = "modulation_scope", "counted_tokens", "targeted_tokens", "token_weights"
 """Names of what `prepare` and the trainer hand to the loss with the data."""
@@ -53,16 +42,20 @@ VERL_AGGREGATIONS = {"token-mean": "token-mean", "sequence-mean": "seq-mean-toke
 
 
 def weighs_itself(method: Method) -> bool:
-    """Return whether tokens have weights of ours: prompt means, and sequence means over batches with padding."""
-    return method.aggregation not in VERL_AGGREGATIONS or (
-        method.aggregation == "sequence-mean" and spends_in_rounds(get_allocator(method.allocator))
+    """Return whether loss and weights of tokens are ours; else verl's own, to which modulation adds.
+
+    Ours are losses that verl lacks, prompt means, and sequence means over batches with padding.
+    """
+    return (
+        not method.loss.standard
+        or method.aggregation not in VERL_AGGREGATIONS
+        or (method.aggregation == "sequence-mean" and spends_in_rounds(get_allocator(method.allocator)))
     )
 
 
 def looks_ahead(method: Method, scope: str) -> bool:
     """Return whether each mini-batch needs a forward pass before its update: its tokens are compared, or weighed."""
-    compares = isinstance(method.shaping, Modulation) and scope == "mini-batch"
-    return compares or method.singles_out or weighs_itself(method)
+    return method.looks_ahead(scope) or weighs_itself(method)
 
 
 def token_statistics_of(log_prob: torch.Tensor, statistics: list[torch.Tensor], mask: torch.Tensor) -> TokenStatistics:
@@ -75,14 +68,6 @@ def token_statistics_of(log_prob: torch.Tensor, statistics: list[torch.Tensor], 
             for x, fill in zip(fields, neutral, strict=True)
         )
     )
-
-
-def coefficient_of(method: Method, advantages: torch.Tensor, log_prob: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
-    """Return xi (24) under the method's clip range; KL-Cov has none."""
-    loss = method.loss
-    clips = (1.0, LARGEST_CLIP) if isinstance(loss, KlCov) else (loss.clip_low, loss.clip_high)
-    coefficient: torch.Tensor = update_coefficient(advantages, (log_prob.detach() - old).exp(), *clips)
-    return coefficient
 
 
 @dataclass
@@ -114,6 +99,7 @@ class MethodLoss:
 
     # Before a mini-batch
 
+    @require.trusted()
     def prepare(self, outputs: dict[str, Any], data: Any, group: Any) -> None:
         """Add to the data of a mini-batch what its tokens have in common over all ranks.
 
@@ -145,18 +131,11 @@ class MethodLoss:
         stats = None
         if method.needs_statistics:
             stats = token_statistics_of(merged["log_prob"], [merged[name] for name in STATISTICS], mask)
-        if stats is None or method.shaping is None:
-            pass
-        elif isinstance(method.shaping, Modulation):
-            xi = coefficient_of(method, advantages, merged["log_prob"], merged["old_log_prob"])
-            scope = scope_of(stats, instability(stats, xi, mask, method.shaping.mean), mask)
-            if self.scope == "mini-batch":
-                tu.assign_non_tensor_data(data, SCOPE, scope)
-            else:
-                scope = tu.get(data, SCOPE)
-            advantages = modulate(advantages, stats, mask, method.shaping, coefficient=xi, scope=scope).advantages
-        else:
-            advantages = method.shaping.shape(advantages, stats)
+        given = (merged["log_prob"], merged["old_log_prob"])
+        if method.shaping is not None and method.compares and stats is not None and self.scope == "mini-batch":
+            xi = method.loss.update_coefficient(*given, advantages)
+            tu.assign_non_tensor_data(data, SCOPE, method.shaping.scope(stats, xi, mask))
+        advantages = method.shape(advantages, stats, mask, *given, self._scope(data)).advantages
         counted = mask
         if method.singles_out:
             selection = self._select(merged | {"advantages": advantages}, mask, stats)
@@ -184,6 +163,7 @@ class MethodLoss:
 
     # On a micro-batch
 
+    @require.trusted()
     def __call__(
         self, model_output: dict[str, Any], data: Any, dp_group: Any = None
     ) -> tuple[torch.Tensor, dict[str, Any]]:
@@ -206,26 +186,24 @@ class MethodLoss:
         self, tokens: dict[str, torch.Tensor], stats: TokenStatistics | None, data: Any
     ) -> tuple[torch.Tensor, dict[str, Any]]:
         """Return the shaped advantages, and metrics: sums over micro-batches and means over ranks."""
-        advantages, mask, shaping = tokens["advantages"], tokens["mask"], self.method.shaping
-        if stats is None or shaping is None:
-            return advantages, {}
-        if not isinstance(shaping, Modulation):
-            return shaping.shape(advantages, stats), {}
-        xi = coefficient_of(self.method, advantages, tokens["log_prob"], tokens["old_log_prob"])
-        scope: Scope | None = None if self.scope == "micro-batch" else tu.get(data, SCOPE)
-        result = modulate(advantages, stats, mask, shaping, coefficient=xi, scope=scope)
-        if self.dump is not None:
+        given = (tokens["mask"], tokens["log_prob"], tokens["old_log_prob"])
+        scope = self._scope(data)
+        shaped = self.method.shape(tokens["advantages"], stats, *given, scope)
+        if self.dump is not None and stats is not None:
             texts = {name: data[name].to_padded_tensor(-1) for name in ("prompts", "responses")}
-            self._dump(tokens | texts, stats, xi, scope, result)
+            self._dump(tokens | texts, stats, scope, shaped)
         share = data["dp_size"] / data["batch_num_tokens"]
         metrics: dict[str, Any] = {}
-        for name, factor in (("compensation", result.compensation), ("stabilization", result.stabilization)):
-            mean = float((factor * mask).sum()) * share
-            metrics[f"dynamo/{name}_mean"] = Metric(AggregationType.SUM, mean)
-            extreme = factor[mask] if bool(mask.any()) else torch.ones(1)
-            metrics[f"dynamo/{name}_min"] = Metric(AggregationType.MIN, float(extreme.min()))
-            metrics[f"dynamo/{name}_max"] = Metric(AggregationType.MAX, float(extreme.max()))
-        return result.advantages, metrics
+        for name, factor in shaped.factors.items():
+            total, least, most = _range(factor, tokens["mask"])
+            metrics[f"dynamo/{name}_mean"] = Metric(AggregationType.SUM, total * share)
+            metrics[f"dynamo/{name}_min"] = Metric(AggregationType.MIN, least)
+            metrics[f"dynamo/{name}_max"] = Metric(AggregationType.MAX, most)
+        return shaped.advantages, metrics
+
+    def _scope(self, data: Any) -> Scope | None:
+        """Return what tokens are compared with: extremes that came with the data; None for those packed together."""
+        return tu.get(data, SCOPE) if self.method.compares and self.scope != "micro-batch" else None
 
     def _theory_loss(
         self, tokens: dict[str, torch.Tensor], stats: TokenStatistics | None, model_output: dict[str, Any], data: Any
@@ -290,14 +268,16 @@ class MethodLoss:
             tokens["uniforms"] = _padded(data["uniforms"], mask)
         return tokens
 
-    def _dump(self, tokens: dict[str, torch.Tensor], stats: TokenStatistics, xi: Any, scope: Any, result: Any) -> None:
+    def _dump(
+        self, tokens: dict[str, torch.Tensor], stats: TokenStatistics, scope: Scope | None, shaped: Shaped
+    ) -> None:
         assert self.dump is not None
         folder = Path(self.dump)
         folder.mkdir(parents=True, exist_ok=True)
         rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-        tensors = {**tokens, **stats._asdict(), "coefficient": xi, **result._asdict()}
-        named = {"shaped": tensors.pop("advantages"), "advantages": tokens["advantages"]}
-        content = {name: x.detach().cpu() for name, x in (tensors | named).items()}
+        xi = self.method.loss.update_coefficient(tokens["log_prob"], tokens["old_log_prob"], tokens["advantages"])
+        tensors = {**tokens, **stats._asdict(), "coefficient": xi, **shaped.factors, "shaped": shaped.advantages}
+        content = {name: x.detach().cpu() for name, x in tensors.items()}
         path = folder / f"{os.getpid()}-{rank}-{next(self._calls):06d}.pt"
         torch.save(content | {"scope": None if scope is None else vars(scope)}, path)
 
@@ -305,3 +285,13 @@ class MethodLoss:
 def _padded(nested: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Return nested rows padded with zeros to the width of another tensor."""
     return nested.to_padded_tensor(0, output_size=tuple(like.shape))
+
+
+def _range(values: torch.Tensor, mask: torch.Tensor) -> tuple[float, float, float]:
+    """Return sum, least and largest of some values over a mask; 0, 1 and 1 where it is empty. One wait for a GPU."""
+    infinity = torch.full_like(values, torch.inf)
+    least, most = torch.where(mask, values, infinity).min(), torch.where(mask, values, -infinity).max()
+    empty = ~mask.any()
+    found = torch.stack([(values * mask).sum(), least.masked_fill(empty, 1.0), most.masked_fill(empty, 1.0)])
+    total, least, most = found.tolist()
+    return total, least, most

@@ -33,7 +33,7 @@ from scale.plugin.row_order import deal, row_of, spread
 from scale.run import beat, records
 from theory.allocation import Problem, SuccessHistory, allocate, get_allocator, spends_in_rounds
 from theory.base.runs import write_atomically
-from theory.losses import ClipCov, Modulation, instability, modulate, scope_of
+from theory.losses import Scope
 
 STATE = "dynamo.json"
 """File of a checkpoint with what verl does not know of."""
@@ -258,7 +258,7 @@ class DynamoTrainer(ReproducibleTrainer):
 
     def _uniforms(self, keys: list[str], data: Any) -> dict[str, Any]:
         """Return random numbers of tokens for the losses that draw: a row's own, wherever it was dealt to."""
-        if not isinstance(self.method.loss, ClipCov):
+        if not self.method.loss.draws:
             return {}
         mask = data["response_mask"]
         drawn = np.zeros(tuple(mask.to_padded_tensor(0).shape))
@@ -268,17 +268,21 @@ class DynamoTrainer(ReproducibleTrainer):
         return {"uniforms": response_to_nested(torch.from_numpy(drawn), mask)}
 
     def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
-        shaping = self.method.shaping
         batch.extra_info[TOKEN_STATISTICS] = self.method.needs_statistics
         batch.extra_info[LOOK_AHEAD] = looks_ahead(self.method, self.settings.scope)
-        if isinstance(shaping, Modulation):
-            scope = self._scope(batch, shaping, metrics)
+        if self.method.compares:
+            scope = self._scope(batch, metrics)
             if self.settings.scope == "rollout-batch":
                 batch.extra_info[SCOPE] = scope
         return super()._update_actor(batch, metrics)
 
-    def _scope(self, batch: Any, shaping: Modulation, metrics: dict[str, Any]) -> Any:
-        """Return the extremes over the rollout batch, under the policy that sampled it; measure the factors."""
+    def _scope(self, batch: Any, metrics: dict[str, Any]) -> Scope:
+        """Return the extremes over the rollout batch, under the policy that sampled it; measure the factors.
+
+        This is the door of the step: here, on the CPU, `theory` looks at the values of all tokens once.
+        """
+        shaping = self.method.shaping
+        assert shaping is not None
         fields = ["old_log_probs", "advantages", "response_mask", *STATISTICS]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         nested = data["response_mask"]
@@ -286,10 +290,10 @@ class DynamoTrainer(ReproducibleTrainer):
         statistics = [response_from_nested(data[name], nested).to_padded_tensor(0) for name in STATISTICS]
         stats = token_statistics_of(data["old_log_probs"].to_padded_tensor(0), statistics, mask)
         advantages = data["advantages"].to_padded_tensor(0)
-        scope = scope_of(stats, instability(stats, advantages, mask, shaping.mean), mask)
-        factors = modulate(advantages, stats, mask, shaping, scope=scope)
-        for name in ("compensation", "stabilization"):
-            metrics |= factor_quantiles(name, getattr(factors, name)[mask].numpy())
+        scope = shaping.scope(stats, advantages, mask)
+        factors = shaping.apply(advantages, stats, mask, coefficient=advantages, scope=scope).factors
+        for name, factor in factors.items():
+            metrics |= factor_quantiles(name, factor[mask].numpy())
         return scope
 
     # State

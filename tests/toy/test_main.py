@@ -95,7 +95,7 @@ def test_wrong_names_exit_with_2_and_the_known_ones(arguments, message, capsys):
     [
         (["--low", "17"], "rollouts_low: expected at most rollouts 16, got 17"),
         (["--seeds", "0"], "num_seeds: expected an integer >= 1, got 0"),
-        (["--method", "grpo", "--alpha", "0.1"], "--alpha: expected a method with DynaMO's modulation, got grpo"),
+        (["--method", "grpo", "--alpha", "0.1"], "--alpha: expected a method with DynaMO's modulation, got GRPO"),
         (["--alpha", "2"], "alpha: expected a finite number in [0.0, 1.0], got 2.0"),
         (["--optimizer", "adamw"], "--learning-rate: expected a value for adamw"),
         (["--checkpoint-every", "0"], "checkpoint_every: expected an integer >= 1, got 0"),

@@ -4,6 +4,9 @@ from .aggregation import (
     aggregation_weights as aggregation_weights,
 )
 from .configured import (
+    ClipCov as ClipCov,
+    ClippedSurrogate as ClippedSurrogate,
+    KlCov as KlCov,
     policy_loss as policy_loss,
     select_tokens as select_tokens,
 )
@@ -22,25 +25,26 @@ from .modulation import (
     modulate as modulate,
     stabilization as stabilization,
 )
+from .protocol import (
+    LARGEST_CLIP as LARGEST_CLIP,
+    Loss as Loss,
+    Selection as Selection,
+    Shaped as Shaped,
+    Shaping as Shaping,
+    TokenLoss as TokenLoss,
+)
 from .scope import (
     Scope as Scope,
     scope_of as scope_of,
 )
 from .selection import (
-    CovarianceScope as CovarianceScope,
     ForkTokens as ForkTokens,
-    Selection as Selection,
     clip_cov_tokens as clip_cov_tokens,
     covariance as covariance,
     fork_tokens as fork_tokens,
     kl_cov_tokens as kl_cov_tokens,
 )
 from .surrogate import (
-    LARGEST_CLIP as LARGEST_CLIP,
-    ClipCov as ClipCov,
-    ClippedSurrogate as ClippedSurrogate,
-    KlCov as KlCov,
-    TokenLoss as TokenLoss,
     clip_cov as clip_cov,
     clipped_surrogate as clipped_surrogate,
     kl_cov as kl_cov,

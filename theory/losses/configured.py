@@ -1,27 +1,109 @@
-"""A configured loss, applied in two steps, so that nothing depends on micro-batching.
+"""The policy losses as parts of a method, and how a loss is applied in two steps, so that packing changes nothing.
 
-`select_tokens` runs over the scope in which tokens compete, without gradient; then `policy_loss` runs on any part of
-it.
+`select_tokens` runs over all tokens that compete, without gradient. Then `policy_loss` runs on any part of them.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import ClassVar
 
+from theory.base import require
 from theory.base.arrays import Array
 from theory.losses.checks import check_entropy, check_tokens
-from theory.losses.selection import (
-    CovarianceScope,
-    ForkTokens,
-    Selection,
-    clip_cov_tokens,
-    covariance,
-    fork_tokens,
-    kl_cov_tokens,
-)
-from theory.losses.surrogate import ClipCov, ClippedSurrogate, KlCov, TokenLoss, clip_cov, clipped_surrogate, kl_cov
+from theory.losses.protocol import Loss, Selection, TokenLoss, check_part
+from theory.losses.selection import ForkTokens, clip_cov_tokens, covariance, fork_tokens, kl_cov_tokens
+from theory.losses.surrogate import check_clip, clip_cov, clipped_surrogate, kl_cov
 
-Loss: TypeAlias = ClippedSurrogate | ClipCov | KlCov
+
+@dataclass(frozen=True)
+class ClippedSurrogate(Loss):
+    """Configuration of `clipped_surrogate`; r stays in [1 - clip_low, 1 + clip_high], `dual_clip` None is none."""
+
+    standard: ClassVar[bool] = True
+
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    dual_clip: float | None = None
+
+    def __post_init__(self) -> None:
+        check_clip(self.clip_low, self.clip_high, self.dual_clip)
+
+    @property
+    def clip_range(self) -> tuple[float, float]:
+        """(clip_low, clip_high)."""
+        return self.clip_low, self.clip_high
+
+    def values(self, log_prob: Array, old_log_prob: Array, advantages: Array, selection: Selection) -> TokenLoss:
+        """Return `clipped_surrogate` of the counted tokens."""
+        clips = {"clip_low": self.clip_low, "clip_high": self.clip_high}
+        counted = selection.counted
+        return clipped_surrogate(log_prob, old_log_prob, advantages, counted, **clips, dual_clip=self.dual_clip)
+
+
+@dataclass(frozen=True)
+class ClipCov(Loss):
+    """Configuration of `clip_cov` and its selection: `ratio` of all tokens, drawn from the band of covariances."""
+
+    singles_out: ClassVar[bool] = True
+    draws: ClassVar[bool] = True
+
+    ratio: float = 2e-4
+    covariance_low: float = 1.0
+    covariance_high: float = 5.0
+    clip_low: float = 1.0
+    clip_high: float = 1.0
+
+    def __post_init__(self) -> None:
+        require.in_range("ratio", self.ratio, 0.0, 1.0)
+        require.in_range("covariance_low", self.covariance_low)
+        require.in_range("covariance_high", self.covariance_high, self.covariance_low, open_low=True)
+        check_clip(self.clip_low, self.clip_high)
+
+    @property
+    def clip_range(self) -> tuple[float, float]:
+        """(clip_low, clip_high)."""
+        return self.clip_low, self.clip_high
+
+    def select(
+        self, log_prob: Array, old_log_prob: Array, advantages: Array, mask: Array, uniforms: Array | None = None
+    ) -> Array:
+        """Return `clip_cov_tokens`, of the tokens that the clip does not stop anyway."""
+        if uniforms is None:
+            raise ValueError("uniforms: expected an array for ClipCov, got None")
+        clipped = self.values(log_prob, old_log_prob, advantages, Selection(mask, mask & False)).clipped
+        covariances = covariance(log_prob, advantages, mask)
+        band = {"low": self.covariance_low, "high": self.covariance_high}
+        return clip_cov_tokens(covariances, mask, uniforms, ratio=self.ratio, excluded=clipped, **band)
+
+    def values(self, log_prob: Array, old_log_prob: Array, advantages: Array, selection: Selection) -> TokenLoss:
+        """Return `clip_cov`."""
+        clips = {"clip_low": self.clip_low, "clip_high": self.clip_high}
+        return clip_cov(log_prob, old_log_prob, advantages, *selection, **clips)
+
+
+@dataclass(frozen=True)
+class KlCov(Loss):
+    """Configuration of `kl_cov` and its selection: `ratio` of all tokens (a fraction, not percent)."""
+
+    singles_out: ClassVar[bool] = True
+
+    ratio: float = 2e-3
+    coefficient: float = 1.0
+
+    def __post_init__(self) -> None:
+        require.in_range("ratio", self.ratio, 0.0, 1.0)
+        require.in_range("coefficient", self.coefficient, 0.0)
+
+    def select(
+        self, log_prob: Array, old_log_prob: Array, advantages: Array, mask: Array, uniforms: Array | None = None
+    ) -> Array:
+        """Return `kl_cov_tokens`."""
+        return kl_cov_tokens(covariance(log_prob, advantages, mask), mask, ratio=self.ratio)
+
+    def values(self, log_prob: Array, old_log_prob: Array, advantages: Array, selection: Selection) -> TokenLoss:
+        """Return `kl_cov`."""
+        return kl_cov(log_prob, old_log_prob, advantages, *selection, coefficient=self.coefficient)
 
 
 def select_tokens(
@@ -34,7 +116,6 @@ def select_tokens(
     token_selection: ForkTokens | None = None,
     entropy: Array | None = None,
     uniforms: Array | None = None,
-    scope: CovarianceScope | None = None,
 ) -> Selection:
     """Choose the tokens that a loss counts and singles out, over everything given.
 
@@ -54,19 +135,11 @@ def select_tokens(
         H at every token, floating, [..., T]; needed with `token_selection`.
     uniforms
         Uniform random numbers in [0, 1], floating, [..., T]; needed by `ClipCov`.
-    scope
-        Means of the covariance, where a part must centre with the batch's; by default those of the counted tokens.
 
     Returns
     -------
     Selection
         Boolean masks of the shape of `mask`.
-
-    Raises
-    ------
-    ValueError
-        If `entropy` or `uniforms` is missing where it is needed, `loss` is no known configuration, or as
-        `clipped_surrogate`.
 
     Examples
     --------
@@ -76,25 +149,15 @@ def select_tokens(
     >>> select_tokens(KlCov(), log_prob, log_prob, advantages, mask).targeted.tolist()
     [False, False, True]
     """
+    _require_loss(loss)
     xp = check_tokens(log_prob, old_log_prob, advantages, mask=mask)
     if token_selection is not None:
         if entropy is None:
             raise ValueError("entropy: expected an array for ForkTokens, got None")
         check_entropy(entropy, mask=mask)
         mask = fork_tokens(entropy, mask, ratio=token_selection.ratio)
-    if isinstance(loss, ClippedSurrogate):
-        return Selection(mask, xp.zeros_like(mask))
-    covariances = covariance(log_prob, advantages, mask, scope)
-    if isinstance(loss, KlCov):
-        return Selection(mask, kl_cov_tokens(covariances, mask, ratio=loss.ratio))
-    if not isinstance(loss, ClipCov):
-        raise ValueError(f"loss: expected ClippedSurrogate, ClipCov or KlCov, got {type(loss).__name__}")
-    if uniforms is None:
-        raise ValueError("uniforms: expected an array for ClipCov, got None")
-    clips = {"clip_low": loss.clip_low, "clip_high": loss.clip_high}
-    clipped = clip_cov(log_prob, old_log_prob, advantages, mask, xp.zeros_like(mask), **clips).clipped
-    band = {"low": loss.covariance_low, "high": loss.covariance_high}
-    targeted = clip_cov_tokens(covariances, mask, uniforms, ratio=loss.ratio, excluded=clipped, **band)
+    targeted = loss.select(log_prob, old_log_prob, advantages, mask, uniforms)
+    require.boolean(xp, targeted=targeted)
     return Selection(mask, targeted)
 
 
@@ -109,7 +172,6 @@ def policy_loss(
     token_selection: ForkTokens | None = None,
     entropy: Array | None = None,
     uniforms: Array | None = None,
-    scope: CovarianceScope | None = None,
 ) -> TokenLoss:
     """Apply a configured loss.
 
@@ -125,18 +187,13 @@ def policy_loss(
     selection
         These tokens' part of what `select_tokens` chose over a whole batch; by default it chooses over what is given
         here, with the remaining arguments.
-    token_selection, entropy, uniforms, scope
+    token_selection, entropy, uniforms
         As in `select_tokens`; not used where `selection` is given.
 
     Returns
     -------
     TokenLoss
         Of the shape of `mask`; its mask is `selection.counted`.
-
-    Raises
-    ------
-    ValueError
-        As `select_tokens` and the loss itself, or if `selection` leaves the mask.
 
     Examples
     --------
@@ -149,20 +206,20 @@ def policy_loss(
     ... ).values.tolist()
     [0.0, 1.0, 1.0]
     """
+    _require_loss(loss)
     tokens = (log_prob, old_log_prob, advantages)
     if selection is None:
         selection = select_tokens(
-            loss, *tokens, mask, token_selection=token_selection, entropy=entropy, uniforms=uniforms, scope=scope
+            loss, *tokens, mask, token_selection=token_selection, entropy=entropy, uniforms=uniforms
         )
     counted, targeted = selection
-    xp = check_tokens(*tokens, mask=mask, counted=counted, targeted=targeted)
-    if bool(xp.any((counted | targeted) & ~mask)):
-        raise ValueError("selection: expected tokens inside the mask, got tokens outside")
-    if isinstance(loss, ClippedSurrogate):
-        clips = {"clip_low": loss.clip_low, "clip_high": loss.clip_high}
-        return clipped_surrogate(*tokens, counted, **clips, dual_clip=loss.dual_clip)
-    if isinstance(loss, ClipCov):
-        return clip_cov(*tokens, counted, targeted, clip_low=loss.clip_low, clip_high=loss.clip_high)
-    if isinstance(loss, KlCov):
-        return kl_cov(*tokens, counted, targeted, coefficient=loss.coefficient)
-    raise ValueError(f"loss: expected ClippedSurrogate, ClipCov or KlCov, got {type(loss).__name__}")
+    check_tokens(*tokens, mask=mask, counted=counted, targeted=targeted)
+    require.values("selection", counted | targeted, "tokens inside the mask", lambda x: mask | ~x)
+    result = loss.values(*tokens, selection)
+    check_part(loss, "values", log_prob, values=result.values)
+    return result
+
+
+def _require_loss(loss: Loss) -> None:
+    if not isinstance(loss, Loss):
+        raise ValueError(f"loss: expected a Loss, got {type(loss).__name__}")

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from theory.base import require
-from theory.base.arrays import Array, stop_gradient
+from theory.base.arrays import Array, clip, stop_gradient
 from theory.losses.checks import check_entropy, largest_coefficient
+from theory.losses.protocol import Shaping
 from theory.policy import TokenStatistics
 
 
@@ -25,7 +26,7 @@ class EntropyBonus:
 
 
 @dataclass(frozen=True)
-class EntropyAdvantages:
+class EntropyAdvantages(Shaping):
     """Configuration of `entropy_advantages`."""
 
     alpha: float = 0.4
@@ -36,28 +37,7 @@ class EntropyAdvantages:
         require.in_range("kappa", self.kappa, 1.0, open_low=True)
 
     def shape(self, advantages: Array, stats: TokenStatistics) -> Array:
-        """Return the shaped advantages (`entropy_advantages`).
-
-        Parameters
-        ----------
-        advantages
-            A, [..., T].
-        stats
-            Of the current policy, [..., T].
-
-        Raises
-        ------
-        ValueError
-            As `entropy_advantages`.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from theory.policy import token_statistics
-        >>> stats = token_statistics(np.zeros((1, 8)), np.array([3]))
-        >>> EntropyAdvantages().shape(np.array([1.0]), stats)
-        array([1.5])
-        """
+        """Return A + psi (`entropy_advantages`)."""
         return entropy_advantages(advantages, stats.entropy, alpha=self.alpha, kappa=self.kappa)
 
 
@@ -135,5 +115,5 @@ def entropy_advantages(advantages: Array, entropy: Array, alpha: float = 0.4, ka
     require.squarable(xp, advantages=advantages)
     require.in_range("alpha", alpha, 0.0, largest_coefficient(xp, entropy))
     require.in_range("kappa", kappa, 1.0, largest_coefficient(xp, advantages), open_low=True)
-    bonus = alpha * xp.clip(stop_gradient(entropy), 0.0, None)
+    bonus = alpha * clip(stop_gradient(entropy), 0.0, None)
     return advantages + xp.minimum(bonus, xp.abs(advantages) / kappa)

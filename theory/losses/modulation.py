@@ -16,14 +16,15 @@ All functions accept NumPy arrays and torch tensors and keep the dtype.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import array_api_compat
 import numpy as np
 
 from theory.base import require
-from theory.base.arrays import Array, is_array, stop_gradient
+from theory.base.arrays import Array, clip, is_array, stop_gradient
 from theory.losses.checks import check_instability
+from theory.losses.protocol import Shaped, Shaping
 from theory.losses.scope import Scope, scope_of
 from theory.policy import TokenStatistics, first_order, first_order_sequence
 
@@ -33,7 +34,7 @@ rounding only, as for tokens of one policy or of uniform policies, that must not
 
 
 @dataclass(frozen=True)
-class Modulation:
+class Modulation(Shaping):
     """Strength and shape of the modulation.
 
     Parameters
@@ -63,6 +64,8 @@ class Modulation:
     0.4
     """
 
+    compares: ClassVar[bool] = True
+
     alpha: float = 0.4
     sharpness: float = 50.0
     threshold: float = 0.9
@@ -89,6 +92,30 @@ class Modulation:
     def stabilization_strength(self) -> float:
         """`alpha_stab`, or `alpha` where it is None."""
         return self.alpha if self.alpha_stab is None else self.alpha_stab
+
+    def scope(
+        self, stats: TokenStatistics, coefficient: Array, mask: Array, *, axis: int | tuple[int, ...] | None = None
+    ) -> Scope:
+        """Return the extremes of entropy and instability (`scope_of`)."""
+        return scope_of(stats, instability(stats, coefficient, mask, self.mean), mask, axis=axis)
+
+    def shape(self, advantages: Array, stats: TokenStatistics) -> Array:
+        """Return the advantages of one batch, all of whose tokens are valid and on-policy (`modulate`)."""
+        xp = require.namespace(advantages=advantages)
+        return modulate(advantages, stats, xp.ones_like(advantages, dtype=xp.bool), self).advantages
+
+    def apply(
+        self,
+        advantages: Array,
+        stats: TokenStatistics,
+        mask: Array,
+        *,
+        coefficient: Array | None = None,
+        scope: Scope | None = None,
+    ) -> Shaped:
+        """Return modulated advantages and both factors (`modulate`)."""
+        advantages, *factors = modulate(advantages, stats, mask, self, coefficient=coefficient, scope=scope)
+        return Shaped(advantages, dict(zip(Modulated._fields[1:], factors, strict=True)))
 
 
 RELEASED_SCRIPT = Modulation(alpha_comp=0.2, alpha_stab=0.4, threshold=0.99, mean="sequence")
@@ -332,11 +359,11 @@ def _position(xp: Any, x: Array, low: Any, high: Any, relative: float = 0.0) -> 
     device = array_api_compat.device(x)
     with np.errstate(over="ignore"):
         start, end = (xp.asarray(value, dtype=x.dtype, device=device) for value in (low, high))
-    largest = xp.clip(high, 1.0, None) if is_array(high) else max(1.0, high)
+    largest = clip(high, 1.0, None) if is_array(high) else max(1.0, high)
     rounding = relative * float(xp.finfo(x.dtype).eps) * largest
     apart = xp.asarray(high - low > rounding, device=device)
     end = xp.where(apart, end, xp.ones_like(end))
     require.representable(xp, scope=end)
     apart = apart & (start < end)
     start, end = xp.where(apart, start, xp.zeros_like(start)), xp.where(apart, end, xp.ones_like(end))
-    return (xp.clip(x, start, end) - start) / (end - start), apart
+    return (clip(x, start, end) - start) / (end - start), apart

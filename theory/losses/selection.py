@@ -10,15 +10,14 @@ go to the lower index). Nothing here carries a gradient.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 import array_api_compat
 
 from theory.base import require
-from theory.base.arrays import Array, stop_gradient
+from theory.base.arrays import Array, clip, stop_gradient
 
 
 @dataclass(frozen=True)
@@ -31,112 +30,11 @@ class ForkTokens:
         require.in_range("ratio", self.ratio, 0.0, 1.0)
 
 
-class Selection(NamedTuple):
-    """Choice of tokens made over a whole scope; both fields are boolean, [..., T].
-
-    Attributes
-    ----------
-    counted
-        The tokens that count in the loss: the mask, or its forking tokens.
-    targeted
-        The counted tokens that Clip-Cov takes out and KL-Cov penalises; empty for the clipped surrogate.
-    """
-
-    counted: Array
-    targeted: Array
-
-
-@dataclass(frozen=True)
-class CovarianceScope:
-    """Means over the tokens that a covariance is taken over; scopes of parts merge into the scope of the whole.
-
-    Attributes
-    ----------
-    advantage_mean
-        Mean advantage over the valid tokens; 0 without tokens.
-    log_prob_mean
-        Mean log pi_theta of the sampled tokens over the valid tokens, in nats; 0 without tokens.
-    num_tokens
-        Number of valid tokens.
-    """
-
-    advantage_mean: float
-    log_prob_mean: float
-    num_tokens: int
-
-    def __post_init__(self) -> None:
-        require.in_range("advantage_mean", self.advantage_mean)
-        require.in_range("log_prob_mean", self.log_prob_mean)
-        require.count("num_tokens", self.num_tokens)
-
-    @classmethod
-    def of(cls, log_prob: Array, advantages: Array, mask: Array) -> CovarianceScope:
-        """Return the scope of the tokens given.
-
-        Sums run in float64 whatever the dtype, so that merged parts agree with the whole.
-
-        Parameters
-        ----------
-        log_prob
-            log pi_theta of the sampled tokens, floating, [..., T].
-        advantages
-            A, floating, [..., T].
-        mask
-            Valid tokens, boolean, [..., T].
-
-        Raises
-        ------
-        ValueError
-            If shapes differ, `mask` is not boolean, or an array is not finite or near overflow.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> CovarianceScope.of(np.array([-1.0, -3.0, -9.0]), np.array([1.0, 0.0, 5.0]), np.array([True, True, False]))
-        CovarianceScope(advantage_mean=0.5, log_prob_mean=-2.0, num_tokens=2)
-        """
-        xp = _check(mask, log_prob=log_prob, advantages=advantages)
-        num_tokens = _num_tokens(xp, mask)
-        advantage_mean, log_prob_mean = (
-            float(xp.sum(xp.where(mask, stop_gradient(x), 0.0), dtype=xp.float64)) / max(num_tokens, 1)
-            for x in (advantages, log_prob)
-        )
-        return cls(advantage_mean, log_prob_mean, num_tokens)
-
-    def merge(self, other: CovarianceScope) -> CovarianceScope:
-        """Return the scope of both parts together.
-
-        Parameters
-        ----------
-        other
-            The scope of other tokens: another micro-batch or rank.
-
-        Raises
-        ------
-        ValueError
-            If `other` is not a `CovarianceScope`.
-
-        Examples
-        --------
-        >>> CovarianceScope(1.0, -2.0, 3).merge(CovarianceScope(5.0, -6.0, 1))
-        CovarianceScope(advantage_mean=2.0, log_prob_mean=-3.0, num_tokens=4)
-        """
-        if not isinstance(other, CovarianceScope):
-            raise ValueError(f"other: expected a CovarianceScope, got {type(other).__name__}")
-        num_tokens = self.num_tokens + other.num_tokens
-        share = self.num_tokens / max(num_tokens, 1)
-        rest = other.num_tokens / max(num_tokens, 1)
-        return CovarianceScope(
-            share * self.advantage_mean + rest * other.advantage_mean,
-            share * self.log_prob_mean + rest * other.log_prob_mean,
-            num_tokens,
-        )
-
-
-def covariance(log_prob: Array, advantages: Array, mask: Array, scope: CovarianceScope | None = None) -> Array:
+def covariance(log_prob: Array, advantages: Array, mask: Array) -> Array:
     """Contribution of every token to the covariance of advantage and log-probability (arXiv 2505.22617).
 
-    Cov_t = (A_t - mean A) (log pi_theta(y_t) - mean log pi_theta), divided by nothing; the means run over `scope`.
+    Cov_t = (A_t - mean A) (log pi_theta(y_t) - mean log pi_theta), divided by nothing. The means are those of the
+    valid tokens, taken in float64. Over a single response GRPO's advantage is constant, and every covariance is 0.
 
     Parameters
     ----------
@@ -146,9 +44,6 @@ def covariance(log_prob: Array, advantages: Array, mask: Array, scope: Covarianc
         A, floating, [..., T].
     mask
         Valid tokens, boolean, [..., T].
-    scope
-        The means to centre with; by default those of the valid tokens given. Give the batch's for a part of it: over a
-        single response GRPO's advantage is constant and every covariance is 0.
 
     Returns
     -------
@@ -167,12 +62,13 @@ def covariance(log_prob: Array, advantages: Array, mask: Array, scope: Covarianc
     [2.0, 2.0]
     """
     xp = _check(mask, log_prob=log_prob, advantages=advantages)
-    if scope is None:
-        scope = CovarianceScope.of(log_prob, advantages, mask)
-    limit = float(min(xp.finfo(x.dtype).max for x in (log_prob, advantages))) ** 0.5 / 4
-    require.in_range("scope.advantage_mean", scope.advantage_mean, -limit, limit)
-    require.in_range("scope.log_prob_mean", scope.log_prob_mean, -limit, limit)
-    product = (stop_gradient(advantages) - scope.advantage_mean) * (stop_gradient(log_prob) - scope.log_prob_mean)
+    num_tokens = xp.astype(clip(_num_tokens(xp, mask), 1), xp.float64)
+
+    def centred(x: Array) -> Array:
+        mean = xp.sum(xp.where(mask, x, 0.0), dtype=xp.float64) / num_tokens
+        return x - xp.astype(mean, x.dtype)
+
+    product = centred(stop_gradient(advantages)) * centred(stop_gradient(log_prob))
     return xp.where(mask, product, 0.0)
 
 
@@ -227,16 +123,14 @@ def clip_cov_tokens(
     require.in_range("ratio", ratio, 0.0, 1.0)
     require.in_range("low", low)
     require.in_range("high", high, low, open_low=True)
-    if not bool(xp.all((uniforms >= 0) & (uniforms <= 1))):
-        raise ValueError("uniforms: expected values in [0, 1], got values outside")
+    require.values("uniforms", uniforms, "values in [0, 1]", lambda x: (x >= 0) & (x <= 1))
     candidates = mask & (covariances > low) & (covariances < high)
     if excluded is not None:
         require.namespace(covariances=covariances, excluded=excluded)
         require.boolean(xp, excluded=excluded)
         require.same_shape(covariances=covariances, excluded=excluded)
         candidates = candidates & ~excluded
-    quota = max(math.floor(_share(ratio, _num_tokens(xp, mask))), 1)
-    return _largest(xp, -uniforms, candidates, quota)
+    return _largest(xp, -uniforms, candidates, _floor_share(ratio, _num_tokens(xp, mask)))
 
 
 def kl_cov_tokens(covariances: Array, mask: Array, *, ratio: float = 2e-3) -> Array:
@@ -271,7 +165,7 @@ def kl_cov_tokens(covariances: Array, mask: Array, *, ratio: float = 2e-3) -> Ar
     """
     xp = _check(mask, covariances=covariances)
     require.in_range("ratio", ratio, 0.0, 1.0)
-    return _largest(xp, covariances, mask, max(math.floor(_share(ratio, _num_tokens(xp, mask))), 1))
+    return _largest(xp, covariances, mask, _floor_share(ratio, _num_tokens(xp, mask)))
 
 
 def fork_tokens(entropy: Array, mask: Array, *, ratio: float = 0.2) -> Array:
@@ -307,7 +201,7 @@ def fork_tokens(entropy: Array, mask: Array, *, ratio: float = 0.2) -> Array:
     """
     xp = _check(mask, entropy=entropy)
     require.in_range("ratio", ratio, 0.0, 1.0)
-    return _largest(xp, entropy, mask, max(math.ceil(_share(ratio, _num_tokens(xp, mask))), 1))
+    return _largest(xp, entropy, mask, -_floor_share(ratio, -_num_tokens(xp, mask)))
 
 
 def _check(mask: Array, **arrays: Array) -> Any:
@@ -318,19 +212,24 @@ def _check(mask: Array, **arrays: Array) -> Any:
     return xp
 
 
-def _num_tokens(xp: Any, mask: Array) -> int:
-    return int(xp.sum(xp.astype(mask, xp.int64)))
+def _num_tokens(xp: Any, mask: Array) -> Array:
+    return xp.sum(xp.astype(mask, xp.int64))
 
 
-def _share(ratio: float, num_tokens: int) -> Fraction:
-    """Return ratio * num_tokens with the ratio as it is written: 0.07 of 100 is 7; in floats, more."""
-    return Fraction(repr(float(ratio))) * num_tokens
+def _floor_share(ratio: float, num_tokens: Array) -> Array:
+    """Return floor(ratio * num_tokens) with the ratio as it is written: 0.07 of 100 is 7; in floats, more.
+
+    In whole numbers of 64 bits, exact for ratios of up to nine digits and up to 2^31 tokens.
+    """
+    exact = Fraction(repr(float(ratio))).limit_denominator(2**31)
+    return num_tokens * exact.numerator // exact.denominator
 
 
-def _largest(xp: Any, scores: Array, eligible: Array, count: int) -> Array:
-    """Mark the `count` eligible tokens (or all, if fewer) of the largest scores; ties go to the lower index."""
+def _largest(xp: Any, scores: Array, eligible: Array, count: Array) -> Array:
+    """Mark the `count`, at least one, eligible tokens of largest score, or all if fewer; ties: the lower index."""
     flat = xp.reshape(xp.where(eligible, stop_gradient(scores), -xp.inf), (-1,))
+    device = array_api_compat.device(flat)
     order = xp.argsort(flat, descending=True, stable=True)
-    chosen = xp.zeros(flat.shape[0], dtype=xp.bool, device=array_api_compat.device(flat))
-    chosen[order[:count]] = True
+    chosen = xp.zeros(flat.shape[0], dtype=xp.bool, device=device)
+    chosen[order] = xp.arange(flat.shape[0], device=device) < clip(count, 1)
     return xp.reshape(chosen, scores.shape) & eligible

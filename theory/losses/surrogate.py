@@ -1,8 +1,8 @@
 """Per-token policy losses of the methods that the paper compares, each from its original source.
 
 Notation: A the advantage of a token (a constant for the gradient), log pi_theta and log pi_old its log-probabilities,
-r = pi_theta / pi_old. Losses are to be minimised. Here are the formulas and their configurations;
-`theory.losses.configured` applies them, `theory.losses.aggregation` turns the tokens' losses into one number.
+r = pi_theta / pi_old. Losses are to be minimised. Here are the formulas. `theory.losses.configured` has them as parts
+of a method, and `theory.losses.aggregation` turns the tokens' losses into one number.
 
 All functions accept NumPy arrays and torch tensors and keep the dtype; on torch they are differentiable in
 log pi_theta. Padding must hold finite numbers; log-probabilities and advantages there change nothing.
@@ -11,77 +11,15 @@ log pi_theta. Padding must hold finite numbers; log-probabilities and advantages
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from theory.base import require
-from theory.base.arrays import Array, stop_gradient
+from theory.base.arrays import Array, clip, stop_gradient
 from theory.losses.checks import check_tokens, largest_coefficient
+from theory.losses.protocol import LARGEST_CLIP, TokenLoss
 
 LOG_RATIO_CLAMP = 20.0
 """Bound on |log r| in the clipped surrogate."""
-
-LARGEST_CLIP = 1e9
-"""Bound on clip ranges, above any ratio that the clamp lets through."""
-
-
-@dataclass(frozen=True)
-class ClippedSurrogate:
-    """Configuration of `clipped_surrogate`; r stays in [1 - clip_low, 1 + clip_high], `dual_clip` None is none."""
-
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    dual_clip: float | None = None
-
-    def __post_init__(self) -> None:
-        _check_clip(self.clip_low, self.clip_high, self.dual_clip)
-
-
-@dataclass(frozen=True)
-class ClipCov:
-    """Configuration of `clip_cov` and its selection: `ratio` of all tokens, drawn from the band of covariances."""
-
-    ratio: float = 2e-4
-    covariance_low: float = 1.0
-    covariance_high: float = 5.0
-    clip_low: float = 1.0
-    clip_high: float = 1.0
-
-    def __post_init__(self) -> None:
-        require.in_range("ratio", self.ratio, 0.0, 1.0)
-        require.in_range("covariance_low", self.covariance_low)
-        require.in_range("covariance_high", self.covariance_high, self.covariance_low, open_low=True)
-        _check_clip(self.clip_low, self.clip_high)
-
-
-@dataclass(frozen=True)
-class KlCov:
-    """Configuration of `kl_cov` and its selection: `ratio` of all tokens (a fraction, not percent)."""
-
-    ratio: float = 2e-3
-    coefficient: float = 1.0
-
-    def __post_init__(self) -> None:
-        require.in_range("ratio", self.ratio, 0.0, 1.0)
-        require.in_range("coefficient", self.coefficient, 0.0)
-
-
-class TokenLoss(NamedTuple):
-    """Losses of tokens; all fields share one shape [..., T].
-
-    Attributes
-    ----------
-    values
-        Loss of every token, 0 outside the mask.
-    mask
-        Boolean: the tokens that count in the denominator of the aggregation.
-    clipped
-        Boolean: the counted tokens that a clip keeps from contributing a gradient.
-    """
-
-    values: Array
-    mask: Array
-    clipped: Array
 
 
 def clipped_surrogate(
@@ -133,9 +71,9 @@ def clipped_surrogate(
     ([-1.1, -1.2, 2.0], [False, True, False])
     """
     xp = check_tokens(log_prob, old_log_prob, advantages, mask=mask)
-    _check_clip(clip_low, clip_high, dual_clip)
+    check_clip(clip_low, clip_high, dual_clip)
     log_ratio = _log_ratio(xp, log_prob, old_log_prob, mask)
-    ratio = _exp(xp, xp.clip(log_ratio, -LOG_RATIO_CLAMP, LOG_RATIO_CLAMP))
+    ratio = _exp(xp, clip(log_ratio, -LOG_RATIO_CLAMP, LOG_RATIO_CLAMP))
     clipped_ratio, clipped = _clip(xp, ratio, advantages, clip_low, clip_high)
     if dual_clip is not None:
         too_high = (advantages < 0) & (ratio > dual_clip)
@@ -188,7 +126,7 @@ def clip_cov(
     [-1.0, 0.0]
     """
     xp = check_tokens(log_prob, old_log_prob, advantages, mask=mask, targeted=targeted)
-    _check_clip(clip_low, clip_high)
+    check_clip(clip_low, clip_high)
     ratio = _exp(xp, _log_ratio(xp, log_prob, old_log_prob, mask))
     ratio, clipped = _clip(xp, ratio, advantages, clip_low, clip_high)
     values = -stop_gradient(advantages) * ratio
@@ -245,7 +183,8 @@ def kl_cov(
     return _token_loss(xp, values, mask, xp.zeros_like(mask))
 
 
-def _check_clip(clip_low: float, clip_high: float, dual_clip: float | None = None) -> None:
+def check_clip(clip_low: float, clip_high: float, dual_clip: float | None = None) -> None:
+    """Require a clip range, and a dual clip above 1 or None."""
     require.in_range("clip_low", clip_low, 0.0, 1.0)
     require.in_range("clip_high", clip_high, 0.0, LARGEST_CLIP)
     if dual_clip is not None:
@@ -258,15 +197,14 @@ def _log_ratio(xp: Any, log_prob: Array, old_log_prob: Array, mask: Array) -> Ar
 
 def _exp(xp: Any, log_ratio: Array) -> Array:
     limit = math.log(float(xp.finfo(log_ratio.dtype).max)) / 2
-    if not bool(xp.all(log_ratio <= limit)):
-        raise ValueError(f"log_prob: expected at most old_log_prob + {limit:.3g}, got more: the ratio overflows")
+    require.values("log_prob", log_ratio, f"at most old_log_prob + {limit:.3g}", lambda x: x <= limit)
     return xp.exp(log_ratio)
 
 
 def _clip(xp: Any, ratio: Array, advantages: Array, clip_low: float, clip_high: float) -> tuple[Array, Array]:
     """Return the ratio that PPO's maximum picks, and where it is the clipped one, a constant."""
     clipped = ((advantages > 0) & (ratio > 1 + clip_high)) | ((advantages < 0) & (ratio < 1 - clip_low))
-    return xp.where(clipped, stop_gradient(xp.clip(ratio, 1 - clip_low, 1 + clip_high)), ratio), clipped
+    return xp.where(clipped, stop_gradient(clip(ratio, 1 - clip_low, 1 + clip_high)), ratio), clipped
 
 
 def _token_loss(xp: Any, values: Array, mask: Array, clipped: Array) -> TokenLoss:

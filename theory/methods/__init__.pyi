@@ -6,8 +6,8 @@ from .grids import (
 from .table import (
     METHODS as METHODS,
     Method as Method,
-    Shaping as Shaping,
     get_method as get_method,
+    register_loss as register_loss,
     register_method as register_method,
     register_shaping as register_shaping,
 )

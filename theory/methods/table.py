@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from theory.allocation import ALLOCATORS
 from theory.base import require
@@ -26,17 +26,13 @@ from theory.losses import (
     EntropyBonus,
     ForkTokens,
     KlCov,
+    Loss,
     Modulation,
+    Scope,
+    Shaped,
+    Shaping,
 )
 from theory.policy import TokenStatistics
-
-
-class Shaping(Protocol):
-    """A shaping of one's own: a frozen dataclass whose advantages depend on the token alone (`register_shaping`)."""
-
-    def shape(self, advantages: Array, stats: TokenStatistics) -> Array:
-        """Return shaped advantages, [..., T], from A and the current policy's statistics; neither is to be changed."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +52,10 @@ class Method:
     advantage
         A name of `theory.estimators.ADVANTAGES`, or `WReinforce`.
     shaping
-        What is done to the advantages of tokens: `Modulation`, `EntropyAdvantages`, one that `register_shaping` knows,
-        or None.
+        What is done to the advantages of tokens, or None: `Modulation`, `EntropyAdvantages`, or one of
+        `register_shaping`.
     loss
-        Per-token policy loss.
+        Policy loss of a token: `ClippedSurrogate`, `ClipCov`, `KlCov`, or one of `register_loss`.
     entropy_bonus
         Entropy regulariser, a term of its own, or None.
     token_selection
@@ -73,8 +69,8 @@ class Method:
     notes: str = ""
     allocator: str = "uniform"
     advantage: str | WReinforce = "grpo"
-    shaping: Modulation | EntropyAdvantages | Shaping | None = None
-    loss: ClippedSurrogate | ClipCov | KlCov
+    shaping: Shaping | None = None
+    loss: Loss
     entropy_bonus: EntropyBonus | None = None
     token_selection: ForkTokens | None = None
     aggregation: str = "token-mean"
@@ -84,7 +80,7 @@ class Method:
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"{name}: expected a string, got {getattr(self, name)!r}")
         require.one_of("allocator", self.allocator, ALLOCATORS)
-        if not isinstance(self.advantage, WReinforce) and self.advantage not in tuple(ADVANTAGES):
+        if type(self.advantage) is not WReinforce and self.advantage not in tuple(ADVANTAGES):
             names = ", ".join(ADVANTAGES)
             raise ValueError(f"advantage: expected one of {names} or a WReinforce, got {self.advantage!r}")
         require.one_of("aggregation", self.aggregation, AGGREGATIONS)
@@ -102,7 +98,64 @@ class Method:
     @property
     def singles_out(self) -> bool:
         """Whether tokens compete to be counted or singled out, so that `select_tokens` must see all that compete."""
-        return self.token_selection is not None or not isinstance(self.loss, ClippedSurrogate)
+        return self.token_selection is not None or self.loss.singles_out
+
+    @property
+    def compares(self) -> bool:
+        """Whether advantages are shaped by comparison with the extremes of a batch, a `Scope`."""
+        return self.shaping is not None and self.shaping.compares
+
+    def looks_ahead(self, scope: str) -> bool:
+        """Return whether a mini-batch must be seen in full before it is learnt from, its tokens compared in `scope`."""
+        return self.singles_out or (self.compares and scope == "mini-batch")
+
+    def with_modulation(self, **fields: Any) -> Method:
+        """Return the method with other fields of its `Modulation`; an error where it has none.
+
+        Examples
+        --------
+        >>> METHODS["dynamo"].with_modulation(alpha=0.0).shaping.alpha
+        0.0
+        """
+        if not isinstance(self.shaping, Modulation):
+            raise ValueError(
+                f"{next(iter(fields), 'shaping')}: expected a method with DynaMO's modulation, got {self.title}"
+            )
+        return replace(self, shaping=replace(self.shaping, **fields))
+
+    def shape(
+        self,
+        advantages: Array,
+        stats: TokenStatistics | None,
+        mask: Array,
+        log_prob: Array,
+        old_log_prob: Array,
+        scope: Scope | None = None,
+    ) -> Shaped:
+        """Return shaped advantages and their factors; as they are, where the method shapes nothing.
+
+        Parameters
+        ----------
+        advantages, mask, log_prob, old_log_prob
+            As in `theory.losses.clipped_surrogate`.
+        stats
+            Of the current policy, each [..., T]; None will do where there is no shaping.
+        scope
+            Extremes that tokens are compared with; None takes those of what is given.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> one, mask = np.array([1.0]), np.array([True])
+        >>> METHODS["grpo"].shape(one, None, mask, -one, -one).advantages.tolist()
+        [1.0]
+        """
+        if self.shaping is None:
+            return Shaped(advantages)
+        if stats is None:
+            raise ValueError(f"stats: expected token statistics for {type(self.shaping).__name__}, got None")
+        xi = self.loss.update_coefficient(log_prob, old_log_prob, advantages) if self.compares else None
+        return self.shaping.apply(advantages, stats, mask, coefficient=xi, scope=scope)
 
     def advantages(self, rewards: Array, groups: Array, correct: Array) -> Array:
         """Return the method's advantage of every rollout, before any shaping of tokens.
@@ -139,9 +192,9 @@ class Method:
         xp = require.namespace(rewards=rewards, correct=correct)
         require.boolean(xp, correct=correct)
         require.same_shape(rewards=rewards, correct=correct)
-        if isinstance(self.advantage, WReinforce):
-            return w_reinforce(correct, self.advantage.weight, dtype=rewards.dtype)
-        return ADVANTAGES[self.advantage](rewards, groups)
+        if isinstance(self.advantage, str):
+            return ADVANTAGES[self.advantage](rewards, groups)
+        return w_reinforce(correct, self.advantage.weight, dtype=rewards.dtype)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the method as plain values, fit for JSON; each part carries the name of its type.
@@ -188,32 +241,27 @@ _TYPES: dict[str, type] = {cls.__name__: cls for kinds in _PARTS.values() for cl
 _TYPES["WReinforce"] = WReinforce
 _OURS = frozenset(_TYPES)
 
-ShapingType = TypeVar("ShapingType")
+Part = TypeVar("Part", bound=type[Loss] | type[Shaping])
 
 
-def register_shaping(kind: type[ShapingType]) -> type[ShapingType]:
+def register_shaping(kind: Part) -> Part:
     """Make a shaping of one's own known, so that a method can have it; a later one of the same name replaces it.
 
     Parameters
     ----------
     kind
-        A dataclass with a method `shape` (see `Shaping`); its fields are part of the method's config.
+        A frozen dataclass that inherits from `Shaping`. Its fields are part of the method's config.
 
     Returns
     -------
     type
         The same, so that this serves as a decorator.
 
-    Raises
-    ------
-    ValueError
-        If it is no such class, or its name is one of the parts here.
-
     Examples
     --------
     >>> @register_shaping
     ... @dataclass(frozen=True)
-    ... class Calm:
+    ... class Calm(Shaping):
     ...     strength: float = 0.5
     ...
     ...     def shape(self, advantages, stats):
@@ -221,12 +269,45 @@ def register_shaping(kind: type[ShapingType]) -> type[ShapingType]:
     >>> replace(METHODS["grpo"], shaping=Calm()).to_dict()["shaping"]
     {'type': 'Calm', 'strength': 0.5}
     """
-    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind) and callable(getattr(kind, "shape", None))):
-        raise ValueError(f"kind: expected a dataclass with a method shape, got {kind!r}")
-    if kind.__name__ in _OURS:
-        raise ValueError(f"kind: expected another name than those of the parts here, got {kind.__name__}")
+    return _register("shaping", Shaping, kind)
+
+
+def register_loss(kind: Part) -> Part:
+    """Make a policy loss of one's own known, as `register_shaping` does a shaping.
+
+    Parameters
+    ----------
+    kind
+        A frozen dataclass that inherits from `Loss`. Its fields are part of the method's config.
+
+    Returns
+    -------
+    type
+        The same, so that this serves as a decorator.
+
+    Examples
+    --------
+    >>> from theory.losses import TokenLoss
+    >>> @register_loss
+    ... @dataclass(frozen=True)
+    ... class Plain(Loss):
+    ...     def values(self, log_prob, old_log_prob, advantages, selection):
+    ...         counted, clipped = selection
+    ...         return TokenLoss(-advantages * log_prob * counted, counted, clipped)
+    >>> replace(METHODS["grpo"], loss=Plain()).to_dict()["loss"]
+    {'type': 'Plain'}
+    """
+    return _register("loss", Loss, kind)
+
+
+def _register(name: str, base: type, kind: Part) -> Part:
+    fits = isinstance(kind, type) and issubclass(kind, base) and dataclasses.is_dataclass(kind)
+    if not fits or getattr(kind, "__abstractmethods__", None):
+        raise ValueError(f"kind: expected a dataclass that inherits from {base.__name__}, got {kind!r}")
     old = _TYPES.get(kind.__name__)
-    _PARTS["shaping"] = (*(other for other in _PARTS["shaping"] if other is not old), kind)
+    if kind.__name__ in _OURS or (old is not None and not issubclass(old, base)):
+        raise ValueError(f"kind: expected another name than those of the parts here, got {kind.__name__}")
+    _PARTS[name] = (*(other for other in _PARTS[name] if other is not old), kind)
     _TYPES[kind.__name__] = kind
     return kind
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from theory.allocation import ALLOCATORS
 from theory.base import require
-from theory.losses import ClippedSurrogate, Modulation
+from theory.losses import Modulation
 from theory.methods import METHODS, Budget, Method, grids
 from toy.experiments.design import TIMING, Cell, Sweep
 from toy.training import OptimizerConfig, TrainConfig
@@ -86,8 +86,7 @@ MICRO_BATCH = 4
 def _paper_and_code() -> Iterable[tuple[str, str, Method, dict[str, Any]]]:
     """Yield the paper's method with one choice of the public code at a time, then with all, and GRPO."""
     per_micro_batch = {"normalizer_prompts": MICRO_BATCH}
-    wide = replace(DYNAMO.loss, clip_high=0.28) if isinstance(DYNAMO.loss, ClippedSurrogate) else DYNAMO.loss
-    by_sequence = Modulation(mean="sequence")
+    wide, by_sequence = METHODS["clip-higher"].loss, Modulation(mean="sequence")
     yield "paper", "dynamo", DYNAMO, {}
     yield "root-of-p", "dynamo", replace(DYNAMO, allocator="neyman"), {}
     yield "code-allocation", "dynamo", replace(DYNAMO, allocator="dynamo-code"), {}

@@ -14,7 +14,6 @@ import numpy as np
 from theory import allocation
 from theory.allocation import get_allocator, spends_in_rounds
 from theory.base.arrays import BoolArray, FloatArray, IntArray
-from theory.losses import ClipCov
 from theory.methods import Method
 from theory.policy import log_softmax
 from toy.training import metrics, oracles
@@ -107,7 +106,7 @@ def of_step(setup: Setup, state: State, batch: Batch) -> dict[str, FloatArray]:
         rollouts = roll_out(setup, state.logits, batch.prompts, rngs)
         again = with_advantages(setup, rollouts, allocate(setup, state, rollouts) if in_rounds else batch.counts)
         draws = None
-        if isinstance(method.loss, ClipCov):
+        if method.loss.draws:
             draws = setup.tensor(uniforms(rngs, again.mask.shape[1:]))
         gradient, _ = loss_gradient(setup, state.logits, again, draws=draws)
         return -gradient.cpu().numpy()

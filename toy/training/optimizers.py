@@ -25,11 +25,14 @@ class Optimizer:
         self.state = {name: torch.zeros_like(logits) for name in names}
 
     def step(self, logits: torch.Tensor, gradient: torch.Tensor) -> FloatArray:
-        """Update `logits` in place; returns each seed's gradient norm before clipping, [S]."""
+        """Update `logits` in place; returns each seed's gradient norm before clipping, [S], an error if not finite."""
         config = self.config
         self.num_steps += 1
         # In NumPy: torch splits a long sum over its threads, which would change the last bits.
         norms: FloatArray = np.sqrt(np.square(gradient.flatten(1).cpu().numpy()).sum(-1))
+        if not np.isfinite(norms).all():
+            first = int(np.argmin(np.isfinite(norms)))
+            raise ValueError(f"gradient: expected finite values, got a norm of {norms[first]} for seed number {first}")
         if config.max_grad_norm is not None:
             scale = np.minimum(config.max_grad_norm / (norms + 1e-6), 1.0)
             factor = torch.from_numpy(scale).to(gradient.device)

@@ -6,29 +6,16 @@ A seed's tokens compete with each other, never with another seed's: no result de
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 
 from theory.base.arrays import FloatArray
-from theory.losses import (
-    ClipCov,
-    ClippedSurrogate,
-    ForkTokens,
-    KlCov,
-    Scope,
-    Selection,
-    aggregation_weights,
-    instability,
-    scope_of,
-    select_tokens,
-)
+from theory.losses import ForkTokens, Loss, Scope, Selection, Shaping, aggregation_weights, select_tokens
 from theory.policy import TokenStatistics
 
 
 def select(
-    loss: ClippedSurrogate | ClipCov | KlCov,
+    loss: Loss,
     token_selection: ForkTokens | None,
     log_prob: torch.Tensor,
     old_log_prob: torch.Tensor,
@@ -62,21 +49,16 @@ def weights(mask: torch.Tensor, mode: str) -> torch.Tensor:
 
 
 def scope_by_prompts(
-    stats: TokenStatistics,
-    coefficient: torch.Tensor,
-    mask: torch.Tensor,
-    over: Literal["vocabulary", "sequence"],
-    num_prompts: int,
+    shaping: Shaping, stats: TokenStatistics, coefficient: torch.Tensor, mask: torch.Tensor, num_prompts: int
 ) -> Scope:
-    """Return the modulation's extremes over every `num_prompts` consecutive prompts of every seed, [S, Q, 1, 1]."""
+    """Return the shaping's extremes over every `num_prompts` consecutive prompts of every seed, [S, Q, 1, 1]."""
     num_seeds, size, *rest = mask.shape
 
     def in_blocks(x: torch.Tensor) -> torch.Tensor:
         return x.reshape(num_seeds, size // num_prompts, num_prompts, *rest)
 
-    indicator = instability(stats, coefficient, mask, over)
     blocks = TokenStatistics(*(in_blocks(x.detach()) for x in stats))
-    scope = scope_of(blocks, in_blocks(indicator), in_blocks(mask), axis=(2, 3, 4))
+    scope = shaping.scope(blocks, in_blocks(coefficient), in_blocks(mask), axis=(2, 3, 4))
     fields = (scope.entropy_min, scope.entropy_max, scope.instability_max)
     return Scope(*(torch.as_tensor(x).repeat_interleave(num_prompts, 1).reshape(num_seeds, size, 1, 1) for x in fields))
 

@@ -21,23 +21,11 @@ import torch
 
 from theory import allocation
 from theory.allocation import Problem, SuccessHistory, get_allocator
+from theory.base import require
 from theory.base.arrays import FloatArray, IntArray
-from theory.losses import (
-    LARGEST_CLIP,
-    ClipCov,
-    KlCov,
-    Modulated,
-    Modulation,
-    Scope,
-    TokenLoss,
-    entropy_bonus,
-    instability,
-    modulate,
-    policy_loss,
-    scope_of,
-)
+from theory.losses import Scope, Shaped, TokenLoss, entropy_bonus, policy_loss
 from theory.methods import Method
-from theory.policy import TokenStatistics, log_softmax, update_coefficient
+from theory.policy import TokenStatistics, log_softmax
 from toy.training import metrics, oracles, per_seed
 from toy.training.config import TrainConfig
 from toy.training.generators import Stream, generator, uniforms
@@ -63,10 +51,12 @@ Part = tuple[slice, slice]
 WHOLE: Part = (slice(None), slice(None))
 
 
+@require.trusted()
 def step(setup: Setup, state: State, inspect: Inspect | None = None) -> dict[str, FloatArray]:
     """Do one step: sample, allocate, advantage, shape, loss, update.
 
-    Returns the `STEP` metrics, each [S], and what `inspect` measures.
+    Returns the `STEP` metrics, each [S], and what `inspect` measures. `theory` trusts the values of tensors here: a
+    policy that overflows is noticed by the norm of its gradient.
     """
     prompts = draw_prompts(setup, state.num_steps)
     rollouts = roll_out(setup, state.logits, prompts, setup.generators(Stream.ROLLOUTS, state.num_steps))
@@ -95,8 +85,8 @@ def loss_gradient(
     (gradient,) = torch.autograd.grad(total, tokens.logits)
     return to_rows(gradient, batch.rows, logits), {
         "clip_fraction": per_seed.mean(loss.clipped, loss.mask, empty=0.0),
-        "compensation": per_seed.mean(shaped.compensation, tokens.mask & (tokens.advantages > 0), empty=1.0),
-        "stabilization": per_seed.mean(shaped.stabilization, tokens.mask & (tokens.advantages != 0), empty=1.0),
+        "compensation": mean_factor(shaped, "compensation", tokens.mask & (tokens.advantages > 0)),
+        "stabilization": mean_factor(shaped, "stabilization", tokens.mask & (tokens.advantages != 0)),
     }
 
 
@@ -166,9 +156,9 @@ def with_advantages(setup: Setup, rollouts: Rollouts, counts: IntArray) -> Batch
     mask = setup.tensor(paid).unsqueeze(-1) & rollouts.tokens.unsqueeze(2)
     advantages = group_advantages(method, setup.tensor(rollouts.correct), setup.tensor(paid)).unsqueeze(-1) * mask
     scope = None
-    if isinstance(method.shaping, Modulation):
+    if method.shaping is not None and method.compares:
         stats = statistics_of(rollouts.logits, rollouts.states, rollouts.log_prob)
-        scope = scope_of(stats, instability(stats, advantages, mask, method.shaping.mean), mask, axis=(1, 2, 3))
+        scope = method.shaping.scope(stats, advantages, mask, axis=(1, 2, 3))
     successes = (rollouts.correct & paid).sum(-1)
     tokens = (rollouts.rows, rollouts.states, rollouts.actions, mask, rollouts.log_prob, advantages)
     return Batch(rollouts.prompts, counts, successes, *tokens, scope)
@@ -214,7 +204,7 @@ def minibatches(setup: Setup, batch: Batch, step: int) -> Iterator[tuple[Part, t
     """Yield the parts of a batch that are learnt from one after the other, with the loss's draws for their tokens."""
     config = setup.config
     draws = None
-    if isinstance(config.method.loss, ClipCov):
+    if config.method.loss.draws:
         rngs = setup.generators(Stream.LOSS, step)
         draws = setup.tensor(uniforms(rngs, (config.num_epochs, *batch.mask.shape[1:])))
     for epoch in range(config.num_epochs):
@@ -238,27 +228,18 @@ def under_policy(method: Method, logits: torch.Tensor, batch: Batch, part: Part)
     return Tokens(policy, log_prob, old_log_prob, stats, mask, advantages, batch.scope)
 
 
-def shape(config: TrainConfig, tokens: Tokens) -> Modulated:
-    """Return the advantages as the method shapes them; both factors of the modulation are 1 where there is none."""
-    shaping, none = config.method.shaping, torch.ones_like(tokens.old_log_prob)
-    if shaping is None:
-        return Modulated(tokens.advantages, none, none)
-    assert tokens.stats is not None
-    if not isinstance(shaping, Modulation):
-        return Modulated(shaping.shape(tokens.advantages, tokens.stats), none, none)
-    ratio = (tokens.log_prob.detach() - tokens.old_log_prob).exp()
-    xi = update_coefficient(tokens.advantages, ratio, *clip_range(config.method))
-    scope = tokens.scope
-    if config.normalizer_prompts is not None:
-        scope = per_seed.scope_by_prompts(tokens.stats, xi, tokens.mask, shaping.mean, config.normalizer_prompts)
-    return modulate(tokens.advantages, tokens.stats, tokens.mask, shaping, coefficient=xi, scope=scope)
+def mean_factor(shaped: Shaped, name: str, mask: torch.Tensor) -> FloatArray:
+    """Return every seed's mean of a factor of the shaping, [S]; 1 where the shaping has no such factor."""
+    return per_seed.mean(shaped.factors.get(name, torch.ones_like(shaped.advantages)), mask, empty=1.0)
 
 
-def clip_range(method: Method) -> tuple[float, float]:
-    """Return the clip range of a method's loss, for xi (24); KL-Cov has none."""
-    if isinstance(method.loss, KlCov):
-        return 1.0, LARGEST_CLIP
-    return method.loss.clip_low, method.loss.clip_high
+def shape(config: TrainConfig, tokens: Tokens) -> Shaped:
+    """Return the advantages as the method shapes them."""
+    method, scope = config.method, tokens.scope
+    if config.normalizer_prompts is not None and method.shaping is not None and tokens.stats is not None:
+        xi = method.loss.update_coefficient(tokens.log_prob, tokens.old_log_prob, tokens.advantages)
+        scope = per_seed.scope_by_prompts(method.shaping, tokens.stats, xi, tokens.mask, config.normalizer_prompts)
+    return method.shape(tokens.advantages, tokens.stats, tokens.mask, tokens.log_prob, tokens.old_log_prob, scope)
 
 
 # Loss

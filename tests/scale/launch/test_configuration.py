@@ -17,6 +17,7 @@ pytestmark = pytest.mark.needs_verl
 IDEAS = """
 from dataclasses import dataclass, replace
 from theory import allocation, methods
+from theory.losses import Shaping
 
 class Halves:
     name = "halves"
@@ -26,7 +27,7 @@ class Halves:
 
 @methods.register_shaping
 @dataclass(frozen=True)
-class Louder:
+class Louder(Shaping):
     factor: float = 1.5
     def shape(self, advantages, stats):
         return self.factor * advantages

@@ -26,7 +26,7 @@ def test_defaults_are_the_papers():
         ({"method": "dynamite"}, "expected one of grpo"),
         ({"allocator": "neymann"}, "dynamo.allocator: expected one of uniform"),
         ({"allocator": "oracle-progress"}, "got oracle-progress, which needs what only a tabular world knows"),
-        ({"method": "grpo", "alpha": 0.2}, "expected a method with DynaMO's modulation, got grpo"),
+        ({"method": "grpo", "alpha": 0.2}, "expected a method with DynaMO's modulation, got GRPO"),
         ({"alpha": 2.0}, "alpha"),
         ({"rollouts_low": 1}, "dynamo.rollouts_low"),
         ({"rollouts_low": 9, "rollouts_high": 8}, "dynamo.rollouts_high"),

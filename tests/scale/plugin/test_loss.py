@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -16,7 +17,9 @@ from verl.workers.utils.losses import ppo_loss
 
 from scale.launch.configuration import NO_DUAL_CLIP
 from scale.plugin.engine import STATISTICS
-from scale.plugin.loss import SCOPE, VERL_AGGREGATIONS, MethodLoss, coefficient_of
+from scale.plugin.loss import SCOPE, VERL_AGGREGATIONS, MethodLoss, looks_ahead
+from tests.theory.methods.own import Calm, Likelihood
+from tests.theory.waits import Waits
 from theory.losses import (
     ClippedSurrogate,
     EntropyAdvantages,
@@ -28,7 +31,7 @@ from theory.losses import (
     policy_loss,
     scope_of,
 )
-from theory.methods import METHODS
+from theory.methods import METHODS, register_loss, register_shaping
 from theory.policy import token_statistics
 
 pytestmark = pytest.mark.needs_verl
@@ -97,22 +100,25 @@ def actor(method, **fields):
     return ActorConfig(**common, **clips, **fields)
 
 
-def run(loss, batch, parts):
+def run(loss, batch, parts, during=nullcontext):
     """Return the loss, its gradient in the logits, and the metrics, with the rows in parts; as verl's engine does."""
     rows = [i for part in parts for i in part]
     whole = batch.data(rows)
     method = loss.method
-    if isinstance(method.shaping, Modulation) and loss.scope == "rollout-batch":
+    if method.compares and loss.scope == "rollout-batch":
         tu.assign_non_tensor_data(whole, SCOPE, rollout_scope(batch, method))
-    if method.singles_out or method.aggregation not in VERL_AGGREGATIONS or loss.scope == "mini-batch":
+    if looks_ahead(method, loss.scope):
         outputs = {name: x.detach() for name, x in batch.outputs(rows).items()}
-        loss.prepare(outputs, whole, None)
+        with during():
+            loss.prepare(outputs, whole, None)
     batch.logits.grad = None
     total, metrics, start = 0.0, [], 0
     for part in parts:
         micro = tu.index_select_tensor_dict(whole, list(range(start, start + len(part))))
         start += len(part)
-        value, found = loss(batch.outputs(part), micro)
+        outputs = batch.outputs(part)
+        with during():
+            value, found = loss(outputs, micro)
         total, metrics = total + value, [*metrics, found]
     total.backward(retain_graph=True)
     return total.item(), batch.logits.grad.clone(), metrics
@@ -131,9 +137,11 @@ def by_theory(batch, method, scope):
     advantages = batch.advantages
     fixed = type(stats)(*(x.detach() for x in stats))
     if isinstance(method.shaping, Modulation):
-        xi = coefficient_of(method, advantages, fixed.log_prob, batch.old)
+        xi = method.loss.update_coefficient(fixed.log_prob, batch.old, advantages)
         over = rollout_scope(batch, method) if scope == "rollout-batch" else None
         advantages = modulate(advantages, fixed, mask, method.shaping, coefficient=xi, scope=over).advantages
+    elif isinstance(method.shaping, Calm):
+        advantages = method.shaping.shape(advantages, fixed)
     elif isinstance(method.shaping, EntropyAdvantages):
         shaping = method.shaping
         advantages = entropy_advantages(advantages, fixed.entropy, alpha=shaping.alpha, kappa=shaping.kappa)
@@ -159,13 +167,21 @@ VARIANTS = {
     "sequence-mean": replace(METHODS["dynamo"], aggregation="sequence-mean"),
     "prompt-mean": replace(METHODS["dynamo"], aggregation="prompt-mean"),
 }
+each_variant = pytest.mark.parametrize("name", [*VARIANTS, "own-parts"])
+
+
+def variant(name):
+    """Return a method of `VARIANTS`, or one whose loss and shaping are somebody's own."""
+    if name == "own-parts":
+        return replace(METHODS["grpo"], loss=register_loss(Likelihood)(), shaping=register_shaping(Calm)())
+    return VARIANTS[name]
 
 
 @pytest.mark.parametrize("scope", ["rollout-batch", "mini-batch"])
-@pytest.mark.parametrize("name", VARIANTS)
+@each_variant
 def test_every_method_is_theorys(name, scope):
     """Loss and gradient, with ratios that are clipped."""
-    method, batch = VARIANTS[name], Batch(dtype=torch.float64)
+    method, batch = variant(name), Batch(dtype=torch.float64)
     loss, gradient, _ = run(MethodLoss(method, actor(method), scope), batch, [range(len(LENGTHS))])
     expected = by_theory(batch, method, scope)
     batch.logits.grad = None
@@ -176,15 +192,25 @@ def test_every_method_is_theorys(name, scope):
 
 
 @pytest.mark.parametrize("scope", ["rollout-batch", "mini-batch"])
-@pytest.mark.parametrize("name", VARIANTS)
+@each_variant
 def test_R6_packing_and_order_change_nothing(name, scope):
-    method, batch = VARIANTS[name], Batch()
+    method, batch = variant(name), Batch()
     loss = MethodLoss(method, actor(method), scope)
     expected, gradient, _ = run(loss, batch, [range(len(LENGTHS))])
     for parts in ([[i] for i in range(8)], [[7, 0, 3], [5], [1, 2, 4, 6]]):
         value, found, _ = run(loss, batch, parts)
         assert value == pytest.approx(expected, rel=1e-5, abs=1e-7)
         torch.testing.assert_close(found, gradient, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("scope", ["rollout-batch", "mini-batch", "micro-batch"])
+@each_variant
+def test_theory_never_waits_for_the_device(name, scope):
+    """Neither in the look ahead nor in the loss is a tensor of `theory` made a number."""
+    method, batch = variant(name), Batch()
+    waits = Waits()
+    run(MethodLoss(method, actor(method), scope), batch, [range(4), range(4, 8)], during=lambda: waits)
+    assert not waits.found
 
 
 def test_micro_batch_scope_depends_on_packing():
@@ -211,7 +237,7 @@ def test_factors_are_constants_for_the_gradient():
     method, batch = METHODS["dynamo"], Batch()
     _, gradient, _ = run(MethodLoss(method, actor(method)), batch, [range(8)])
     fixed = type(batch.stats)(*(x.detach() for x in batch.stats))
-    xi = coefficient_of(method, batch.advantages, fixed.log_prob, batch.old)
+    xi = method.loss.update_coefficient(fixed.log_prob, batch.old, batch.advantages)
     over = rollout_scope(batch, method)
     shaped = modulate(batch.advantages, fixed, batch.mask, method.shaping, coefficient=xi, scope=over).advantages
     assert not torch.equal(shaped, batch.advantages)
@@ -232,7 +258,7 @@ def test_entropy_bonus_and_kl_are_verls():
         data["ref_log_prob"] = batch.nested(batch.old * 1.1, LENGTHS)
         outputs = batch.outputs(range(8))
         outputs["entropy"] = outputs[STATISTICS[0]]
-        if method.singles_out:
+        if looks_ahead(method, loss.scope):
             loss.prepare({name: x.detach() for name, x in outputs.items()}, data, None)
         value, metrics = loss(outputs, data)
         totals.append(value.item())

@@ -16,7 +16,6 @@ from theory.losses import (
     AGGREGATIONS,
     ClipCov,
     ClippedSurrogate,
-    CovarianceScope,
     ForkTokens,
     KlCov,
     Selection,
@@ -119,15 +118,14 @@ def test_micro_batches_order_and_padding_change_nothing(loss, fork, mode, rng):
 
 
 def test_selection_in_a_micro_batch_depends_on_the_scope():
-    """A single response is never chosen in its own scope, and is in the batch's."""
+    """A single response is never chosen where it stands alone, and is in its batch."""
     log_prob, advantages = np.array([[-0.1, -0.2], [-3.0, -4.0]]), np.array([[2.0, 2.0], [-2.0, -2.0]])
-    mask, uniforms = np.ones((2, 2), dtype=bool), np.zeros((1, 2))
+    mask, uniforms = np.ones((2, 2), dtype=bool), np.zeros((2, 2))
     row = [x[1:] for x in (log_prob, log_prob, advantages, mask)]
-    alone = select_tokens(ClipCov(ratio=1.0), *row, uniforms=uniforms)
-    scope = CovarianceScope.of(log_prob, advantages, mask)
-    scoped = select_tokens(ClipCov(ratio=1.0), *row, uniforms=uniforms, scope=scope)
+    alone = select_tokens(ClipCov(ratio=1.0), *row, uniforms=uniforms[1:])
+    whole = select_tokens(ClipCov(ratio=1.0), log_prob, log_prob, advantages, mask, uniforms=uniforms)
     assert alone.targeted.tolist() == [[False, False]]
-    assert scoped.targeted.tolist() == [[True, True]]
+    assert whole.targeted[1].tolist() == [True, True]
 
 
 def test_policy_loss_chooses_by_itself_where_no_selection_is_given(backend, rng):
@@ -173,10 +171,10 @@ def test_values_at_padding_do_not_matter(backend, rng):
             lambda: policy_loss(KlCov(), X, X, X, ~EVERY, selection=Selection(EVERY, EVERY)),
             "selection: expected tokens inside the mask",
         ),
-        (lambda: policy_loss("kl", X, X, X, EVERY), "loss: expected ClippedSurrogate, ClipCov or KlCov, got str"),
+        (lambda: policy_loss("kl", X, X, X, EVERY), "loss: expected a Loss, got str"),
         (
             lambda: policy_loss("kl", X, X, X, EVERY, selection=Selection(EVERY, EVERY)),
-            "loss: expected ClippedSurrogate, ClipCov or KlCov, got str",
+            "loss: expected a Loss, got str",
         ),
     ],
 )

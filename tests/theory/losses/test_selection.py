@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, strategies as st
 
 from tests.theory import fuzzing
-from theory.losses.selection import CovarianceScope, ForkTokens, clip_cov_tokens, covariance, fork_tokens, kl_cov_tokens
+from theory.losses.selection import ForkTokens, clip_cov_tokens, covariance, fork_tokens, kl_cov_tokens
 
 ALL = np.ones(4, dtype=bool)
 
@@ -35,25 +35,12 @@ def test_covariances_sum_to_the_sample_covariance_whatever_the_padding(backend, 
     assert not got[~mask].any()
 
 
-def test_single_response_has_no_covariance_in_its_own_scope_and_has_in_the_batchs(backend, rng):
+def test_a_single_response_has_no_covariance_alone_and_has_in_the_batch(backend, rng):
     log_prob, advantages, mask = tokens(rng)
-    scope = CovarianceScope.of(backend(log_prob), backend(advantages), backend(mask))
+    whole = covariance(backend(log_prob), backend(advantages), backend(mask))
     row = [backend(x[2:3]) for x in (log_prob, advantages, mask)]
     np.testing.assert_allclose(backend.numpy(covariance(*row)), 0.0, atol=10 * backend.rtol)
-    assert np.abs(backend.numpy(covariance(*row, scope)))[mask[2:3]].min() > 1e-3
-
-
-def test_merged_scopes_of_parts_give_the_covariances_of_the_batch(backend, rng):
-    log_prob, advantages, mask = tokens(rng, rows=9)
-    parts = np.array_split(rng.permutation(9), [1, 1, 5])
-    scope = CovarianceScope(0.0, 0.0, 0)
-    for rows in parts:
-        scope = scope.merge(CovarianceScope.of(*(backend(x[rows]) for x in (log_prob, advantages, mask))))
-    assert scope.num_tokens == mask.sum()
-    whole = backend.numpy(covariance(backend(log_prob), backend(advantages), backend(mask)))
-    for rows in parts:
-        part = covariance(*(backend(x[rows]) for x in (log_prob, advantages, mask)), scope)
-        np.testing.assert_allclose(backend.numpy(part), whole[rows], rtol=100 * backend.rtol, atol=10 * backend.rtol)
+    assert np.abs(backend.numpy(whole))[2][mask[2]].min() > 1e-3
 
 
 def test_clip_cov_takes_the_band_strictly_and_the_smallest_uniforms(backend):
@@ -163,9 +150,6 @@ def test_order_padding_and_layout_change_nothing(backend, rng):
 def test_no_valid_token_chooses_none(backend):
     none = backend(np.zeros((2, 3), dtype=bool))
     x = backend(np.full((2, 3), 2.0))
-    scope = CovarianceScope.of(x, x, none)
-    assert scope == CovarianceScope(0.0, 0.0, 0)
-    assert scope.merge(scope) == scope
     for chosen in (fork_tokens(x, none), kl_cov_tokens(x, none), clip_cov_tokens(x, none, x / 2)):
         assert not backend.numpy(chosen).any()
     assert not backend.numpy(covariance(x, x, none)).any()
@@ -189,8 +173,6 @@ ONES = np.ones(4)
         (lambda: covariance(ONES, ONES * 1e200, ALL), "advantages: expected magnitudes of at most"),
         (lambda: covariance(ONES, ONES, ONES), "mask: expected a boolean dtype"),
         (lambda: covariance(ONES, torch.ones(4), ALL), "expected one array library"),
-        (lambda: covariance(ONES, ONES, ALL, CovarianceScope(1e300, 0.0, 1)), r"scope.advantage_mean: expected"),
-        (lambda: covariance(ONES, ONES, ALL, CovarianceScope(0.0, 1e300, 1)), r"scope.log_prob_mean: expected"),
         (lambda: clip_cov_tokens(ONES, ALL, ONES * 1.1), r"uniforms: expected values in \[0, 1\]"),
         (
             lambda: clip_cov_tokens(ONES, ALL, ONES, low=2.0, high=2.0),
@@ -202,9 +184,6 @@ ONES = np.ones(4)
         (lambda: kl_cov_tokens(ONES, ALL, ratio=-0.1), r"ratio: expected a finite number in \[0.0, 1.0\]"),
         (lambda: fork_tokens(ONES, ALL, ratio=True), "ratio: expected a number, got True"),
         (lambda: ForkTokens(1.2), "ratio: expected"),
-        (lambda: CovarianceScope(np.nan, 0.0, 1), "advantage_mean: expected a finite number"),
-        (lambda: CovarianceScope(0.0, 0.0, -1), "num_tokens: expected an integer >= 0, got -1"),
-        (lambda: CovarianceScope(0.0, 0.0, 1).merge(1), "other: expected a CovarianceScope, got int"),
     ],
 )
 def test_bad_input_is_named(call, message):
@@ -224,32 +203,13 @@ def pair_and_mask(rows, length, seed, num_kinds):
 
 pairs = st.builds(pair_and_mask, st.integers(0, 2), st.integers(0, 4), st.integers(0), st.integers(1, len(POOL)))
 ratios = st.floats(0, 1) | fuzzing.any_float
-scopes = st.builds(CovarianceScope, fuzzing.finite_float, fuzzing.finite_float, st.integers(0, 10**6))
 
 
 @fuzzing.fuzz
 @given(pairs)
-def test_fuzz_CovarianceScope_of(pair):
+def test_fuzz_covariance(pair):
     x, mask = pair
-    scope = fuzzing.call(CovarianceScope.of, *x, mask)
-    if scope is not None:
-        assert scope.num_tokens == mask.sum()
-
-
-@fuzzing.fuzz
-@given(scopes, scopes)
-def test_fuzz_CovarianceScope_merge(one, other):
-    merged = fuzzing.call(one.merge, other)
-    low, high = sorted((one.advantage_mean, other.advantage_mean))
-    if one.num_tokens or other.num_tokens:
-        assert low - 1e-9 * (1 + abs(low)) <= merged.advantage_mean <= high + 1e-9 * (1 + abs(high))
-
-
-@fuzzing.fuzz
-@given(pairs, st.none() | scopes)
-def test_fuzz_covariance(pair, scope):
-    x, mask = pair
-    got = fuzzing.call(covariance, *x, mask, scope)
+    got = fuzzing.call(covariance, *x, mask)
     if got is not None:
         assert not got[~mask].any()
 

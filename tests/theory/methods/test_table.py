@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tests.theory import fuzzing
+from tests.theory.methods.own import Calm, Likelihood
 from theory.estimators import ADVANTAGES, WReinforce
 from theory.losses import (
     ClipCov,
@@ -21,10 +22,13 @@ from theory.losses import (
     EntropyBonus,
     ForkTokens,
     KlCov,
+    Loss,
     Modulation,
+    Shaping,
     policy_loss,
 )
-from theory.methods import METHODS, Method, get_method, register_method, register_shaping
+from theory.methods import METHODS, Method, get_method, register_loss, register_method, register_shaping
+from theory.policy import token_statistics
 
 TABLE_1 = [
     ("grpo", "GRPO"),
@@ -189,10 +193,10 @@ PLAIN = METHODS["grpo"].to_dict()
             "advantage: expected one of grpo, .*or a WReinforce, got 'gae'",
         ),
         (lambda: replace(METHODS["grpo"], aggregation="mean"), "aggregation: expected one of token-mean"),
-        (lambda: replace(METHODS["grpo"], loss="clip"), "loss: expected one of ClippedSurrogate, ClipCov, KlCov, got"),
+        (lambda: replace(METHODS["grpo"], loss="clip"), "loss: expected one of ClippedSurrogate.*, got"),
         (
             lambda: replace(METHODS["grpo"], loss=None),
-            "loss: expected one of ClippedSurrogate, ClipCov, KlCov, got None",
+            "loss: expected one of ClippedSurrogate, ClipCov, KlCov.*, got None",
         ),
         (
             lambda: replace(METHODS["grpo"], shaping=ForkTokens()),
@@ -264,26 +268,63 @@ def test_fuzz_get_method(name):
     assert method is None or method is METHODS[name]
 
 
-@dataclass(frozen=True)
-class Calm:
-    """A shaping of one's own."""
-
-    strength: float = 0.5
-
-    def shape(self, advantages, stats):
-        return advantages * (1 - self.strength * stats.collision)
+def named(name, base):
+    """Return a part like another one, as if it stood in another module."""
+    return dataclass(frozen=True)(type(name, (base,), {}))
 
 
 def test_a_shaping_of_ones_own_is_part_of_a_method_and_its_config():
-    with pytest.raises(ValueError, match=r"shaping: expected one of Modulation, EntropyAdvantages, None, got Calm"):
-        replace(METHODS["grpo"], shaping=Calm())
+    unknown = named("Unknown", Calm)
+    with pytest.raises(ValueError, match=r"shaping: expected one of Modulation, .*None.*, got Unknown"):
+        replace(METHODS["grpo"], shaping=unknown())
     assert register_shaping(Calm) is Calm
     method = replace(METHODS["grpo"], shaping=Calm(0.25))
     assert Method.from_dict(method.to_dict()) == method
-    again = register_shaping(dataclass(frozen=True)(type("Calm", (), {"shape": Calm.shape})))
+    again = register_shaping(named("Calm", Calm))
     assert replace(METHODS["grpo"], shaping=again()).shaping == again()
     with pytest.raises(ValueError, match="shaping: expected one of"):
         replace(METHODS["grpo"], shaping=Calm())
+
+
+def test_what_a_shaping_of_ones_own_returns_is_checked():
+    stats = token_statistics(np.zeros((2, 3)), np.array([0, 1]))
+    one = np.ones(2)
+    for wrong, message in (
+        (lambda advantages, stats: advantages[:1], r"Wrong.shape: advantages: expected the shape of tokens \(2,\)"),
+        (lambda advantages, stats: advantages.astype(np.float32), "Wrong.shape: advantages: expected dtype float64"),
+        (lambda advantages, stats: advantages * np.nan, "Wrong.shape: advantages: expected finite values"),
+        (lambda advantages, stats: 1.0, "Wrong.shape: advantages: expected an array, got float"),
+    ):
+        shaping = dataclass(frozen=True)(type("Wrong", (Shaping,), {"shape": staticmethod(wrong)}))()
+        with pytest.raises(ValueError, match=message):
+            shaping.apply(one, stats, one > 0)
+
+
+def test_a_loss_of_ones_own_is_part_of_a_method_and_its_config():
+    unknown = named("Unknown", Likelihood)
+    with pytest.raises(ValueError, match=r"loss: expected one of ClippedSurrogate, ClipCov, KlCov.*, got Unknown"):
+        replace(METHODS["grpo"], loss=unknown())
+    assert register_loss(Likelihood) is Likelihood
+    method = replace(METHODS["dynamo"], loss=Likelihood(0.5))
+    assert Method.from_dict(method.to_dict()) == method
+    assert not method.singles_out
+    assert not method.looks_ahead("rollout-batch")
+    assert method.looks_ahead("mini-batch")
+    log_prob, mask = np.array([-1.0, -2.0]), np.array([True, False])
+    loss = policy_loss(method.loss, log_prob, log_prob, np.ones(2), mask)
+    assert (loss.values.tolist(), loss.mask.tolist(), loss.clipped.tolist()) == ([0.5, 0.0], [True, False], [False] * 2)
+    ratio = np.array([1.4, 1.6])
+    xi = method.loss.update_coefficient(np.log(ratio) - 2.0, np.full(2, -2.0), np.ones(2))
+    np.testing.assert_allclose(xi, [1.4, 0.0])
+    register_shaping(Calm)
+    with pytest.raises(ValueError, match="kind: expected another name than those of the parts here, got Calm"):
+        register_loss(named("Calm", Likelihood))
+
+
+@fuzzing.fuzz
+@given(st.sampled_from([None, 7, Likelihood(), Likelihood, int, Modulation, dict, Loss]) | st.text(max_size=3))
+def test_fuzz_register_loss(kind):
+    assert fuzzing.call(register_loss, kind) in (None, Likelihood)
 
 
 @fuzzing.fuzz

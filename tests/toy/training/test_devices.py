@@ -16,10 +16,15 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+from tests.theory.waits import Waits
+from theory.base import require
+from theory.losses import Modulation, modulate
 from theory.methods import METHODS
+from theory.policy import token_statistics
 from toy.training import loop as trainers
 from toy.training.config import OptimizerConfig
 from toy.training.loop import get_device, train
+from toy.training.step import step
 
 AWAY = torch.device("meta")
 
@@ -55,6 +60,8 @@ class Asarray(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
+        if func is torch.asarray and isinstance(args[0], Away):
+            return args[0].to(kwargs.get("dtype") or args[0].dtype)
         if func is torch.asarray and kwargs.get("device") == AWAY:
             return func(*args, **{**kwargs, "device": "cpu"}).to(AWAY)
         return func(*args, **kwargs)
@@ -106,6 +113,31 @@ def test_every_method_runs_on_another_device(method, world, small, away):
     np.testing.assert_array_equal(found.logits, expected.logits)
     for name, values in expected.metrics.items():
         np.testing.assert_array_equal(found.metrics[name], values, err_msg=name)
+
+
+@pytest.mark.parametrize("mode", ["token-mean", "prompt-mean", "sequence-mean"])
+@pytest.mark.parametrize("method", METHODS)
+def test_no_function_of_theory_waits_for_the_device(method, mode, small, away):
+    config = small(method, "skills", num_seeds=2, num_steps=1)
+    config = replace(config, method=replace(config.method, aggregation=mode))
+    trainer = trainers.Trainer(config, device="cuda")
+    with Waits() as waits:
+        step(trainer.setup, trainer.state)
+    assert not waits.found
+
+
+def test_waiting_would_be_noticed(away):
+    """Each check of values waits where they are not trusted."""
+    stats = token_statistics(torch.zeros((2, 3), device=AWAY), torch.zeros(2, dtype=torch.int64, device=AWAY))
+    advantages = torch.ones(2, device=AWAY)
+    with Waits() as waits:
+        modulate(advantages, stats, advantages > 0, Modulation())
+    assert len(waits.found) > 10
+    with Waits() as waits, require.trusted():
+        modulate(advantages, stats, advantages > 0, Modulation())
+        assert not waits.found
+        advantages[advantages > 0].cpu()
+    assert not waits.found  # outside of `theory`
 
 
 @pytest.mark.parametrize("mode", ["token-mean", "prompt-mean", "sequence-mean"])

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from tests.theory.methods.own import Calm, Likelihood
 from tests.toy.helpers import assert_same, watched_step, with_rule
 from theory.allocation import water_level
 from theory.allocation.rules import ALLOCATORS, Rounds, register, spends_in_rounds
 from theory.estimators import moments
 from theory.losses.modulation import Modulation, modulate
-from theory.methods import METHODS
+from theory.methods import METHODS, register_loss, register_shaping
 from theory.policy.entropy_change import update_coefficient
 from theory.policy.softmax import log_softmax, token_statistics
 from toy.training import metrics, per_seed
@@ -255,11 +256,28 @@ def test_modulation_sees_the_current_ratios_and_the_clip_of_the_method(small, mo
         seen.append((float((ratio - 1).abs().max()), clips))
         return update_coefficient(advantages, ratio, *clips)
 
-    monkeypatch.setattr("toy.training.step.update_coefficient", record)
+    monkeypatch.setattr("theory.losses.protocol.update_coefficient", record)
     train(small("dynamo", num_steps=1))
     assert [clips for _, clips in seen] == [(0.2, 0.2)] * 4
     assert seen[0][0] == 0.0
     assert min(distance for distance, _ in seen[1:]) > 0.0
+
+
+def test_a_loss_and_a_shaping_of_ones_own(small):
+    """On-policy, -A log pi has the gradient of the surrogate; what `Calm` takes from every advantage shrinks it."""
+    register_loss(Likelihood)
+    register_shaping(Calm)
+    config = small("grpo", "skills", num_minibatches=1, num_steps=1, optimizer=OptimizerConfig(max_grad_norm=None))
+    start = Trainer(config).state.logits.numpy()
+
+    def moved(**parts):
+        return train(replace(config, method=replace(config.method, **parts))).logits - start
+
+    grpo = moved()
+    np.testing.assert_allclose(moved(loss=Likelihood()), grpo, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(moved(loss=Likelihood(0.5)), grpo / 2, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(moved(shaping=Calm(0.0)), grpo, rtol=1e-9, atol=1e-12)
+    assert 0.1 < np.linalg.norm(moved(shaping=Calm(0.5))) / np.linalg.norm(grpo) < 0.99
 
 
 def test_epochs_reuse_the_batch(small):
@@ -291,7 +309,7 @@ def test_normalizers_of_a_few_prompts(minibatch):
     logits = torch.from_numpy(rng.normal(size=(2, 8, 3, 2, 5)))
     stats = token_statistics(logits, torch.from_numpy(rng.integers(5, size=(2, 8, 3, 2))))
     xi, mask = torch.from_numpy(rng.normal(size=(2, 8, 3, 2))), torch.from_numpy(rng.random((2, 8, 3, 2)) < 0.7)
-    scope = per_seed.scope_by_prompts(stats, xi, mask, "vocabulary", 4)
+    scope = per_seed.scope_by_prompts(Modulation(), stats, xi, mask, 4)
     result = modulate(xi, stats, mask, Modulation(), scope=scope)
     for s in range(2):
         for block in (slice(0, 4), slice(4, 8)):
