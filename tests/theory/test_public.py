@@ -58,11 +58,12 @@ FUNCTIONS = [
 def test_function_is_documented_and_fuzzed(module: ModuleType, function: FunctionType):
     doc = inspect.getdoc(function) or ""
     arguments = set(inspect.signature(function).parameters)
-    if named := re.search(r"Arguments as in `(\w+)`", doc):
-        assert arguments <= set(inspect.signature(getattr(module, named[1])).parameters)
-    else:
-        assert "Parameters\n" in doc or not arguments
-    assert "Returns\n" in doc
+    if shared := re.search(r"Arguments (and result )?as in [^.]*", doc):
+        chapter = importlib.import_module(module.__name__.rpartition(".")[0])
+        functions = [getattr(chapter, name) for name in re.findall(r"`(\w+)`", shared[0])]
+        assert arguments <= {name for other in functions for name in inspect.signature(other).parameters}
+    assert shared or "Parameters\n" in doc or not arguments
+    assert (shared and shared[1]) or "Returns\n" in doc
     assert doctest.DocTestParser().get_examples(doc)
     chapter = ROOT.joinpath("tests", *module.__name__.split(".")[:2])
     tests = chapter.rglob("test_*.py") if chapter.is_dir() else [chapter.with_name(f"test_{chapter.name}.py")]

@@ -58,14 +58,8 @@ class SuccessHistory:
         """Discount the counts of `keys` once and add the new ones (4.2.2).
 
         The order of the rows has no effect, not even on the last bit. A key given twice is discounted once, and its
-        rows add up. After an error nothing has changed; an update without rows changes nothing either.
-
-        Parameters
-        ----------
-        keys
-            Prompt keys, [N]; strings or integers, also as a NumPy array.
-        successes, attempts
-            Whole numbers, [N], 0 <= successes <= attempts.
+        rows add up. After an error nothing has changed; an update without rows changes nothing either. Keys are strings
+        or integers, [N], also as a NumPy array. Counts are whole numbers, [N], 0 <= successes <= attempts.
 
         Examples
         --------
@@ -96,15 +90,8 @@ class SuccessHistory:
     def counts(self, keys: Iterable[Key]) -> tuple[FloatArray, FloatArray]:
         """Return the successes and attempts of `keys`, the (k, G) of eq. 6; (0, 0) for a prompt never seen.
 
-        Parameters
-        ----------
-        keys
-            Prompt keys, [N], in any order, with or without repetitions.
-
-        Returns
-        -------
-        tuple of FloatArray
-            Successes and attempts, each [N] float64, 0 <= successes <= attempts; fractional if discount < 1.
+        Keys [N] come in any order, also repeatedly. Both counts are float64 [N], 0 <= successes <= attempts,
+        and fractional if discount < 1.
 
         Examples
         --------
@@ -141,12 +128,8 @@ class SuccessHistory:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replace all counts by a saved state; after an error nothing has changed.
 
-        Prompts added to the data since are unknown prompts; prompts removed from it stay without effect.
-
-        Parameters
-        ----------
-        state
-            A result of `state_dict`, also after a round trip through JSON; lists may be arrays.
+        The state is a result of `state_dict`, also after a round trip through JSON; lists may be arrays. Prompts added
+        to the data since are unknown prompts; prompts removed from it stay without effect.
 
         Raises
         ------

@@ -98,11 +98,7 @@ def optimal_variance_ratio(sigmas: Any) -> float:
     """Variance of the optimal allocation (5) over uniform's, without bounds (44).
 
     (sum sigma)^2 / (N sum sigma^2) = 1 / (1 + CV^2), CV the coefficient of variation of sigma over the prompts.
-
-    Parameters
-    ----------
-    sigmas
-        Standard deviations of one rollout, [N], >= 0.
+    Arguments as in `proportional`.
 
     Returns
     -------

@@ -86,12 +86,7 @@ def grpo(
 def dr_grpo(rewards: Array, groups: Array) -> Array:
     """Group-relative advantages without normalisation (Dr.GRPO, arXiv 2503.20783).
 
-    A = R - mean. Arguments as in `grpo`.
-
-    Returns
-    -------
-    Array
-        A, [N]; sums to 0 in every group.
+    A = R - mean. Arguments and result as in `grpo`.
 
     Examples
     --------
@@ -106,12 +101,7 @@ def dr_grpo(rewards: Array, groups: Array) -> Array:
 def rloo(rewards: Array, groups: Array) -> Array:
     """Advantages over the mean of the other rewards of the group (leave-one-out, arXiv 2402.14740).
 
-    A_j = R_j - mean_{i != j} R_i = n / (n - 1) (R_j - mean); 0 in a group of one. Arguments as in `grpo`.
-
-    Returns
-    -------
-    Array
-        A, [N]; sums to 0 in every group.
+    A_j = R_j - mean_{i != j} R_i = n / (n - 1) (R_j - mean); 0 in a group of one. Arguments and result as in `grpo`.
 
     Examples
     --------

@@ -111,12 +111,7 @@ def stopping_law(p: ArrayLike, rule: StoppingRule) -> GroupLaw:
 def stopped_coefficients(p: ArrayLike, rule: StoppingRule, estimator: str = "grpo") -> Coefficients:
     """Scalar core of the moments under a stopping rule: `group_coefficients` with n random.
 
-    Parameters
-    ----------
-    p, estimator
-        As in `group_coefficients`.
-    rule
-        The stopping rule; advantages are computed over all rollouts that it pools.
+    Advantages are over all rollouts that the rule pools. Arguments as in `stopping_law` and `group_coefficients`.
 
     Returns
     -------
@@ -139,14 +134,8 @@ def gradient_moments_stopped(
 ) -> Moments:
     """Exact moments of the gradient of a group whose size a stopping rule decides.
 
-    As `gradient_moments`, with expectations over the joint law of (n, k).
-
-    Parameters
-    ----------
-    probs, correct, estimator
-        As in `gradient_moments`.
-    rule
-        The stopping rule; g is the mean over all rollouts that it pools.
+    Expectations are over the joint law of (n, k), and g is the mean over all rollouts that the rule pools.
+    Arguments as in `gradient_moments` and `stopping_law`.
 
     Returns
     -------

@@ -63,10 +63,8 @@ def first_order(stats: TokenStatistics, coefficient: Array, learning_rate: float
 
     Parameters
     ----------
-    stats
-        Token statistics, each [...].
-    coefficient
-        Update coefficient xi, [...].
+    stats, coefficient
+        Token statistics and update coefficient xi, each [...].
     learning_rate
         eta >= 0, the step on the logits.
 
@@ -126,13 +124,7 @@ def exact(logits: Array, actions: Array, coefficient: Array, learning_rate: floa
     dH = H(softmax(z + dz)) - H(softmax(z)), dz = eta xi (e_a - pi). With pi' the new policy this is
     -sum_v (pi'(v) - pi(v)) Lambda(v) - KL(pi' | pi), without a difference of entropies. This form, from
     log pi' - log pi without cancellation, serves |eta xi| <= 1. Larger steps take the difference of entropies.
-
-    Parameters
-    ----------
-    logits, actions
-        As in `token_statistics`.
-    coefficient, learning_rate
-        As in `first_order`.
+    Arguments as in `token_statistics` and `first_order`.
 
     Returns
     -------

@@ -165,12 +165,7 @@ def require_statistics(stats: TokenStatistics) -> Any:
 def pi_lambda(stats: TokenStatistics) -> Array:
     """Concentration times centred log-probability of the sampled token, the factor of eq. 10 and 27.
 
-    pi(a) Lambda(a) = exp(log pi(a)) (log pi(a) + H).
-
-    Parameters
-    ----------
-    stats
-        Token statistics, each [...].
+    pi(a) Lambda(a) = exp(log pi(a)) (log pi(a) + H). Arguments as in `require_statistics`.
 
     Returns
     -------
@@ -191,7 +186,7 @@ def pi_lambda(stats: TokenStatistics) -> Array:
 def score_norm_squared(stats: TokenStatistics) -> Array:
     """Squared norm of the score of the sampled token (31).
 
-    |s(a)|^2 = |e_a - pi|^2 = 1 - 2 pi(a) + C. Arguments as in `pi_lambda`.
+    |s(a)|^2 = |e_a - pi|^2 = 1 - 2 pi(a) + C. Arguments as in `require_statistics`.
 
     Returns
     -------
@@ -212,7 +207,7 @@ def score_norm_squared(stats: TokenStatistics) -> Array:
 def expected_score_norm_squared(stats: TokenStatistics) -> Array:
     """Mean squared norm of the score over the policy's own tokens (32).
 
-    E_pi |s|^2 = 1 - C. Arguments as in `pi_lambda`.
+    E_pi |s|^2 = 1 - C. Arguments as in `require_statistics`.
 
     Returns
     -------
@@ -233,7 +228,8 @@ def expected_score_norm_squared(stats: TokenStatistics) -> Array:
 def score_norm_bound(stats: TokenStatistics) -> Array:
     """Entropy bound on the mean squared norm of the score (33).
 
-    E_pi |s|^2 = 1 - C <= 1 - e^-H, with equality where pi is uniform on its support. Arguments as in `pi_lambda`.
+    E_pi |s|^2 = 1 - C <= 1 - e^-H, with equality where pi is uniform on its support.
+    Arguments as in `require_statistics`.
 
     Returns
     -------

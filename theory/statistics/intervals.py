@@ -101,10 +101,8 @@ def stratified_bootstrap_interval(
         `np.mean`, `np.median`.
     rng
         The only source of randomness: the same state gives the same interval.
-    confidence
-        In (0, 1).
-    num_resamples
-        At least 1; below about 1,000 the ends of a 95 % interval are noisy.
+    confidence, num_resamples
+        In (0, 1), and at least 1; with fewer than about 1,000 resamples the ends of a 95 % interval are noisy.
 
     Returns
     -------
