@@ -70,6 +70,18 @@ def test_function_is_documented_and_fuzzed(module: ModuleType, function: Functio
     assert any(f"def test_fuzz_{function.__name__}(" in path.read_text() for path in tests)
 
 
+STOCK = "not as above|out of range|unknown|(shapes|lengths|dtypes) (differ|do not fit)|not (finite|an? (integer|number))|As `"
+"""What a Raises section repeats of the rule that every function checks its arguments and raises ValueError."""
+
+SOURCES = [path for path in sorted((ROOT / "theory").rglob("*.py")) if path.parent.name not in ("losses", "methods")]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_raises_sections_do_not_repeat_the_general_rule(path: Path):
+    for section in re.findall(r"Raises\n +-+\n((?: +\S.*\n)+)", path.read_text()):
+        assert not re.search(STOCK, section), section
+
+
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_classes_are_documented(module: ModuleType):
     for name, value in public(module).items():

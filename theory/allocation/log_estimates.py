@@ -177,13 +177,11 @@ def moved_weight(steps: Any, weights: Any, reference: Any) -> FloatArray:
     [0.25, 0.0]
     """
     t = require.integer_vector("steps", steps)
-    w, r = (
-        require.vector(name, x, low=0.0, high=1e100) for name, x in (("weights", weights), ("reference", reference))
-    )
-    require.same_shape(steps=t, weights=w, reference=r)
     _, step = np.unique(t, return_inverse=True)
     shares = []
-    for name, x in (("weights", w), ("reference", r)):
+    for name, values in (("weights", weights), ("reference", reference)):
+        x = require.vector(name, values, low=0.0, high=1e100)
+        require.same_shape(**{"steps": t, name: x})
         x = x / (x.max() or 1.0)
         total = np.bincount(step, weights=x)
         if not total.all():

@@ -24,10 +24,8 @@ def proportional(sigmas: Any, budget: int) -> FloatArray:
 
     Parameters
     ----------
-    sigmas
-        Standard deviations of one rollout, [N], >= 0.
-    budget
-        Number of rollouts.
+    sigmas, budget
+        Standard deviations of one rollout, [N], >= 0, and the number of rollouts.
 
     Returns
     -------

@@ -38,14 +38,8 @@ Value = Estimate | float | str | None
 class Column:
     """A column: its heading, and the form of its numbers.
 
-    Attributes
-    ----------
-    signed
-        Whether positive numbers carry a sign, as differences do.
-    blank
-        Text in place of a missing number.
-    ends
-        Headings of the two ends of its intervals in CSV; by default `heading` followed by "low" and "high".
+    With `signed`, positive numbers carry a sign, as differences do. `blank` is the text in place of a missing number.
+    `ends` are the headings of the two ends of its intervals in CSV, by default `heading` and "low" or "high".
     """
 
     heading: str
@@ -55,7 +49,7 @@ class Column:
     ends: tuple[str, str] | None = None
 
     def text(self, value: Value, between: str = " ") -> str:
-        """Return a value as text, an interval in brackets; `between` stands between number and interval.
+        """Return a value as text: the number, `between`, and the interval in brackets.
 
         Examples
         --------
@@ -77,14 +71,10 @@ class Column:
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table: columns, the first of names, and groups of rows.
+    """A table: columns, the first of names, and groups of rows, each with a heading.
 
-    Attributes
-    ----------
-    groups
-        Heading and rows of every group. Without any heading there is no column for them.
-    highest
-        Numbers of columns in which the largest value of a group is set in bold.
+    Without any heading there is no column for them. `highest` are the numbers of the columns in which the largest value
+    of a group is set in bold.
     """
 
     columns: tuple[Column, ...]

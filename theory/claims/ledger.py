@@ -38,14 +38,9 @@ class Verdict(str, Enum):
 class Finding:
     """The result of a judge.
 
-    Attributes
-    ----------
-    evidence, numbers
-        One sentence with the numbers that support the verdict, and the same numbers by name.
-    counterexample
-        The smallest counter-example, for a claim that fails or holds under a condition only.
-    data
-        Columns of one length, where the claim is a curve; a figure draws them.
+    The evidence is a sentence with the numbers that support the verdict; `numbers` has them by name. A claim that fails,
+    or holds under a condition only, has its smallest counter-example. Where a claim is a curve, `data` has columns of
+    one length for a figure.
     """
 
     verdict: Verdict

@@ -77,12 +77,7 @@ class Coefficients(NamedTuple):
 class ConditionalPolicy(NamedTuple):
     """A policy split by the correctness of the answer.
 
-    Attributes
-    ----------
-    correct, wrong
-        pi_C and pi_W, [..., K]; all zeros where p = 0 or q = 0.
-    p, q
-        Probability of a correct and of a wrong answer, [...]; each precise where it is tiny.
+    pi_C and pi_W are [..., K], all zeros where p = 0 or q = 0. p and q are [...]; each is precise where it is tiny.
     """
 
     correct: FloatArray

@@ -36,7 +36,7 @@ class StoppingRule:
     round_size, max_rounds
         Rollouts per round and largest number of rounds, each at least 1.
     min_correct, min_wrong
-        Sampling stops after the first round at whose end there are so many correct and so many wrong rollouts.
+        Sampling stops after the first round that ends with at least so many correct and so many wrong rollouts.
     """
 
     round_size: int
@@ -53,15 +53,7 @@ class StoppingRule:
 
 @dataclass(frozen=True, eq=False)
 class GroupLaw:
-    """Joint law of the size of a group and its number of correct rollouts, on M reachable pairs.
-
-    Attributes
-    ----------
-    num_rollouts, num_correct
-        n and k of each pair, [M].
-    probability
-        P(n, k), [..., M].
-    """
+    """Joint law P(n, k), [..., M], of the size of a group and its number of correct rollouts, on M reachable pairs."""
 
     num_rollouts: IntArray
     num_correct: IntArray
@@ -86,10 +78,8 @@ def stopping_law(p: ArrayLike, rule: StoppingRule) -> GroupLaw:
 
     Parameters
     ----------
-    p
-        Success probability in [0, 1], [...].
-    rule
-        The stopping rule.
+    p, rule
+        Success probability in [0, 1], [...], and the stopping rule.
 
     Returns
     -------
