@@ -70,7 +70,7 @@ def test_function_is_documented_and_fuzzed(module: ModuleType, function: Functio
     assert any(f"def test_fuzz_{function.__name__}(" in path.read_text() for path in tests)
 
 
-STOCK = "not as above|out of range|unknown|(shapes|lengths|dtypes) (differ|do not fit)|not (finite|an? (integer|number))|As `"
+STOCK = "not as above|out of range|unknown|(shapes|lengths|types) (differ|do not fit)|not (finite|an? (int|num))|As `"
 """What a Raises section repeats of the rule that every function checks its arguments and raises ValueError."""
 
 SOURCES = [path for path in sorted((ROOT / "theory").rglob("*.py")) if path.parent.name not in ("losses", "methods")]

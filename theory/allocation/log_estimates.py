@@ -161,10 +161,8 @@ def moved_weight(steps: Any, weights: Any, reference: Any) -> FloatArray:
 
     Parameters
     ----------
-    steps
-        Integers >= 0, [G].
-    weights, reference
-        w and r, [G], in [0, 1e100], not all 0 in a step.
+    steps, weights, reference
+        Integers >= 0, w and r, each [G]; w and r are in [0, 1e100], not all 0 in a step.
 
     Returns
     -------

@@ -57,14 +57,9 @@ deviation, MaxRL ((R - mean) / mean)."""
 class Coefficients(NamedTuple):
     """What the moments need of the group-size law and the estimator, not of the answers; all fields share one shape.
 
-    Attributes
-    ----------
-    weight
-        w = E[c] / (p q), finite also at p = 0 and p = 1; at least 0.
-    mean, mean_variance
-        E[c] and Var(c), the factor of d d^T.
-    correct, wrong
-        E[k A_C^2 / n^2], the factor of Sigma_C, and E[(n-k) A_W^2 / n^2], the factor of Sigma_W.
+    The weight w = E[c] / (p q) >= 0 is finite also at p = 0 and p = 1. `mean` is E[c]; `mean_variance` is Var(c), the
+    factor of d d^T. `correct` is E[k A_C^2 / n^2], the factor of Sigma_C, and `wrong` E[(n-k) A_W^2 / n^2], that of
+    Sigma_W.
     """
 
     weight: FloatArray

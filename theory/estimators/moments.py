@@ -62,10 +62,9 @@ def group_coefficients(p: ArrayLike, n: ArrayLike, estimator: str = "grpo") -> C
 
     Parameters
     ----------
-    p
-        Success probability in [0, 1], [...].
-    n
-        Group size >= 1, integers, [...]; both broadcast, so `p[:, None]` and `np.arange(1, 25)` give a table.
+    p, n
+        Success probability in [0, 1] and group size >= 1 (integers), [...]; both broadcast, so that `p[:, None]` and
+        `np.arange(1, 25)` give a table.
     estimator
         One of `ESTIMATORS`.
 

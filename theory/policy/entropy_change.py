@@ -24,10 +24,8 @@ def update_coefficient(advantage: Array, ratio: Array, clip_low: float = 0.2, cl
 
     Parameters
     ----------
-    advantage
-        A, [...], floating.
-    ratio
-        Importance ratio r = pi(a) / pi_old(a) >= 0, [...]; 1 on-policy.
+    advantage, ratio
+        A and the importance ratio r = pi(a) / pi_old(a) >= 0 (1 on-policy), each [...], floating.
     clip_low, clip_high
         Clip range, clip_low in [0, 1], clip_high >= 0. DynaMO and GRPO use 0.2 and 0.2, Clip-Higher 0.2 and 0.28.
 

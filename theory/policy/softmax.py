@@ -97,10 +97,8 @@ def token_statistics(logits: Array, actions: Array) -> TokenStatistics:
 
     Parameters
     ----------
-    logits
-        Finite logits, [..., V], floating.
-    actions
-        Sampled token ids in [0, V), [...], integer.
+    logits, actions
+        Finite logits, [..., V], floating, and sampled token ids in [0, V), [...], integer.
 
     Returns
     -------

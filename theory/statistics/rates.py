@@ -22,10 +22,8 @@ def jeffreys_interval(successes: Any, attempts: Any, confidence: float = 0.95) -
 
     Parameters
     ----------
-    successes, attempts
-        k and n, integers, [G], 0 <= k <= n, n >= 1.
-    confidence
-        In (0, 1).
+    successes, attempts, confidence
+        k and n, integers, [G], 0 <= k <= n, n >= 1, and a number in (0, 1).
 
     Returns
     -------
