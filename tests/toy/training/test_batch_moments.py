@@ -10,8 +10,8 @@ import torch
 
 from theory.allocation.rules import ALLOCATORS, spends_in_rounds
 from theory.estimators import ESTIMATORS, WReinforce, moments
+from theory.losses import KlCov
 from theory.losses.modulation import Modulation
-from theory.losses.surrogate import KlCov
 from theory.methods import METHODS
 from theory.policy.softmax import log_softmax
 from toy.training import diagnostics, metrics
