@@ -54,10 +54,8 @@ def water_level(weights: Any, budget: int, low: IntBound, high: IntBound) -> Int
     ----------
     weights
         w, [N], >= 0; P in the paper, sigma for the optimum of (5). Only ratios matter, except for `NEGLIGIBLE_WEIGHT`.
-    budget
-        Number of rollouts, at most sum(high).
-    low, high
-        Bounds, integers or integer arrays [N], 0 <= low <= high.
+    budget, low, high
+        Number of rollouts, at most sum(high), and bounds, integers or integer arrays [N], 0 <= low <= high.
 
     Returns
     -------

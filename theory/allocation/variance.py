@@ -47,10 +47,9 @@ def total_variance(variances: Any, counts: Any) -> float:
 
     Parameters
     ----------
-    variances
-        v, variance of one rollout, [N], >= 0.
-    counts
-        n, rollouts, [N], 0 <= n < 2**31, 0 only where v = 0; real for the shares of `proportional`. 0/0 = 0.
+    variances, counts
+        v >= 0, the variance of one rollout, and n, the rollouts, each [N]. 0 <= n < 2**31, and n = 0 only where v = 0:
+        0/0 = 0. n is real for the shares of `proportional`.
 
     Returns
     -------

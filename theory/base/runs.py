@@ -128,12 +128,7 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any], path: str =
 
 
 def lookup(config: Mapping[str, Any], path: str, default: Any = REQUIRED) -> Any:
-    """Return the value at a dotted name; a default replaces a missing value and null.
-
-    Raises
-    ------
-    KeyError
-        If the value is missing and there is no default; the message is the dotted name.
+    """Return the value at a dotted name; a default replaces a missing value and null. Without one, KeyError names it.
 
     Examples
     --------

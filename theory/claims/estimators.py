@@ -117,10 +117,9 @@ def product_form() -> Finding:
     proxies = {"with_collision": data["with_collision"], "with_entropy": data["with_entropy"]}
     proxies["bernoulli"] = data["p"] * (1 - data["p"])
     ranks = {name: float(statistics.spearmanr(data["variance"], values).statistic) for name, values in proxies.items()}
-    close, off = max(abs(near - 1)) < 0.15, max(abs(far - 1)) > 0.5
-    conditional = Verdict.CONDITIONAL if off else Verdict.APPROXIMATE
+    conditional = Verdict.CONDITIONAL if max(abs(far - 1)) > 0.5 else Verdict.APPROXIMATE
     return Finding(
-        conditional if close else Verdict.FAILS,
+        conditional if max(abs(near - 1)) < 0.15 else Verdict.FAILS,
         f"with diffuse answers sigma^2 is {near[0]:.2f} to {near[1]:.2f} times p (1 - p) (1 - C), in 90 % of "
         f"{int(data['diffuse'].sum())} bandits; otherwise {far[0]:.2f} to {far[1]:.1f} times ({int((~data['diffuse']).sum()):,} "
         f"bandits). Over all, rank correlation {ranks['with_collision']:.2f}, with H for 1 - C {ranks['with_entropy']:.2f}, with "
@@ -154,10 +153,10 @@ def implied_objective() -> Finding:
         few, many = weights_of(estimator, column)
         growth[column, estimator] = many / few
     few, many = weights_of("grpo")
-    changes = abs(growth["prompt_mean", "grpo"] - 1) > 1e-9
+    changes = Verdict.FAILS if abs(growth["prompt_mean", "grpo"] - 1) > 1e-9 else Verdict.EXACT
     unbiased = float(np.abs(data["prompt_mean"][data["estimator"] == "rloo"] - 1).max()) < ROUNDING
     return Finding(
-        (Verdict.FAILS if changes else Verdict.EXACT) if unbiased else Verdict.UNDECIDED,
+        changes if unbiased else Verdict.UNDECIDED,
         f"from n = {LOW} to {HIGH} a prompt at p = .05 gains weight: GRPO {growth['prompt_mean', 'grpo']:.2f} times under a prompt "
         f"mean and {growth['token_mean', 'grpo']:.1f} times under a token mean; RLOO {growth['prompt_mean', 'rloo']:.2f} and "
         f"{growth['token_mean', 'rloo']:.1f}. Only an unbiased estimator under a prompt mean keeps the objective",

@@ -144,7 +144,8 @@ def advantage_weighted_bound() -> Finding:
         for length in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
     ]
     data = by_column(("success", "num_tokens", "length", "left", "independent", "bound"), rows)
-    data["ratio"] = data["left"] / data["bound"]
+    ratio, limit = data["left"] / data["bound"], data["left"] / data["independent"]
+    data["ratio"] = ratio
 
     def value_of(column: FloatArray, p: float, decisions: int) -> float:
         return float(column[(data["num_tokens"] == 2) & (data["success"] == p) & (data["length"] == decisions)][0])
@@ -152,16 +153,16 @@ def advantage_weighted_bound() -> Finding:
     return Finding(
         (Verdict.FAILS if single > bound else Verdict.BOUND) if consistent else Verdict.UNDECIDED,
         f"one token: {single / bound:.1f} times the bound; in a chain of decisions that succeeds with p = .1 it falls "
-        f"to {value_of(data['ratio'], 0.1, 8):.2f} times at 8 tokens and {value_of(data['ratio'], 0.1, 1024):.2f} at 1,024, but with p = .9 it is "
-        f"still {value_of(data['ratio'], 0.9, 8):.1f} and {value_of(data['ratio'], 0.9, 1024):.1f}. A and pi do not become independent: a wrong "
+        f"to {value_of(ratio, 0.1, 8):.2f} times at 8 tokens and {value_of(ratio, 0.1, 1024):.2f} at 1,024, but with p = .9 it is "
+        f"still {value_of(ratio, 0.9, 8):.1f} and {value_of(ratio, 0.9, 1024):.1f}. A and pi do not become independent: a wrong "
         f"decision always meets A = -sqrt(p/q), so E[A^2 |s|^2] / (E[A^2] (1 - C)) tends to p/q "
-        f"({value_of(data['left'] / data['independent'], 0.1, 1024):.2f} and {value_of(data['left'] / data['independent'], 0.9, 1024):.1f}), not to 1; only tokens "
+        f"({value_of(limit, 0.1, 1024):.2f} and {value_of(limit, 0.9, 1024):.1f}), not to 1; only tokens "
         f"that decide nothing have the stated form",
         {
             "left": single,
             "bound": bound,
-            "worst_ratio": float(data["ratio"].max()),
-            "easy_long_chain": value_of(data["ratio"], 0.9, 1024),
+            "worst_ratio": float(ratio.max()),
+            "easy_long_chain": value_of(ratio, 0.9, 1024),
         },
         f"pi = (.9 wrong, .1 right), A = (R - p)/sqrt(pq): E[A^2 |s|^2] = {single:.2f} > {bound:.3f} = 1 - e^-H",
         data,

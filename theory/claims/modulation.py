@@ -298,8 +298,7 @@ def indicator_of_magnitude() -> Finding:
     *ranks, rank = (float(statistics.spearmanr(indicator[part], length[part]).statistic) for part in parts)
     top = max(1, len(length) // 100)
     shared = len(set(np.argsort(indicator)[-top:]) & set(np.argsort(length)[-top:])) / top
-    counter = norm > 0.9 and change < 1e-9
-    conditional = Verdict.CONDITIONAL if counter or rank < 0.9 else Verdict.EXACT
+    conditional = Verdict.CONDITIONAL if (norm > 0.9 and change < 1e-9) or rank < 0.9 else Verdict.EXACT
     return Finding(
         conditional if max(ranks) > 0.5 else Verdict.FAILS,
         f"rank correlation {ranks[0]:.2f} in the third of the tokens with the lowest entropy, {ranks[1]:.2f} in the third "

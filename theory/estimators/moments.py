@@ -31,10 +31,8 @@ def group_advantages(num_correct: ArrayLike, num_rollouts: ArrayLike, estimator:
 
     Parameters
     ----------
-    num_correct, num_rollouts
-        k in [0, n] and n >= 1, integers, [...]; both broadcast.
-    estimator
-        One of `ESTIMATORS`.
+    num_correct, num_rollouts, estimator
+        k in [0, n] and n >= 1, integers, [...], which broadcast; one of `ESTIMATORS`.
 
     Returns
     -------

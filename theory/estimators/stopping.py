@@ -29,14 +29,8 @@ class StoppingRule:
     """Sample rounds of rollouts until enough of both kinds are seen, or the rounds are used up; pool all of them.
 
     `min_correct=1, min_wrong=0` waits for a success, 1 and 1 for both kinds. keep/2 and keep/2 is the balanced rule of
-    Reinforce-Ada (2510.04996), 0 and 0 a fixed group of one round.
-
-    Attributes
-    ----------
-    round_size, max_rounds
-        Rollouts per round and largest number of rounds, each at least 1.
-    min_correct, min_wrong
-        Sampling stops after the first round that ends with at least so many correct and so many wrong rollouts.
+    Reinforce-Ada (2510.04996), 0 and 0 a fixed group of one round. Sampling stops after the first round that ends with
+    at least `min_correct` correct and `min_wrong` wrong rollouts. `round_size` and `max_rounds` are at least 1.
     """
 
     round_size: int
