@@ -1,8 +1,8 @@
 """`python -m paper_figs`: draw every figure and fill every table whose result files are there.
 
-Figures and tables go to DIR/figures, with `index.json`, which lists them with title, caption, reading and files. The
-exit status is 0 when all were made but those that `make reproduce` makes no results for, which are skipped if there are
-none; 2 when a result file is missing or unfit (each is named), or for a wrong call.
+Figures and tables go to DIR/figures, with `index.json`, which lists them with title, caption, reading and files. Those
+that `make reproduce` makes no results for are skipped if there are none. The exit status is 0 when all others were
+made; it is 2 when a result file is missing or unfit (each is named), or for a wrong call.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from paper_figs.result_files import Columns, LedgerData
 from paper_figs.style import COLUMN_WIDTH, GUIDE, PALETTE, POINTS, legend_above, panels
 from paper_figs.wording import span, verdict
 
-# Lines and markers of the vocabularies, which must be told apart at one success probability.
+# Lines and markers of the vocabularies, which must differ at one success probability.
 LOOKS = (("-", "o"), ("--", "s"), (":", "D"))
 
 

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 
 from paper_figs.experiments import INTERVALS, CellResult, ExperimentResults, about, settings
 from paper_figs.figure import Figure
+from paper_figs.result_files import Input
 from paper_figs.style import GUIDE, PALETTE, TEXT_WIDTH, panels
 from paper_figs.wording import counted, span, verdict
 
@@ -26,16 +27,12 @@ SERIES = {
 """What is drawn, by measure: its label, colour and marker."""
 
 CHEAP = 0.99
-"""Share of the uniform rule's rollouts below which a rule's cost is written beside it."""
+"""Share of the uniform rule's rollouts below which a rule's cost is written next to it."""
 
 
 @dataclass(frozen=True)
-class Sweeps:
+class Sweeps(Input):
     """The cells of the sweep `allocation-map`, and those of `allocation-map-more` if it was run."""
-
-    def exists(self, source: Path) -> bool:
-        """Return whether the first is there."""
-        return _sweep("allocation-map").exists(source)
 
     def read(self, source: Path) -> list[CellResult]:
         """Read the cells of both."""
@@ -48,7 +45,7 @@ def _sweep(name: str) -> ExperimentResults:
 
 
 def _rules(cells: Sequence[CellResult]) -> list[str]:
-    """Return the rules but uniform, in order."""
+    """Return the rules other than uniform, in order."""
     return [rule for rule in dict.fromkeys(cell.axes["rule"] for cell in cells) if rule != UNIFORM]
 
 

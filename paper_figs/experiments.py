@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from paper_figs.result_files import read_columns, read_json, unfit
+from paper_figs.result_files import Input, read_columns, read_json, unfit
 from paper_figs.scale_runs import ScaleRun, blocks, find_runs
 from theory.base.arrays import FloatArray
 from theory.base.tables import Estimate
@@ -48,7 +48,7 @@ class CellResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExperimentResults:
+class ExperimentResults(Input):
     """The cells of an experiment: `toy/NAME/summary.parquet`, and the runs below `scale/` that fit.
 
     Attributes
@@ -188,7 +188,6 @@ INTERVALS = (
     "interquartile means over seeds, differences within seeds; intervals: 95 % percentile bootstrap over seeds, "
     f"{NUM_RESAMPLES:,} resamples"
 )
-"""What numbers and intervals of cells are."""
 
 
 def _steps(cells: Sequence[CellResult], setting: str) -> str:

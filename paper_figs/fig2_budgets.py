@@ -8,7 +8,7 @@ from matplotlib.figure import Figure as Drawing
 
 from paper_figs.experiments import INTERVALS, CellResult, ExperimentResults, about, number, settings
 from paper_figs.figure import Figure
-from paper_figs.style import METHODS, PALETTE, TEXT_WIDTH, legend_above, panels, plot_estimates, zero_line
+from paper_figs.style import METHODS, SERIES, TEXT_WIDTH, legend_above, panels, plot_estimates, zero_line
 from paper_figs.wording import counted, span, verdict
 
 WITH, WITHOUT = "dynamo", "dynamo-no-dra"
@@ -16,12 +16,6 @@ LOOKS = {
     WITH: {**METHODS["dynamo"]._asdict(), "label": "DynaMO"},
     WITHOUT: {**METHODS["grpo"]._asdict(), "label": "without dynamic allocation"},
 }
-SERIES = {
-    "pass_at_1": ("pass@1, end", PALETTE[0], "o", "-"),
-    "pass_at_1_mean": ("pass@1, mean", PALETTE[2], "^", "--"),
-    "pass_at_32": ("pass@32, end", PALETTE[3], "D", ":"),
-}
-"""What is drawn, by measure: its label, colour, marker and line."""
 
 
 def _of(cells: Sequence[CellResult], setting: str, method: str) -> list[CellResult]:
@@ -42,13 +36,13 @@ def draw(cells: Sequence[CellResult]) -> Drawing:
         left.set(xlabel="average rollouts per prompt", ylabel=f"pass@1 at the end (%), {setting}")
         legend_above(left, 2)
         zero_line(right)
-        for i, (measure, (label, color, marker, line)) in enumerate(SERIES.items()):
+        for i, (measure, look) in enumerate(SERIES.items()):
             there = [cell for cell in _of(cells, setting, WITH) if measure in cell.differences]
             budgets = [number(cell.axes["rollouts"]) for cell in there]
             gains = [cell.differences[measure].scaled(100) for cell in there]
             apart = [x + 0.35 * (i - 1) for x in budgets]  # so that intervals do not cover each other
             if there:
-                plot_estimates(right, apart, gains, color=color, marker=marker, linestyle=line, label=label)
+                plot_estimates(right, apart, gains, **look)
                 right.set_xticks(budgets)
         right.set(xlabel="average rollouts per prompt", ylabel="gain by allocation (points)")
         legend_above(right, 3, handlelength=1.8)

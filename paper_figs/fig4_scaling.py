@@ -11,18 +11,12 @@ from matplotlib.figure import Figure as Drawing
 
 from paper_figs.experiments import INTERVALS, CellResult, ExperimentResults, about
 from paper_figs.figure import Figure
-from paper_figs.style import PALETTE, TEXT_WIDTH, panels, plot_estimates, zero_line
+from paper_figs.style import SERIES, TEXT_WIDTH, panels, plot_estimates, zero_line
 from paper_figs.wording import counted, span, verdict
 
-SERIES = {
-    "pass_at_1": ("pass@1, end", PALETTE[0], "o", "-"),
-    "pass_at_1_mean": ("pass@1, mean", PALETTE[2], "^", "--"),
-    "pass_at_32": ("pass@32, end", PALETTE[3], "D", ":"),
-}
-"""What is drawn, by measure: its label, colour, marker and line."""
 METHOD = "dynamo"
 
-# Sizes of a world: its fields, the first of which is drawn, and what it counts.
+# Sizes of a world: its fields, of which the first is drawn, and what it counts.
 SIZES = {
     "answers": (("num_answers",), "answers of a prompt"),
     "prompts": (("num_prompts",), "prompts"),
@@ -70,14 +64,11 @@ def draw(cells: Sequence[CellResult]) -> Drawing:
     for (size, series), ax in zip(drawn.items(), axes, strict=False):
         zero_line(ax)
         x = np.array([value for value, _ in series])
-        for i, (measure, (label, color, marker, line)) in enumerate(SERIES.items()):
+        for i, (measure, look) in enumerate(SERIES.items()):
             there = [(value, cell.differences[measure]) for value, cell in series if measure in cell.differences]
             if there:
                 apart = [v + 0.06 * (i - 1) if size == "models" else v * 1.04 ** (i - 1) for v, _ in there]
-                plot_estimates(
-                    ax, apart, [gain.scaled(100) for _, gain in there], color=color, marker=marker, linestyle=line,
-                    label=label,
-                )  # fmt: skip
+                plot_estimates(ax, apart, [gain.scaled(100) for _, gain in there], **look)
         if size == "models":
             ax.set_xticks(x, [cell.setting for _, cell in series])
             ax.set_xlim(-0.5, len(x) - 0.5)

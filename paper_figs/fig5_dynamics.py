@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Drawing
 
 from paper_figs.experiments import INTERVALS, estimate, seeds_of
 from paper_figs.figure import Figure
-from paper_figs.result_files import Curves, RunCurves, read_run, unfit
+from paper_figs.result_files import Curves, Input, RunCurves, read_run, unfit
 from paper_figs.scale_runs import ScaleRun, blocks, find_runs
 from paper_figs.style import METHODS, TEXT_WIDTH, legend_above, panels, plot_band
 from paper_figs.wording import span, verdict
@@ -63,12 +63,8 @@ STATISTICS = {"spikes": ("gradient_norm", spikes), "roughness": ("entropy", roug
 
 
 @dataclass(frozen=True)
-class Dynamics:
-    """Runs of GRPO and DynaMO: those of the sweep `toy/fig5`, and what fits of the runs below `scale/`."""
-
-    def exists(self, source: Path) -> bool:
-        """Return whether there is a pair to read."""
-        return (source / "toy" / "fig5").exists() or bool(_scale_pairs(source))
+class Dynamics(Input):
+    """Runs of GRPO and DynaMO: those of the sweep `toy/fig5`, and the runs below `scale/` that fit."""
 
     def read(self, source: Path) -> list[Pair]:
         """Read every pair, those of the testbed first."""

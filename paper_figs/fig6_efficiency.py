@@ -37,7 +37,7 @@ def _extra(cells: Sequence[CellResult], setting: str) -> dict[str, float]:
 
 
 def draw(cells: Sequence[CellResult]) -> Drawing:
-    """Draw a bar per method and setting, and write what it costs beside GRPO."""
+    """Draw a bar per method and setting, and write what it costs in comparison with GRPO."""
     rows = settings(cells)
     num_bars = max(len(_in(cells, setting)) for setting in rows)
     num_columns = min(2, len(rows))

@@ -9,13 +9,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.figure
 
 import paper_figs
 from paper_figs import style
+from paper_figs.result_files import Input
 from theory.base.runs import write_atomically
 from theory.base.tables import TextTable
 
@@ -25,16 +26,6 @@ METADATA: dict[str, dict[str, str | None]] = {
     "svg": {"Title": "{title}", "Description": "{caption}", "Creator": "paper_figs", "Date": None},
     "png": {"Title": "{title}", "Description": "{caption}", "Software": "paper_figs"},
 }
-
-
-class Input(Protocol):
-    """Result files that an item needs."""
-
-    def exists(self, source: Path) -> bool:
-        """Return whether they are there below `source`, fit or not."""
-
-    def read(self, source: Path) -> Any:
-        """Read them; a `ValueError` names an unfit file."""
 
 
 @dataclass(frozen=True, kw_only=True)

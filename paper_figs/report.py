@@ -57,15 +57,17 @@ details { border-bottom: 1px solid var(--line); padding: .4rem 0; } summary { cu
 def page(source: Path) -> str:
     """Return the report on a result folder."""
     ledger, index = source / "ledger" / "ledger.json", source / "figures" / "index.json"
+
+    def items(entries: Iterable[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+        return [(entry["name"], entry["title"], _item(entry, index.parent)) for entry in entries]
+
     sections = [
         (
             "ledger",
             "The ledger: every claim, judged by computation",
-            _told(ledger, "rows", _ledger, f"python -m theory --json {ledger} --data {ledger.parent}"),
+            _shown(ledger, "rows", _ledger, f"python -m theory --json {ledger} --data {ledger.parent}"),
         ),
-        *_told(
-            index, "items", lambda entries: _items(entries, index.parent), f"python -m paper_figs --source {source}"
-        ),
+        *_shown(index, "items", items, f"python -m paper_figs --source {source}"),
         ("made-with", "Made with", _made_with(source)),
     ]
     links = "".join(f'<li><a href="#{name}">{escape(title)}</a></li>' for name, title, _ in sections)
@@ -85,11 +87,11 @@ def page(source: Path) -> str:
     )
 
 
-def _told(path: Path, key: str, tell: Callable[[Any], T], command: str) -> T:
-    """Return what is told of the entries of a JSON file."""
+def _shown(path: Path, key: str, show: Callable[[Any], T], command: str) -> T:
+    """Return what `show` makes of the entries of a JSON file."""
     entries = read_json(path, (key,), command)[key]
     try:
-        return tell(entries)
+        return show(entries)
     except (KeyError, TypeError, AttributeError) as error:
         raise unfit(path, "entries as this version writes them", f"others ({error!r})", command) from error
 
@@ -98,8 +100,8 @@ def _ledger(rows: Sequence[Mapping[str, Any]]) -> str:
     tally = Counter(row["verdict"] for row in rows)
     verdicts = [verdict for verdict in VERDICTS if tally[verdict]]
     verdicts += [verdict for verdict in tally if verdict not in VERDICTS]
-    told = ", ".join(f"{tally[verdict]} {verdict}" for verdict in verdicts)
-    parts = [f"<p>{len(rows)} claims: {escape(told)}. Those that fail come first; open a row for its numbers.</p>"]
+    counts = ", ".join(f"{tally[verdict]} {verdict}" for verdict in verdicts)
+    parts = [f"<p>{len(rows)} claims: {escape(counts)}. Those that fail come first; open a row for its numbers.</p>"]
     if broken := tally[Verdict.UNDECIDED.value]:
         parts.append(
             f'<p class="note">{broken} undecided, above the others: a computation here contradicts an identity that it '
@@ -116,11 +118,6 @@ def _ledger(rows: Sequence[Mapping[str, Any]]) -> str:
                     + "</details>"
                 )
     return "\n".join(parts)
-
-
-def _items(entries: Iterable[Mapping[str, Any]], folder: Path) -> list[tuple[str, str, str]]:
-    """Return name, title and content of every figure and table."""
-    return [(entry["name"], entry["title"], _item(entry, folder)) for entry in entries]
 
 
 def _item(entry: Mapping[str, Any], folder: Path) -> str:

@@ -18,6 +18,18 @@ Columns = Mapping[str, np.ndarray[Any, Any]]
 """Columns of a table by name, all of one length: int64, float64 or text."""
 
 
+class Input:
+    """Result files that a figure or a table needs, below a folder `source`."""
+
+    def exists(self, source: Path) -> bool:
+        """Return whether there are any; an item that `make reproduce` makes no results for is skipped without them."""
+        return True
+
+    def read(self, source: Path) -> Any:
+        """Read them; a `ValueError` names an unfit file."""
+        raise NotImplementedError
+
+
 class Curves(NamedTuple):
     """A metric of a run: `steps` [num_steps], ascending, and `values` [num_seeds, num_steps]."""
 
@@ -43,7 +55,7 @@ class RunCurves:
 
 
 @dataclass(frozen=True)
-class LedgerData:
+class LedgerData(Input):
     """The data of a row of the ledger, `ledger/ID.parquet`.
 
     `numbers` and `texts` are the columns that must be there, of finite numbers and of text; others are ignored.
@@ -53,10 +65,6 @@ class LedgerData:
     numbers: tuple[str, ...]
     texts: tuple[str, ...] = ()
 
-    def exists(self, source: Path) -> bool:
-        """Return whether the file is there, fit or not."""
-        return (source / "ledger" / f"{self.id}.parquet").exists()
-
     def read(self, source: Path) -> Columns:
         """Read the required columns."""
         command = f"python -m theory --json {source / 'ledger' / 'ledger.json'} --data {source / 'ledger'}"
@@ -64,15 +72,11 @@ class LedgerData:
 
 
 @dataclass(frozen=True)
-class ToyRun:
+class ToyRun(Input):
     """A run of the tabular testbed, the folder `toy/METHOD`, with `metrics` that must be there; others are ignored."""
 
     method: str
     metrics: tuple[str, ...]
-
-    def exists(self, source: Path) -> bool:
-        """Return whether the folder is there, fit or not."""
-        return (source / "toy" / self.method).exists()
 
     def read(self, source: Path) -> RunCurves:
         """Read the configuration and the required metrics."""

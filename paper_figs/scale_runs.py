@@ -1,4 +1,4 @@
-"""Finished runs at scale, found below `scale/` and told apart by what their configurations say, never by folder."""
+"""Finished runs at scale, found below `scale/` and distinguished by their configurations, never by folder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CURVES: Mapping[str, str] = MappingProxyType(
 
 
 def model_name(config: Mapping[str, Any]) -> str:
-    """Return the name of the model: the last part of its path that says something.
+    """Return the name of the model: the last telling part of its path.
 
     Examples
     --------
@@ -62,7 +62,7 @@ AXES: Mapping[str, Callable[[Mapping[str, Any]], str]] = MappingProxyType(
         "steps": lambda c: f"{lookup(c, 'trainer.total_training_steps')}",
     }
 )
-"""What tells runs apart, apart from their seeds, as text from the configuration."""
+"""What distinguishes runs other than their seeds, as text from the configuration."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ Block = Mapping[tuple[str, ...], Sequence[ScaleRun]]
 
 
 def blocks(runs: Sequence[ScaleRun], varied: tuple[str, ...]) -> list[tuple[str, Block]]:
-    """Return the runs that may be compared: alike in all of `AXES` but those that are varied, with a name for each.
+    """Return the runs that may be compared: alike in all of `AXES` that are not varied, with a name for each.
 
     Blocks in which nothing varies are left out. Of two runs that differ in nothing, as two experiments may share, the
     first counts.

@@ -1,6 +1,6 @@
 """One look for all figures: print sizes, fonts, and a fixed colour, line and marker per method.
 
-Colours are safe for colour-blind readers; lines and markers alone tell the methods apart, so a copy in grey is legible.
+Colours are safe for colour-blind readers. Lines and markers alone distinguish the methods: a copy in grey is legible.
 """
 
 from __future__ import annotations
@@ -91,6 +91,14 @@ METHODS: dict[str, MethodStyle] = {
     "dynamo": MethodStyle(PALETTE[0], "-", "o"),
 }
 """Look of the methods by their names in `theory.methods.METHODS`, which has their titles."""
+
+
+SERIES: dict[str, dict[str, Any]] = {
+    "pass_at_1": {"label": "pass@1, end", "color": PALETTE[0], "marker": "o", "linestyle": "-"},
+    "pass_at_1_mean": {"label": "pass@1, mean", "color": PALETTE[2], "marker": "^", "linestyle": "--"},
+    "pass_at_32": {"label": "pass@32, end", "color": PALETTE[3], "marker": "D", "linestyle": ":"},
+}
+"""Look of the measures, where a figure draws several."""
 
 
 def panels(

@@ -9,7 +9,7 @@ from typing import Any
 
 from paper_figs.experiments import INTERVALS, CellResult, ExperimentResults, about, settings
 from paper_figs.figure import Table
-from paper_figs.result_files import read_json, unfit
+from paper_figs.result_files import Input, read_json, unfit
 from paper_figs.wording import counted, title, verdict
 from theory.base.tables import Column, Estimate, TextTable, Value
 from theory.claims.published import TABLE_1
@@ -34,12 +34,8 @@ PUBLISHED = (
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Input):
     """Rows of `scale/evaluation/table.json`, as `python -m scale evaluate` writes it; none if it is not there."""
-
-    def exists(self, source: Path) -> bool:
-        """Return True: it may be missing."""
-        return True
 
     def read(self, source: Path) -> Sequence[Mapping[str, Any]]:
         """Read the measured rows."""

@@ -14,7 +14,7 @@ from theory.claims.published import TABLE_2
 FULL, NONE = "dynamo", "grpo"
 SINGLE = ("dynamo-no-gc", "dynamo-no-ums", "dynamo-no-dra")
 PAIR, ITS_PARTS = "dynamo-only-dra", ("dynamo-no-gc", "dynamo-no-ums")
-"""The pair of which the paper says that removing it costs more than removing its parts one by one."""
+"""The paper says that removing this pair costs more than removing its parts one by one."""
 
 COLUMN_MEASURES = ("pass_at_1", "pass_at_1_mean", "pass_at_32")
 COLUMNS = (

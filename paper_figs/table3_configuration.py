@@ -1,4 +1,4 @@
-"""Table 3: the configuration of the paper beside those of the runs here, as the runs themselves recorded them."""
+"""Table 3: the configuration of the paper and those of the runs here, as the runs themselves recorded them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from paper_figs.figure import Table
-from paper_figs.result_files import read_json, unfit
+from paper_figs.result_files import Input, read_json, unfit
 from paper_figs.scale_runs import find_runs
 from theory.base.runs import lookup
 from theory.base.tables import Column, TextTable, Value
@@ -106,12 +106,8 @@ def _value(config: Config, where: str | Callable[[Config], Any] | None) -> str |
 
 
 @dataclass(frozen=True)
-class Configs:
+class Configs(Input):
     """Configurations of DynaMO: of every world of the sweep `table1`, and of every model below `scale/`."""
-
-    def exists(self, source: Path) -> bool:
-        """Return whether there is one."""
-        return (source / "toy" / "table1").exists() or bool(find_runs(source))
 
     def read(self, source: Path) -> list[tuple[str, list[str | None]]]:
         """Read them: a name, and a value for each of `PARAMETERS`."""
@@ -157,8 +153,7 @@ def caption(configs: Sequence[tuple[str, Sequence[str | None]]]) -> str:
 
 def reading(configs: Sequence[tuple[str, Sequence[str | None]]]) -> str:
     """Say what the table shows."""
-    parts = []
-    complete = 0
+    parts, complete = [], 0
     for name, values in configs:
         stated = [(p, v) for p, v in zip(PARAMETERS, values, strict=True) if p.published and v is not None]
         other = [p.name for p, v in stated if not _same(str(p.published), v)]

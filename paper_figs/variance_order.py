@@ -15,13 +15,12 @@ from paper_figs.wording import span, verdict
 
 LOOKS = (("-", "o"), ("--", "s"), (":", "D"), ("-.", "^"), ((0, (1, 2)), "v"))
 SHOWN = "rloo"
-"""Estimator whose curves are drawn beside the map: unbiased, without a baseline's or a normaliser's own effect."""
+"""Estimator whose curves are drawn next to the map: unbiased, without a baseline's or a normaliser's own effect."""
 
 ORDERED = 0.9
 """Rank correlation from which an order counts as kept."""
 
 TITLES = {"reinforce": "REINFORCE", "rloo": "RLOO", "dr_grpo": "Dr. GRPO", "grpo": "GRPO", "maxrl": "MaxRL"}
-"""How estimators are printed."""
 
 
 def correlations(variances: Columns) -> tuple[list[str], list[str], np.ndarray]:

@@ -108,7 +108,7 @@ def test_unfit_runs_are_named(source: Path, file: str, content: str | None, mess
     path.unlink()
     if content is not None:
         path.write_text(content)
-    for read in (lambda: find_runs(source), lambda: Dynamics().read(source), lambda: Configs().exists(source)):
+    for read in (lambda: find_runs(source), lambda: Dynamics().read(source), lambda: Configs().read(source)):
         with pytest.raises(ValueError, match=message) as error:
             read()
         assert str(error.value).startswith(f"{path}: expected ")
