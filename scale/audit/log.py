@@ -106,9 +106,14 @@ class Tally:
         )
         ids: IntArray = id_of_code[coded.indices.to_numpy(zero_copy_only=False)]
         self._count(t, ids, np.ones(t.size, dtype=np.int64), self._flags(r, path))
-        self._steps(np.unique(t), path)
+        for number in np.unique(t).tolist() if self.steps_in_one_file else ():
+            other = self.path_of_step.setdefault(number, path)
+            if other != path:
+                raise ValueError(
+                    f"{path}: expected steps of its own, got step {number} of {other}; one call reads one run"
+                )
 
-    def add_groups(self, step: int, keys: Iterable[str], attempts: IntArray, successes: IntArray, path: Path) -> None:
+    def add_groups(self, step: int, keys: Iterable[str], attempts: IntArray, successes: IntArray) -> None:
         """Add groups that are counts already."""
         ids = np.array([self._id(key) for key in keys], dtype=np.int64)
         self._count(np.full(ids.size, step), ids, attempts, successes)
@@ -143,16 +148,6 @@ class Tally:
             self.parts = [_summed(pa.concat_tables(self.parts))]
         self.rollouts += int(attempts.sum())
         self.told(self.rollouts)
-
-    def _steps(self, steps: IntArray, path: Path) -> None:
-        if not self.steps_in_one_file:
-            return
-        for step in steps.tolist():
-            first = self.path_of_step.setdefault(step, path)
-            if first != path:
-                raise ValueError(
-                    f"{path}: expected steps of its own, got step {step} of {first}; one call reads one run"
-                )
 
     def log(self, kind: str, files: tuple[Path, ...]) -> Log:
         """Return everything counted, as groups."""

@@ -137,13 +137,13 @@ def _schema(path: Path) -> pa.Schema:
 
 def _trl_reward(path: Path) -> str:
     """Return the one column of a TRL file that can be a reward."""
-    numbers = [x.name for x in _schema(path) if x.name not in TRL_COLUMNS and _is_number(x.type)]
+    numbers = [str(x.name) for x in _schema(path) if x.name not in TRL_COLUMNS and _is_number(x.type)]
     if len(numbers) != 1:
         got = ", ".join(numbers) or "none"
         raise ValueError(
-            f"{path}: expected one reward column beside TRL's own, got {got}; name it with --reward-column"
+            f"{path}: expected one reward column besides TRL's own, got {got}; name it with --reward-column"
         )
-    return str(numbers[0])
+    return numbers[0]
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -338,8 +338,6 @@ def _json_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
 
 def _read_allocation(path: Path, tally: Tally) -> None:
     """Read our record: a line per step; of a run that goes on, the last one may be unfinished."""
-    if not path.exists():
-        raise ValueError(f"{path}: expected a file, got nothing of that name")
     lines = read_lines(path)
     if not lines:
         raise ValueError(f"{path}: expected rollouts, got none")
@@ -362,4 +360,4 @@ def _read_allocation(path: Path, tally: Tally) -> None:
         seen.add(step)
         some = counts > 0
         kept = [key for key, one in zip(keys, some.tolist(), strict=True) if one]
-        tally.add_groups(step, kept, counts[some], successes[some], path)
+        tally.add_groups(step, kept, counts[some], successes[some])

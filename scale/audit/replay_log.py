@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from scale.audit.log import Log
     from theory.base.arrays import FloatArray, IntArray
 
+    Allocated = tuple[IntArray, IntArray]
+    """Indices of the groups that an allocation is replayed on, and the rollouts that it gives them."""
+
 MOST_STEPS = 400
 """Steps that are replayed, at most, evenly spaced over those with a history."""
 
@@ -112,10 +115,17 @@ def audit(
         If a replayed step's rollouts do not fit the bounds.
     """
     told("describing the groups")
-    result = {**_described(log), "replay": None, "rules": {}, "left_out": {}, "cannot_say": [], "notes": [*log.notes]}
-    _replayed(result, log, low, high, discount, steps, seed, told)
-    _limits(result)
-    return result
+    described = _described(log)
+    replay, rules, left_out = _replayed(log, low, high, discount, steps, seed, told)
+    said = _limits(described, replay, rules)
+    return {
+        **described,
+        "replay": replay,
+        "rules": rules,
+        "left_out": left_out,
+        "cannot_say": said,
+        "notes": [*log.notes],
+    }
 
 
 def _described(log: Log) -> dict[str, Any]:
@@ -135,12 +145,17 @@ def _described(log: Log) -> dict[str, Any]:
     pairs = np.flatnonzero(np.diff(log.prompt[order]) == 0)
     first, second = order[pairs], order[pairs + 1]
     change = squared_change(k[first], n[first], k[second], n[second]).mean() if pairs.size else None
+    # Rates are rounded to those that the commonest size has (up to 32), so that no bin of the histogram is favoured.
+    bins = min(32, int(np.bincount(n).argmax()))
+    histogram = np.bincount(np.rint(k / n * bins).astype(np.int64), minlength=bins + 1)
+    steps, of_step = np.unique(log.step, return_inverse=True)
+    shares = np.bincount(of_step, weights=degenerate) / np.bincount(of_step)
     return {
         "log": {
             "format": log.format,
             "files": [str(path) for path in log.files],
             "rewards": log.rewards,
-            "steps": int(np.unique(log.step).size),
+            "steps": int(steps.size),
             "prompts": len(log.prompts),
             "groups": int(n.size),
             "rollouts": int(n.sum()),
@@ -155,7 +170,7 @@ def _described(log: Log) -> dict[str, Any]:
             "all_wrong_share": float((k == 0).mean()),
             "all_right_share": float((k == n).mean()),
             "wasted_share": float(wasted_share(k, n)),
-            "success_rate_histogram": _histogram(k, n),
+            "success_rate_histogram": histogram.tolist(),
             "interval_width_median": float(np.median(width)),
         },
         "prompts": {
@@ -167,35 +182,14 @@ def _described(log: Log) -> dict[str, Any]:
             "change_between_visits": None if change is None else float(np.sqrt(max(change, 0.0))),
             "pairs_of_visits": int(pairs.size),
         },
-        "degenerate_by_step": _by_step(log.step, degenerate),
+        "degenerate_by_step": {"step": steps.tolist(), "share": shares.tolist()},
     }
 
 
-def _histogram(k: IntArray, n: IntArray) -> list[int]:
-    """Count groups by k/n, rounded to the rates that the commonest size has (up to 32), so that no bin is favoured."""
-    import numpy as np
-
-    most = min(32, int(np.bincount(n).argmax()))
-    return [int(x) for x in np.bincount(np.rint(k / n * most).astype(np.int64), minlength=most + 1)]
-
-
-def _by_step(steps: IntArray, values: Any) -> dict[str, list[float]]:
-    import numpy as np
-
-    names, index = np.unique(steps, return_inverse=True)
-    return {"step": names.tolist(), "share": (np.bincount(index, weights=values) / np.bincount(index)).tolist()}
-
-
 def _replayed(
-    result: dict[str, Any],
-    log: Log,
-    low: int | None,
-    high: int | None,
-    discount: float,
-    steps: int,
-    seed: int,
-    told: Any,
-) -> None:
+    log: Log, low: int | None, high: int | None, discount: float, steps: int, seed: int, told: Any
+) -> tuple[dict[str, Any] | None, dict[str, Any], dict[str, str]]:
+    """Return what was replayed (None without a history), the rules compared, and why others are left out."""
     import numpy as np
 
     from theory.allocation import ALLOCATORS, ORACLES, log_replay, spends_in_rounds
@@ -204,11 +198,7 @@ def _replayed(
     usable = log.attempts >= 2
     informed = np.unique(log.step[usable & (past_n > 0)])
     if not informed.size:
-        result["cannot_say"].append(
-            "No prompt comes back in a later step: rules that learn from earlier steps have nothing to learn from, and "
-            "all of them are the uniform allocation."
-        )
-        return
+        return None, {}, {}
     chosen = _spaced(informed, steps)
     rows = np.flatnonzero(usable & np.isin(log.step, chosen))
     t, i, n, k = log.step[rows], log.prompt[rows], log.attempts[rows], log.successes[rows]
@@ -224,32 +214,33 @@ def _replayed(
             f"--low, --high: expected bounds around {mean[np.argmax(unfit)]:g}, the mean of step {step}, got "
             f"{least} to {most}"
         )
-    counts: dict[str, IntArray] = {"log": n}
-    kept: dict[str, IntArray] = {"log": np.arange(n.size)}
-    work = float(np.max(size * size * mean) * (most - least + 1))
+    every = np.arange(n.size)
+    allocated: dict[str, Allocated] = {"log": (every, n)}
+    left_out: dict[str, str] = {}
+    fitting = int(MOST_ENTRIES // float(np.max(size * size * mean) * (most - least + 1)))
     for name, rule in ALLOCATORS.items():
         if name in ORACLES:
-            result["left_out"][name] = "needs exact moments of the policy gradient, which no log holds"
+            left_out[name] = "needs exact moments of the policy gradient, which no log holds"
             continue
         if spends_in_rounds(rule):
-            result["left_out"][name] = "asks for outcomes of the step itself, and more of them than the log may hold"
+            left_out[name] = "asks for outcomes of the step itself, and more of them than the log may hold"
             continue
         told(f"replaying {name}")
-        kept[name] = np.arange(n.size)
+        part = every
         if name == "log-progress":
-            fitting = int(MOST_ENTRIES // work)
             if fitting < min(10, chosen.size):
-                result["left_out"][name] = "its dynamic programme would take too long on steps of this size"
+                left_out[name] = "its dynamic programme would take too long on steps of this size"
                 continue
-            kept[name] = np.flatnonzero(np.isin(t, _spaced(chosen, fitting)))
-        part = kept[name]
+            part = np.flatnonzero(np.isin(t, _spaced(chosen, fitting)))
         try:
-            counts[name] = log_replay.replay(
+            counts = log_replay.replay(
                 rule, t[part], past_k[part], past_n[part], n[part], least, most, np.random.default_rng(seed)
             )
         except ValueError as error:
-            result["left_out"][name] = str(error)
-    result["replay"] = {
+            left_out[name] = str(error)
+        else:
+            allocated[name] = (part, counts)
+    replay = {
         "low": least,
         "high": most,
         "discount": discount,
@@ -259,11 +250,11 @@ def _replayed(
         "groups": int(n.size),
         "prompts_with_history": int(np.unique(i[past_n > 0]).size),
         "groups_with_history_share": float((past_n > 0).mean()),
-        "uniform_log": bool(np.array_equal(np.sort(n), np.sort(counts["uniform"])) and np.ptp(n) <= 1),
+        "uniform_log": bool(np.array_equal(np.sort(n), np.sort(allocated["uniform"][1])) and np.ptp(n) <= 1),
         "rollouts_past_mean": float(past_n.mean()),
     }
     told("resampling prompts")
-    _compared(result, t, i, n, k, size[index], counts, kept, seed)
+    return replay, _compared(t, i, n, k, allocated, seed), left_out
 
 
 def _spaced(steps: IntArray, most: int) -> IntArray:
@@ -276,24 +267,17 @@ def _spaced(steps: IntArray, most: int) -> IntArray:
 
 
 def _compared(
-    result: dict[str, Any],
-    t: IntArray,
-    i: IntArray,
-    n: IntArray,
-    k: IntArray,
-    size: IntArray,
-    counts: dict[str, IntArray],
-    kept: dict[str, IntArray],
-    seed: int,
-) -> None:
-    """Fill in the rules: noise, weights and degenerate groups against uniform and against the log."""
+    t: IntArray, i: IntArray, n: IntArray, k: IntArray, allocated: dict[str, Allocated], seed: int
+) -> dict[str, Any]:
+    """Return, for every rule, noise, weights and degenerate groups against uniform and against the log."""
     import numpy as np
 
     from theory.allocation import log_estimates
     from theory.statistics import ratio_intervals
 
-    scale = 1.0 / size.astype(np.float64) ** 2  # The gradient of a step is the mean over its prompts.
-    uniform = counts["uniform"]
+    _, index, size = np.unique(t, return_inverse=True, return_counts=True)
+    scale = 1.0 / size[index].astype(np.float64) ** 2  # The gradient of a step is the mean over its prompts.
+    uniform = allocated["uniform"][1]
 
     def noise(m: IntArray, part: IntArray, estimator: str) -> tuple[FloatArray, FloatArray]:
         low, high = log_estimates.noise_bounds(k[part], n[part], m, estimator)
@@ -303,8 +287,7 @@ def _compared(
     above: list[FloatArray] = []
     below: list[FloatArray] = []
     prompts, of_prompt = np.unique(i, return_inverse=True)
-    for name, m in counts.items():
-        part = kept[name]
+    for name, (part, m) in allocated.items():
         for estimator in log_estimates.NOISE_ESTIMATORS:
             own = noise(m, part, estimator)
             for base, other in (("uniform", uniform[part]), ("log", n[part])):
@@ -317,29 +300,32 @@ def _compared(
                         sums.append(np.bincount(of_prompt[part], some, prompts.size).astype(np.float64))
     ends = ratio_intervals(np.stack(above, 1), np.stack(below, 1), prompts, np.random.default_rng(seed))
     ratios = dict(zip(names, np.stack(ends, axis=1).tolist(), strict=True))
-    for name, m in counts.items():
-        part = kept[name]
-        entry: dict[str, Any] = {"steps": int(np.unique(t[part]).size)}
-        for base in ("uniform", "log"):
-            entry[f"noise_against_{base}"] = {}
-            for estimator in log_estimates.NOISE_ESTIMATORS:
-                least, most = (ratios[name, base, estimator, end] for end in ("low", "high"))
-                entry[f"noise_against_{base}"][estimator] = {
-                    "point": [least[0], most[0]],
-                    "interval": [least[1], most[2]],
-                }
+
+    def against(name: str, base: str) -> dict[str, Any]:
+        """Return the ratio of noise by estimator: its bounds, and the interval around both."""
+        bounds = {x: [ratios[name, base, x, end] for end in ("low", "high")] for x in log_estimates.NOISE_ESTIMATORS}
+        return {
+            x: {"point": [least[0], most[0]], "interval": [least[1], most[2]]} for x, (least, most) in bounds.items()
+        }
+
+    rules = {}
+    for name, (part, m) in allocated.items():
         degenerate = log_estimates.degenerate_bounds(k[part], n[part], m)
         rate, of = k[part] / n[part], uniform[part]
         weights = [log_estimates.implied_weights(k[part], n[part], x, "grpo") for x in (m, of)]
-        entry |= {
+        against_uniform = against(name, "uniform")
+        rules[name] = {
+            "steps": int(np.unique(t[part]).size),
+            "noise_against_uniform": against_uniform,
+            "noise_against_log": against(name, "log"),
             "degenerate_share": [float(max(x.mean(), 0.0)) for x in degenerate],
             "wasted_share": [float(max((m * x).sum() / m.sum(), 0.0)) for x in degenerate],
             "weight_moved_token_mean": float(log_estimates.moved_weight(t[part], m, of).mean()),
             "weight_moved_prompt_mean_grpo": float(log_estimates.moved_weight(t[part], *weights).mean()),
             "success_rate_of_a_rollout": float((m * rate).sum() / m.sum()),
-            "verdict": _verdict(entry["noise_against_uniform"]["exact-baseline"]["interval"]),
+            "verdict": _verdict(against_uniform["exact-baseline"]["interval"]),
         }
-        result["rules"][name] = entry
+    return rules
 
 
 def _verdict(interval: list[float]) -> str:
@@ -349,32 +335,37 @@ def _verdict(interval: list[float]) -> str:
     return "less noise" if high < 1 else "more noise" if low > 1 else "cannot say"
 
 
-def _limits(result: dict[str, Any]) -> None:
-    """Say in plain sentences what these data cannot tell."""
-    said, groups, replayed = result["cannot_say"], result["groups"], result["replay"]
+def _limits(described: dict[str, Any], replay: dict[str, Any] | None, rules: dict[str, Any]) -> list[str]:
+    """Return, in plain sentences, which questions these data leave open."""
+    said, groups = [], described["groups"]
+    if replay is None:
+        said.append(
+            "No prompt comes back in a later step: rules that learn from earlier steps have nothing to learn from, and "
+            "all of them are the uniform allocation."
+        )
     if groups["of_one"]:
         said.append(
             f"{groups['of_one']:,} groups of one rollout have no variance: they count for the history, and are left "
             "out of the replays with their rollouts."
         )
-    if groups["degenerate_share"] == 0 and result["log"]["groups"] >= 50:
+    if groups["degenerate_share"] == 0 and described["log"]["groups"] >= 50:
         said.append(
             "No group is all right or all wrong. If the log was filtered (dynamic sampling), everything here is about "
             "the groups that were kept, and is biased."
         )
-    if replayed is None:
-        return
-    if replayed["groups_with_history_share"] < 0.5:
+    if replay is None:
+        return said
+    if replay["groups_with_history_share"] < 0.5:
         said.append(
-            f"Only {replayed['groups_with_history_share']:.0%} of the groups in the replayed steps have a history: the "
+            f"Only {replay['groups_with_history_share']:.0%} of the groups in the replayed steps have a history: the "
             "rules are nearly uniform here, and would differ more in a longer run."
         )
-    if replayed["prompts_with_history"] < FEW_PROMPTS:
+    if replay["prompts_with_history"] < FEW_PROMPTS:
         said.append(
-            f"Only {replayed['prompts_with_history']} prompts have a history: the intervals, which resample prompts, "
+            f"Only {replay['prompts_with_history']} prompts have a history: the intervals, which resample prompts, "
             "are too narrow."
         )
-    unclear = [name for name, x in result["rules"].items() if x["verdict"] == "cannot say" and name != "log"]
+    unclear = [name for name, x in rules.items() if x["verdict"] == "cannot say" and name != "log"]
     if unclear:
         said.append(f"Whether {', '.join(unclear)} make more or less noise than uniform: 1 is in the interval.")
     said.append(
@@ -386,3 +377,4 @@ def _limits(result: dict[str, Any]) -> None:
         "Whether a run would have ended better: less noise is not more progress, and more rollouts for a prompt are "
         "also more weight for it."
     )
+    return said

@@ -102,7 +102,8 @@ class TestReaders:
         for path in folder.iterdir():
             pd.read_parquet(path).assign(format_reward=0.5).to_parquet(path)
         with pytest.raises(
-            ValueError, match="expected one reward column beside TRL's own, got accuracy_reward, format_reward; name it"
+            ValueError,
+            match="expected one reward column besides TRL's own, got accuracy_reward, format_reward; name it",
         ):
             read_log([folder])
         log = read_log([folder], columns=Columns(reward="accuracy_reward"))
