@@ -31,10 +31,10 @@ COMMANDS = {
 }
 
 MODULES = {"audit": "scale.audit.replay_log", "prepare": "scale.data.prepare", "evaluate": "scale.evaluation.evaluate"}
-"""Commands whose arguments are told, and whose work is done, by a module of their own."""
+"""Commands that have a module of their own, with `add_arguments` and `command`."""
 
 INSTALL = """\
-python -m scale {command} needs verl and vLLM, and cannot import {missing}. Install them beside this package:
+python -m scale {command} needs verl and vLLM, and cannot import {missing}. Install them next to this package:
   on GPUs:          pip install -r requirements/scale.lock
   without a GPU:    make scale-cpu
 theory, toy, paper_figs, and the commands audit, prepare and experiments work without."""
@@ -73,11 +73,15 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
 
 def _train_arguments(train: argparse.ArgumentParser) -> None:
     train.epilog, train.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
-    train.add_argument("--model", metavar="NAME", help="a file of conf/model (default: tiny)")
-    train.add_argument("--cluster", metavar="NAME", help="a file of conf/cluster (default: the model's own)")
-    train.add_argument("--method", metavar="NAME", help=f"one of {', '.join(METHODS)} (default: dynamo)")
-    train.add_argument("--experiment", metavar="NAME", help=f"one of {', '.join(experiments.EXPERIMENTS)}, with --cell")
-    train.add_argument("--cell", metavar="NAME", help="a run of the experiment (`python -m scale experiments NAME`)")
+    names = {
+        "model": "a file of conf/model (default: tiny)",
+        "cluster": "a file of conf/cluster (default: the model's own)",
+        "method": f"one of {', '.join(METHODS)} (default: dynamo)",
+        "experiment": f"one of {', '.join(experiments.EXPERIMENTS)}, with --cell",
+        "cell": "a run of the experiment (`python -m scale experiments NAME`)",
+    }
+    for name, text in names.items():
+        train.add_argument(f"--{name}", metavar="NAME", help=text)
     train.add_argument("--allocator", metavar="RULE", help=f"another rule than the method's: {', '.join(RULES)}")
     train.add_argument("--alpha", type=float, metavar="X", help="another strength of the modulation; 0 is none")
     train.add_argument("--scope", metavar="SCOPE", help=f"batch of the normalisers: {', '.join(SCOPES)}")
@@ -256,8 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     command = own[args.command] if args.command in own else importlib.import_module(MODULES[args.command]).command
     try:
-        status: int = command(args, console)
-        return status
+        return int(command(args, console))
     except ValueError as error:
         print(f"python -m scale {args.command}: error: {error}", file=sys.stderr)
         return 2

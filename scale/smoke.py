@@ -77,7 +77,7 @@ def command(args: argparse.Namespace, console: Console) -> int:
     console.print(table)
     console.print(
         f"seed {args.seed}, {time.perf_counter() - start:.0f} s; held-out reward is the mean over prompts that are not "
-        "trained on, 8 trajectories each; one seed tells that methods run and learn, not which is better",
+        "trained on, 8 trajectories each; one seed shows that methods run and learn, not which is better",
         highlight=False,
         soft_wrap=True,
     )

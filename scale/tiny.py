@@ -17,7 +17,7 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scale.run import records
+from theory.base.runs import installed, read_json
 
 LEVELS = {"sum": 0.9, "difference": 0.4, "sum with carry": 0.1}
 """Kinds of prompts (3+4, 9-2, 7+8), and how often the second part of the warm-up states the right result."""
@@ -110,10 +110,10 @@ def make(folder: Path, *, seed: int = 0) -> dict[str, Any]:
         "levels": LEVELS,
         "sizes": [HIDDEN, LAYERS, HEADS, NUM_HELD_OUT],
         "warm_up": [RIGHT_STEPS, UNSURE_STEPS, RIGHT_RATE, UNSURE_RATE],
-        "libraries": {name: records.installed(name) for name in ("torch", "transformers", "tokenizers")},
+        "libraries": {name: installed(name) for name in ("torch", "transformers", "tokenizers")},
     }
     if (folder / MANIFEST).exists():
-        manifest = records.read_json(folder / MANIFEST)
+        manifest = read_json(folder / MANIFEST)
         if {name: manifest.get(name) for name in asked} == asked:
             return manifest
         different = ", ".join(name for name, value in asked.items() if manifest.get(name) != value)
@@ -279,8 +279,7 @@ def _rate(step: int) -> float:
 def _prompt(chat: Any, x: Prompt) -> list[int]:
     messages = [{"role": "user", "content": x.question}]
     text = chat.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    tokens: list[int] = chat(text).input_ids
-    return tokens
+    return list(chat(text).input_ids)
 
 
 def _stated(x: Prompt, rng: random.Random) -> str:
@@ -293,7 +292,7 @@ def _stated(x: Prompt, rng: random.Random) -> str:
 
 
 def _batch(chat: Any, spelled: list[list[int]], answers: list[str]) -> tuple[Any, Any]:
-    """Return tokens padded on the right, and labels that are -100 but for the answer and its end."""
+    """Return tokens padded on the right, and labels that are -100 outside the answer and its end."""
     import torch
 
     rows = [

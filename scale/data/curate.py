@@ -138,7 +138,7 @@ def prepare(
         "overlap": 0,
         "kept": len(kept),
     }
-    # A file's name and hash tell what it is; where it lay does not.
+    # A file is identified by its name and hash, not by the folder it lay in.
     hashes = [{"name": path.name, "bytes": path.stat().st_size, "sha256": hash_file(path)} for path in files]
     warnings = check_counts(dataset, read, texts)
     unreadable = None if can_read is None else [x.key for x in kept if not can_read(x.answer)]

@@ -31,7 +31,7 @@ SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 PROBLEM_COLUMNS = ("problem", "question", "Problem", "Question")
 ANSWER_COLUMNS = ("answer", "final_answer", "Answer", "expected_answer")
 SOLUTION_COLUMNS = ("solution", "Solution")
-"""Columns that hold a problem, its answer, or a solution with the answer in a box, the first that is there."""
+"""Columns that hold a problem, its answer, or a solution with the answer in a box; the first of them counts."""
 
 DETAIL_COLUMNS = ("level", "subject", "unique_id", "id", "year", "unit", "answer_type")
 """Columns that are kept, as text, in `extra_info`."""
@@ -193,14 +193,10 @@ def _download(dataset: Dataset, revision: str | None) -> Path:
 
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return _digest(file)
-
-
-def _digest(file: Any) -> str:
     digest = hashlib.sha256()
-    while block := file.read(2**20):
-        digest.update(block)
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
     return digest.hexdigest()
 
 
@@ -274,12 +270,7 @@ def _read_verl(path: Path, file: pq.ParquetFile) -> Iterator[SourceRow]:
         folded = table.group_by(["problem", "answer"]).aggregate([("number", "min"), ("number", "count")])
         for row in folded.sort_by("number_min").to_pylist():
             where = f"{path}: row {row['number_min']}"
-            text = _text(where, "prompt", row["problem"])
-            try:
-                problem = strip_template(text)
-            except ValueError as error:
-                raise ValueError(f"{where}: {error}") from error
-            answer = _answer(where, row["answer"])
+            problem, answer = _problem(where, row["problem"]), _answer(where, row["answer"])
             yield SourceRow(problem, answer, row["number_min"], row["number_count"], {})
         first += batch.num_rows
 
@@ -361,13 +352,18 @@ def _verl_row(path: Path) -> Callable[[int, Mapping[str, Any]], SourceRow]:
             prompt = prompt[0].get("content")
         if not isinstance(reward, dict):
             raise ValueError(f"{where}: expected reward_model with a ground_truth, got {reward!r:.80}")
-        try:
-            problem = strip_template(_text(where, "prompt", prompt))
-        except ValueError as error:
-            raise ValueError(f"{where}: {str(error).removeprefix(f'{where}: ')}") from error
-        return SourceRow(problem, _answer(where, reward.get("ground_truth")), number, 1, {})
+        return SourceRow(_problem(where, prompt), _answer(where, reward.get("ground_truth")), number, 1, {})
 
     return convert
+
+
+def _problem(where: str, prompt: Any) -> str:
+    """Return the problem in a prompt of verl's schema."""
+    text = _text(where, "prompt", prompt)
+    try:
+        return strip_template(text)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _text(where: str, name: str, value: Any) -> str:

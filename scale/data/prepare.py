@@ -123,7 +123,7 @@ def write(prepared: Prepared, template: str, out: Path, settings: Mapping[str, A
         },
         "versions": software("pyarrow", "math-verify"),
     }
-    place["manifest"].unlink(missing_ok=True)  # of what is replaced: a manifest stands for the files beside it
+    place["manifest"].unlink(missing_ok=True)  # the old one: a manifest vouches for the files next to it
     for what, content in contents.items():
         write_atomically(place[what], content)
     write_atomically(place["manifest"], (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
@@ -169,7 +169,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--drop-overlap", action="store_true", help="do not train on problems that a prepared benchmark has too"
     )
     parser.add_argument("--strict", action="store_true", help="refuse a source whose counts are not the known ones")
-    parser.add_argument("--force", action="store_true", help="replace files that are there")
+    parser.add_argument("--force", action="store_true", help="replace earlier files")
 
 
 def command(args: argparse.Namespace, console: Console, can_read: Callable[[str], bool] | None) -> int:

@@ -1,8 +1,8 @@
 r"""Texts of problems: their normal form, keys, language, and the templates that make prompts of them.
 
-Two rows are the same problem if their normal forms are equal: what differs then is spaces, the width of characters
-(full-width forms of East Asian text) or the composition of accents, nothing else. A key is a hash of the normal form of
-the problem alone, so it is the same for every template, order and file, and rollouts of one problem meet by it.
+Two rows are the same problem if their normal forms are equal: they then differ only in spaces, the width of characters
+(full-width forms of East Asian text) or the composition of accents. A key is a hash of the normal form of the problem
+alone, so that it is the same for every template, order and file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from theory.base import require
 _CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
 LANGUAGES = ("en", "zh")
-"""What `language` tells apart."""
 
 BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
 

@@ -1,8 +1,8 @@
 """`python -m scale evaluate`: responses of checkpoints to benchmarks by vLLM, and pass@k in the shape of Table 1.
 
-Each checkpoint, data file and sampling seed has a folder with its settings and its samples; a killed evaluation goes
-on where it was, and more samples are added to those that are there. The table is made from the samples alone, so a call
-for which all of them are there needs neither vLLM nor a GPU.
+Each checkpoint, data file and sampling seed has a folder with its settings and its samples. A killed evaluation goes
+on where it was, and further samples are added to earlier ones. The table is made from the samples alone, so that a call
+that finds all of them needs neither vLLM nor a GPU.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from scale.evaluation import generate, planning, problems, score_table
+from scale.evaluation import generate, planning, score_table
 from scale.evaluation.exports import Checkpoint
 from scale.evaluation.planning import SETTINGS_FILE, Item, plan
 from theory.base import runs as run_format
@@ -119,7 +120,7 @@ def command(args: argparse.Namespace, console: Console) -> int:
 
 
 def _lost(out: Path, summary: Mapping[str, Any]) -> list[str]:
-    """Return what the table that is there has and the new one would not."""
+    """Return what an earlier table has and the new one would not have."""
     path = out / f"{TABLE}.json"
     if not path.exists():
         return []
@@ -156,7 +157,7 @@ def _generate(args: argparse.Namespace, items: Sequence[Item], console: Console)
                 {
                     "folder": str(item.folder.resolve()),
                     "samples": args.samples,
-                    "problems": [problems.to_dict(x) for x in item.problems],
+                    "problems": [asdict(x) for x in item.problems],
                     **{x: item.settings[x] for x in ("seed", "temperature", "top_p", "max_tokens")},
                 }
                 for item, _ in group
@@ -173,7 +174,7 @@ def _scorers(args: argparse.Namespace) -> int:
 
 
 def _score_again(item: Item, processes: int) -> None:
-    """Score the samples that are there by another reward function, or another version of it."""
+    """Score stored samples by another reward function, or another version of it."""
     by_key = {x.key: x for x in item.problems}
     reward = item.settings["reward"]["name"]
     with generate.scorers(reward, item.settings["reward_arguments"], processes) as pool:
@@ -185,7 +186,7 @@ def _score_again(item: Item, processes: int) -> None:
 
 
 def _prepare(item: Item) -> None:
-    """Make the folder; what it holds of other settings was asked to be replaced."""
+    """Make the folder. Samples of other settings are removed: the caller has checked that `--force` was given."""
     if item.changed_settings() == []:
         return
     if item.folder.exists():

@@ -53,13 +53,13 @@ class Checkpoint:
 
     @property
     def model(self) -> str:
-        """Return the name of the model that the training began with: the last part of its path that says something."""
+        """Return the name of the model that the training began with: the last telling part of its path."""
         path = Path(self.setting("actor_rollout_ref.model.path", str(self.export)))
         return path.parent.name if path.name in ("model", "huggingface") else path.name
 
     @property
     def method(self) -> str:
-        """Return the method's name, with what the run has otherwise than the method."""
+        """Return the method's name, with the settings in which the run differs from it."""
         settings = self.settings
         if settings is None:
             return "no training here"
@@ -86,7 +86,10 @@ def resolve_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(f"{path}: expected the folder of a run, a checkpoint or a model, got none")
     place = path.resolve()
     if (place / "checkpoints").is_dir():
-        place = _latest(place)
+        latest = latest_checkpoint(place)
+        if latest is None or not latest.is_dir():
+            raise ValueError(f"{place}: expected a run with a checkpoint, got none yet")
+        place = latest
     folder = next((x for x in (place, *place.parents[:2]) if re.fullmatch(r"global_step_\d+", x.name)), None)
     if folder is None:
         if not (place / "config.json").exists():
@@ -103,13 +106,6 @@ def resolve_checkpoint(path: Path) -> Checkpoint:
     checkpoint = Checkpoint(f"{run.name}-step{step}", export, config, step)
     _check_method(folder, checkpoint)
     return checkpoint
-
-
-def _latest(run: Path) -> Path:
-    folder = latest_checkpoint(run)
-    if folder is None or not folder.is_dir():
-        raise ValueError(f"{run}: expected a run with a checkpoint, got none yet")
-    return folder
 
 
 def _check_weights(export: Path, folder: Path | None) -> None:
@@ -150,8 +146,7 @@ def _run_config(run: Path) -> dict[str, Any]:
     if (run / "verl.yaml").exists():
         from omegaconf import OmegaConf
 
-        config: Any = OmegaConf.to_container(OmegaConf.load(run / "verl.yaml"), resolve=True)
-        return dict(config)
+        return dict(OmegaConf.to_container(OmegaConf.load(run / "verl.yaml"), resolve=True))
     if (run / run_format.CONFIG_FILE).exists():
         return run_format.read_json(run / run_format.CONFIG_FILE)
     raise ValueError(f"{run}: expected verl.yaml or config.json beside its checkpoints, got neither")
@@ -170,7 +165,7 @@ def _check_method(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def fingerprint(export: Path) -> str:
-    """Return a hash that tells a model from another: its configuration, and lengths and samples of its weights."""
+    """Return a hash that identifies a model: of its configuration, and of lengths and samples of its weights."""
     digest = hashlib.sha256((export / "config.json").read_bytes())
     for file in sorted(x for pattern in WEIGHTS for x in export.glob(pattern)):
         size = file.stat().st_size

@@ -1,8 +1,8 @@
 """The process that holds vLLM, `python -m scale.evaluation.generate SPEC`; and the file of samples.
 
-Every response is sampled with a seed of its own and scored by the run's reward function in processes beside, then
-appended to its evaluation's `samples.jsonl` as one line. A line without an end is what a killed process left; it is
-dropped and its sample drawn again, with the same seed.
+Every response is sampled with a seed of its own, scored by the run's reward function in other processes, and appended
+to its evaluation's `samples.jsonl` as one line. A killed process may leave a line without an end; that line is dropped
+and its sample drawn again, with the same seed.
 """
 
 from __future__ import annotations
@@ -220,7 +220,11 @@ def _generate(spec: Mapping[str, Any], evaluations: list[Evaluation], pool: Proc
             number, problem, sample = job
             name = f"{number}-{sample}-{problem.key}"
             running[name] = job
-            sampling = _sampling(vllm, evaluations[number].spec, problem.key, sample)
+            spec = evaluations[number].spec
+            sampling = vllm.SamplingParams(
+                seed=sample_seed(spec["seed"], problem.key, sample),
+                **{x: spec[x] for x in ("temperature", "top_p", "max_tokens")},
+            )
             engine.add_request(name, {"prompt_token_ids": prompts[number, problem.key]}, sampling)
         for request in engine.step() if running else ():
             if request.finished:
@@ -252,7 +256,7 @@ def _finished(scored: SimpleQueue[Future[Score]], *, block: bool) -> Iterator[Fu
 
 
 def _show(evaluations: Sequence[Evaluation], stored: int, tokens: int, seconds: float) -> None:
-    """Say how far it is, and let it be on the disk; what hangs, engine or reward function, stores nothing more."""
+    """Report progress, with all samples on the disk; while engine or reward function hang, no report comes."""
     for each in evaluations:
         os.fsync(each.file.fileno())
     beat(stored, tokens=tokens, seconds=seconds)
@@ -261,8 +265,7 @@ def _show(evaluations: Sequence[Evaluation], stored: int, tokens: int, seconds: 
 
 def _tokens(tokenizer: Any, problem: BenchmarkProblem, arguments: Mapping[str, Any]) -> list[int]:
     text = tokenizer.apply_chat_template(problem.prompt, tokenize=False, add_generation_prompt=True, **arguments)
-    tokens: list[int] = tokenizer(text, add_special_tokens=False).input_ids
-    return tokens
+    return list(tokenizer(text, add_special_tokens=False).input_ids)
 
 
 def engine_arguments(spec: Mapping[str, Any], longest: int) -> dict[str, Any]:
@@ -287,15 +290,6 @@ def engine_arguments(spec: Mapping[str, Any], longest: int) -> dict[str, Any]:
     if changed:
         arguments["hf_overrides"] = {"max_position_embeddings": changed}
     return arguments
-
-
-def _sampling(vllm: Any, spec: Mapping[str, Any], key: str, sample: int) -> Any:
-    return vllm.SamplingParams(
-        temperature=spec["temperature"],
-        top_p=spec["top_p"],
-        max_tokens=spec["max_tokens"],
-        seed=sample_seed(spec["seed"], key, sample),
-    )
 
 
 if __name__ == "__main__":

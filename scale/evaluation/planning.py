@@ -48,7 +48,7 @@ class Item:
         return [name for name, value in _placeless(self.settings).items() if there.get(name) != value]
 
     def only_scores_differ(self) -> bool:
-        """Return whether the samples that are there are right, and their scores are by another reward function."""
+        """Return whether the stored samples can stay, and only their scores are of another reward function."""
         return bool(self.changed_settings()) and set(self.changed_settings() or ()) <= {"reward", "reward_arguments"}
 
     def missing(self, samples: int) -> int:
@@ -66,10 +66,9 @@ class Item:
 def _placeless(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings without the place of the reward's file, which may differ between machines."""
     reward = settings.get("reward")
-    placeless = dict(settings)
-    if isinstance(reward, Mapping):
-        placeless["reward"] = {name: x for name, x in reward.items() if name != "name"}
-    return placeless
+    if not isinstance(reward, Mapping):
+        return dict(settings)
+    return {**settings, "reward": {name: x for name, x in reward.items() if name != "name"}}
 
 
 def plan(args: argparse.Namespace) -> tuple[list[Item], list[TableRow]]:
@@ -172,11 +171,11 @@ def rows_of(checkpoints: Sequence[Checkpoint]) -> list[TableRow]:
 
 
 def _differ_beside_seed(first: Checkpoint, second: Checkpoint) -> list[str]:
-    """Return the settings of learning, but for the seed, in which two runs differ."""
+    """Return the settings of learning in which two runs differ, without the seed."""
     return [x for x in other_settings(first.config or {}, second.config or {}) if x != "dynamo.seed"]
 
 
-# What the runs tell
+# Settings of the runs
 
 
 def _common(args: argparse.Namespace, checkpoints: Sequence[Checkpoint]) -> dict[str, Any]:

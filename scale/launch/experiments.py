@@ -57,7 +57,7 @@ class Cell:
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """What the run sets beside model and cluster."""
+        """Settings of the run other than model and cluster."""
         return (f"dynamo.method={self.method}", f"dynamo.seed={self.seed}", *self.overrides)
 
     def command(self) -> str:
@@ -105,15 +105,12 @@ def _by_method(models: Mapping[str, str], methods: Iterable[str], seeds: Sequenc
 def _budgets() -> Iterable[Cell]:
     """Yield figure 2: average rollouts, with dynamic allocation and without."""
     for budget in grids.BUDGETS:
-        overrides = _rollouts(budget) if budget.mean != 16 else ()
+        rollouts = f"actor_rollout_ref.rollout.n={budget.mean}"
+        overrides = (rollouts, *_bounds(budget)) if budget.mean != 16 else ()
         variant = f"n{budget.mean}" if overrides else ""
         for method in grids.WITH_AND_WITHOUT_ALLOCATION:
             for seed in SEEDS:
                 yield Cell(f"n{budget.mean}-{method}-{seed}", MODEL_7B, method, seed, overrides, variant)
-
-
-def _rollouts(budget: Budget) -> tuple[str, ...]:
-    return (f"actor_rollout_ref.rollout.n={budget.mean}", *_bounds(budget))
 
 
 def _bounds(budget: Budget) -> tuple[str, ...]:
@@ -155,8 +152,9 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         )
     }
 )
-"""Every experiment, by name. What the paper does not say is chosen: the values of figure 3 but for alpha = 0 in
-`theory.methods.grids`, for the tabular worlds too; the model of figure 2, and three seeds for every figure, here."""
+"""Every experiment, by name. The paper leaves some choices open. `theory.methods.grids` makes those of figure 3 (all
+values other than alpha = 0), for the tabular worlds too; the model of figure 2 and three seeds for every figure are
+chosen here."""
 
 
 def get_experiment(name: str) -> Experiment:

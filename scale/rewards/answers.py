@@ -126,7 +126,7 @@ def without_percent(answer: str) -> str | None:
 
 
 def same_text(answer: str) -> str:
-    r"""Return an answer without spaces and text commands, by which equal texts are told without any algebra.
+    r"""Return an answer without spaces and text commands: equal texts are then found without any algebra.
 
     Examples
     --------

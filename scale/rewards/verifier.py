@@ -290,7 +290,7 @@ def judge(pairs: Sequence[Pair]) -> Judgement:
         golds = math_verify.parse(f"\\boxed{{{pair.gold}}}", [latex], parsing_timeout=None)
         text = f"\\boxed{{{pair.answer}}}" if pair.latex else pair.answer
         answers = math_verify.parse(text, either, parsing_timeout=None)
-        # Beside what it means, Math-Verify returns a text as found; alone, it is what could not be read.
+        # Math-Verify returns an answer's text too; where it returns nothing else, it could not read the answer.
         if all(isinstance(x, str) for x in golds):
             unverified = "the right answer cannot be read"
         elif all(isinstance(x, str) for x in answers):

@@ -1,4 +1,4 @@
-"""While a run goes on: who watches it, what its processes tell, and the lines that it leaves behind."""
+"""While a run goes on: its supervisor, the reports of its processes, and the lines that it leaves behind."""
 
 import lazy_loader
 

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 RUN_ID = "DYNAMO_RUN_ID"
-"""Variable of the environment that tells which run a process belongs to."""
+"""Variable of the environment that names the run that a process belongs to."""
 
 GRACE = 3.0
 """Seconds between SIGTERM and SIGKILL."""
@@ -36,7 +36,7 @@ def end_processes(run_id: str, adopted: bool = False) -> dict[int, int]:
     too, and the wait statuses of its children are returned by process.
     """
     start = time.monotonic()
-    told: set[int] = set()
+    asked: set[int] = set()
     segments: set[Path] = set()
     ended: dict[int, int] = {}
     while time.monotonic() - start < UNKILLABLE:
@@ -45,11 +45,11 @@ def end_processes(run_id: str, adopted: bool = False) -> dict[int, int]:
             break
         late = time.monotonic() - start >= GRACE
         for pid in pids:
-            if late or pid not in told:
+            if late or pid not in asked:
                 segments |= _segments(pid)
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
-            told.add(pid)
+            asked.add(pid)
         time.sleep(0.05)
         if adopted:
             ended |= _reap()
@@ -110,7 +110,7 @@ def guard(run_id: str, temporary: str, *command: str) -> int:
 
 
 def _status(waited: int) -> int:
-    """Return the exit status as shells tell it."""
+    """Return the exit status as shells count it: 128 + n after signal n."""
     code = os.waitstatus_to_exitcode(waited)
     return code if code >= 0 else 128 - code
 

@@ -14,9 +14,6 @@ from typing import Any
 import numpy as np
 
 from theory.base import runs as run_format
-from theory.base.runs import installed, read_json
-
-__all__ = ["ALLOCATION_LOG", "METRICS_LOG", "Records", "finish", "installed", "read_json", "read_lines"]
 
 METRICS_LOG, ALLOCATION_LOG = "metrics.jsonl", "allocation.jsonl"
 

@@ -1,4 +1,4 @@
-"""What the processes of a run tell its supervisor, through files in the run's folder: progress and failures.
+"""What the processes of a run report to its supervisor, through files in the run's folder: progress and failures.
 
 Called in every process of verl and vLLM, so it imports the standard library alone.
 """

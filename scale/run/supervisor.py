@@ -1,8 +1,8 @@
 """Supervision of a run: a deadline, a watchdog, causes of failures by name, and no process left behind.
 
-A run is a command with all the processes it starts, daemons in sessions of their own included. Between the caller and
-the command stands a guard, which ends them (`scale.run.guard`); what happens in them they report through files in the
-run's folder (`scale.run.reports`).
+A run is a command with all the processes it starts, daemons in sessions of their own included. A guard between the
+caller and the command ends them (`scale.run.guard`). They report what happens through files in the run's folder
+(`scale.run.reports`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from scale.run.reports import FAILURES, PROGRESS, RUN_FOLDER, Failure, read_fail
 LOG = "log.txt"
 
 GUARD = Path(__file__).with_name("guard.py")
-"""Script of the process between this one and the command."""
 
 POLL = 0.2
 """Seconds between two looks at a run."""
@@ -156,7 +155,7 @@ def supervise(
     (folder / PROGRESS).unlink(missing_ok=True)
     shutil.rmtree(folder / FAILURES, ignore_errors=True)
     run_id = str(uuid.uuid4())
-    # SPT_NOENV: setproctitle, which Ray and vLLM call, would overwrite the environment that tells whose a process is.
+    # SPT_NOENV: setproctitle, which Ray and vLLM call, would overwrite the environment that names a process's run.
     environ |= {RUN_ID: run_id, RUN_FOLDER: str(folder), "SPT_NOENV": "1"}
     guard_command = [sys.executable, "-I", str(GUARD), run_id, str(temporary or ""), *command]
     start = time.monotonic()

