@@ -1,4 +1,4 @@
-"""`python -m toy run|sweep|list`: train tabular policies, run whole experiments, and name what there is."""
+"""`python -m toy run|sweep|list`: train tabular policies, run whole experiments, and list methods, worlds and rules."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ examples:
   python -m toy run                                   # DynaMO, mixed world, 32 seeds, 200 steps; nothing is written
   python -m toy run --method grpo --world binary --out runs/grpo-binary
   python -m toy run --method grpo --allocator neyman  # GRPO with another allocation rule
-  python -m toy run --out DIR                         # again: resumes, extends (--steps 400), or shows what is there
+  python -m toy run --out DIR                         # again: resumes, extends (--steps 400), or shows the results
 
 A seed's result depends on nothing but the config and the seed: not on the other seeds, not on interruptions. Methods
 share their random draws, so compare them seed by seed.
@@ -56,6 +56,21 @@ examples:
 Every cell of a sweep is a run folder DIR/SWEEP/CELL, as of `run --out`; a sweep ends with DIR/SWEEP/summary.parquet and
 summary.json. Stop it at any time: the same command goes on where it was. The number of jobs changes no result.
 """
+
+
+SIZES = {
+    "num_seeds": ("--seeds", "independent seeds, side by side"),
+    "first_seed": ("--first-seed", "seeds count from here"),
+    "num_steps": ("--steps", "rollout batches"),
+    "batch_prompts": ("--batch", "prompts per rollout batch"),
+    "rollouts": ("--rollouts", "average rollouts per prompt"),
+    "rollouts_low": ("--low", "least rollouts of a prompt"),
+    "rollouts_high": ("--high", "most rollouts of a prompt"),
+    "num_minibatches": ("--minibatches", "optimiser steps per rollout batch"),
+    "num_epochs": ("--epochs", "passes over a rollout batch"),
+    "diagnose_every": ("--diagnose-every", "steps between two with exact gradient diagnostics, 0 for none"),
+}
+"""Whole numbers of `TrainConfig` that have an option of `run`, and what it says of them."""
 
 
 def _name_in(names: Collection[str]) -> Any:
@@ -93,18 +108,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--alpha", type=float, metavar="X", help="strength of DynaMO's modulation; 0 is none")
 
     size = run.add_argument_group("how much")
-    for option, name, text in (
-        ("--seeds", "num_seeds", "independent seeds, side by side"),
-        ("--first-seed", "first_seed", "seeds count from here"),
-        ("--steps", "num_steps", "rollout batches"),
-        ("--batch", "batch_prompts", "prompts per rollout batch"),
-        ("--rollouts", "rollouts", "average rollouts per prompt"),
-        ("--low", "rollouts_low", "least rollouts of a prompt"),
-        ("--high", "rollouts_high", "most rollouts of a prompt"),
-        ("--minibatches", "num_minibatches", "optimiser steps per rollout batch"),
-        ("--epochs", "num_epochs", "passes over a rollout batch"),
-        ("--diagnose-every", "diagnose_every", "steps between two with exact gradient diagnostics, 0 for none"),
-    ):
+    for name, (option, text) in SIZES.items():
         size.add_argument(option, type=int, dest=name, metavar="N", help=f"{text} (default: {getattr(default, name)})")
     size.add_argument(
         "--prompts", type=int, metavar="N", help=f"prompts in the world (default: {default.world.num_prompts})"
@@ -188,9 +192,7 @@ def resolve(args: argparse.Namespace) -> TrainConfig:
     learning = {"name": args.optimizer, "learning_rate": args.learning_rate}
     if args.optimizer == "adamw" and args.learning_rate is None:
         raise ValueError("--learning-rate: expected a value for adamw (the default is one for sgd), got none")
-    sizes = ("num_seeds", "first_seed", "num_steps", "batch_prompts", "rollouts", "rollouts_low", "rollouts_high")
-    names = (*sizes, "num_minibatches", "num_epochs", "diagnose_every", "history_discount")
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    given = {name: getattr(args, name) for name in (*SIZES, "history_discount") if getattr(args, name) is not None}
     return TrainConfig(
         method_name=args.method,
         method=method,
@@ -290,7 +292,7 @@ def sweep_command(args: argparse.Namespace, console: Console) -> None:
 
 
 def summary_of(sweep: Sweep, rows: Sequence[SummaryRow]) -> Iterator[Table | str]:
-    """Yield a table for every measure of a sweep, and who leads where."""
+    """Yield a table for every measure of a sweep, and the best cells of every block."""
     yield f"{sweep.name} ({sweep.reproduces}): {sweep.title}"
     config = sweep.cells[0].config
     reference = " ".join(sweep.reference.values())
@@ -318,13 +320,13 @@ def summary_of(sweep: Sweep, rows: Sequence[SummaryRow]) -> Iterator[Table | str
 
 
 def format_interval(spec: str, value: float | None, low: float | None, high: float | None) -> str:
-    """Return a number and its interval as text, whatever of it there is."""
+    """Return a number and its interval as text; without the interval, or empty, where they are None."""
     texts = [f"{x:{spec}}" for x in (value, low, high) if x is not None]
     return f"{texts[0]} [{texts[1]}, {texts[2]}]" if len(texts) == 3 else "".join(texts)
 
 
 def list_command(console: Console) -> None:
-    """Name what there is."""
+    """List the methods, worlds, allocation rules and sweeps."""
     table = Table(title="methods")
     table.add_column("method", no_wrap=True)
     for heading in ("in the paper", "allocation", "made of"):

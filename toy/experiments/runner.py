@@ -68,9 +68,9 @@ def run_sweeps(
     get_device(device)
     cells = {out / sweep.name / cell.name: cell.config for sweep in sweeps for cell in sweep.cells}
     finished = [folder for folder, config in cells.items() if is_finished(folder, config)]
-    tell = progress or _silent
+    report = progress or _silent
     for folder in finished:
-        tell(folder, cells[folder].num_steps)
+        report(folder, cells[folder].num_steps)
     # Sweeps share runs: of the cells with one config one is trained, unless it is there already; the others are copies.
     originals: dict[TrainConfig, Path] = {}
     for folder in (*finished, *cells):
@@ -84,10 +84,10 @@ def run_sweeps(
     waiting = {sweep.name: sweep for sweep in sweeps}
 
     def settle(folder: Path) -> Iterator[tuple[Sweep, list[SummaryRow]]]:
-        """Copy a finished cell to where it is wanted, and conclude the sweeps that lack nothing more."""
+        """Copy a finished cell to the sweeps that share it, and conclude every sweep that is complete."""
         for copy in copies.get(folder, []):
             _copy(folder, copy)
-            tell(copy, cells[copy].num_steps)
+            report(copy, cells[copy].num_steps)
         for each in (folder, *copies.get(folder, [])):
             left[each.parent.name].discard(each)
         for name in [name for name in waiting if not left[name]]:
@@ -96,7 +96,7 @@ def run_sweeps(
     for folder in finished:
         yield from settle(folder)
     train_all = _train_here if min(jobs, len(todo)) <= 1 else _train_in_processes
-    for folder in train_all(todo, jobs, checkpoint_every, tell, device):
+    for folder in train_all(todo, jobs, checkpoint_every, report, device):
         yield from settle(folder)
 
 
@@ -128,7 +128,7 @@ def conclude(sweep: Sweep, out: Path) -> list[SummaryRow]:
 def choices(sweep: Sweep, rows: Sequence[SummaryRow]) -> dict[str, Any]:
     """Return the best value of the axis `sweep.chooses` in every block, by the sweep's first measure.
 
-    `at_edge` tells that it is the first or last one tried, so that a better one may lie beyond.
+    `at_edge` says whether it is the first or last one tried, so that a better one may lie beyond.
     """
     axis, measure = str(sweep.chooses), sweep.measures[0]
     tried = list(dict.fromkeys(cell.axes[axis] for cell in sweep.cells))
@@ -158,11 +158,11 @@ def read_choices(path: Path) -> list[dict[str, Any]]:
 
 
 def _silent(folder: Path, step: int) -> None:
-    """Tell nobody."""
+    """Report nothing."""
 
 
 def _copy(folder: Path, copy: Path) -> None:
-    """Copy a run folder, whole or not at all; what was begun there goes."""
+    """Copy a run folder, whole or not at all; an unfinished copy is replaced."""
     partial = copy.with_name(f".{copy.name}.partial")
     for old in (partial, copy):
         if old.exists():
@@ -176,12 +176,12 @@ def _copy(folder: Path, copy: Path) -> None:
 
 def _train_here(cells: Cells, jobs: int, checkpoint_every: int, progress: Progress, device: str) -> Iterator[Path]:
     for folder, config in cells.items():
-        tell = partial(_tell, progress, folder)
-        train(config, out=folder, checkpoint_every=checkpoint_every, progress=tell, device=device)
+        report = partial(_report, progress, folder)
+        train(config, out=folder, checkpoint_every=checkpoint_every, progress=report, device=device)
         yield folder
 
 
-def _tell(progress: Progress, folder: Path, step: int, _: float) -> None:
+def _report(progress: Progress, folder: Path, step: int, _: float) -> None:
     progress(folder, step)
 
 
@@ -222,7 +222,7 @@ def _ignoring_interrupts() -> Iterator[None]:
 
 
 class _Stopped(Exception):
-    """The other process wants no more."""
+    """The parent process has asked this one to stop."""
 
 
 _steps: SimpleQueue[tuple[Path, int]]

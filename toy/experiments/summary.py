@@ -66,7 +66,6 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
         "degenerate_groups": Measure("share of groups with one reward only", _mean("degenerate_groups")),
     }
 )
-"""What is measured of a run, by name."""
 
 
 def title(measure: str) -> str:

@@ -296,7 +296,7 @@ _SWEEPS = (
     ),
     Sweep(
         name="learning-rate",
-        title="learning rates beside methods: whatever raises the gradient has to beat a larger step",
+        title="learning rates next to methods: whatever raises the gradient has to beat a larger step",
         reproduces="is it the method or the step?",
         cells=tuple(
             _cell(
@@ -338,7 +338,6 @@ _SWEEPS = (
     ),
 )
 SWEEPS: Mapping[str, Sweep] = MappingProxyType({sweep.name: sweep for sweep in _SWEEPS})
-"""The sweeps by name."""
 
 DEFAULT = ("table1", "table2", "fig2", "fig3", "fig5", "allocation-map", "paper-vs-code")
 """Names of the sweeps of `make reproduce`."""

@@ -10,7 +10,7 @@ batch's Q prompts. Two ways:
   (token-mean and sequence-mean) or 1/Q (prompt-mean). The 1e-6 that `grpo` adds to a standard deviation is neglected.
 - `resampled_moments` draws the batch again several times and takes the real gradient each time, for all else.
 
-All sums are made seed by seed: no number depends, not even in its last bit, on which seeds run beside it.
+All sums are made seed by seed: no number depends, not even in its last bit, on which other seeds run.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class BatchMoments(NamedTuple):
 
 
 def exact_estimator(method: Method) -> str | None:
-    """Return the name in `theory.estimators` of a method's estimator; None if only resampling can tell its moments."""
+    """Return the name in `theory.estimators` of a method's estimator; None if its moments need resampling."""
     plain = not (method.needs_statistics or method.singles_out or method.entropy_bonus)
     if not plain or not isinstance(method.advantage, str) or spends_in_rounds(get_allocator(method.allocator)):
         return None

@@ -16,7 +16,6 @@ from theory.base.runs import write_atomically
 NAME = "checkpoint.npz"
 
 VERSION = 1
-"""Version of the state that the trainer writes."""
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 

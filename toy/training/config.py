@@ -11,7 +11,6 @@ final pass@1 is no criterion: it only rises with the step, until the world is so
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -93,7 +92,7 @@ class TrainConfig:
     history_discount
         Factor on a prompt's old counts at each visit; 1 is the paper's, which adds up for ever.
     success_rates
-        What a rule goes by: "history", counts of the past; or "true", the policy's exact success rates, which tells the
+        What a rule goes by: "history", counts of the past; or "true", the policy's exact success rates, to measure the
         cost of estimating them. Not for oracles, which know more, nor for rules that spend in rounds, which go by what
         they observe.
     num_minibatches
@@ -199,8 +198,7 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, fit for JSON, with every field."""
-        data: dict[str, Any] = _encode(self)
-        return data
+        return dict(_encode(self))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrainConfig:
@@ -223,12 +221,12 @@ def _encode(value: Any) -> Any:
 def _decode(kind: Any, value: Any, path: str) -> Any:
     """Return `value` as a `kind`: a dataclass from its fields, the one of several that fits them best, or itself."""
     choices = [c for c in typing.get_args(kind) if dataclasses.is_dataclass(c)]
-    if isinstance(kind, types.UnionType) and choices:
-        return _decode(_by_fields(choices, value, path), value, path)
-    if not dataclasses.is_dataclass(kind):
+    if not choices and not dataclasses.is_dataclass(kind):
         return value
     if not isinstance(value, Mapping):
         raise ValueError(f"{path}: expected fields, got {value!r}")
+    if choices:
+        return _decode(_by_fields(choices, value, path), value, path)
     try:
         if kind is Method:
             return Method.from_dict(value)
@@ -246,10 +244,8 @@ def _decode(kind: Any, value: Any, path: str) -> Any:
         raise ValueError(f"{path}.{error}") from error
 
 
-def _by_fields(choices: list[Any], value: Any, path: str) -> Any:
+def _by_fields(choices: list[Any], value: Mapping[str, Any], path: str) -> Any:
     """Return the choice with most of the fields of `value`."""
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{path}: expected fields, got {value!r}")
     names = {choice: {f.name for f in dataclasses.fields(choice)} for choice in choices}
     shared = {choice: len(names[choice] & set(value)) for choice in choices}
     best = max(shared.values())

@@ -1,7 +1,7 @@
 """What is reported of a diagnosed step: its gradient estimator, its allocation, and what was known before it.
 
-How good the estimator is, `toy.training.batch_moments` tells: exactly where it can, else from `NUM_RESAMPLES` batches
-drawn again, for which the step's own functions roll out and take the gradient (`of_step`).
+`toy.training.batch_moments` measures the estimator: exactly where it can, else from `NUM_RESAMPLES` batches drawn
+again, for which the step's own functions roll out and take the gradient (`of_step`).
 """
 
 from __future__ import annotations

@@ -24,7 +24,6 @@ from toy.training.state import Setup, State
 from toy.training.step import step
 
 DEVICES = ("cpu", "cuda")
-"""Where a run can be computed."""
 
 Progress = Callable[[int, float], None]
 """Called after every step with the number of steps done and the mean pass@1."""
@@ -127,7 +126,7 @@ class Trainer:
         for history, state in zip(self.state.histories, data["histories"], strict=True):
             history.load_state_dict(state)
         self.metrics = {name: list(arrays[f"metrics.{name}"].T) for name in metrics.METRICS}
-        # Checkpoints of before do not tell.
+        # Older checkpoints have no list of software.
         self.software = [*(used for used in data.get("software", []) if used != self.software[-1]), self.software[-1]]
         return float(data["seconds"])
 

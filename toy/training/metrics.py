@@ -1,8 +1,8 @@
 """Every logged number: its name, one sentence, and where it is not a plain sum, its estimator.
 
 The row of step t describes the policy after t steps (exact expectations over all prompts and answers) and how step t
-went. Row 0 is the policy before training; the columns of a step are null there. Diagnostics, which take time, are null
-but for every `diagnose_every`-th step.
+went. Row 0 is the policy before training; the columns of a step are null there. Diagnostics take time: they are null
+except at every `diagnose_every`-th step.
 """
 
 from __future__ import annotations
@@ -69,7 +69,6 @@ DIAGNOSTICS: Mapping[str, str] = MappingProxyType(
 )
 """Columns of every `diagnose_every`-th step (`toy.training.diagnostics`), null at the others."""
 METRICS: Mapping[str, str] = MappingProxyType({**POLICY, **STEP, **DIAGNOSTICS})
-"""Every metric column, in order."""
 
 
 def evaluate(
@@ -104,7 +103,7 @@ def evaluate(
 
 
 def of_batch(successes: IntArray, counts: IntArray) -> dict[str, FloatArray]:
-    """Return those of the `STEP` metrics that tell of the rollouts, each [S], of successes and rollouts [S, Q]."""
+    """Return the `STEP` metrics that describe the rollouts, each [S], from successes and rollouts [S, Q]."""
     return {
         "reward": successes.sum(-1) / counts.sum(-1),
         "rollouts": counts.sum(-1).astype(np.float64),

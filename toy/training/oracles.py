@@ -1,4 +1,4 @@
-"""What only a tabular world can tell about a prompt: exact success rates, and moments of the policy's gradient.
+"""What is known of a prompt in a tabular world only: exact success rates, and moments of the policy's gradient.
 
 Rules that are oracles go by them; the diagnostics compare the others with them.
 """

@@ -145,7 +145,7 @@ def _count(cumulative: FloatArray, states: IntArray, uniforms: FloatArray) -> to
 def judge(correct: torch.Tensor, states: torch.Tensor, tokens: torch.Tensor, actions: torch.Tensor) -> BoolArray:
     """Return which rollouts are correct, [S, Q, G]: those with a correct action at all `tokens` [S, Q, T].
 
-    `correct` [S, U, K] tells which tokens are in which state; `states` and `actions` are those of `of_actions`.
+    `correct` [S, U, K] are the correct tokens of every state; `states` and `actions` are those of `of_actions`.
     """
     wrong = of_actions(~correct, states, actions).cpu().numpy()
     # On booleans, the sum of products is the any of ands.

@@ -171,7 +171,6 @@ class SkillChainPopulation:
 
 
 AnyPopulation = Population | SkillChainPopulation
-"""The law of a world."""
 
 
 def _check_law(population: AnyPopulation) -> None:
@@ -257,4 +256,3 @@ WORLDS: dict[str, AnyPopulation] = {
         difficulty=LogisticNormal(mean=2.5, std=1.5),
     ),
 }
-"""The worlds by name."""
