@@ -158,7 +158,7 @@ def _summarise(
 
 
 def estimate(values: Sequence[float] | FloatArray, reference: Sequence[float] | FloatArray | None = None) -> Estimate:
-    """Return the gain of one value per seed over a reference's, or without one their aggregate; see `paired_gain`."""
+    """Return the gain over a reference, with one value per seed; without a reference, the aggregate (`paired_gain`)."""
     return Estimate(*(float(x) for x in paired_gain(values, reference)))
 
 

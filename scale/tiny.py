@@ -91,17 +91,8 @@ MAKING = "making a tiny model and its task"
 def make(folder: Path, *, seed: int = 0) -> dict[str, Any]:
     """Make `model/`, `train.parquet` and `val.parquet`, or find them made; returns the manifest.
 
-    Parameters
-    ----------
-    folder
-        Made whole or not at all; what a killed call left is made again.
-    seed
-        Seed of the prompts, the weights and the warm-up; the same seed makes the same files.
-
-    Raises
-    ------
-    ValueError
-        If the folder holds something else.
+    The folder is made whole or not at all: what a killed call left is made again, other files are a `ValueError`. The
+    same seed, of the prompts, the weights and the warm-up, makes the same files.
     """
     folder = Path(folder)
     asked = {

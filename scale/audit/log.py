@@ -106,12 +106,13 @@ class Tally:
         )
         ids: IntArray = id_of_code[coded.indices.to_numpy(zero_copy_only=False)]
         self._count(t, ids, np.ones(t.size, dtype=np.int64), self._flags(r, path))
-        for number in np.unique(t).tolist() if self.steps_in_one_file else ():
-            other = self.path_of_step.setdefault(number, path)
-            if other != path:
-                raise ValueError(
-                    f"{path}: expected steps of its own, got step {number} of {other}; one call reads one run"
-                )
+        if self.steps_in_one_file:
+            for number in np.unique(t).tolist():
+                other = self.path_of_step.setdefault(number, path)
+                if other != path:
+                    raise ValueError(
+                        f"{path}: expected steps of its own, got step {number} of {other}; one call reads one run"
+                    )
 
     def add_groups(self, step: int, keys: Iterable[str], attempts: IntArray, successes: IntArray) -> None:
         """Add groups that are counts already."""
@@ -122,7 +123,7 @@ class Tally:
         return self.ids.setdefault(text, len(self.ids))
 
     def _flags(self, rewards: FloatArray, path: Path) -> IntArray:
-        """Return 1 for a success, or for the first of the two values as long as it is open which is the larger."""
+        """Return 1 for a success; without a threshold 1 for the value that came first, which `log` may have to swap."""
         if self.success is not None:
             return np.asarray(rewards >= self.success, dtype=np.int64)
         if not self.values:

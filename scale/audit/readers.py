@@ -313,7 +313,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _find_damage(block: bytes, path: Path, columns: Sequence[str], first: int) -> None:
-    """Raise for the first line that is no JSON object with text and two finite numbers; slow, for suspects only."""
+    """Raise for the first line that is no JSON object with text and two finite numbers; slow, for suspect blocks."""
     for number, line in enumerate(block.split(b"\n"), first):
         if not line.strip():
             continue
@@ -337,7 +337,7 @@ def _json_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
 
 
 def _read_allocation(path: Path, tally: Tally) -> None:
-    """Read our record: a line per step; of a run that goes on, the last one may be unfinished."""
+    """Read our record, a line per step; while a run goes on, its last line may be unfinished."""
     lines = read_lines(path)
     if not lines:
         raise ValueError(f"{path}: expected rollouts, got none")

@@ -103,7 +103,7 @@ def prepare(
     revision: str | None = None,
     can_read: Callable[[str], bool] | None = None,
 ) -> Prepared:
-    """Read a data set and keep every problem of a language once.
+    """Read a data set and keep every problem of a language once; at least one must be left.
 
     Parameters
     ----------
@@ -113,11 +113,6 @@ def prepare(
         Language, one of `LANGUAGES`, or `all`.
     can_read
         Whether the reward of the training can read a right answer; None if that cannot be found out here.
-
-    Raises
-    ------
-    ValueError
-        If the source cannot be found or read, or no problem is left.
     """
     require.one_of("language", keep, (*LANGUAGES, "all"))
     files, where = find_files(dataset, source, revision)

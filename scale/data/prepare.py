@@ -175,17 +175,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(args: argparse.Namespace, console: Console, can_read: Callable[[str], bool] | None) -> int:
     """Prepare data sets and return the exit status; all are read before the first file is written.
 
-    Parameters
-    ----------
-    args
-        Arguments of `add_arguments`.
-    can_read
-        As in `scale.data.curate.prepare`.
-
-    Raises
-    ------
-    ValueError
-        If a source cannot be read, a file would be overwritten, or with `--strict` a count differs.
+    `can_read` is as in `scale.data.curate.prepare`.
     """
     for name in args.datasets:
         require.one_of("dataset", name, DATASETS)

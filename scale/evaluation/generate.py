@@ -105,7 +105,7 @@ def drop_unfinished(path: Path) -> None:
 
 @contextmanager
 def only_writer(path: Path) -> Iterator[Any]:
-    """Open a file of samples to append to, alone; another process that writes it is a `ValueError`."""
+    """Open a file of samples to append to, alone; another process that writes it is an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     with path.open("ab", buffering=0) as file:

@@ -52,7 +52,7 @@ class Item:
         return bool(self.changed_settings()) and set(self.changed_settings() or ()) <= {"reward", "reward_arguments"}
 
     def missing(self, samples: int) -> int:
-        """Return how many of so many samples a problem are not there."""
+        """Return how many samples are missing, of so many for each problem."""
         asked = len(self.problems) * samples
         if self.changed_settings() != []:
             return asked
@@ -72,13 +72,7 @@ def _placeless(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plan(args: argparse.Namespace) -> tuple[list[Item], list[TableRow]]:
-    """Check what is asked and return the evaluations, and the rows of the table.
-
-    Raises
-    ------
-    ValueError
-        If something is missing, damaged, contradictory, or was evaluated with other settings.
-    """
+    """Check what is asked and return the evaluations, and the rows of the table."""
     _check_numbers(args)
     checkpoints = [exports.resolve_checkpoint(path) for path in args.checkpoints]
     _check_different("checkpoints", [x.name for x in checkpoints])
@@ -207,13 +201,7 @@ def from_runs(
     where: str | Callable[[Checkpoint], Any],
     default: Any = None,
 ) -> Any:
-    """Return what was given, or what the runs' configurations have in common.
-
-    Raises
-    ------
-    ValueError
-        If they differ, or none has it and there is no default.
-    """
+    """Return what was given, or what the runs' configurations have in common; they must agree."""
     if given is not None:
         return given
     values = [

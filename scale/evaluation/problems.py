@@ -101,7 +101,7 @@ def _is_message(x: Any) -> bool:
 
 
 def fingerprint(problems: Sequence[BenchmarkProblem]) -> str:
-    """Return a hash of what is asked and what is right, whatever the file around it looks like."""
+    """Return a hash of the problems and their right answers; the rest of the file does not matter."""
     content = [(x.key, x.benchmark, x.prompt, x.answer) for x in problems]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
@@ -170,13 +170,9 @@ def reward_files(reward: Callable[..., Any]) -> list[Path]:
 def score(reward: Callable[..., Any], problem: BenchmarkProblem, response: str) -> Score:
     """Score a response as training does.
 
-    The reward function returns 0 or 1, or a dict with such an `acc` or, without it, `score`. A dict's `unverified`
-    marks a response that could not be checked; it does not count as correct and is reported apart.
-
-    Raises
-    ------
-    ValueError
-        If the score is another number, which does not say what is correct.
+    The reward function returns 0 or 1, or a dict with such an `acc` or, without it, `score`. Another number does not
+    say what is correct, and is a `ValueError`. A dict's `unverified` marks a response that could not be checked; it
+    does not count as correct and is reported apart.
     """
     result = reward(
         data_source=problem.benchmark,

@@ -58,10 +58,7 @@ class Counts:
 def count(drawn: Iterable[Mapping[str, Any]], problems: Sequence[BenchmarkProblem], samples: int) -> dict[str, Counts]:
     """Count the first `samples` samples of every problem, by benchmark, from those of `scale.evaluation.read_samples`.
 
-    Raises
-    ------
-    ValueError
-        If some are missing.
+    None of them may be missing.
     """
     place = {x.key: number for number, x in enumerate(problems)}
     values = np.zeros((5, len(problems)), np.int64)
@@ -233,7 +230,7 @@ def _name(row: Mapping[str, Any], several_steps: bool) -> str:
 
 
 def to_markdown(rows: Sequence[Mapping[str, Any]], k: Sequence[int]) -> str:
-    """Return the table, with what its numbers are."""
+    """Return the table, with the notes below it."""
     return _text_table(rows, k).markdown(caption="\n\n".join(notes(rows)), rule="---")
 
 

@@ -74,7 +74,7 @@ def check(config: Any, out: Path, *, files: bool = True) -> None:
 
 
 def _check_batch(config: Any, settings: DynamoConfig) -> None:
-    """Require that the budget and the mini-batches can be divided as they must be."""
+    """Require a budget within the bounds, and sizes that divide each other."""
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     rollouts = int(rollout.n)
     if not settings.stock and not settings.rollouts_low <= rollouts <= settings.rollouts_high:
@@ -153,7 +153,7 @@ def _check_machine(config: Any) -> None:
 
 
 def _check_by_verl(config: Any) -> None:
-    """Let verl validate, make its dataclasses of the nodes as its workers do, and hold the nodes to their types."""
+    """Let verl validate, make its dataclasses of the nodes as its workers do, and check the types of the nodes."""
     from hydra.errors import HydraException
     from hydra.utils import get_class
     from omegaconf import OmegaConf
@@ -241,7 +241,7 @@ def _leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _check_folder(config: Any, out: Path) -> None:
-    """Require that what is in the folder was learnt by the same settings; a run that learnt nothing is replaced."""
+    """Require that an earlier run in the folder has the same settings; a run that learnt nothing is replaced."""
     from omegaconf import OmegaConf
 
     metrics = out / records.METRICS_LOG

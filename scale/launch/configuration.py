@@ -77,7 +77,7 @@ def compose(model: str, cluster: str | None = None, *, out: Path, overrides: Seq
 
 @functools.cache
 def _files(model: str, cluster: str) -> Any:
-    """Return what the files say, unresolved: reading them takes hydra longer than all the rest."""
+    """Return the files' content, unresolved; kept, since hydra takes longer to read them than for all the rest."""
     from hydra import compose as hydra_compose, initialize_config_dir
 
     with initialize_config_dir(str(CONF), version_base=None):

@@ -61,7 +61,7 @@ def cache_tokens(job: Job, shape: Shape, hardware: Hardware) -> float:
 
 
 def host_gib(job: Job, shape: Shape) -> float:
-    """Return the memory of all hosts together for what is kept there, GiB: 4 P of weights, 8 P of AdamW.
+    """Return the memory that all hosts together need for offloaded state, GiB: 4 P of weights, 8 P of AdamW.
 
     Where FSDP keeps the gradients on the host too, they are 4 P more. verl keeps a reference policy, 4 P, on the host.
     """

@@ -105,7 +105,7 @@ def in_parts(parts: Mapping[str, float]) -> str:
 
 
 def shortages(job: Job, shape: Shape, hardware: Hardware) -> list[str]:
-    """Return what does not fit, a sentence each; nothing if all does."""
+    """Return a sentence for everything that does not fit."""
     sentences = []
     for phase, parts in memory(job, shape, hardware).items():
         total = sum(parts.values())
@@ -118,13 +118,7 @@ def shortages(job: Job, shape: Shape, hardware: Hardware) -> list[str]:
 
 
 def check(config: Any) -> None:
-    """Require that a configuration fits into its GPUs by the estimate, where model and GPU are known.
-
-    Raises
-    ------
-    ValueError
-        If it does not; the message says what to change.
-    """
+    """Require that a configuration fits into its GPUs by the estimate, if both are known; the error says what to do."""
     shape, hardware = model_and_gpu(config)
     assumptions(config)
     if shape is None or hardware is None or not config.estimate.enforce:

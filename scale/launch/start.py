@@ -55,7 +55,7 @@ def train(
 
 
 def environment(config: Any, out: Path, temporary: Path) -> dict[str, str]:
-    """Return the environment of a run's processes; a Ray that they start hands it on to its own."""
+    """Return the environment of a run's processes; a Ray that they start passes it on to its own processes."""
     environ = cpu_environment(temporary) if config.trainer.device == "cpu" else dict(os.environ)
     environ |= {
         "PYTHONUNBUFFERED": "1",

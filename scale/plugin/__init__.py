@@ -55,7 +55,7 @@ class _Finder(MetaPathFinder):
 
 
 def register() -> None:
-    """Arrange for `PARTS`; a second call does nothing."""
+    """Let `PARTS` be imported after the modules of verl; a second call does nothing."""
     if any(isinstance(finder, _Finder) for finder in sys.meta_path):
         return
     sys.meta_path.insert(0, _Finder())
@@ -65,7 +65,7 @@ def register() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Import what users of the statistics alone ask for, only then: it needs torch."""
+    """Import `chunked_token_statistics` when it is used: it needs torch."""
     if name != "chunked_token_statistics":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return importlib.import_module("scale.plugin.token_statistics").chunked_token_statistics

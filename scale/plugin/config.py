@@ -120,7 +120,7 @@ class DynamoConfig:
 
 
 def mismatches(state: Mapping[str, Any], settings: DynamoConfig) -> list[str]:
-    """Return which parts of the method a checkpoint's state (`trainer`) has otherwise than the settings ask for."""
+    """Return the parts of the method in which a checkpoint's state (`trainer`) differs from the settings."""
     method, discount = state["method"], state["history"]["discount"]
     names = [name for name, value in settings.resolved().to_dict().items() if method.get(name) != value]
     return names + ["history_discount"] * (discount != settings.history_discount)

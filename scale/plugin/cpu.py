@@ -73,7 +73,7 @@ class CpuPlatform(PlatformBase):  # type: ignore[misc]  # verl is untyped
     manual_seed_all = manual_seed
 
     def get_device_capability(self, device_index: int = 0) -> tuple[int | None, int | None]:
-        """Return nothing known."""
+        """Return no capability."""
         return None, None
 
     def communication_backend_name(self) -> str:

@@ -19,7 +19,7 @@ if RUN_ID in os.environ:
 
 
 def of_this_run(socket: str, environ: Mapping[str, str] = os.environ) -> str:
-    """Return the address of verl's socket in the temporary folder of this run; of a Ray that was there, verl's own.
+    """Return the address of verl's socket in this run's temporary folder; on a Ray that ran before, verl's own.
 
     Examples
     --------

@@ -80,7 +80,7 @@ class ReproducibleTrainer(PPOTrainerSync):  # type: ignore[misc]  # verl is unty
         return batch
 
     def _balance_batch(self, batch: Any, metrics: dict[str, Any], **kwargs: Any) -> Any:
-        """Order the rows; that of verl depends on which request was answered first. What was not spent is padding."""
+        """Order the rows: verl's order depends on who answered first. Budget that was not spent becomes padding."""
         self._require_rows(batch)
         batch.reorder(sorted(range(len(batch)), key=lambda i: row_of(batch.keys[i])))
         num_real = len(batch)
@@ -128,7 +128,7 @@ class ReproducibleTrainer(PPOTrainerSync):  # type: ignore[misc]  # verl is unty
         beat(self.global_steps, reward=float(reward), of=int(self.total_training_steps))
 
     def _unverified(self, batch: Any) -> dict[str, float]:
-        """Return the share of responses that the reward function could not check, if it is one that says so."""
+        """Return the share of responses that the reward function could not check, if it reports that."""
         keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
         data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
         told = [x.get("reward_extra_info", {}).get("unverified") for x in _values(data, "extra_fields")]
@@ -257,7 +257,7 @@ class DynamoTrainer(ReproducibleTrainer):
         return {"advantages": response_to_nested(advantages.unsqueeze(-1) * padded, mask)}
 
     def _uniforms(self, keys: list[str], data: Any) -> dict[str, Any]:
-        """Return random numbers of tokens for the losses that draw: a row's own, wherever it was dealt to."""
+        """Return random numbers of tokens for the losses that draw; a row has the same ones on every rank."""
         if not self.method.loss.draws:
             return {}
         mask = data["response_mask"]
@@ -299,7 +299,7 @@ class DynamoTrainer(ReproducibleTrainer):
     # State
 
     def _save_checkpoint(self) -> None:
-        """Write our state first: a checkpoint that verl calls complete has it."""
+        """Write our state first, so that every checkpoint that verl calls complete has it."""
         folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / STATE, json.dumps(self.state_dict()).encode())
@@ -312,12 +312,17 @@ class DynamoTrainer(ReproducibleTrainer):
             self.load_state_dict(read_json(folder / STATE))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state as plain data; random numbers have none, they belong to their step."""
+        """Return the state as plain data; random numbers follow from the step and need none."""
         return {"method": self.method.to_dict(), "history": self.history.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the state of a run of the same method and the same discount of the history."""
-        require_same_method(state, self.settings)
+        different = mismatches(state, self.settings)
+        if different:
+            raise ValueError(
+                f"checkpoint: expected one of the method {self.settings.method}, got one that differs in "
+                f"{', '.join(different)}; choose another folder"
+            )
         self.history.load_state_dict(state["history"])
 
 
@@ -326,16 +331,6 @@ def require_binary(rewards: Any, rule: str) -> None:
     odd = sorted(set(rewards.tolist()) - {0.0, 1.0})
     if odd:
         raise ValueError(f"rewards: expected 0 or 1, since the rule {rule} counts successes, got {odd[:5]}")
-
-
-def require_same_method(state: Mapping[str, Any], settings: DynamoConfig) -> None:
-    """Require that a checkpoint's state belongs to the method that is to be trained."""
-    different = mismatches(state, settings)
-    if different:
-        raise ValueError(
-            f"checkpoint: expected one of the method {settings.method}, got one that differs in "
-            f"{', '.join(different)}; choose another folder"
-        )
 
 
 def _values(batch: Any, name: str) -> list[Any]:

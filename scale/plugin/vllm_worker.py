@@ -53,7 +53,7 @@ class WorkerExtension(vLLMColocateWorkerExtension):  # type: ignore[misc]  # ver
 
     @reported("vLLM worker")
     def _update_weights(self, *args: Any, **kwargs: Any) -> Any:
-        """Load weights; what fails here comes out of the transfer around it as the failure of that."""
+        """Load weights; unreported, a failure here would look like one of the transfer around it."""
         return super()._update_weights(*args, **kwargs)
 
     def _get_zmq_handle(self) -> str:

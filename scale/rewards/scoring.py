@@ -148,7 +148,7 @@ def can_read(gold: str, *, timeout: float = TIMEOUT, workers: int = WORKERS) -> 
 
 
 def answer_reader() -> Callable[[str], bool] | None:
-    """Return `can_read`, or None if Math-Verify is not installed: for those who can do without."""
+    """Return `can_read`, or None if Math-Verify is not installed."""
     return None if find_spec("math_verify") is None else can_read
 
 

@@ -43,7 +43,7 @@ GRACE_SECONDS = 10.0
 
 
 class Pair(NamedTuple):
-    """What is compared: an answer that is right, one that is asked about, and whether that is LaTeX or a text."""
+    """A right answer, an answer to judge, and whether the latter is LaTeX or a text."""
 
     gold: str
     answer: str
@@ -122,7 +122,7 @@ class Verifier:
             worker.end()
 
     def forget(self) -> None:
-        """Close a forked copy's ends of the pipes, so that workers end with their owner; they are not the copy's."""
+        """Close the pipes in a forked copy: the workers belong to the parent, and must end with it."""
         for worker in self._every:
             worker.process.returncode = 0
             worker.close()

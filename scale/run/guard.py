@@ -73,7 +73,7 @@ def _processes(run_id: str, adopted: bool) -> list[int]:
 
 
 def _segments(pid: int) -> set[Path]:
-    """Return shared memory, of Python or verl, in use by a process, which outlives it if it is killed."""
+    """Return the shared memory of Python or verl that a process uses; it outlives a process that is killed."""
     with contextlib.suppress(OSError):
         maps = Path(f"/proc/{pid}/maps").read_text(errors="replace")
         return {Path(name) for name in re.findall(r"(/dev/shm/(?:psm|verl_weights)_\w+)$", maps, re.MULTILINE)}

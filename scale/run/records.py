@@ -55,13 +55,7 @@ def _is_finite(x: Any) -> bool:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a file; a last line without an end is one that a killed run did not finish.
-
-    Raises
-    ------
-    ValueError
-        If another line is damaged.
-    """
+    """Return the lines of a file, without a last one that a killed run did not finish; other damage is an error."""
     *lines, _ = path.read_text().split("\n")
     records = []
     for number, line in enumerate(lines, 1):

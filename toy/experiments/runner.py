@@ -101,13 +101,7 @@ def run_sweeps(
 
 
 def is_finished(folder: Path, config: TrainConfig) -> bool:
-    """Return whether a folder holds the finished run of a config.
-
-    Raises
-    ------
-    ValueError
-        If it holds, finished or not, the run of another config.
-    """
+    """Return whether a folder holds the finished run of a config; the run of another config is an error."""
     if not (folder / runs.CONFIG_FILE).exists():
         return False
     recorded = runs.read_json(folder / runs.CONFIG_FILE)
@@ -213,7 +207,7 @@ def _train_in_processes(
 
 @contextmanager
 def _ignoring_interrupts() -> Iterator[None]:
-    """Start processes that ignore Ctrl-C, as children inherit it: this process alone hears it, and stops them."""
+    """Start processes that ignore Ctrl-C, as children inherit that: this process alone reacts, and stops them."""
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

@@ -101,13 +101,7 @@ class SummaryRow:
 
 
 def read_curves(cell: Cell, folder: Path) -> Curves:
-    """Read the columns that measures need, each [S, steps + 1]; NaN where a step has none.
-
-    Raises
-    ------
-    ValueError
-        If the folder holds no finished run of the cell's seeds.
-    """
+    """Read the columns that measures need from a finished run, each [S, steps + 1]; NaN where a step has none."""
     table = runs.read_run(folder).metrics
     seeds, num_rows = cell.config.seeds, cell.config.num_steps + 1
     if table["seed"].to_pylist() != [seed for seed in seeds for _ in range(num_rows)]:
@@ -140,7 +134,7 @@ def summarise(sweep: Sweep, folder: Path) -> list[SummaryRow]:
 
 
 def _gains(values: FloatArray, reference: FloatArray | None = None) -> list[tuple[float, float | None, float | None]]:
-    """Return the gain and its interval, which one seed has not, for every column of `values` [S, measures]."""
+    """Return the gain and its interval (None for one seed) for every column of `values` [S, measures]."""
     point, low, high = (x.tolist() for x in paired_gain(values, reference))
     nothing = [None] * len(point)
     return list(zip(point, low, high, strict=True) if len(values) > 1 else zip(point, nothing, nothing, strict=True))
@@ -152,7 +146,7 @@ def _timing(cell: Cell, folder: Path) -> SummaryRow:
 
 
 def leaders(sweep: Sweep, rows: Sequence[SummaryRow], measure: str) -> list[SummaryRow]:
-    """Return the row with the largest value of a measure in every block, whatever it is."""
+    """Return the row with the largest value of a measure in every block."""
     best: dict[tuple[str, ...], SummaryRow] = {}
     for row in rows:
         block = tuple(row.axes[axis] for axis in sweep.blocks)

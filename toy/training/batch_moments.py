@@ -67,7 +67,7 @@ def estimator_name(advantage: str) -> str:
 
 
 def prompt_weights(counts: IntArray, aggregation: str) -> FloatArray:
-    """Return omega [Q], what the aggregation makes a prompt's mean gradient weigh; one token per rollout."""
+    """Return omega [Q], the weight that the aggregation gives a prompt's mean gradient; one token per rollout."""
     require.one_of("aggregation", aggregation, AGGREGATIONS)
     counts = require.integers("counts", counts)
     mass = (counts > 0).astype(np.float64) if aggregation == "prompt-mean" else counts.astype(np.float64)
