@@ -196,8 +196,8 @@ FAULTS = [
     Fault(
         "no discount of old counts",
         "allocation/history",
-        "self.discount * self._counts[:, rows] + sums",
-        "self._counts[:, rows] + sums",
+        "(self.discount * old[0] + ",
+        "(old[0] + ",
         "test_old_counts_are_discounted_once_per_update_and_only_where_updated",
     ),
     Fault(

@@ -45,14 +45,13 @@ class SuccessHistory:
 
     def __init__(self, discount: float = 1.0) -> None:
         self.discount = require.in_range("discount", discount, 0.0, 1.0)
-        self._rows: dict[Key, int] = {}
-        self._counts = np.zeros((2, 0))  # Successes and attempts; more columns than rows in use, to grow in steps.
+        self._counts: dict[Key, tuple[float, float]] = {}  # Successes and attempts.
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._counts)
 
     def __contains__(self, key: object) -> bool:
-        return _key(key) in self._rows
+        return _key(key) in self._counts
 
     def update(self, keys: Iterable[Key], successes: Any, attempts: Any) -> None:
         """Discount the counts of `keys` once and add the new ones (4.2.2).
@@ -72,20 +71,14 @@ class SuccessHistory:
         new = _pairs(successes, attempts, len(names))
         if np.any(new % 1):
             raise ValueError("successes, attempts: expected whole numbers, got fractions")
-        unique = list(dict.fromkeys(names))
-        position = {key: i for i, key in enumerate(unique)}
-        segments = np.array([position[key] for key in names], dtype=np.intp)
-        sums = np.stack([np.bincount(segments, weights=x, minlength=len(unique)) for x in new])
+        sums: dict[Key, tuple[float, float]] = {}
+        for key, correct, rollouts in zip(names, *new.tolist(), strict=True):
+            k, n = sums.get(key, (0.0, 0.0))
+            sums[key] = (k + correct, n + rollouts)
         # Sorted, so that the state too is independent of the order of the batch.
-        unknown = [key for key in unique if key not in self._rows]
-        for key in sorted(unknown, key=lambda key: (isinstance(key, str), key)):
-            self._rows[key] = len(self._rows)
-        if len(self._rows) > self._counts.shape[1]:
-            grown = np.zeros((2, 2 * len(self._rows)))
-            grown[:, : self._counts.shape[1]] = self._counts
-            self._counts = grown
-        rows = np.array([self._rows[key] for key in unique], dtype=np.intp)
-        self._counts[:, rows] = self.discount * self._counts[:, rows] + sums
+        for key in sorted(sums, key=lambda key: (isinstance(key, str), key)):
+            old = self._counts.get(key, (0.0, 0.0))
+            self._counts[key] = (self.discount * old[0] + sums[key][0], self.discount * old[1] + sums[key][1])
 
     def counts(self, keys: Iterable[Key]) -> tuple[FloatArray, FloatArray]:
         """Return the successes and attempts of `keys`, the (k, G) of eq. 6; (0, 0) for a prompt never seen.
@@ -98,10 +91,8 @@ class SuccessHistory:
         >>> SuccessHistory().counts(["never seen"])
         (array([0.]), array([0.]))
         """
-        rows = np.array([self._rows.get(key, -1) for key in _keys(keys)], dtype=np.intp)
-        counts = np.zeros((2, rows.size))
-        counts[:, rows >= 0] = self._counts[:, rows[rows >= 0]]
-        return counts[0], counts[1]
+        pairs = np.array([self._counts.get(key, (0.0, 0.0)) for key in _keys(keys)]).reshape(-1, 2)
+        return pairs[:, 0].copy(), pairs[:, 1].copy()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain data, which JSON keeps to the last bit.
@@ -115,14 +106,13 @@ class SuccessHistory:
         >>> history.state_dict()["keys"], history.state_dict()["attempts"]
         (['a'], [2.0])
         """
-        successes, attempts = self._counts[:, : len(self)].tolist()
         return {
             "version": VERSION,
             "kind": type(self).__name__,
             "discount": self.discount,
-            "keys": list(self._rows),
-            "successes": successes,
-            "attempts": attempts,
+            "keys": list(self._counts),
+            "successes": [successes for successes, _ in self._counts.values()],
+            "attempts": [attempts for _, attempts in self._counts.values()],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -156,11 +146,10 @@ class SuccessHistory:
         if require.in_range("state discount", state["discount"], 0.0, 1.0) != self.discount:
             raise ValueError(f"state discount: expected {self.discount}, this history's, got {state['discount']}")
         keys = _keys(state["keys"])
-        rows = {key: row for row, key in enumerate(keys)}
-        if len(rows) != len(keys):
-            raise ValueError(f"state keys: expected unique keys, got {len(keys) - len(rows)} repetitions")
-        counts = _pairs(state["successes"], state["attempts"], len(keys))
-        self._rows, self._counts = rows, counts
+        if (repetitions := len(keys) - len(set(keys))) > 0:
+            raise ValueError(f"state keys: expected unique keys, got {repetitions} repetitions")
+        pairs = _pairs(state["successes"], state["attempts"], len(keys))
+        self._counts = dict(zip(keys, zip(*pairs.tolist(), strict=True), strict=True))
 
 
 def _key(key: object) -> Key:
