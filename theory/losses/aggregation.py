@@ -45,12 +45,6 @@ def aggregation_weights(mask: Array, mode: str, *, prompts: Array | None = None,
         w >= 0, [..., T], 0 outside the mask, of sum 1. Sequences and prompts without a counted token count nowhere; a
         mask without any token gives zeros (a rank that holds only padding contributes 0 and its gradient).
 
-    Raises
-    ------
-    ValueError
-        If `mode` is unknown, `mask` is not boolean or has no token axis, `dtype` is not floating, or `prompt-mean`
-        lacks fitting `prompts`.
-
     Examples
     --------
     >>> import numpy as np
@@ -115,11 +109,6 @@ def aggregate(values: Array, mask: Array, mode: str, *, prompts: Array | None = 
     -------
     Array
         Scalar of the dtype of `values`; 0 for a mask without any token.
-
-    Raises
-    ------
-    ValueError
-        As `aggregation_weights`, or if `values` is not a finite floating array of the shape of `mask`.
 
     Examples
     --------

@@ -60,11 +60,6 @@ def entropy_bonus(entropy: Array, mask: Array, coefficient: float = 1e-3) -> Arr
     Array
         -c H, [..., T], 0 outside the mask.
 
-    Raises
-    ------
-    ValueError
-        If shapes differ, `mask` is not boolean, `entropy` is not finite or negative, or `coefficient` is negative.
-
     Examples
     --------
     >>> import numpy as np
@@ -99,11 +94,6 @@ def entropy_advantages(advantages: Array, entropy: Array, alpha: float = 0.4, ka
     -------
     Array
         Shaped advantages, [..., T]; not to be normalised again. An entropy that rounding took below 0 counts as 0.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ, an array is not finite, `entropy` is negative, or a parameter is out of range.
 
     Examples
     --------

@@ -53,11 +53,6 @@ class Modulation(Shaping):
         E_pi[pi Lambda] in the instability: "vocabulary" is exact, "sequence" the public code's mean over the response,
         for which each row [T] must be one response.
 
-    Raises
-    ------
-    ValueError
-        If a value is out of range, or `mean` is unknown.
-
     Examples
     --------
     >>> Modulation(alpha_stab=0.0).compensation_strength  # compensation only
@@ -164,11 +159,6 @@ def instability(
         Xi >= 0, [..., T], in nats; 0 outside the mask and where it is within rounding, `ROUNDING` machine epsilons of
         |xi|; a constant for the gradient.
 
-    Raises
-    ------
-    ValueError
-        If shapes differ, dtypes are wrong, values are not finite or out of range, or `mean` is unknown.
-
     Examples
     --------
     >>> import numpy as np
@@ -213,11 +203,6 @@ def compensation(entropy: Array, advantages: Array, alpha: float, scope: Scope) 
         beta_comp, [...], in [1, 1 + alpha], a constant for the gradient; 1 where H_max = H_min, up to `ROUNDING`
         machine epsilons of max(1, H_max).
 
-    Raises
-    ------
-    ValueError
-        If shapes differ, values are not finite, or `alpha` is negative.
-
     Examples
     --------
     >>> import numpy as np
@@ -258,11 +243,6 @@ def stabilization(instability: Array, alpha: float, sharpness: float, threshold:
     -------
     Array
         beta_stab, [...], in [1 - alpha, 1], a constant for the gradient; 1 where max Xi = 0.
-
-    Raises
-    ------
-    ValueError
-        If `instability` is negative or not finite, or a number is out of range.
 
     Examples
     --------
@@ -317,11 +297,6 @@ def modulate(
     Modulated
         Advantages and both factors. Outside the mask the factors are 1 and advantages unchanged. No sign changes, and
         gradients see the factors as constants.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ, dtypes are wrong, values are not finite or out of range, or the result overflows.
 
     Examples
     --------

@@ -50,11 +50,6 @@ def covariance(log_prob: Array, advantages: Array, mask: Array) -> Array:
     Array
         Cov_t, [..., T], without gradient, 0 outside the mask.
 
-    Raises
-    ------
-    ValueError
-        If shapes differ, `mask` is not boolean, or an array or the scope is not finite or near overflow.
-
     Examples
     --------
     >>> import numpy as np
@@ -107,11 +102,6 @@ def clip_cov_tokens(
     Array
         Boolean, [..., T]; ties among the uniforms go to the lower index; empty without candidates.
 
-    Raises
-    ------
-    ValueError
-        If shapes or dtypes do not fit, `uniforms` leaves [0, 1], or a number is out of range.
-
     Examples
     --------
     >>> import numpy as np
@@ -152,11 +142,6 @@ def kl_cov_tokens(covariances: Array, mask: Array, *, ratio: float = 2e-3) -> Ar
     Array
         Boolean, [..., T]; ties go to the lower index; empty without valid tokens.
 
-    Raises
-    ------
-    ValueError
-        If shapes or dtypes do not fit, or `ratio` is out of range.
-
     Examples
     --------
     >>> import numpy as np
@@ -187,11 +172,6 @@ def fork_tokens(entropy: Array, mask: Array, *, ratio: float = 0.2) -> Array:
     -------
     Array
         Boolean, [..., T]; ties go to the lower index; empty without valid tokens.
-
-    Raises
-    ------
-    ValueError
-        If shapes or dtypes do not fit, or `ratio` is out of range.
 
     Examples
     --------

@@ -56,12 +56,6 @@ def clipped_surrogate(
     TokenLoss
         A token on the edge of the clip range still has its gradient; one with A = 0 has none and is not `clipped`.
 
-    Raises
-    ------
-    ValueError
-        If shapes differ, `mask` is not boolean, an array is not finite or near overflow, a log-probability is positive,
-        or a clip is out of range.
-
     Examples
     --------
     >>> import numpy as np
@@ -113,11 +107,6 @@ def clip_cov(
     TokenLoss
         `clipped` holds the tokens that the clip range stops and the tokens taken out.
 
-    Raises
-    ------
-    ValueError
-        As `clipped_surrogate`, or if r comes near overflow.
-
     Examples
     --------
     >>> import numpy as np
@@ -161,11 +150,6 @@ def kl_cov(
     -------
     TokenLoss
         `clipped` is empty.
-
-    Raises
-    ------
-    ValueError
-        As `clipped_surrogate`, or if r comes near overflow, or `coefficient` is negative or near overflow.
 
     Examples
     --------

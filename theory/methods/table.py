@@ -177,11 +177,6 @@ class Method:
         Array
             A, [N], of the dtype of `rewards`.
 
-        Raises
-        ------
-        ValueError
-            As the advantage's function, or if shapes differ.
-
         Examples
         --------
         >>> import numpy as np
@@ -214,11 +209,6 @@ class Method:
         ----------
         values
             Every field, and no other.
-
-        Raises
-        ------
-        ValueError
-            If a field is missing, unknown or invalid.
 
         Examples
         --------
@@ -432,11 +422,6 @@ def register_method(name: str, method: Method) -> Method:
     Method
         The same.
 
-    Raises
-    ------
-    ValueError
-        If the name is one of the methods here, or fits no command line, or `method` is no `Method`.
-
     Examples
     --------
     >>> register_method("dynamo-rloo", replace(METHODS["dynamo"], advantage="rloo")) is get_method("dynamo-rloo")
@@ -464,11 +449,6 @@ def get_method(name: str) -> Method:
     -------
     Method
         The method.
-
-    Raises
-    ------
-    ValueError
-        If `name` is unknown.
 
     Examples
     --------
