@@ -260,12 +260,12 @@ def test_a_million_prompts_are_fast():
     ones = np.ones(10**6)
     history.update(range(10**6), ones, ones)
     generator = np.random.default_rng(0)
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(200):
         keys = generator.integers(10**6, size=512)
         history.update(keys, ones[:512], ones[:512])
         history.counts(keys)
-    assert time.perf_counter() - start < 10.0
+    assert time.process_time() - start < 10.0
 
 
 def test_theory_history_loads_no_torch():
