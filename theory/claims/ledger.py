@@ -18,20 +18,20 @@ ROUNDING = 1e-12
 
 
 class Verdict(str, Enum):
-    """The verdict on a claim.
-
-    EXACT: true to rounding. BOUND: an inequality without exception; the evidence says where it is tight and how loose
-    it gets. APPROXIMATE: not an identity; the evidence gives the error and its range. CONDITIONAL: true under the stated
-    condition and false otherwise; the evidence gives both. FAILS: there is a counter-example. UNDECIDED: the
-    computation contradicts an identity that it must satisfy, so our formulas are broken, not the claim.
-    """
+    """The verdict on a claim; the documentation shows the text under each."""
 
     EXACT = "exact"
+    """True to rounding."""
     BOUND = "bound holds"
+    """An inequality without exception; the evidence says where it is tight and how loose it gets."""
     APPROXIMATE = "approximate"
+    """Not an identity; the evidence gives the error and its range."""
     CONDITIONAL = "conditional"
+    """True under the stated condition and false otherwise; the evidence gives both."""
     FAILS = "fails"
+    """A counter-example is given."""
     UNDECIDED = "undecided"
+    """The computation contradicts an identity that it must satisfy: our formulas are broken, not the claim."""
 
 
 @dataclass(frozen=True)
