@@ -15,7 +15,7 @@ from theory import allocation
 from theory.losses import Modulation, Scope, modulation
 
 SUCCESSES = (0, 1, 2, 4, 6, 8, 10, 12, 13, 15, 16)
-"""Of 16 rollouts each: the history of the prompts whose allocation is drawn."""
+"""Correct ones of 16 rollouts each: the history of the prompts whose allocation is drawn."""
 
 ATTEMPTS, MEAN, LOW, HIGH = 16, 16, 8, 24
 """Table 3 of the paper: 16 rollouts on average, 8 to 24 for a prompt."""

@@ -79,7 +79,7 @@ class Built:
     files
         Written files, by suffix.
     content
-        Of a table: its columns and rows as text, the group's heading first, and which cells after it are bold.
+        Columns and rows of a table as text; a row begins with its group's heading, the cells after it may be bold.
     """
 
     item: Item

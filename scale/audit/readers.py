@@ -32,7 +32,7 @@ FORMATS = ("csv", "parquet", "jsonl", "verl", "trl", "allocation")
 FORMAT_OF_SUFFIX = {".csv": "csv", ".parquet": "parquet", ".jsonl": "jsonl"}
 
 TRL_COLUMNS = frozenset({"step", "prompt", "completion", "advantage"})
-"""Of TRL's own; the others are its reward functions'."""
+"""Columns that TRL itself writes; the others are its reward functions'."""
 
 BATCH_ROWS, BLOCK_BYTES = 2**18, 2**25
 

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="steps to replay, at most, evenly spaced (%(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the bootstrap (%(default)s)")
     parser.add_argument("--force", action="store_true", help="replace the results in DIR")
 
 
@@ -107,7 +107,7 @@ def audit(
     seed
         Seed of the bootstrap.
     told
-        Called with a few words on the part of the work that begins.
+        Called with a few words when a part of the work begins.
 
     Raises
     ------

@@ -52,16 +52,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a run's folder (its latest checkpoint), a global_step_N of one, or a model in Hugging Face's format",
     )
     parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="FILE", help="Parquet files of problems")
-    parser.add_argument("--samples", type=int, default=64, metavar="N", help="of each problem (default: %(default)s)")
-    parser.add_argument("--k", nargs="+", type=int, default=[1, 32], metavar="K", help="of pass@k (default: 1 32)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1], metavar="S", help="of sampling (default: 1)")
+    parser.add_argument(
+        "--samples", type=int, default=64, metavar="N", help="samples of each problem (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--k", nargs="+", type=int, default=[1, 32], metavar="K", help="values of k in pass@k (default: 1 32)"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1], metavar="S", help="seeds of sampling (default: 1)")
     parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="default: %(default)s")
     parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="default: %(default)s")
-    parser.add_argument("--max-tokens", type=int, metavar="N", help="of a response (default: as in training)")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="longest response (default: as in training)")
     parser.add_argument("--reward", metavar="NAME", help="pkg://module:function or file.py:function (as in training)")
     parser.add_argument("--cluster", metavar="NAME", help="a file of conf/cluster (default: as in training)")
     parser.add_argument("--tensor-parallel", type=int, metavar="N", help="GPUs of one model (as in training)")
-    parser.add_argument("--max-position-embeddings", type=int, metavar="N", help="of the model (as in training)")
+    parser.add_argument(
+        "--max-position-embeddings", type=int, metavar="N", help="positions of the model (as in training)"
+    )
     parser.add_argument("--scorers", type=int, metavar="N", help="processes that score (default: cores, at most 8)")
     parser.add_argument(
         "--out", type=Path, default=Path("results/scale/evaluation"), metavar="DIR", help="default: %(default)s"

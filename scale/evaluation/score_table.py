@@ -79,7 +79,7 @@ def count(drawn: Iterable[Mapping[str, Any]], problems: Sequence[BenchmarkProble
 # Rows
 
 CountsByBenchmark = Mapping[str, Sequence[Counts]]
-"""Of one checkpoint: benchmark -> counts by sampling seed."""
+"""Counts of one checkpoint: benchmark -> counts for each sampling seed."""
 
 
 def measured(

@@ -38,14 +38,14 @@ class DynamoConfig:
         Another aggregation than the method's, a name of `theory.losses.AGGREGATIONS`.
     stock
         Train by stock GRPO instead: verl's own trainer, loss and advantages, with seeds and order of this plug-in only.
-        What alpha = 0 under a uniform allocation is compared with.
+        The baseline for alpha = 0 under a uniform allocation.
     rollouts_low, rollouts_high
         Bounds on the rollouts of every prompt; 2 and more, since a group of one teaches nothing. The mean is verl's
         `rollout.n`.
     history_discount
         Factor on a prompt's old counts at each visit, in [0, 1]; 1 is the paper's.
     scope
-        What a token's entropy and instability are compared with, one of `SCOPES` (`scale.plugin.loss`).
+        Tokens that a token's entropy and instability are compared with, one of `SCOPES` (`scale.plugin.loss`).
     seed
         Seed of the run: order of prompts, trajectories, random choices of rules and losses.
     modules

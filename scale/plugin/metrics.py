@@ -12,10 +12,10 @@ from theory.base import require
 from theory.base.arrays import FloatArray, IntArray
 
 QUANTILES = (0.05, 0.5, 0.95)
-"""Of the modulation's factors."""
+"""Quantiles of the modulation's factors."""
 
 QUARTILES = (0.25, 0.5, 0.75)
-"""Of the rollouts of a prompt."""
+"""Quartiles of the rollouts of a prompt."""
 
 METRICS: Mapping[str, str] = MappingProxyType(
     {

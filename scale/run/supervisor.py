@@ -56,7 +56,7 @@ class Outcome:
     lines
         Last lines of its output.
     progress
-        What the last `beat` said.
+        Step, time and values of the last `beat`.
     silent
         Seconds since that `beat`, or since the start.
     """

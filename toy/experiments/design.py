@@ -40,7 +40,7 @@ class Sweep:
     name
         Its folder, and its name on the command line.
     title, reproduces
-        What is varied; and the paper's item, or our question.
+        The axes that are varied, in words; and the paper's item, or our question.
     cells
         The runs, all with the same axes.
     blocks
