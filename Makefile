@@ -28,8 +28,8 @@ reproduce: $(VENV)/.reproduce ## the ledger, the toy experiments, the figures an
 	$(SINGLE) $(RUN) paper_figs --source results
 	$(SINGLE) $(RUN) paper_figs.report --source results
 
-check: lint typecheck ## lint, types and the quick tests, without verl: for every push
-	FUZZ_EXAMPLES=25 $(PYTEST) -m "not long and not needs_verl"
+check: lint typecheck ## lint, types and the quick tests of the packages, without verl: for every push
+	FUZZ_EXAMPLES=25 $(PYTEST) -m "not long and not needs_verl" $(addprefix tests/,theory toy scale paper_figs)
 
 test: lint typecheck verl ## what a change must pass: check, one run of verl, branch coverage of theory
 	FUZZ_EXAMPLES=100 $(PYTEST) -m "not long" --cov=theory --cov-branch --cov-fail-under=95

@@ -84,6 +84,7 @@ def test_committed_results_are_small() -> None:
     assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 1_000_000
 
 
+@pytest.mark.long
 def test_second_build_has_the_same_bytes(built: dict[str, Built], source: Path) -> None:
     # In a fresh process, with another hash seed, time zone and directory, and a user's own taste.
     rc = source.parent / "matplotlibrc"
