@@ -152,14 +152,14 @@ def vector(name: str, value: Any, *, low: float = -np.inf, high: float = np.inf)
         x = np.asarray(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: expected a 1-D sequence of numbers, got {type(value).__name__}") from error
-    if x.dtype == np.bool_ or not (np.issubdtype(x.dtype, np.integer) or np.issubdtype(x.dtype, np.floating)):
+    if x.dtype.kind not in "iuf":
         raise ValueError(f"{name}: expected numbers, got dtype {x.dtype}")
     if x.ndim != 1 or x.size == 0:
         raise ValueError(f"{name}: expected a non-empty 1-D array, got shape {x.shape}")
     x = x.astype(np.float64)
-    bad = ~np.isfinite(x) | (x < low) | (x > high)
-    if bad.any():
-        index = int(np.argmax(bad))
+    valid = _within(x, low, high)
+    if not valid.all():
+        index = int(np.argmin(valid))
         raise ValueError(f"{name}: expected finite values in [{low}, {high}], got {x[index]} at index {index}")
     return x
 
@@ -167,19 +167,19 @@ def vector(name: str, value: Any, *, low: float = -np.inf, high: float = np.inf)
 def numbers(name: str, value: Any, *, low: float = -np.inf, high: float = np.inf) -> FloatArray:
     """Require finite numbers in [low, high], of any shape; return them as float64."""
     x = _asarray(name, value)
-    if not (np.issubdtype(x.dtype, np.integer) or np.issubdtype(x.dtype, np.floating)):
+    if x.dtype.kind not in "iuf":
         raise ValueError(f"{name}: expected numbers, got dtype {x.dtype}")
     x = x.astype(np.float64)
-    bad = ~np.isfinite(x) | (x < low) | (x > high)
-    if bad.any():
-        raise ValueError(f"{name}: expected finite values in [{low}, {high}], got {x[bad][0]}")
+    valid = _within(x, low, high)
+    if not valid.all():
+        raise ValueError(f"{name}: expected finite values in [{low}, {high}], got {x[~valid][0]}")
     return x
 
 
 def integers(name: str, value: Any, *, minimum: int = 0) -> IntArray:
     """Require integers of at least `minimum`, of any shape; return them as int64."""
     x = _asarray(name, value)
-    if not np.issubdtype(x.dtype, np.integer):
+    if x.dtype.kind not in "iu":
         raise ValueError(f"{name}: expected integers, got dtype {x.dtype}")
     bad = (x < minimum) | (x > np.iinfo(np.int64).max)
     if bad.any():
@@ -222,6 +222,11 @@ def broadcast(**arrays: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...
     except ValueError as error:
         shapes = ", ".join(f"{name} {x.shape}" for name, x in arrays.items())
         raise ValueError(f"{', '.join(arrays)}: expected shapes that broadcast, got {shapes}") from error
+
+
+def _within(x: FloatArray, low: float, high: float) -> BoolArray:
+    largest = float(np.finfo(np.float64).max)  # NaN compares as false, and infinity is beyond
+    return np.asarray((x >= max(low, -largest)) & (x <= min(high, largest)))
 
 
 def _asarray(name: str, value: Any) -> np.ndarray[Any, Any]:
