@@ -128,9 +128,18 @@ def summary(thing: object) -> str:
     return (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
 
 
+def apart(docstring: str) -> str:
+    """Return a docstring whose entries `name : text` have the text on a line of its own, as napoleon wants it."""
+    return re.sub(r"^(\w[\w, *]*) : (.+)$", r"\1\n    \2", docstring, flags=re.M)
+
+
 def settings(cls: type) -> str:
     """Return the fields of a dataclass with their defaults, and what its docstring says of them."""
-    section = re.search(r"^Attributes\n-+\n(.*?)(?=^\w+\n-+$|\Z)", inspect.getdoc(cls) or "", re.M | re.S)
+    section = re.search(
+        r"^Attributes\n-+\n(.*?)(?=^\w+\n-+$|\Z)",
+        "\n".join(apart((inspect.getdoc(cls) or "").split("\n"))),
+        re.M | re.S,
+    )
     assert section, cls
     entries = re.findall(r"^(\w.*)\n((?:[ ]+.*\n?|\n)+)", section[1], re.M)
     fields_left = {f.name: f for f in fields(cls)}
@@ -355,6 +364,7 @@ def expand(app: Any, docname: str, source: list[str]) -> None:
 
 def plain(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Keep formulas of docstrings as they are written: |x| no substitution, a * b no emphasis; blocks after a colon."""
+    lines[:] = apart("\n".join(lines)).split("\n")
     literal = False
     for i, line in enumerate(lines):
         indented = line.startswith(" ")

@@ -26,16 +26,11 @@ class CellResult:
 
     Attributes
     ----------
-    setting
-        World of the tabular testbed (`is_toy`), or model at scale; cells compete within one.
-    axes
-        Values on the axes that are varied, as text.
-    values
-        By measure: interquartile mean over the `num_seeds` seeds.
-    differences
-        By measure: interquartile mean of the differences per seed to the reference; empty for the reference.
-    config
-        The resolved configuration; empty where it was not needed.
+    setting : World of the tabular testbed (`is_toy`), or model at scale; cells compete within one.
+    axes : Values on the axes that are varied, as text.
+    values : By measure: interquartile mean over the `num_seeds` seeds.
+    differences : By measure: interquartile mean of the differences per seed to the reference; empty for the reference.
+    config : The resolved configuration; empty where it was not needed.
     """
 
     setting: str
@@ -53,19 +48,15 @@ class ExperimentResults(Input):
 
     Attributes
     ----------
-    axes
-        Axes that are varied, apart from the setting.
-    measures
-        Measures that must be there; others are ignored.
+    axes : Axes that are varied, apart from the setting.
+    measures : Measures that must be there; others are ignored.
     worlds
         Whether the sweep has the axis `world`; else its cells share one. The configuration is read of the first cell of
         each world, or of every cell where they share one.
     scale
         Axes by which runs at scale differ in this experiment, names of `scale_runs.AXES`; none: it has no such runs.
-    reference
-        Values of some axes; runs at scale are compared with the cell that has them.
-    methods
-        Methods whose runs at scale belong to it, where they can be compared; none: all do.
+    reference : Values of some axes; runs at scale are compared with the cell that has them.
+    methods : Methods whose runs at scale belong to it, where they can be compared; none: all do.
     """
 
     name: str

@@ -34,18 +34,13 @@ class Item:
 
     Attributes
     ----------
-    name
-        Name of the module and of the files.
-    title
-        A few words on what it is.
-    inputs
-        The result files; what they read is passed to the functions below, in this order.
-    caption
-        Data in, one line out: what the data are, how many seeds, which interval.
+    name : Name of the module and of the files.
+    title : A few words on what it is.
+    inputs : The result files; what they read is passed to the functions below, in this order.
+    caption : Data in, one line out: what the data are, how many seeds, which interval.
     reading
         Data in, two sentences out: what it shows, and whether the paper's statement appears; both follow from the data.
-    made_by
-        None for an item of `make reproduce`; else the command that makes its inputs, without which it is skipped.
+    made_by : None for an item of `make reproduce`; else the command that makes its inputs, without which it is skipped.
     """
 
     name: str
@@ -76,8 +71,7 @@ class Built:
 
     Attributes
     ----------
-    files
-        Written files, by suffix.
+    files : Written files, by suffix.
     content
         Columns and rows of a table as text; a row begins with its group's heading, the cells after it may be bold.
     """

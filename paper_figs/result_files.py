@@ -43,10 +43,8 @@ class RunCurves:
 
     Attributes
     ----------
-    seeds
-        Ascending, [num_seeds]: the rows of every metric.
-    metrics
-        By name; a metric of the training steps has no step 0, which is the policy before training.
+    seeds : Ascending, [num_seeds]: the rows of every metric.
+    metrics : By name; a metric of the training steps has no step 0, which is the policy before training.
     """
 
     config: Mapping[str, Any]

@@ -38,16 +38,11 @@ class Log:
 
     Attributes
     ----------
-    format, files
-        One of `scale.audit.FORMATS`, and the files that were read.
-    prompts
-        Text or key of each prompt, [P].
-    step, prompt, attempts, successes
-        Step, index of the prompt, rollouts and successes of each group, [G].
-    rewards
-        Which rewards counted as wrong and which as right, in words.
-    notes
-        Sentences on what was left out while reading.
+    format, files : One of `scale.audit.FORMATS`, and the files that were read.
+    prompts : Text or key of each prompt, [P].
+    step, prompt, attempts, successes : Step, index of the prompt, rollouts and successes of each group, [G].
+    rewards : Which rewards counted as wrong and which as right, in words.
+    notes : Sentences on what was left out while reading.
     """
 
     format: str
@@ -67,14 +62,10 @@ class Tally:
 
     Attributes
     ----------
-    success
-        Rewards of at least this are successes; None: rewards have two values, and the larger one is a success.
-    told
-        Called with the number of rollouts counted so far.
-    steps_in_one_file
-        Whether a step that is in two files is an error.
-    notes
-        As in `Log`.
+    success : Rewards of at least this are successes; None: rewards have two values, and the larger one is a success.
+    told : Called with the number of rollouts counted so far.
+    steps_in_one_file : Whether a step that is in two files is an error.
+    notes : As in `Log`.
     """
 
     success: float | None

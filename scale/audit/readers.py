@@ -51,14 +51,10 @@ def read_log(
 
     Parameters
     ----------
-    path
-        A file, or a folder of files of one kind, or several of them.
-    format
-        One of `FORMATS`; "auto" goes by suffix and content.
-    columns
-        Names of columns, where they are not the format's own.
-    success, told
-        As in `scale.audit.log.Tally`.
+    path : A file, or a folder of files of one kind, or several of them.
+    format : One of `FORMATS`; "auto" goes by suffix and content.
+    columns : Names of columns, where they are not the format's own.
+    success, told : As in `scale.audit.log.Tally`.
     """
     files = _files([Path(path)] if isinstance(path, (str, Path)) else [Path(each) for each in path])
     kinds = {file: _kind(file) if format == "auto" else format for file in files}

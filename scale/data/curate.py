@@ -19,10 +19,8 @@ class CuratedProblem:
 
     Attributes
     ----------
-    text, answer, number, details
-        As in its first row of the source.
-    answers
-        Number of rows by answer, as spelt there.
+    text, answer, number, details : As in its first row of the source.
+    answers : Number of rows by answer, as spelt there.
     """
 
     key: str
@@ -71,18 +69,12 @@ class Prepared:
 
     Attributes
     ----------
-    problems, conflicts
-        Problems that are kept, and those dropped because their copies have different answers.
-    counts
-        Rows read, and where they went.
-    warnings
-        A sentence for every count that is not the known one.
-    sources
-        Files with their hashes, and the repository that they are from.
-    unreadable
-        Keys of problems whose right answer the reward cannot read; None if that was not looked for.
-    overlap
-        Keys of problems that a benchmark has too, by benchmark.
+    problems, conflicts : Problems that are kept, and those dropped because their copies have different answers.
+    counts : Rows read, and where they went.
+    warnings : A sentence for every count that is not the known one.
+    sources : Files with their hashes, and the repository that they are from.
+    unreadable : Keys of problems whose right answer the reward cannot read; None if that was not looked for.
+    overlap : Keys of problems that a benchmark has too, by benchmark.
     """
 
     dataset: Dataset
@@ -107,12 +99,9 @@ def prepare(
 
     Parameters
     ----------
-    source, revision
-        As in `find_files`.
-    keep
-        Language, one of `LANGUAGES`, or `all`.
-    can_read
-        Whether the reward of the training can read a right answer; None if that cannot be found out here.
+    source, revision : As in `find_files`.
+    keep : Language, one of `LANGUAGES`, or `all`.
+    can_read : Whether the reward of the training can read a right answer; None if that cannot be found out here.
     """
     require.one_of("language", keep, (*LANGUAGES, "all"))
     files, where = find_files(dataset, source, revision)

@@ -43,16 +43,11 @@ class Dataset:
 
     Attributes
     ----------
-    name
-        Our name of it: its `data_source`, and the name of its file.
-    split
-        `train` or `test`.
-    repository, files
-        Its repository on the hub, and patterns of its files there.
-    rows
-        Numbers of rows that files of it are known to have, and what such a file is.
-    problems, others
-        Number of different problems (texts), and what another known number would be.
+    name : Our name of it: its `data_source`, and the name of its file.
+    split : `train` or `test`.
+    repository, files : Its repository on the hub, and patterns of its files there.
+    rows : Numbers of rows that files of it are known to have, and what such a file is.
+    problems, others : Number of different problems (texts), and what another known number would be.
     """
 
     name: str
@@ -119,8 +114,7 @@ def find_files(dataset: Dataset, source: Path | None, revision: str | None = Non
     source
         A file, or a folder that holds a file `NAME.*` or a folder `NAME/` for the data set, such as a copy of its
         repository. None downloads from the hub.
-    revision
-        Branch, tag or commit of the hub's repository.
+    revision : Branch, tag or commit of the hub's repository.
 
     Raises
     ------

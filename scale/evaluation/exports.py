@@ -24,10 +24,8 @@ class Checkpoint:
 
     Attributes
     ----------
-    name
-        Name of its folder among the evaluations.
-    export
-        Folder with `config.json`, tokenizer and weights.
+    name : Name of its folder among the evaluations.
+    export : Folder with `config.json`, tokenizer and weights.
     config, step
         The run's resolved configuration, and the step of training; None for a model that no run of ours made.
     """

@@ -25,12 +25,9 @@ class BenchmarkProblem:
 
     Attributes
     ----------
-    key, benchmark, answer
-        `extra_info.key`, `data_source` and `reward_model.ground_truth`.
-    prompt
-        Chat messages.
-    extra_info
-        Handed to the reward function.
+    key, benchmark, answer : `extra_info.key`, `data_source` and `reward_model.ground_truth`.
+    prompt : Chat messages.
+    extra_info : Handed to the reward function.
     """
 
     key: str
@@ -121,10 +118,8 @@ def load_reward(name: str, arguments: Mapping[str, Any] | None = None) -> Callab
 
     Parameters
     ----------
-    name
-        `pkg://module:function` or `path/to/file.py:function`.
-    arguments
-        Keyword arguments of every call, verl's `reward_kwargs`.
+    name : `pkg://module:function` or `path/to/file.py:function`.
+    arguments : Keyword arguments of every call, verl's `reward_kwargs`.
     """
     place, _, function = name.rpartition(":")
     try:

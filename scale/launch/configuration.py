@@ -36,12 +36,9 @@ def compose(model: str, cluster: str | None = None, *, out: Path, overrides: Seq
 
     Parameters
     ----------
-    model, cluster
-        Names of files in `conf/model` and `conf/cluster`; without a cluster, the model's own.
-    out
-        Folder of the run.
-    overrides
-        Hydra overrides, of verl's keys or ours (`dynamo.method=grpo`).
+    model, cluster : Names of files in `conf/model` and `conf/cluster`; without a cluster, the model's own.
+    out : Folder of the run.
+    overrides : Hydra overrides, of verl's keys or ours (`dynamo.method=grpo`).
 
     Raises
     ------

@@ -30,12 +30,9 @@ class Cell:
 
     Attributes
     ----------
-    name
-        Name within the experiment; what `--cell` takes.
-    model, method
-        A file of `conf/model`, and a name of `theory.methods.METHODS`.
-    overrides, variant
-        Further settings, as on the command line, and their name; "" if there are none.
+    name : Name within the experiment; what `--cell` takes.
+    model, method : A file of `conf/model`, and a name of `theory.methods.METHODS`.
+    overrides, variant : Further settings, as on the command line, and their name; "" if there are none.
 
     Examples
     --------

@@ -21,14 +21,10 @@ class Shape:
 
     Attributes
     ----------
-    tied
-        Whether input and output embeddings are one.
-    attention_bias
-        Whether queries, keys and values have a bias (Qwen2).
-    qk_norm
-        Whether queries and keys are normalised (Qwen3).
-    positions
-        Longest sequence that the model's own configuration allows.
+    tied : Whether input and output embeddings are one.
+    attention_bias : Whether queries, keys and values have a bias (Qwen2).
+    qk_norm : Whether queries and keys are normalised (Qwen3).
+    positions : Longest sequence that the model's own configuration allows.
     """
 
     layers: int
@@ -91,12 +87,9 @@ class Hardware:
 
     Attributes
     ----------
-    memory_gib
-        Memory that CUDA reports, GiB.
-    bf16_tflops
-        Peak of dense bfloat16 operations, 1e12 / s.
-    bandwidth_gb_s
-        Bandwidth of the memory, 1e9 bytes / s.
+    memory_gib : Memory that CUDA reports, GiB.
+    bf16_tflops : Peak of dense bfloat16 operations, 1e12 / s.
+    bandwidth_gb_s : Bandwidth of the memory, 1e9 bytes / s.
     """
 
     name: str
@@ -115,12 +108,9 @@ class Assumptions:
 
     Attributes
     ----------
-    compute_share, bandwidth_share
-        Shares of the peaks, in (0, 1].
-    overhead
-        Time of a step over that of decoding and training, >= 1.
-    prompt_length, response_length
-        Mean tokens, > 0.
+    compute_share, bandwidth_share : Shares of the peaks, in (0, 1].
+    overhead : Time of a step over that of decoding and training, >= 1.
+    prompt_length, response_length : Mean tokens, > 0.
     """
 
     compute_share: float
@@ -143,26 +133,17 @@ class Job:
 
     Attributes
     ----------
-    nodes, gpus, tensor_parallel
-        Nodes, GPUs of all nodes together, and GPUs of one vLLM.
+    nodes, gpus, tensor_parallel : Nodes, GPUs of all nodes together, and GPUs of one vLLM.
     prompts, rollouts, mini_batch, steps
         Prompts of a step, their mean rollouts, prompts of an optimiser step, and steps.
-    max_prompt, max_response, micro_batch
-        Longest lengths, and the size of a micro-batch on a GPU, tokens.
-    utilization, max_sequences
-        vLLM's share of the memory, and sequences at once.
-    params_rest, optimizer_rests
-        Whether weights, and AdamW's state, stay on the GPU while responses are generated.
-    params_on_host
-        Whether FSDP keeps weights, gradients and AdamW's state on the host throughout.
-    reference
-        Whether there is a reference policy.
-    checkpointing, chunked
-        Whether activations are computed again, and whether the entropy is computed in parts.
-    passes
-        Forward passes that a token costs in training, the backward pass counted as two.
-    reserve_gib
-        Memory set aside, GiB.
+    max_prompt, max_response, micro_batch : Longest lengths, and the size of a micro-batch on a GPU, tokens.
+    utilization, max_sequences : vLLM's share of the memory, and sequences at once.
+    params_rest, optimizer_rests : Whether weights, and AdamW's state, stay on the GPU while responses are generated.
+    params_on_host : Whether FSDP keeps weights, gradients and AdamW's state on the host throughout.
+    reference : Whether there is a reference policy.
+    checkpointing, chunked : Whether activations are computed again, and whether the entropy is computed in parts.
+    passes : Forward passes that a token costs in training, the backward pass counted as two.
+    reserve_gib : Memory set aside, GiB.
     """
 
     nodes: int

@@ -76,14 +76,10 @@ class MethodLoss:
 
     Attributes
     ----------
-    method
-        The method.
-    actor
-        verl's config of the actor: KL, entropy bonus, aggregation and clip range are taken from there.
-    scope
-        One of `scale.plugin.config.SCOPES`.
-    dump
-        Folder for the tensors of every micro-batch, or None.
+    method : The method.
+    actor : verl's config of the actor: KL, entropy bonus, aggregation and clip range are taken from there.
+    scope : One of `scale.plugin.config.SCOPES`.
+    dump : Folder for the tensors of every micro-batch, or None.
     """
 
     method: Method
@@ -105,12 +101,9 @@ class MethodLoss:
 
         Parameters
         ----------
-        outputs
-            The model's outputs for this rank's part, nested.
-        data
-            This rank's part; it gains the scope, the selection and the weights that the method needs.
-        group
-            The data-parallel process group.
+        outputs : The model's outputs for this rank's part, nested.
+        data : This rank's part; it gains the scope, the selection and the weights that the method needs.
+        group : The data-parallel process group.
         """
         method = self.method
         tokens = self._tokens(outputs, data)

@@ -61,12 +61,9 @@ def allocation_metrics(
 
     Parameters
     ----------
-    rollouts, successes
-        Rollouts and successes of every prompt in the step, [N].
-    rates
-        Success rates that the history predicted for them, [N].
-    bounds
-        Fewest and most rollouts that a prompt may have.
+    rollouts, successes : Rollouts and successes of every prompt in the step, [N].
+    rates : Success rates that the history predicted for them, [N].
+    bounds : Fewest and most rollouts that a prompt may have.
 
     Examples
     --------

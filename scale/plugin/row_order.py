@@ -22,10 +22,8 @@ def spread(num_real: int, num_rows: int, num_minibatches: int) -> list[int]:
 
     Parameters
     ----------
-    num_real
-        Rows with a response; they come first.
-    num_rows
-        All rows, padding included; a multiple of `num_minibatches`, the optimiser steps.
+    num_real : Rows with a response; they come first.
+    num_rows : All rows, padding included; a multiple of `num_minibatches`, the optimiser steps.
 
     Examples
     --------

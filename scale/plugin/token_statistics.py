@@ -21,12 +21,9 @@ def chunked_token_statistics(
 
     Parameters
     ----------
-    logits
-        Logits, [N, V]; any floating dtype.
-    actions
-        Sampled token ids, [N], integer.
-    chunk_numbers
-        Logits handled at a time, >= 1; at least one token's.
+    logits : Logits, [N, V]; any floating dtype.
+    actions : Sampled token ids, [N], integer.
+    chunk_numbers : Logits handled at a time, >= 1; at least one token's.
 
     Returns
     -------

@@ -36,10 +36,8 @@ class Failure:
 
     Attributes
     ----------
-    where
-        Part of the run, such as "agent loop".
-    time
-        Seconds since the epoch.
+    where : Part of the run, such as "agent loop".
+    time : Seconds since the epoch.
     """
 
     where: str

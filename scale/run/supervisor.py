@@ -45,20 +45,13 @@ class Outcome:
 
     Attributes
     ----------
-    reason
-        "finished", "failed", "deadline", "silence" or "interrupted".
-    returncode
-        Exit status of the command, 128 + n if signal n ended it.
-    seconds
-        Time until all its processes had ended.
-    failures
-        Failures that its processes reported, the first cause first.
-    lines
-        Last lines of its output.
-    progress
-        Step, time and values of the last `beat`.
-    silent
-        Seconds since that `beat`, or since the start.
+    reason : "finished", "failed", "deadline", "silence" or "interrupted".
+    returncode : Exit status of the command, 128 + n if signal n ended it.
+    seconds : Time until all its processes had ended.
+    failures : Failures that its processes reported, the first cause first.
+    lines : Last lines of its output.
+    progress : Step, time and values of the last `beat`.
+    silent : Seconds since that `beat`, or since the start.
     """
 
     reason: str
@@ -132,20 +125,13 @@ def supervise(
 
     Parameters
     ----------
-    command
-        Program and arguments; no shell is involved.
-    folder
-        Folder of the run, made if missing; its log grows, its progress and failures are of the last run alone.
-    deadline, silence
-        Seconds in all, and between two calls of `beat` or before the first.
-    environ
-        Environment of the run; that of this process if None.
-    echo
-        Called with every line of output.
-    temporary
-        Folder to delete when the run has ended, even if this process is dead by then.
-    stop
-        Ends the run, as interrupted, when it is set: signals reach the main thread alone.
+    command : Program and arguments; no shell is involved.
+    folder : Folder of the run, made if missing; its log grows, its progress and failures are of the last run alone.
+    deadline, silence : Seconds in all, and between two calls of `beat` or before the first.
+    environ : Environment of the run; that of this process if None.
+    echo : Called with every line of output.
+    temporary : Folder to delete when the run has ended, even if this process is dead by then.
+    stop : Ends the run, as interrupted, when it is set: signals reach the main thread alone.
     """
     environ = dict(os.environ if environ is None else environ)
     if not command or shutil.which(command[0], path=environ.get("PATH")) is None:

@@ -32,8 +32,7 @@ def degenerate_bounds(successes: Any, attempts: Any, sizes: Any) -> tuple[FloatA
 
     Parameters
     ----------
-    successes, attempts, sizes
-        k, n and m, integers, [G], 0 <= k <= n, n >= 1, m >= 1.
+    successes, attempts, sizes : k, n and m, integers, [G], 0 <= k <= n, n >= 1, m >= 1.
 
     Returns
     -------
@@ -69,15 +68,12 @@ def noise_bounds(successes: Any, attempts: Any, sizes: Any, estimator: str) -> t
 
     Parameters
     ----------
-    successes, attempts, sizes
-        As in `degenerate_bounds`, with n >= 2 and m >= 2.
-    estimator
-        One of `NOISE_ESTIMATORS`.
+    successes, attempts, sizes : As in `degenerate_bounds`, with n >= 2 and m >= 2.
+    estimator : One of `NOISE_ESTIMATORS`.
 
     Returns
     -------
-    tuple of FloatArray
-        The lower and the upper bound, each [G].
+    tuple of FloatArray : The lower and the upper bound, each [G].
 
     Examples
     --------
@@ -102,13 +98,11 @@ def squared_change(successes: Any, attempts: Any, later_successes: Any, later_at
 
     Parameters
     ----------
-    successes, attempts, later_successes, later_attempts
-        k, n, k', n', integers, [V], 0 <= k <= n, n >= 2.
+    successes, attempts, later_successes, later_attempts : k, n, k', n', integers, [V], 0 <= k <= n, n >= 2.
 
     Returns
     -------
-    FloatArray
-        [V]; a single estimate may be below 0.
+    FloatArray : [V]; a single estimate may be below 0.
 
     Examples
     --------
@@ -130,15 +124,12 @@ def implied_weights(successes: Any, attempts: Any, sizes: Any, estimator: str = 
 
     Parameters
     ----------
-    successes, attempts, sizes
-        As in `degenerate_bounds`, with m <= 10000.
-    estimator
-        One of `theory.estimators.ESTIMATORS`.
+    successes, attempts, sizes : As in `degenerate_bounds`, with m <= 10000.
+    estimator : One of `theory.estimators.ESTIMATORS`.
 
     Returns
     -------
-    FloatArray
-        w, [G].
+    FloatArray : w, [G].
 
     Examples
     --------
@@ -161,13 +152,11 @@ def moved_weight(steps: Any, weights: Any, reference: Any) -> FloatArray:
 
     Parameters
     ----------
-    steps, weights, reference
-        Integers >= 0, w and r, each [G]; w and r are in [0, 1e100], not all 0 in a step.
+    steps, weights, reference : Integers >= 0, w and r, each [G]; w and r are in [0, 1e100], not all 0 in a step.
 
     Returns
     -------
-    FloatArray
-        [number of steps], in the order of the steps.
+    FloatArray : [number of steps], in the order of the steps.
 
     Examples
     --------

@@ -28,17 +28,13 @@ def past_counts(
 
     Parameters
     ----------
-    steps, prompts
-        Integers >= 0, [G], in any order; a prompt has at most one group per step.
-    successes, attempts
-        k and n of each group, integers, [G], 0 <= k <= n.
-    discount
-        Factor on old counts, in [0, 1].
+    steps, prompts : Integers >= 0, [G], in any order; a prompt has at most one group per step.
+    successes, attempts : k and n of each group, integers, [G], 0 <= k <= n.
+    discount : Factor on old counts, in [0, 1].
 
     Returns
     -------
-    tuple of FloatArray
-        K and G, each [G]; 0 at a prompt's first visit.
+    tuple of FloatArray : K and G, each [G]; 0 at a prompt's first visit.
 
     Examples
     --------
@@ -80,21 +76,15 @@ def replay(
     rule
         A rule that decides before the first rollout. One in rounds cannot be replayed: it asks for outcomes of the step
         itself, more of them than the log may hold, and the group it stops at would judge itself.
-    steps
-        Integers >= 0, [G].
-    past_successes, past_attempts
-        What was known of each group's prompt before, [G]: `past_counts`.
-    attempts
-        Rollouts of the log, integers >= 1, [G]; their sum over a step is the rule's budget.
-    low, high
-        Bounds on a prompt's rollouts.
-    rng
-        For rules that draw.
+    steps : Integers >= 0, [G].
+    past_successes, past_attempts : What was known of each group's prompt before, [G]: `past_counts`.
+    attempts : Rollouts of the log, integers >= 1, [G]; their sum over a step is the rule's budget.
+    low, high : Bounds on a prompt's rollouts.
+    rng : For rules that draw.
 
     Returns
     -------
-    IntArray
-        Counts, [G]; the sum over each step is the log's.
+    IntArray : Counts, [G]; the sum over each step is the log's.
 
     Raises
     ------

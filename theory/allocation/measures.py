@@ -19,8 +19,7 @@ def degenerate_groups(successes: ArrayLike, counts: ArrayLike) -> BoolArray:
 
     Returns
     -------
-    BoolArray
-        [...].
+    BoolArray : [...].
 
     Examples
     --------
@@ -41,8 +40,7 @@ def wasted_share(successes: ArrayLike, counts: ArrayLike) -> FloatArray:
 
     Returns
     -------
-    FloatArray
-        float64, [...], in [0, 1].
+    FloatArray : float64, [...], in [0, 1].
 
     Examples
     --------
@@ -61,8 +59,7 @@ def concentration(counts: ArrayLike) -> FloatArray:
 
     Returns
     -------
-    FloatArray
-        float64, [...], in [1, N].
+    FloatArray : float64, [...], in [1, N].
 
     Examples
     --------

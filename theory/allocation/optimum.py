@@ -29,8 +29,7 @@ def optimal(variances: Any, budget: int, low: IntBound, high: IntBound) -> IntAr
 
     Parameters
     ----------
-    variances
-        v, [N], >= 0.
+    variances : v, [N], >= 0.
     budget, low, high
         As in the module's docstring. With 0/0 = 0 and v/0 infinite, a lower bound of 0 acts as 1 where v > 0.
 
@@ -126,13 +125,11 @@ def optimal_concave(gains: FloatArray, budget: int, low: IntBound, high: IntBoun
     gains
         [N, M + 1]; column n holds the gain of n rollouts. Entries outside [low, high] are not read. `optimal` is the
         case gains = -v/n.
-    budget, low, high
-        As in the module's docstring, and high <= M.
+    budget, low, high : As in the module's docstring, and high <= M.
 
     Returns
     -------
-    IntArray
-        Counts; marginals equal in float64 tie.
+    IntArray : Counts; marginals equal in float64 tie.
 
     Raises
     ------

@@ -24,13 +24,11 @@ def proportional(sigmas: Any, budget: int) -> FloatArray:
 
     Parameters
     ----------
-    sigmas, budget
-        Standard deviations of one rollout, [N], >= 0, and the number of rollouts.
+    sigmas, budget : Standard deviations of one rollout, [N], >= 0, and the number of rollouts.
 
     Returns
     -------
-    FloatArray
-        Shares, [N]; 0 where sigma is 0, and equal if all sigmas are 0.
+    FloatArray : Shares, [N]; 0 where sigma is 0, and equal if all sigmas are 0.
 
     Examples
     --------
@@ -59,8 +57,7 @@ def water_level(weights: Any, budget: int, low: IntBound, high: IntBound) -> Int
 
     Returns
     -------
-    IntArray
-        Counts, [N], int64.
+    IntArray : Counts, [N], int64.
 
         - Ties of remainders go to the lower index; remainders are compared to 2**-30, so rounding decides no tie.
         - sum(low) > budget: the lower bounds shrink in proportion. The counts are budget * low / sum(low), rounded

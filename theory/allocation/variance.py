@@ -24,8 +24,7 @@ def bernoulli_variance(successes: Any, attempts: Any) -> FloatArray:
 
     Returns
     -------
-    FloatArray
-        P, [N], in [0, 1/2]; 0 where all attempts agree.
+    FloatArray : P, [N], in [0, 1/2]; 0 where all attempts agree.
 
     Examples
     --------
@@ -53,8 +52,7 @@ def total_variance(variances: Any, counts: Any) -> float:
 
     Returns
     -------
-    float
-        The sum, >= 0; it must be within float64.
+    float : The sum, >= 0; it must be within float64.
 
     Examples
     --------
@@ -78,8 +76,7 @@ def variance_ratio(variances: Any, counts: Any) -> float:
 
     Returns
     -------
-    float
-        The ratio, below 1 where the allocation beats uniform; 1 if all variances are 0.
+    float : The ratio, below 1 where the allocation beats uniform; 1 if all variances are 0.
 
     Examples
     --------
@@ -101,8 +98,7 @@ def optimal_variance_ratio(sigmas: Any) -> float:
 
     Returns
     -------
-    float
-        The ratio, in [1/N, 1]; 1 if all sigmas are 0.
+    float : The ratio, in [1/N, 1]; 1 if all sigmas are 0.
 
     Examples
     --------

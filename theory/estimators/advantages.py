@@ -41,21 +41,17 @@ def grpo(
 
     Parameters
     ----------
-    rewards
-        R, [N], floating, N >= 1.
-    groups
-        Key of each row's group, [N]: integers, or strings on NumPy.
+    rewards : R, [N], floating, N >= 1.
+    groups : Key of each row's group, [N]: integers, or strings on NumPy.
     normalize
         "sample": standard deviation with n - 1, as in verl. "population": with n. None: no division, as in Dr.GRPO.
-    epsilon
-        Added to the standard deviation, >= 0; 0 makes the advantages invariant to the scale of rewards.
+    epsilon : Added to the standard deviation, >= 0; 0 makes the advantages invariant to the scale of rewards.
     singleton
         Advantage of a group of one: "zero", or "reward" as in verl, which takes mean 0 and standard deviation 1.
 
     Returns
     -------
-    Array
-        A, [N]; sums to 0 in every group, exactly 0 where all rewards of the group are equal.
+    Array : A, [N]; sums to 0 in every group, exactly 0 where all rewards of the group are equal.
 
     Examples
     --------
@@ -123,8 +119,7 @@ def reinforce(rewards: Array, groups: Array) -> Array:
 
     Returns
     -------
-    Array
-        The rewards, [N].
+    Array : The rewards, [N].
 
     Examples
     --------
@@ -142,8 +137,7 @@ def maxrl(rewards: Array, groups: Array) -> Array:
 
     Returns
     -------
-    Array
-        A, [N], in [-1, n - 1], whatever the scale of rewards; sums to 0 in every group.
+    Array : A, [N], in [-1, n - 1], whatever the scale of rewards; sums to 0 in every group.
 
     Examples
     --------
@@ -178,17 +172,13 @@ def w_reinforce(correct: Array, weight: float = 0.1, *, dtype: Any = None) -> Ar
 
     Parameters
     ----------
-    correct
-        True where the response is correct, [...], boolean.
-    weight
-        lambda >= 0; the paper recommends 0.1.
-    dtype
-        float32 or float64 of the array library; None is its default.
+    correct : True where the response is correct, [...], boolean.
+    weight : lambda >= 0; the paper recommends 0.1.
+    dtype : float32 or float64 of the array library; None is its default.
 
     Returns
     -------
-    Array
-        A, [...]. No group mean is taken: groups that are all correct or all wrong count too.
+    Array : A, [...]. No group mean is taken: groups that are all correct or all wrong count too.
 
     Examples
     --------

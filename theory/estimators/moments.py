@@ -36,8 +36,7 @@ def group_advantages(num_correct: ArrayLike, num_rollouts: ArrayLike, estimator:
 
     Returns
     -------
-    tuple[FloatArray, FloatArray]
-        A_C and A_W, [...]; 0 for a kind that the group lacks.
+    tuple[FloatArray, FloatArray] : A_C and A_W, [...]; 0 for a kind that the group lacks.
 
     Examples
     --------
@@ -63,13 +62,11 @@ def group_coefficients(p: ArrayLike, n: ArrayLike, estimator: str = "grpo") -> C
     p, n
         Success probability in [0, 1] and group size >= 1 (integers), [...]; both broadcast, so that `p[:, None]` and
         `np.arange(1, 25)` give a table.
-    estimator
-        One of `ESTIMATORS`.
+    estimator : One of `ESTIMATORS`.
 
     Returns
     -------
-    Coefficients
-        Five arrays [...]. Time and memory are O(n) per element.
+    Coefficients : Five arrays [...]. Time and memory are O(n) per element.
 
     Examples
     --------
@@ -92,8 +89,7 @@ def implied_weight(p: ArrayLike, n: ArrayLike, estimator: str = "grpo") -> Float
 
     Returns
     -------
-    FloatArray
-        w, [...]; at p = 0 and p = 1 its finite limit.
+    FloatArray : w, [...]; at p = 0 and p = 1 its finite limit.
 
     Examples
     --------
@@ -113,15 +109,12 @@ def gradient_moments(probs: ArrayLike, correct: ArrayLike, n: ArrayLike, estimat
     probs, correct
         Probabilities pi of the answers, and which of them are correct (booleans), both [..., K]. pi sums to one within
         1e-6; the sum is divided out.
-    n
-        Group size >= 1, integers that broadcast with [...].
-    estimator
-        One of `ESTIMATORS`.
+    n : Group size >= 1, integers that broadcast with [...].
+    estimator : One of `ESTIMATORS`.
 
     Returns
     -------
-    Moments
-        At p = 0 and p = 1 grad J, the mean and (except for `reinforce` at p = 1) the covariance are 0.
+    Moments : At p = 0 and p = 1 grad J, the mean and (except for `reinforce` at p = 1) the covariance are 0.
 
     Examples
     --------
@@ -142,15 +135,12 @@ def expected_progress(probs: ArrayLike, correct: ArrayLike, n_max: int, estimato
 
     Parameters
     ----------
-    probs, correct, estimator
-        As in `gradient_moments`.
-    n_max
-        Largest group size, at least 1.
+    probs, correct, estimator : As in `gradient_moments`.
+    n_max : Largest group size, at least 1.
 
     Returns
     -------
-    FloatArray
-        [..., n_max + 1]; column n is for a group of n, column 0 is 0.
+    FloatArray : [..., n_max + 1]; column n is for a group of n, column 0 is 0.
 
     Examples
     --------
@@ -173,15 +163,12 @@ def single_rollout_variance(probs: ArrayLike, correct: ArrayLike, baseline: Arra
 
     Parameters
     ----------
-    probs, correct
-        As in `gradient_moments`.
-    baseline
-        b in [-1e100, 1e100], broadcasts with [...]; None means the exact p.
+    probs, correct : As in `gradient_moments`.
+    baseline : b in [-1e100, 1e100], broadcasts with [...]; None means the exact p.
 
     Returns
     -------
-    FloatArray
-        sigma^2, [...].
+    FloatArray : sigma^2, [...].
 
     Examples
     --------

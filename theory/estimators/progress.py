@@ -35,17 +35,13 @@ def posterior_progress(
 
     Parameters
     ----------
-    a, b
-        Parameters of the law of p, in [1e-300, 1e300], [N]. A posterior has a = k + a_0, b = G - k + b_0.
-    n_max
-        Largest group size, at least 1.
-    estimator, objective
-        One of `CENTRED` and one of `OBJECTIVES`.
+    a, b : Parameters of the law of p, in [1e-300, 1e300], [N]. A posterior has a = k + a_0, b = G - k + b_0.
+    n_max : Largest group size, at least 1.
+    estimator, objective : One of `CENTRED` and one of `OBJECTIVES`.
 
     Returns
     -------
-    FloatArray
-        [N, n_max + 1], >= 0; columns 0 and 1 are 0, since a group of one has no advantage.
+    FloatArray : [N, n_max + 1], >= 0; columns 0 and 1 are 0, since a group of one has no advantage.
 
     Examples
     --------

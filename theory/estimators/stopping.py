@@ -72,13 +72,11 @@ def stopping_law(p: ArrayLike, rule: StoppingRule) -> GroupLaw:
 
     Parameters
     ----------
-    p, rule
-        Success probability in [0, 1], [...], and the stopping rule.
+    p, rule : Success probability in [0, 1], [...], and the stopping rule.
 
     Returns
     -------
-    GroupLaw
-        The pairs in order of n, then k; they are the same for every p.
+    GroupLaw : The pairs in order of n, then k; they are the same for every p.
 
     Examples
     --------
@@ -99,8 +97,7 @@ def stopped_coefficients(p: ArrayLike, rule: StoppingRule, estimator: str = "grp
 
     Returns
     -------
-    Coefficients
-        Five arrays [...].
+    Coefficients : Five arrays [...].
 
     Examples
     --------
@@ -123,8 +120,7 @@ def gradient_moments_stopped(
 
     Returns
     -------
-    Moments
-        As `gradient_moments`. Even `reinforce` and `rloo` are biased here: their weight is not 1.
+    Moments : As `gradient_moments`. Even `reinforce` and `rloo` are biased here: their weight is not 1.
 
     Examples
     --------

@@ -30,14 +30,10 @@ def aggregation_weights(mask: Array, mode: str, *, prompts: Array | None = None,
 
     Parameters
     ----------
-    mask
-        Tokens that count, boolean, [..., T]; one row is one sequence.
-    mode
-        One of `AGGREGATIONS`.
-    prompts
-        For `prompt-mean`: the prompt of every sequence, any integer ids, [...]. Not used by the other modes.
-    dtype
-        Floating dtype of the weights; by default the array library's own default.
+    mask : Tokens that count, boolean, [..., T]; one row is one sequence.
+    mode : One of `AGGREGATIONS`.
+    prompts : For `prompt-mean`: the prompt of every sequence, any integer ids, [...]. Not used by the other modes.
+    dtype : Floating dtype of the weights; by default the array library's own default.
 
     Returns
     -------
@@ -96,19 +92,14 @@ def aggregate(values: Array, mask: Array, mode: str, *, prompts: Array | None = 
 
     Parameters
     ----------
-    values
-        Per-token losses, floating, [..., T]; finite, also outside the mask.
-    mask
-        Tokens that count, boolean, [..., T].
-    mode
-        One of `AGGREGATIONS`.
-    prompts
-        For `prompt-mean`: the prompt of every sequence, integer, [...].
+    values : Per-token losses, floating, [..., T]; finite, also outside the mask.
+    mask : Tokens that count, boolean, [..., T].
+    mode : One of `AGGREGATIONS`.
+    prompts : For `prompt-mean`: the prompt of every sequence, integer, [...].
 
     Returns
     -------
-    Array
-        Scalar of the dtype of `values`; 0 for a mask without any token.
+    Array : Scalar of the dtype of `values`; 0 for a mask without any token.
 
     Examples
     --------

@@ -125,21 +125,15 @@ def select_tokens(
 
     Parameters
     ----------
-    loss
-        Configuration of the loss.
-    log_prob, old_log_prob, advantages, mask
-        As in `clipped_surrogate`.
-    token_selection
-        Restrict the loss to forking tokens; the covariance is then taken over these.
-    entropy
-        H at every token, floating, [..., T]; needed with `token_selection`.
-    uniforms
-        Uniform random numbers in [0, 1], floating, [..., T]; needed by `ClipCov`.
+    loss : Configuration of the loss.
+    log_prob, old_log_prob, advantages, mask : As in `clipped_surrogate`.
+    token_selection : Restrict the loss to forking tokens; the covariance is then taken over these.
+    entropy : H at every token, floating, [..., T]; needed with `token_selection`.
+    uniforms : Uniform random numbers in [0, 1], floating, [..., T]; needed by `ClipCov`.
 
     Returns
     -------
-    Selection
-        Boolean masks of the shape of `mask`.
+    Selection : Boolean masks of the shape of `mask`.
 
     Examples
     --------
@@ -180,20 +174,16 @@ def policy_loss(
 
     Parameters
     ----------
-    loss
-        Configuration of the loss.
-    log_prob, old_log_prob, advantages, mask
-        As in `clipped_surrogate`.
+    loss : Configuration of the loss.
+    log_prob, old_log_prob, advantages, mask : As in `clipped_surrogate`.
     selection
         These tokens' part of what `select_tokens` chose over a whole batch; by default it chooses over what is given
         here, with the remaining arguments.
-    token_selection, entropy, uniforms
-        As in `select_tokens`; not used where `selection` is given.
+    token_selection, entropy, uniforms : As in `select_tokens`; not used where `selection` is given.
 
     Returns
     -------
-    TokenLoss
-        Of the shape of `mask`; its mask is `selection.counted`.
+    TokenLoss : Of the shape of `mask`; its mask is `selection.counted`.
 
     Examples
     --------

@@ -48,17 +48,13 @@ def entropy_bonus(entropy: Array, mask: Array, coefficient: float = 1e-3) -> Arr
 
     Parameters
     ----------
-    entropy
-        H of pi_theta over the whole vocabulary, in nats, floating, [..., T].
-    mask
-        Valid tokens, boolean, [..., T].
-    coefficient
-        c >= 0, per nat.
+    entropy : H of pi_theta over the whole vocabulary, in nats, floating, [..., T].
+    mask : Valid tokens, boolean, [..., T].
+    coefficient : c >= 0, per nat.
 
     Returns
     -------
-    Array
-        -c H, [..., T], 0 outside the mask.
+    Array : -c H, [..., T], 0 outside the mask.
 
     Examples
     --------
@@ -81,19 +77,14 @@ def entropy_advantages(advantages: Array, entropy: Array, alpha: float = 0.4, ka
 
     Parameters
     ----------
-    advantages
-        A after any normalisation, floating, [..., T].
-    entropy
-        H of the current policy at every token, in nats, floating, [..., T].
-    alpha
-        Weight of the entropy, >= 0, per nat.
-    kappa
-        The bonus is at most the share 1 / kappa of |A|; kappa > 1.
+    advantages : A after any normalisation, floating, [..., T].
+    entropy : H of the current policy at every token, in nats, floating, [..., T].
+    alpha : Weight of the entropy, >= 0, per nat.
+    kappa : The bonus is at most the share 1 / kappa of |A|; kappa > 1.
 
     Returns
     -------
-    Array
-        Shaped advantages, [..., T]; not to be normalised again. An entropy that rounding took below 0 counts as 0.
+    Array : Shaped advantages, [..., T]; not to be normalised again. An entropy that rounding took below 0 counts as 0.
 
     Examples
     --------

@@ -39,14 +39,10 @@ class Modulation(Shaping):
 
     Parameters
     ----------
-    alpha
-        Unified strength, in [0, 1]; 0 leaves advantages as they are, to the bit.
-    sharpness
-        gamma > 0, steepness of the stabilisation (13).
-    threshold
-        tau in [0, 1]: share of the largest instability at which half of the stabilisation sets in (13).
-    alpha_comp
-        Strength of the compensation alone, >= 0; None means alpha. The public code's mu_max is 1 + alpha_comp.
+    alpha : Unified strength, in [0, 1]; 0 leaves advantages as they are, to the bit.
+    sharpness : gamma > 0, steepness of the stabilisation (13).
+    threshold : tau in [0, 1]: share of the largest instability at which half of the stabilisation sets in (13).
+    alpha_comp : Strength of the compensation alone, >= 0; None means alpha. The public code's mu_max is 1 + alpha_comp.
     alpha_stab
         Strength of the stabilisation alone, in [0, 1]; None means alpha. The code's lambda_min is 1 - alpha_stab.
     mean
@@ -122,12 +118,9 @@ class Modulated(NamedTuple):
 
     Attributes
     ----------
-    advantages
-        A * beta_comp * beta_stab.
-    compensation
-        beta_comp, in [1, 1 + alpha_comp]; 1 outside the mask.
-    stabilization
-        beta_stab, in [1 - alpha_stab, 1]; 1 outside the mask.
+    advantages : A * beta_comp * beta_stab.
+    compensation : beta_comp, in [1, 1 + alpha_comp]; 1 outside the mask.
+    stabilization : beta_stab, in [1 - alpha_stab, 1]; 1 outside the mask.
     """
 
     advantages: Array
@@ -144,14 +137,10 @@ def instability(
 
     Parameters
     ----------
-    stats
-        Token statistics, each [..., T].
-    coefficient
-        Update coefficient xi (24), [..., T]; the advantage where the policy is the one that sampled.
-    mask
-        True at valid tokens, [..., T], boolean. Values outside must be finite and have no effect.
-    mean
-        "vocabulary": the exact expectation. "sequence": the public code's mean over the response's valid tokens.
+    stats : Token statistics, each [..., T].
+    coefficient : Update coefficient xi (24), [..., T]; the advantage where the policy is the one that sampled.
+    mask : True at valid tokens, [..., T], boolean. Values outside must be finite and have no effect.
+    mean : "vocabulary": the exact expectation. "sequence": the public code's mean over the response's valid tokens.
 
     Returns
     -------
@@ -188,14 +177,10 @@ def compensation(entropy: Array, advantages: Array, alpha: float, scope: Scope) 
 
     Parameters
     ----------
-    entropy
-        H, [...], in nats.
-    advantages
-        A, [...]; only the sign matters.
-    alpha
-        alpha_comp >= 0.
-    scope
-        H_min and H_max of the batch; entropies outside are taken as the nearer of the two.
+    entropy : H, [...], in nats.
+    advantages : A, [...]; only the sign matters.
+    alpha : alpha_comp >= 0.
+    scope : H_min and H_max of the batch; entropies outside are taken as the nearer of the two.
 
     Returns
     -------
@@ -228,21 +213,15 @@ def stabilization(instability: Array, alpha: float, sharpness: float, threshold:
 
     Parameters
     ----------
-    instability
-        Xi >= 0, [...], in nats.
-    alpha
-        alpha_stab in [0, 1].
-    sharpness
-        gamma > 0.
-    threshold
-        tau in [0, 1].
-    scope
-        max Xi of the batch; values above are taken as max Xi.
+    instability : Xi >= 0, [...], in nats.
+    alpha : alpha_stab in [0, 1].
+    sharpness : gamma > 0.
+    threshold : tau in [0, 1].
+    scope : max Xi of the batch; values above are taken as max Xi.
 
     Returns
     -------
-    Array
-        beta_stab, [...], in [1 - alpha, 1], a constant for the gradient; 1 where max Xi = 0.
+    Array : beta_stab, [...], in [1 - alpha, 1], a constant for the gradient; 1 where max Xi = 0.
 
     Examples
     --------
@@ -279,18 +258,12 @@ def modulate(
 
     Parameters
     ----------
-    advantages
-        A, [..., T].
-    stats
-        Token statistics under the current policy, each [..., T].
-    mask
-        True at valid tokens, [..., T], boolean. Values outside must be finite and have no effect.
-    modulation
-        Strengths, sharpness, threshold and mean.
-    coefficient
-        Update coefficient xi (24), [..., T]; None is on-policy, xi = A.
-    scope
-        Extremes of the training batch. None takes those of what is given, which is right only if that is the batch.
+    advantages : A, [..., T].
+    stats : Token statistics under the current policy, each [..., T].
+    mask : True at valid tokens, [..., T], boolean. Values outside must be finite and have no effect.
+    modulation : Strengths, sharpness, threshold and mean.
+    coefficient : Update coefficient xi (24), [..., T]; None is on-policy, xi = A.
+    scope : Extremes of the training batch. None takes those of what is given, which is right only if that is the batch.
 
     Returns
     -------

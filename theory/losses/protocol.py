@@ -25,10 +25,8 @@ class Selection(NamedTuple):
 
     Attributes
     ----------
-    counted
-        The tokens that count in the loss: the mask, or its forking tokens.
-    targeted
-        The counted tokens that Clip-Cov takes out and KL-Cov penalises; empty for the clipped surrogate.
+    counted : The tokens that count in the loss: the mask, or its forking tokens.
+    targeted : The counted tokens that Clip-Cov takes out and KL-Cov penalises; empty for the clipped surrogate.
     """
 
     counted: Array
@@ -40,12 +38,9 @@ class TokenLoss(NamedTuple):
 
     Attributes
     ----------
-    values
-        Loss of every token, 0 outside the mask.
-    mask
-        Boolean: the tokens that count in the denominator of the aggregation.
-    clipped
-        Boolean: the counted tokens that a clip keeps from contributing a gradient.
+    values : Loss of every token, 0 outside the mask.
+    mask : Boolean: the tokens that count in the denominator of the aggregation.
+    clipped : Boolean: the counted tokens that a clip keeps from contributing a gradient.
     """
 
     values: Array
@@ -65,12 +60,9 @@ class Loss(ABC):
 
     Attributes
     ----------
-    standard
-        Whether it is the clipped surrogate, which other trainers have too.
-    singles_out
-        Whether tokens compete: `select` must then see all of them at once.
-    draws
-        Whether `select` needs a uniform random number for every token.
+    standard : Whether it is the clipped surrogate, which other trainers have too.
+    singles_out : Whether tokens compete: `select` must then see all of them at once.
+    draws : Whether `select` needs a uniform random number for every token.
     clip_range
         (clip_low, clip_high): a token has no gradient beyond 1 - clip_low or 1 + clip_high; None without a clip.
     """
@@ -106,8 +98,7 @@ class Shaping(ABC):
 
     Attributes
     ----------
-    compares
-        Whether it compares tokens with the extremes of a batch, their `scope`.
+    compares : Whether it compares tokens with the extremes of a batch, their `scope`.
     """
 
     compares: ClassVar[bool] = False

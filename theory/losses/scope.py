@@ -25,8 +25,7 @@ class Scope:
 
     Parameters
     ----------
-    entropy_min, entropy_max
-        H_min and H_max, in nats.
+    entropy_min, entropy_max : H_min and H_max, in nats.
     instability_max
         max Xi >= 0, in nats. All three are numbers, or arrays of one shape: [] for one batch (what `scope_of` returns,
         since a number of a GPU must be waited for); for several batches, one that broadcasts against their tokens.
@@ -68,8 +67,7 @@ class Scope:
 
         Returns
         -------
-        Scope
-            Theirs together; `Scope()` if there are none.
+        Scope : Theirs together; `Scope()` if there are none.
 
         Examples
         --------
@@ -95,14 +93,10 @@ def scope_of(
 
     Parameters
     ----------
-    stats
-        Token statistics, each [...].
-    instability
-        Xi >= 0 (11), [...], in nats.
-    mask
-        True at valid tokens, [...], boolean.
-    axis
-        Axes of one batch's tokens, where the other axes hold several batches; None means that all is one batch.
+    stats : Token statistics, each [...].
+    instability : Xi >= 0 (11), [...], in nats.
+    mask : True at valid tokens, [...], boolean.
+    axis : Axes of one batch's tokens, where the other axes hold several batches; None means that all is one batch.
 
     Returns
     -------

@@ -38,17 +38,13 @@ def covariance(log_prob: Array, advantages: Array, mask: Array) -> Array:
 
     Parameters
     ----------
-    log_prob
-        log pi_theta of the sampled tokens, floating, [..., T].
-    advantages
-        A, floating, [..., T].
-    mask
-        Valid tokens, boolean, [..., T].
+    log_prob : log pi_theta of the sampled tokens, floating, [..., T].
+    advantages : A, floating, [..., T].
+    mask : Valid tokens, boolean, [..., T].
 
     Returns
     -------
-    Array
-        Cov_t, [..., T], without gradient, 0 outside the mask.
+    Array : Cov_t, [..., T], without gradient, 0 outside the mask.
 
     Examples
     --------
@@ -84,23 +80,16 @@ def clip_cov_tokens(
 
     Parameters
     ----------
-    covariances
-        `covariance` of every token, floating, [..., T].
-    mask
-        Valid tokens, boolean, [..., T].
-    uniforms
-        Independent uniform random numbers in [0, 1], floating, [..., T].
-    ratio
-        Fraction (not percent) of all valid tokens to take, in [0, 1].
-    low, high
-        The band of covariances, both ends excluded, low < high.
-    excluded
-        Tokens that are no candidates, boolean, [..., T]: those the PPO clip already stops. They count in N.
+    covariances : `covariance` of every token, floating, [..., T].
+    mask : Valid tokens, boolean, [..., T].
+    uniforms : Independent uniform random numbers in [0, 1], floating, [..., T].
+    ratio : Fraction (not percent) of all valid tokens to take, in [0, 1].
+    low, high : The band of covariances, both ends excluded, low < high.
+    excluded : Tokens that are no candidates, boolean, [..., T]: those the PPO clip already stops. They count in N.
 
     Returns
     -------
-    Array
-        Boolean, [..., T]; ties among the uniforms go to the lower index; empty without candidates.
+    Array : Boolean, [..., T]; ties among the uniforms go to the lower index; empty without candidates.
 
     Examples
     --------
@@ -130,17 +119,13 @@ def kl_cov_tokens(covariances: Array, mask: Array, *, ratio: float = 2e-3) -> Ar
 
     Parameters
     ----------
-    covariances
-        `covariance` of every token, floating, [..., T].
-    mask
-        Valid tokens, boolean, [..., T].
-    ratio
-        Fraction of the valid tokens, in [0, 1]. The authors' first code takes percent: its 0.2 is 2e-3 here.
+    covariances : `covariance` of every token, floating, [..., T].
+    mask : Valid tokens, boolean, [..., T].
+    ratio : Fraction of the valid tokens, in [0, 1]. The authors' first code takes percent: its 0.2 is 2e-3 here.
 
     Returns
     -------
-    Array
-        Boolean, [..., T]; ties go to the lower index; empty without valid tokens.
+    Array : Boolean, [..., T]; ties go to the lower index; empty without valid tokens.
 
     Examples
     --------
@@ -161,17 +146,13 @@ def fork_tokens(entropy: Array, mask: Array, *, ratio: float = 0.2) -> Array:
 
     Parameters
     ----------
-    entropy
-        H of the current policy at every token, in nats, floating, [..., T].
-    mask
-        Valid tokens, boolean, [..., T].
-    ratio
-        Fraction of the valid tokens, in [0, 1]; 1 keeps all.
+    entropy : H of the current policy at every token, in nats, floating, [..., T].
+    mask : Valid tokens, boolean, [..., T].
+    ratio : Fraction of the valid tokens, in [0, 1]; 1 keeps all.
 
     Returns
     -------
-    Array
-        Boolean, [..., T]; ties go to the lower index; empty without valid tokens.
+    Array : Boolean, [..., T]; ties go to the lower index; empty without valid tokens.
 
     Examples
     --------

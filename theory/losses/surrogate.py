@@ -40,16 +40,11 @@ def clipped_surrogate(
 
     Parameters
     ----------
-    log_prob, old_log_prob
-        log pi_theta and log pi_old of the sampled tokens, floating, [..., T].
-    advantages
-        A, floating, [..., T].
-    mask
-        Tokens that count, boolean, [..., T].
-    clip_low, clip_high
-        Clip range, clip_low in [0, 1], clip_high in [0, 1e9].
-    dual_clip
-        Bound on the ratio of tokens with A < 0, > 1; None for none.
+    log_prob, old_log_prob : log pi_theta and log pi_old of the sampled tokens, floating, [..., T].
+    advantages : A, floating, [..., T].
+    mask : Tokens that count, boolean, [..., T].
+    clip_low, clip_high : Clip range, clip_low in [0, 1], clip_high in [0, 1e9].
+    dual_clip : Bound on the ratio of tokens with A < 0, > 1; None for none.
 
     Returns
     -------
@@ -95,17 +90,13 @@ def clip_cov(
 
     Parameters
     ----------
-    log_prob, old_log_prob, advantages, mask
-        As in `clipped_surrogate`.
-    targeted
-        The tokens taken out (`clip_cov_tokens`), boolean, [..., T].
-    clip_low, clip_high
-        Clip range, clip_low in [0, 1], clip_high >= 0.
+    log_prob, old_log_prob, advantages, mask : As in `clipped_surrogate`.
+    targeted : The tokens taken out (`clip_cov_tokens`), boolean, [..., T].
+    clip_low, clip_high : Clip range, clip_low in [0, 1], clip_high >= 0.
 
     Returns
     -------
-    TokenLoss
-        `clipped` holds the tokens that the clip range stops and the tokens taken out.
+    TokenLoss : `clipped` holds the tokens that the clip range stops and the tokens taken out.
 
     Examples
     --------
@@ -139,17 +130,13 @@ def kl_cov(
 
     Parameters
     ----------
-    log_prob, old_log_prob, advantages, mask
-        As in `clipped_surrogate`.
-    targeted
-        The tokens penalised (`kl_cov_tokens`), boolean, [..., T].
-    coefficient
-        beta >= 0.
+    log_prob, old_log_prob, advantages, mask : As in `clipped_surrogate`.
+    targeted : The tokens penalised (`kl_cov_tokens`), boolean, [..., T].
+    coefficient : beta >= 0.
 
     Returns
     -------
-    TokenLoss
-        `clipped` is empty.
+    TokenLoss : `clipped` is empty.
 
     Examples
     --------

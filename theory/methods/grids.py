@@ -14,8 +14,7 @@ class Budget(NamedTuple):
 
     Attributes
     ----------
-    mean, low, high
-        0 <= low <= mean <= high.
+    mean, low, high : 0 <= low <= mean <= high.
     """
 
     mean: int

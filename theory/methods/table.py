@@ -41,27 +41,18 @@ class Method:
 
     Attributes
     ----------
-    title
-        Name of the row in the paper's tables.
-    source
-        arXiv id of the method's source.
-    notes
-        What is taken from that source, and what is left out.
-    allocator
-        Rule that divides the rollouts among prompts, a name of `theory.allocation.ALLOCATORS`.
-    advantage
-        A name of `theory.estimators.ADVANTAGES`, or `WReinforce`.
+    title : Name of the row in the paper's tables.
+    source : arXiv id of the method's source.
+    notes : What is taken from that source, and what is left out.
+    allocator : Rule that divides the rollouts among prompts, a name of `theory.allocation.ALLOCATORS`.
+    advantage : A name of `theory.estimators.ADVANTAGES`, or `WReinforce`.
     shaping
         What is done to the advantages of tokens, or None: `Modulation`, `EntropyAdvantages`, or one of
         `register_shaping`.
-    loss
-        Policy loss of a token: `ClippedSurrogate`, `ClipCov`, `KlCov`, or one of `register_loss`.
-    entropy_bonus
-        Entropy regulariser, a term of its own, or None.
-    token_selection
-        Restriction of the policy loss to some tokens, or None.
-    aggregation
-        From tokens to one number, a name of `theory.losses.AGGREGATIONS`.
+    loss : Policy loss of a token: `ClippedSurrogate`, `ClipCov`, `KlCov`, or one of `register_loss`.
+    entropy_bonus : Entropy regulariser, a term of its own, or None.
+    token_selection : Restriction of the policy loss to some tokens, or None.
+    aggregation : From tokens to one number, a name of `theory.losses.AGGREGATIONS`.
     """
 
     title: str
@@ -136,12 +127,9 @@ class Method:
 
         Parameters
         ----------
-        advantages, mask, log_prob, old_log_prob
-            As in `theory.losses.clipped_surrogate`.
-        stats
-            Of the current policy, each [..., T]; None will do where there is no shaping.
-        scope
-            Extremes that tokens are compared with; None takes those of what is given.
+        advantages, mask, log_prob, old_log_prob : As in `theory.losses.clipped_surrogate`.
+        stats : Of the current policy, each [..., T]; None will do where there is no shaping.
+        scope : Extremes that tokens are compared with; None takes those of what is given.
 
         Examples
         --------
@@ -165,17 +153,13 @@ class Method:
 
         Parameters
         ----------
-        rewards
-            R, floating, [N].
-        groups
-            Key of each rollout's prompt, [N].
-        correct
-            True where the response is correct, boolean, [N]; never derived from a reward's value.
+        rewards : R, floating, [N].
+        groups : Key of each rollout's prompt, [N].
+        correct : True where the response is correct, boolean, [N]; never derived from a reward's value.
 
         Returns
         -------
-        Array
-            A, [N], of the dtype of `rewards`.
+        Array : A, [N], of the dtype of `rewards`.
 
         Examples
         --------
@@ -207,8 +191,7 @@ class Method:
 
         Parameters
         ----------
-        values
-            Every field, and no other.
+        values : Every field, and no other.
 
         Examples
         --------
@@ -239,13 +222,11 @@ def register_shaping(kind: Part) -> Part:
 
     Parameters
     ----------
-    kind
-        A frozen dataclass that inherits from `Shaping`. Its fields are part of the method's config.
+    kind : A frozen dataclass that inherits from `Shaping`. Its fields are part of the method's config.
 
     Returns
     -------
-    type
-        The same, so that this serves as a decorator.
+    type : The same, so that this serves as a decorator.
 
     Examples
     --------
@@ -267,13 +248,11 @@ def register_loss(kind: Part) -> Part:
 
     Parameters
     ----------
-    kind
-        A frozen dataclass that inherits from `Loss`. Its fields are part of the method's config.
+    kind : A frozen dataclass that inherits from `Loss`. Its fields are part of the method's config.
 
     Returns
     -------
-    type
-        The same, so that this serves as a decorator.
+    type : The same, so that this serves as a decorator.
 
     Examples
     --------
@@ -412,15 +391,12 @@ def register_method(name: str, method: Method) -> Method:
 
     Parameters
     ----------
-    name
-        A new one, of lower-case letters, digits and dashes.
-    method
-        The method.
+    name : A new one, of lower-case letters, digits and dashes.
+    method : The method.
 
     Returns
     -------
-    Method
-        The same.
+    Method : The same.
 
     Examples
     --------
@@ -442,13 +418,11 @@ def get_method(name: str) -> Method:
 
     Parameters
     ----------
-    name
-        A key of `METHODS`.
+    name : A key of `METHODS`.
 
     Returns
     -------
-    Method
-        The method.
+    Method : The method.
 
     Examples
     --------

@@ -24,15 +24,13 @@ def update_coefficient(advantage: Array, ratio: Array, clip_low: float = 0.2, cl
 
     Parameters
     ----------
-    advantage, ratio
-        A and the importance ratio r = pi(a) / pi_old(a) >= 0 (1 on-policy), each [...], floating.
+    advantage, ratio : A and the importance ratio r = pi(a) / pi_old(a) >= 0 (1 on-policy), each [...], floating.
     clip_low, clip_high
         Clip range, clip_low in [0, 1], clip_high >= 0. DynaMO and GRPO use 0.2 and 0.2, Clip-Higher 0.2 and 0.28.
 
     Returns
     -------
-    Array
-        xi, [...]; 0 where the token is clipped or A = 0. A ratio at a bound is not clipped.
+    Array : xi, [...]; 0 where the token is clipped or A = 0. A ratio at a bound is not clipped.
 
     Examples
     --------
@@ -61,15 +59,12 @@ def first_order(stats: TokenStatistics, coefficient: Array, learning_rate: float
 
     Parameters
     ----------
-    stats, coefficient
-        Token statistics and update coefficient xi, each [...].
-    learning_rate
-        eta >= 0, the step on the logits.
+    stats, coefficient : Token statistics and update coefficient xi, each [...].
+    learning_rate : eta >= 0, the step on the logits.
 
     Returns
     -------
-    Array
-        dH, [...], in nats. In floating point its error is a few rounding units of eta |xi|.
+    Array : dH, [...], in nats. In floating point its error is a few rounding units of eta |xi|.
 
     Examples
     --------
@@ -87,15 +82,12 @@ def first_order_sequence(stats: TokenStatistics, coefficient: Array, mask: Array
 
     Parameters
     ----------
-    stats, coefficient, learning_rate
-        As in `first_order`, the arrays [..., T].
-    mask
-        True at valid tokens, [..., T], boolean. Values outside must be finite and have no effect.
+    stats, coefficient, learning_rate : As in `first_order`, the arrays [..., T].
+    mask : True at valid tokens, [..., T], boolean. Values outside must be finite and have no effect.
 
     Returns
     -------
-    Array
-        dH, [..., T], in nats; 0 outside the mask. A response of one token has dH = 0, whatever its policy.
+    Array : dH, [..., T], in nats; 0 outside the mask. A response of one token has dH = 0, whatever its policy.
 
     Examples
     --------

@@ -20,12 +20,9 @@ class TokenStatistics(NamedTuple):
 
     Attributes
     ----------
-    log_prob
-        log pi(a) of the sampled token a, in (-inf, 0].
-    entropy
-        H = -sum_v pi(v) log pi(v), in [0, log V].
-    collision
-        C = sum_v pi(v)^2 (32), from 1/V (uniform) to 1 (deterministic).
+    log_prob : log pi(a) of the sampled token a, in (-inf, 0].
+    entropy : H = -sum_v pi(v) log pi(v), in [0, log V].
+    collision : C = sum_v pi(v)^2 (32), from 1/V (uniform) to 1 (deterministic).
     mean_pi_lambda
         M = E_pi[pi Lambda] = sum_v pi(v)^2 Lambda(v) = sum_v pi(v)^2 log pi(v) + C H, with Lambda of Def. 2.
     """
@@ -43,13 +40,11 @@ def log_softmax(logits: Array) -> Array:
 
     Parameters
     ----------
-    logits
-        Finite logits, [..., V], V >= 1, floating.
+    logits : Finite logits, [..., V], V >= 1, floating.
 
     Returns
     -------
-    Array
-        log pi, [..., V]; finite for every finite input: where pi underflows, log pi does not.
+    Array : log pi, [..., V]; finite for every finite input: where pi underflows, log pi does not.
 
     Examples
     --------
@@ -76,8 +71,7 @@ def centred_log_prob(logits: Array) -> Array:
 
     Returns
     -------
-    Array
-        Lambda, [..., V], in nats.
+    Array : Lambda, [..., V], in nats.
 
     Examples
     --------
@@ -97,13 +91,11 @@ def token_statistics(logits: Array, actions: Array) -> TokenStatistics:
 
     Parameters
     ----------
-    logits, actions
-        Finite logits, [..., V], floating, and sampled token ids in [0, V), [...], integer.
+    logits, actions : Finite logits, [..., V], floating, and sampled token ids in [0, V), [...], integer.
 
     Returns
     -------
-    TokenStatistics
-        Four arrays of the shape of `actions` and the dtype of `logits`. With V = 1 they are 0, 0, 1, 0.
+    TokenStatistics : Four arrays of the shape of `actions` and the dtype of `logits`. With V = 1 they are 0, 0, 1, 0.
 
     Examples
     --------
@@ -135,13 +127,11 @@ def require_statistics(stats: TokenStatistics) -> Any:
 
     Parameters
     ----------
-    stats
-        Token statistics, each [...]; those of low precision may be off by their rounding.
+    stats : Token statistics, each [...]; those of low precision may be off by their rounding.
 
     Returns
     -------
-    Any
-        Their array namespace, NumPy's or torch's.
+    Any : Their array namespace, NumPy's or torch's.
 
     Examples
     --------
@@ -167,8 +157,7 @@ def pi_lambda(stats: TokenStatistics) -> Array:
 
     Returns
     -------
-    Array
-        [...], in nats; minus the derivative of H in the logit of a (eq. 19-23).
+    Array : [...], in nats; minus the derivative of H in the logit of a (eq. 19-23).
 
     Examples
     --------
@@ -188,8 +177,7 @@ def score_norm_squared(stats: TokenStatistics) -> Array:
 
     Returns
     -------
-    Array
-        [...], in [0, 2]; a rounding error below zero is returned as 0.
+    Array : [...], in [0, 2]; a rounding error below zero is returned as 0.
 
     Examples
     --------
@@ -209,8 +197,7 @@ def expected_score_norm_squared(stats: TokenStatistics) -> Array:
 
     Returns
     -------
-    Array
-        [...], from 0 (deterministic) to 1 - 1/V (uniform).
+    Array : [...], from 0 (deterministic) to 1 - 1/V (uniform).
 
     Examples
     --------
@@ -231,8 +218,7 @@ def score_norm_bound(stats: TokenStatistics) -> Array:
 
     Returns
     -------
-    Array
-        1 - e^-H, [...], in [0, 1 - 1/V].
+    Array : 1 - e^-H, [...], in [0, 1 - 1/V].
 
     Examples
     --------

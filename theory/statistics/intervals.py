@@ -46,15 +46,12 @@ def interquartile_mean(scores: Any, axis: int | tuple[int, ...] | None = None) -
 
     Parameters
     ----------
-    scores
-        Finite numbers of size up to `LARGEST`, of any shape, at least one along `axis`.
-    axis
-        Axis or axes that are pooled; None pools all.
+    scores : Finite numbers of size up to `LARGEST`, of any shape, at least one along `axis`.
+    axis : Axis or axes that are pooled; None pools all.
 
     Returns
     -------
-    FloatArray
-        The shape of `scores` without `axis`.
+    FloatArray : The shape of `scores` without `axis`.
 
     Examples
     --------
@@ -94,20 +91,17 @@ def stratified_bootstrap_interval(
 
     Parameters
     ----------
-    scores
-        Finite numbers of size up to `LARGEST`, [num_runs, num_tasks, ...], num_runs >= 2.
+    scores : Finite numbers of size up to `LARGEST`, [num_runs, num_tasks, ...], num_runs >= 2.
     statistic
         Function `statistic(scores, axis=(i, j))` that reduces the axes of runs and tasks: `interquartile_mean`,
         `np.mean`, `np.median`.
-    rng
-        The only source of randomness: the same state gives the same interval.
+    rng : The only source of randomness: the same state gives the same interval.
     confidence, num_resamples
         In (0, 1), and at least 1; with fewer than about 1,000 resamples the ends of a 95 % interval are noisy.
 
     Returns
     -------
-    Interval
-        Point, low and high, each of the shape of the further axes.
+    Interval : Point, low and high, each of the shape of the further axes.
 
     Examples
     --------
@@ -143,17 +137,14 @@ def paired_gain(values: Any, reference: Any = None, confidence: float = 0.95) ->
 
     Parameters
     ----------
-    values
-        Finite numbers of size up to `LARGEST`, [num_seeds, ...].
+    values : Finite numbers of size up to `LARGEST`, [num_seeds, ...].
     reference
         Values of what is compared with, in the same shape and order of seeds; None aggregates `values` themselves.
-    confidence
-        In (0, 1).
+    confidence : In (0, 1).
 
     Returns
     -------
-    Interval
-        Point, low and high, each of the shape of the further axes. One seed has no interval: both ends are NaN.
+    Interval : Point, low and high, each of the shape of the further axes. One seed has no interval: both ends are NaN.
 
     Examples
     --------
@@ -197,13 +188,11 @@ def crossed_bootstrap_interval(
     strata
         One array for each stratum (a benchmark): finite numbers of size up to `LARGEST`,
         [num_runs, num_problems, ...]; only num_problems differs between strata.
-    rng, confidence, num_resamples
-        As in `stratified_bootstrap_interval`.
+    rng, confidence, num_resamples : As in `stratified_bootstrap_interval`.
 
     Returns
     -------
-    Interval
-        Point, low and high, each [num_strata + 1, ...]; the last is the mean of the strata, all weighted alike.
+    Interval : Point, low and high, each [num_strata + 1, ...]; the last is the mean of the strata, all weighted alike.
 
     Examples
     --------

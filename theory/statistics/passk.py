@@ -18,8 +18,7 @@ def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: ArrayLike) -> F
 
     Parameters
     ----------
-    num_samples, num_correct, k
-        n >= k, c in [0, n] and k >= 1, integers, [...]; the three broadcast.
+    num_samples, num_correct, k : n >= k, c in [0, n] and k >= 1, integers, [...]; the three broadcast.
 
     Returns
     -------
@@ -60,13 +59,11 @@ def exact_pass_at_k(p: ArrayLike, k: ArrayLike) -> FloatArray:
 
     Parameters
     ----------
-    p, k
-        Success probability in [0, 1], and integers >= 1, [...]; both broadcast.
+    p, k : Success probability in [0, 1], and integers >= 1, [...]; both broadcast.
 
     Returns
     -------
-    FloatArray
-        float64, [...], in [0, 1].
+    FloatArray : float64, [...], in [0, 1].
 
     Examples
     --------

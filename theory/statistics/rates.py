@@ -22,13 +22,11 @@ def jeffreys_interval(successes: Any, attempts: Any, confidence: float = 0.95) -
 
     Parameters
     ----------
-    successes, attempts, confidence
-        k and n, integers, [G], 0 <= k <= n, n >= 1, and a number in (0, 1).
+    successes, attempts, confidence : k and n, integers, [G], 0 <= k <= n, n >= 1, and a number in (0, 1).
 
     Returns
     -------
-    tuple of FloatArray
-        The lower and the upper end, each [G].
+    tuple of FloatArray : The lower and the upper end, each [G].
 
     Examples
     --------
@@ -63,15 +61,12 @@ def ratio_intervals(
     numerators, denominators
         x and y, [G, R] each, of size up to `theory.statistics.intervals.LARGEST`. A column has sum y > 0, or both sums
         are 0; its ratios must be within float64.
-    clusters
-        The cluster of each row (a prompt), integers >= 0, [G].
-    rng, confidence, num_resamples
-        As in `theory.statistics.stratified_bootstrap_interval`.
+    clusters : The cluster of each row (a prompt), integers >= 0, [G].
+    rng, confidence, num_resamples : As in `theory.statistics.stratified_bootstrap_interval`.
 
     Returns
     -------
-    Interval
-        Point, low and high, each [R]. 0/0 = 1; a resample without a positive denominator counts as 1 too.
+    Interval : Point, low and high, each [R]. 0/0 = 1; a resample without a positive denominator counts as 1 too.
 
     Examples
     --------

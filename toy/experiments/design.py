@@ -37,20 +37,13 @@ class Sweep:
 
     Attributes
     ----------
-    name
-        Its folder, and its name on the command line.
-    title, reproduces
-        The axes that are varied, in words; and the paper's item, or our question.
-    cells
-        The runs, all with the same axes.
-    blocks
-        Axes; the cells that agree on all of them compete with each other.
-    reference
-        Values on other axes; one cell of each block has them all, and the others are compared with it.
-    measures
-        Names of `toy.experiments.MEASURES`, or `TIMING` alone.
-    chooses
-        Axis whose best value per block, by the first measure, is written to `chosen.json`; None: no choice.
+    name : Its folder, and its name on the command line.
+    title, reproduces : The axes that are varied, in words; and the paper's item, or our question.
+    cells : The runs, all with the same axes.
+    blocks : Axes; the cells that agree on all of them compete with each other.
+    reference : Values on other axes; one cell of each block has them all, and the others are compared with it.
+    measures : Names of `toy.experiments.MEASURES`, or `TIMING` alone.
+    chooses : Axis whose best value per block, by the first measure, is written to `chosen.json`; None: no choice.
     """
 
     name: str

@@ -50,14 +50,10 @@ def run_sweeps(
 
     Parameters
     ----------
-    out
-        Folder of all sweeps; sweep s has the folder out/s.
-    jobs
-        Processes, >= 1, each with one thread; 1 trains in this process.
-    checkpoint_every, device
-        As in `toy.training.train`.
-    progress
-        Called in this process.
+    out : Folder of all sweeps; sweep s has the folder out/s.
+    jobs : Processes, >= 1, each with one thread; 1 trains in this process.
+    checkpoint_every, device : As in `toy.training.train`.
+    progress : Called in this process.
 
     Raises
     ------

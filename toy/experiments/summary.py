@@ -79,12 +79,9 @@ class SummaryRow:
 
     Attributes
     ----------
-    value, low, high
-        Interquartile mean over seeds, and its interval (None for timings).
-    reference
-        Name of the cell that it is compared with; None for the reference itself.
-    difference, difference_low, difference_high
-        Interquartile mean of the differences per seed, and its interval.
+    value, low, high : Interquartile mean over seeds, and its interval (None for timings).
+    reference : Name of the cell that it is compared with; None for the reference itself.
+    difference, difference_low, difference_high : Interquartile mean of the differences per seed, and its interval.
     """
 
     cell: str

@@ -33,14 +33,10 @@ class BatchMoments(NamedTuple):
 
     Attributes
     ----------
-    variance
-        Trace of Cov[g].
-    bias_squared
-        |E g - grad J|^2; without bias from the resampling, hence possibly below 0 by its noise.
-    mse
-        E|g - grad J|^2 = variance + bias_squared.
-    cosine
-        <E g, grad J> / (|grad J| sqrt(E|g|^2)), which noise lowers; 0 where the gradient or the estimator is 0.
+    variance : Trace of Cov[g].
+    bias_squared : |E g - grad J|^2; without bias from the resampling, hence possibly below 0 by its noise.
+    mse : E|g - grad J|^2 = variance + bias_squared.
+    cosine : <E g, grad J> / (|grad J| sqrt(E|g|^2)), which noise lowers; 0 where the gradient or the estimator is 0.
     alignment
         <E g, grad J> / (|grad J| |E g|), which only a biased direction lowers; 0 likewise. From resamples it contains
         the noise of their mean.
@@ -91,14 +87,10 @@ def batch_moments(
 
     Parameters
     ----------
-    probs, correct
-        Policy and correct answers of the batch's prompts, [Q, K].
-    counts
-        Rollouts of each prompt, integers, [Q]; a prompt without any has no part in g, but one in J.
-    aggregation
-        One of `theory.losses.AGGREGATIONS`.
-    estimator
-        One of `theory.estimators.ESTIMATORS`.
+    probs, correct : Policy and correct answers of the batch's prompts, [Q, K].
+    counts : Rollouts of each prompt, integers, [Q]; a prompt without any has no part in g, but one in J.
+    aggregation : One of `theory.losses.AGGREGATIONS`.
+    estimator : One of `theory.estimators.ESTIMATORS`.
 
     Examples
     --------
@@ -127,12 +119,9 @@ def resampled_moments(gradients: Callable[[], FloatArray], truth: FloatArray, nu
 
     Parameters
     ----------
-    gradients
-        Draws the batch of every seed again and returns their gradients, [S, ...].
-    truth
-        grad J of every seed, of the same shape.
-    num_resamples
-        Number of calls, >= 2.
+    gradients : Draws the batch of every seed again and returns their gradients, [S, ...].
+    truth : grad J of every seed, of the same shape.
+    num_resamples : Number of calls, >= 2.
     """
     require.count("num_resamples", num_resamples, 2)
     total, squares = np.zeros_like(truth), np.zeros(len(truth))

@@ -35,12 +35,9 @@ class Run:
 
     Attributes
     ----------
-    metrics
-        Every column of `toy.training.METRICS`, [S, steps + 1]; NaN in column 0 of the metrics of a step.
-    logits
-        The tables after training, [S, R, K].
-    seconds
-        Time spent training, resumed parts included.
+    metrics : Every column of `toy.training.METRICS`, [S, steps + 1]; NaN in column 0 of the metrics of a step.
+    logits : The tables after training, [S, R, K].
+    seconds : Time spent training, resumed parts included.
     """
 
     config: TrainConfig
@@ -167,10 +164,8 @@ def train(
     out
         Folder of the run (`theory.base.runs`), made if missing; None keeps everything in memory. An unfinished run of
         the same config in it is resumed from its last checkpoint; so is a finished one of fewer steps.
-    checkpoint_every
-        Steps between two checkpoints, >= 1; without effect on the result.
-    progress
-        Called after every step.
+    checkpoint_every : Steps between two checkpoints, >= 1; without effect on the result.
+    progress : Called after every step.
     device
         One of `DEVICES`. Draws, allocation and histories are the CPU's on all of them; results of "cuda" agree with
         those of "cpu" up to rounding, and are not promised to repeat to the bit.

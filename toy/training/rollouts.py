@@ -29,18 +29,12 @@ class Rollouts(NamedTuple):
 
     Attributes
     ----------
-    prompts
-        The batch, [S, Q].
-    rows
-        Rows of the table that the batch needs, its states, [S, U].
-    states, tokens
-        State of every token of a prompt, an index into `rows`; and which tokens a prompt has; [S, Q, T].
-    logits
-        The policy that sampled, at the states, [S, U, K].
-    actions, log_prob
-        Sampled tokens, and their log pi.
-    correct
-        Which rollouts are correct, [S, Q, G].
+    prompts : The batch, [S, Q].
+    rows : Rows of the table that the batch needs, its states, [S, U].
+    states, tokens : State of every token of a prompt, an index into `rows`; and which tokens a prompt has; [S, Q, T].
+    logits : The policy that sampled, at the states, [S, U, K].
+    actions, log_prob : Sampled tokens, and their log pi.
+    correct : Which rollouts are correct, [S, Q, G].
     """
 
     prompts: IntArray
@@ -58,18 +52,13 @@ class Batch(NamedTuple):
 
     Attributes
     ----------
-    prompts, counts, successes
-        The prompts, their rollouts and how many of these are correct, [S, Q].
+    prompts, counts, successes : The prompts, their rollouts and how many of these are correct, [S, Q].
     rows, states, actions
         As in `Rollouts`; actions where `mask` is False are those that a prompt would have got with more rollouts.
-    mask
-        The tokens of rollouts that were paid for.
-    old_log_prob
-        log pi of the actions under the policy that sampled them.
-    advantages
-        A, before shaping; 0 outside the mask.
-    scope
-        The modulation's normalisers, arrays [S, 1, 1, 1]; None without modulation.
+    mask : The tokens of rollouts that were paid for.
+    old_log_prob : log pi of the actions under the policy that sampled them.
+    advantages : A, before shaping; 0 outside the mask.
+    scope : The modulation's normalisers, arrays [S, 1, 1, 1]; None without modulation.
     """
 
     prompts: IntArray

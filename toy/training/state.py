@@ -23,12 +23,9 @@ class Setup:
 
     Attributes
     ----------
-    keys
-        Names of the prompts, the same in all worlds.
-    correct
-        Which tokens of every row of the table are correct, [S, R, K].
-    rows, tokens
-        Row of every token of every prompt, and which of them the prompt has, [S, N, T].
+    keys : Names of the prompts, the same in all worlds.
+    correct : Which tokens of every row of the table are correct, [S, R, K].
+    rows, tokens : Row of every token of every prompt, and which of them the prompt has, [S, N, T].
     """
 
     config: TrainConfig

@@ -181,14 +181,10 @@ class Tokens(NamedTuple):
 
     Attributes
     ----------
-    logits
-        The policy at the batch's states, [S, U, K]; what the gradient is taken in.
-    log_prob, old_log_prob
-        Under the current policy, and under the one that sampled.
-    stats
-        What else the method looks at; None if nothing.
-    mask, advantages, scope
-        As in `Batch`.
+    logits : The policy at the batch's states, [S, U, K]; what the gradient is taken in.
+    log_prob, old_log_prob : Under the current policy, and under the one that sampled.
+    stats : What else the method looks at; None if nothing.
+    mask, advantages, scope : As in `Batch`.
     """
 
     logits: torch.Tensor

@@ -56,14 +56,10 @@ class Population:
 
     Attributes
     ----------
-    num_prompts, num_answers
-        N >= 1 and K >= 2.
-    num_correct
-        Correct answers per prompt, in [1, K - 1].
-    concentration_low, concentration_high
-        Ends of the concentration, 0.01 <= low <= high.
-    margin
-        p is clipped to [margin, 1 - margin], so that every prompt can be learnt and forgotten, however slowly.
+    num_prompts, num_answers : N >= 1 and K >= 2.
+    num_correct : Correct answers per prompt, in [1, K - 1].
+    concentration_low, concentration_high : Ends of the concentration, 0.01 <= low <= high.
+    margin : p is clipped to [margin, 1 - margin], so that every prompt can be learnt and forgotten, however slowly.
     """
 
     num_prompts: int = 256
@@ -103,18 +99,12 @@ class SkillChainPopulation:
 
     Attributes
     ----------
-    num_prompts, num_skills, num_decisions
-        N >= 1; R >= 1, fillers included; and the decisions among them, in [1, R].
-    num_tokens, num_accepted
-        K >= 2, tokens to choose from; and the correct tokens of a decision, in [1, K - 1].
-    length_low, length_high
-        Ends of the length of a prompt, 1 <= low <= high.
-    decision_share
-        Probability that a token is a decision, in [0, 1]; 1 if no skill is a filler.
-    concentration_low, concentration_high
-        Ends of a skill's concentration, 0.01 <= low <= high.
-    margin
-        A decision's success probability is clipped to [margin, 1 - margin].
+    num_prompts, num_skills, num_decisions : N >= 1; R >= 1, fillers included; and the decisions among them, in [1, R].
+    num_tokens, num_accepted : K >= 2, tokens to choose from; and the correct tokens of a decision, in [1, K - 1].
+    length_low, length_high : Ends of the length of a prompt, 1 <= low <= high.
+    decision_share : Probability that a token is a decision, in [0, 1]; 1 if no skill is a filler.
+    concentration_low, concentration_high : Ends of a skill's concentration, 0.01 <= low <= high.
+    margin : A decision's success probability is clipped to [margin, 1 - margin].
     """
 
     num_prompts: int = 256

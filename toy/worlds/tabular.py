@@ -31,16 +31,11 @@ class World:
 
     Attributes
     ----------
-    logits
-        [R, K], finite.
-    correct
-        [R, K], at least one correct token per row; rows that are True throughout are fillers.
-    keys
-        Stable names of the prompts, N of them, all different.
-    rows
-        Row of every token of a prompt, [N, T]; by default row i for the one token of prompt i, a bandit.
-    lengths
-        Tokens of a prompt, in [1, T], [N]; what `rows` holds beyond them has no effect. By default T.
+    logits : [R, K], finite.
+    correct : [R, K], at least one correct token per row; rows that are True throughout are fillers.
+    keys : Stable names of the prompts, N of them, all different.
+    rows : Row of every token of a prompt, [N, T]; by default row i for the one token of prompt i, a bandit.
+    lengths : Tokens of a prompt, in [1, T], [N]; what `rows` holds beyond them has no effect. By default T.
     """
 
     logits: FloatArray

@@ -92,13 +92,11 @@ def get_allocator(name: str) -> Allocator:
 
     Parameters
     ----------
-    name
-        One of `ALLOCATORS`.
+    name : One of `ALLOCATORS`.
 
     Returns
     -------
-    Allocator
-        The rule.
+    Allocator : The rule.
 
     Examples
     --------
@@ -114,13 +112,11 @@ def register(rule: Allocator) -> Allocator:
 
     Parameters
     ----------
-    rule
-        Any object with a `name`, which is none of the names here, and one of `counts` and `spend`.
+    rule : Any object with a `name`, which is none of the names here, and one of `counts` and `spend`.
 
     Returns
     -------
-    Allocator
-        The rule.
+    Allocator : The rule.
 
     Examples
     --------

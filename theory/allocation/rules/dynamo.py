@@ -46,8 +46,7 @@ class Dynamo:
 
     Parameters
     ----------
-    min_history
-        Attempts from which P is trusted, at least 2 (below, P is undefined).
+    min_history : Attempts from which P is trusted, at least 2 (below, P is undefined).
 
     Examples
     --------
@@ -114,12 +113,9 @@ class DynamoCode:
 
     Parameters
     ----------
-    mastery
-        Success rate from which a prompt counts as mastered, in (0, 1].
-    min_weight
-        Smallest weight, > 0.
-    min_history
-        Attempts from which a prompt takes part, at least 2.
+    mastery : Success rate from which a prompt counts as mastered, in (0, 1].
+    min_weight : Smallest weight, > 0.
+    min_history : Attempts from which a prompt takes part, at least 2.
 
     Examples
     --------

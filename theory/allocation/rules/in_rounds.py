@@ -31,14 +31,10 @@ class Dars:
 
     Parameters
     ----------
-    schedule
-        `equal` (equal treatment) or `hardness` (hardness-weighted).
-    normalize_std
-        Whether the advantages are divided by the standard deviation; off in the released scripts.
-    pilot
-        Rollouts of the first round, at least 1.
-    max_rollouts
-        Most rollouts of a prompt; the released scripts have 32 for `equal` and 64 for `hardness`.
+    schedule : `equal` (equal treatment) or `hardness` (hardness-weighted).
+    normalize_std : Whether the advantages are divided by the standard deviation; off in the released scripts.
+    pilot : Rollouts of the first round, at least 1.
+    max_rollouts : Most rollouts of a prompt; the released scripts have 32 for `equal` and 64 for `hardness`.
 
     Examples
     --------
@@ -94,14 +90,10 @@ class ReinforceAda:
 
     Parameters
     ----------
-    stop
-        `balanced` (the released script) or `positive_focused`.
-    round_size
-        Rollouts per round, at least 1.
-    max_rounds
-        Rounds at most, at least 1.
-    keep
-        Rollouts per prompt that enter the update, at least 2.
+    stop : `balanced` (the released script) or `positive_focused`.
+    round_size : Rollouts per round, at least 1.
+    max_rounds : Rounds at most, at least 1.
+    keep : Rollouts per prompt that enter the update, at least 2.
 
     Examples
     --------
@@ -147,14 +139,10 @@ class PilotCommit:
 
     Parameters
     ----------
-    pilot
-        Rollouts of the first round, at least 1.
-    commit
-        Rollouts of the second round, at least 0.
-    min_rate
-        Smallest success rate of an informative prompt, in [0, 1].
-    margin
-        Distance of the largest one from 1, in [0, 1].
+    pilot : Rollouts of the first round, at least 1.
+    commit : Rollouts of the second round, at least 0.
+    min_rate : Smallest success rate of an informative prompt, in [0, 1].
+    margin : Distance of the largest one from 1, in [0, 1].
 
     Examples
     --------

@@ -76,14 +76,10 @@ class LogProgress:
 
     Parameters
     ----------
-    estimator
-        Advantage of the training step, one of `theory.estimators.CENTRED`.
-    aggregation
-        `token-mean` (also right for a mean over sequences) or `prompt-mean`.
-    objective
-        `log`, or `success` for the progress of sum p.
-    prior
-        Beta prior of p.
+    estimator : Advantage of the training step, one of `theory.estimators.CENTRED`.
+    aggregation : `token-mean` (also right for a mean over sequences) or `prompt-mean`.
+    objective : `log`, or `success` for the progress of sum p.
+    prior : Beta prior of p.
 
     Examples
     --------

@@ -18,16 +18,11 @@ class Knowledge:
 
     Parameters
     ----------
-    success_rates
-        True success rates p, [N], in [0, 1]. Rules then use p in place of any estimate from the history.
-    gradient_norms
-        Mean gradient norm of a response, [N], >= 0 (GVM).
-    correct_norms, wrong_norms
-        Mean score norm of a correct and of a wrong response, [N], >= 0 (CurES).
-    variances
-        Exact variance of one rollout's gradient, [N], >= 0, for `oracle-variance`.
-    gains
-        Expected progress with n = 0, 1, ..., M rollouts, [N, M + 1], for `oracle-progress`.
+    success_rates : True success rates p, [N], in [0, 1]. Rules then use p in place of any estimate from the history.
+    gradient_norms : Mean gradient norm of a response, [N], >= 0 (GVM).
+    correct_norms, wrong_norms : Mean score norm of a correct and of a wrong response, [N], >= 0 (CurES).
+    variances : Exact variance of one rollout's gradient, [N], >= 0, for `oracle-variance`.
+    gains : Expected progress with n = 0, 1, ..., M rollouts, [N, M + 1], for `oracle-progress`.
 
     Examples
     --------
@@ -69,13 +64,11 @@ class Problem:
     successes, attempts
         Counts of the past, [N], 0 <= successes <= attempts: what `theory.allocation.SuccessHistory.counts` returns for
         the keys of the batch. Fractions (of a discount) are fine.
-    budget
-        Rollouts in total, at least N low. A one-shot rule also needs budget <= N high.
+    budget : Rollouts in total, at least N low. A one-shot rule also needs budget <= N high.
     low, high
         Bounds on the rollouts of every prompt, 0 <= low <= high. The paper scales down lower bounds that exceed the
         budget (Appendix D); here that is an error.
-    knowledge
-        Side information on the same N prompts.
+    knowledge : Side information on the same N prompts.
 
     Examples
     --------

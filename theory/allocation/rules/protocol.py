@@ -69,14 +69,10 @@ def allocate(rule: Allocator, problem: Problem, rng: np.random.Generator, observ
 
     Parameters
     ----------
-    rule
-        One of `ALLOCATORS`, or any other object of the kind.
-    problem
-        The batch, its budget and its bounds.
-    rng
-        For rules that draw; the same generator state gives the same counts.
-    observe
-        Rolls out counts [N] now and returns the successes among them, [N]. One-shot rules do not need it.
+    rule : One of `ALLOCATORS`, or any other object of the kind.
+    problem : The batch, its budget and its bounds.
+    rng : For rules that draw; the same generator state gives the same counts.
+    observe : Rolls out counts [N] now and returns the successes among them, [N]. One-shot rules do not need it.
 
     Returns
     -------
@@ -172,15 +168,12 @@ class Rounds:
 
     Parameters
     ----------
-    problem, observe
-        As `InRounds.spend` is given them.
+    problem, observe : As `InRounds.spend` is given them.
 
     Attributes
     ----------
-    spent, successes
-        Rollouts so far, and the successes among them, [N] int64.
-    left
-        What is left of the budget.
+    spent, successes : Rollouts so far, and the successes among them, [N] int64.
+    left : What is left of the budget.
 
     Examples
     --------

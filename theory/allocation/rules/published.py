@@ -31,12 +31,9 @@ class Gvm:
 
     Parameters
     ----------
-    alpha
-        Penalty, >= 1e-12.
-    beta
-        Exponent of the penalty, in [1, 16].
-    prior
-        Beta prior of p.
+    alpha : Penalty, >= 1e-12.
+    beta : Exponent of the penalty, in [1, 16].
+    prior : Beta prior of p.
 
     Examples
     --------
@@ -80,10 +77,8 @@ class Vip:
 
     Parameters
     ----------
-    estimator
-        `rloo` or `dr_grpo`.
-    prior
-        Beta prior of p.
+    estimator : `rloo` or `dr_grpo`.
+    prior : Beta prior of p.
 
     Examples
     --------
@@ -123,8 +118,7 @@ class Knapsack:
 
     Parameters
     ----------
-    prior
-        Beta prior of p.
+    prior : Beta prior of p.
 
     Examples
     --------
@@ -160,8 +154,7 @@ class Cures:
 
     Parameters
     ----------
-    prior
-        Beta prior of p.
+    prior : Beta prior of p.
 
     Examples
     --------
