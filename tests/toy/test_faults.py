@@ -115,7 +115,7 @@ def test_R6_modulation_does_not_depend_on_mini_batches(small, monkeypatch):
         seen.append(modulate(*args, **kwargs))
         return seen[-1]
 
-    monkeypatch.setattr("toy.training.step.modulate", record)
+    monkeypatch.setattr("theory.losses.modulation.modulate", record)
     for num in (1, 4):
         train(small("dynamo", num_minibatches=num, num_steps=1))
     whole, first = seen[0], seen[1]
