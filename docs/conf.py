@@ -135,11 +135,8 @@ def apart(docstring: str) -> str:
 
 def settings(cls: type) -> str:
     """Return the fields of a dataclass with their defaults, and what its docstring says of them."""
-    section = re.search(
-        r"^Attributes\n-+\n(.*?)(?=^\w+\n-+$|\Z)",
-        "\n".join(apart((inspect.getdoc(cls) or "").split("\n"))),
-        re.M | re.S,
-    )
+    docstring = apart(inspect.getdoc(cls) or "")
+    section = re.search(r"^Attributes\n-+\n(.*?)(?=^\w+\n-+$|\Z)", docstring, re.M | re.S)
     assert section, cls
     entries = re.findall(r"^(\w.*)\n((?:[ ]+.*\n?|\n)+)", section[1], re.M)
     fields_left = {f.name: f for f in fields(cls)}

@@ -50,11 +50,10 @@ class ExperimentResults(Input):
     ----------
     axes : Axes that are varied, apart from the setting.
     measures : Measures that must be there; others are ignored.
-    worlds
-        Whether the sweep has the axis `world`; else its cells share one. The configuration is read of the first cell of
-        each world, or of every cell where they share one.
-    scale
-        Axes by which runs at scale differ in this experiment, names of `scale_runs.AXES`; none: it has no such runs.
+    worlds : Whether the sweep has the axis `world`; else its cells share one. The configuration is read of the first
+        cell of each world, or of every cell where they share one.
+    scale : Axes by which runs at scale differ in this experiment, names of `scale_runs.AXES`; none: it has no such
+        runs.
     reference : Values of some axes; runs at scale are compared with the cell that has them.
     methods : Methods whose runs at scale belong to it, where they can be compared; none: all do.
     """

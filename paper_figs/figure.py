@@ -38,8 +38,8 @@ class Item:
     title : A few words on what it is.
     inputs : The result files; what they read is passed to the functions below, in this order.
     caption : Data in, one line out: what the data are, how many seeds, which interval.
-    reading
-        Data in, two sentences out: what it shows, and whether the paper's statement appears; both follow from the data.
+    reading : Data in, two sentences out: what it shows, and whether the paper's statement appears; both follow from the
+        data.
     made_by : None for an item of `make reproduce`; else the command that makes its inputs, without which it is skipped.
     """
 
@@ -72,8 +72,8 @@ class Built:
     Attributes
     ----------
     files : Written files, by suffix.
-    content
-        Columns and rows of a table as text; a row begins with its group's heading, the cells after it may be bold.
+    content : Columns and rows of a table as text; a row begins with its group's heading, the cells after it may be
+        bold.
     """
 
     item: Item

@@ -124,9 +124,8 @@ class SoftmaxBandit(_Single):
     ----------
     world : Name in `toy.worlds.WORLDS`, or a `World`; one token per prompt.
     world_seed : Seed of the population if `world` is a name; independent of the seed of `reset`.
-    render_mode
-        None or "ansi": `render` returns the prompt, its three likeliest answers before training (`*` is correct) and
-        the last answer, as text.
+    render_mode : None or "ansi": `render` returns the prompt, its three likeliest answers before training (`*` is
+        correct) and the last answer, as text.
     """
 
     def __init__(self, world: str | World = "mixed", world_seed: int = 0, render_mode: str | None = None) -> None:
@@ -156,9 +155,8 @@ class SkillChain(_Single):
     Parameters
     ----------
     world, world_seed : As in `SoftmaxBandit`, with prompts of any number of tokens.
-    render_mode
-        None or "ansi": `render` returns the prompt and its skills as text, `7` for a decision and `(7)` for a filler,
-        with the tokens so far, as in `7=3+ (9)=0 2=5- 4`: `+` is correct, `-` wrong.
+    render_mode : None or "ansi": `render` returns the prompt and its skills as text, `7` for a decision and `(7)` for a
+        filler, with the tokens so far, as in `7=3+ (9)=0 2=5- 4`: `+` is correct, `-` wrong.
     """
 
     def __init__(self, world: str | World = "skills", world_seed: int = 0, render_mode: str | None = None) -> None:

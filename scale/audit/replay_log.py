@@ -98,8 +98,8 @@ def audit(
 
     Parameters
     ----------
-    low, high
-        Bounds on a prompt's rollouts in the replays, at least 2; by default half the mean and one and a half times it.
+    low, high : Bounds on a prompt's rollouts in the replays, at least 2; by default half the mean and one and a half
+        times it.
     discount : Factor on a prompt's old counts at each visit, in [0, 1].
     steps : Largest number of steps that are replayed.
     seed : Seed of the bootstrap.

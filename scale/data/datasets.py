@@ -111,8 +111,7 @@ def find_files(dataset: Dataset, source: Path | None, revision: str | None = Non
 
     Parameters
     ----------
-    source
-        A file, or a folder that holds a file `NAME.*` or a folder `NAME/` for the data set, such as a copy of its
+    source : A file, or a folder that holds a file `NAME.*` or a folder `NAME/` for the data set, such as a copy of its
         repository. None downloads from the hub.
     revision : Branch, tag or commit of the hub's repository.
 

@@ -26,8 +26,8 @@ class Checkpoint:
     ----------
     name : Name of its folder among the evaluations.
     export : Folder with `config.json`, tokenizer and weights.
-    config, step
-        The run's resolved configuration, and the step of training; None for a model that no run of ours made.
+    config, step : The run's resolved configuration, and the step of training; None for a model that no run of ours
+        made.
     """
 
     name: str

@@ -41,8 +41,8 @@ class Counts:
     Attributes
     ----------
     samples : n, the samples of every problem.
-    correct, unverified, truncated
-        How many of them were correct, could not be checked, or ended at the longest response, [num_problems].
+    correct, unverified, truncated : How many of them were correct, could not be checked, or ended at the longest
+        response, [num_problems].
     tokens : Tokens of all responses.
     """
 

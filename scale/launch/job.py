@@ -134,8 +134,8 @@ class Job:
     Attributes
     ----------
     nodes, gpus, tensor_parallel : Nodes, GPUs of all nodes together, and GPUs of one vLLM.
-    prompts, rollouts, mini_batch, steps
-        Prompts of a step, their mean rollouts, prompts of an optimiser step, and steps.
+    prompts, rollouts, mini_batch, steps : Prompts of a step, their mean rollouts, prompts of an optimiser step, and
+        steps.
     max_prompt, max_response, micro_batch : Longest lengths, and the size of a micro-batch on a GPU, tokens.
     utilization, max_sequences : vLLM's share of the memory, and sequences at once.
     params_rest, optimizer_rests : Whether weights, and AdamW's state, stay on the GPU while responses are generated.

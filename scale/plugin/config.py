@@ -29,15 +29,13 @@ class DynamoConfig:
     method : A name of `theory.methods.METHODS`.
     allocator : Another allocation rule than the method's, one of `RULES` or of those that `modules` register.
     alpha : Another strength of the modulation than the method's, for methods that have one.
-    sharpness, threshold
-        Another steepness and another onset of the stabilization than the method's, for methods that have one.
+    sharpness, threshold : Another steepness and another onset of the stabilization than the method's, for methods that
+        have one.
     aggregation : Another aggregation than the method's, a name of `theory.losses.AGGREGATIONS`.
-    stock
-        Train by stock GRPO instead: verl's own trainer, loss and advantages, with seeds and order of this plug-in only.
-        The baseline for alpha = 0 under a uniform allocation.
-    rollouts_low, rollouts_high
-        Bounds on the rollouts of every prompt; 2 and more, since a group of one teaches nothing. The mean is verl's
-        `rollout.n`.
+    stock : Train by stock GRPO instead: verl's own trainer, loss and advantages, with seeds and order of this plug-in
+        only. The baseline for alpha = 0 under a uniform allocation.
+    rollouts_low, rollouts_high : Bounds on the rollouts of every prompt; 2 and more, since a group of one teaches
+        nothing. The mean is verl's `rollout.n`.
     history_discount : Factor on a prompt's old counts at each visit, in [0, 1]; 1 is the paper's.
     scope : Tokens that a token's entropy and instability are compared with, one of `SCOPES` (`scale.plugin.loss`).
     seed : Seed of the run: order of prompts, trajectories, random choices of rules and losses.

@@ -27,9 +27,8 @@ def chunked_token_statistics(
 
     Returns
     -------
-    TokenStatistics
-        Four tensors [N], float32 (float64 for float64 logits), on the device of `logits`; the same for all sizes of
-        chunks.
+    TokenStatistics : Four tensors [N], float32 (float64 for float64 logits), on the device of `logits`; the same for
+        all sizes of chunks.
 
     Examples
     --------

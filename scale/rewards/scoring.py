@@ -52,9 +52,8 @@ def compute_score(
 
     Returns
     -------
-    dict
-        `score` and `acc`: 1.0 or 0.0. `unverified`: 1.0 if it could not be decided, which scores 0. `pred`: the answer.
-        `reason`: why it is not correct, where that is known.
+    dict : `score` and `acc`: 1.0 or 0.0. `unverified`: 1.0 if it could not be decided, which scores 0. `pred`: the
+        answer. `reason`: why it is not correct, where that is known.
 
     Raises
     ------

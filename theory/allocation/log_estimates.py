@@ -36,8 +36,8 @@ def degenerate_bounds(successes: Any, attempts: Any, sizes: Any) -> tuple[FloatA
 
     Returns
     -------
-    tuple of FloatArray
-        The lower and the upper bound, each [G]. A single estimate may be below 0; its expectation bounds a probability.
+    tuple of FloatArray : The lower and the upper bound, each [G]. A single estimate may be below 0; its expectation
+        bounds a probability.
 
     Examples
     --------

@@ -73,9 +73,8 @@ def replay(
 
     Parameters
     ----------
-    rule
-        A rule that decides before the first rollout. One in rounds cannot be replayed: it asks for outcomes of the step
-        itself, more of them than the log may hold, and the group it stops at would judge itself.
+    rule : A rule that decides before the first rollout. One in rounds cannot be replayed: it asks for outcomes of the
+        step itself, more of them than the log may hold, and the group it stops at would judge itself.
     steps : Integers >= 0, [G].
     past_successes, past_attempts : What was known of each group's prompt before, [G]: `past_counts`.
     attempts : Rollouts of the log, integers >= 1, [G]; their sum over a step is the rule's budget.

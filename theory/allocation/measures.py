@@ -14,8 +14,8 @@ def degenerate_groups(successes: ArrayLike, counts: ArrayLike) -> BoolArray:
 
     Parameters
     ----------
-    successes, counts
-        k and n of every prompt, integers, 0 <= k <= n, [...] of one shape; an empty group is degenerate.
+    successes, counts : k and n of every prompt, integers, 0 <= k <= n, [...] of one shape; an empty group is
+        degenerate.
 
     Returns
     -------

@@ -30,14 +30,13 @@ def optimal(variances: Any, budget: int, low: IntBound, high: IntBound) -> IntAr
     Parameters
     ----------
     variances : v, [N], >= 0.
-    budget, low, high
-        As in the module's docstring. With 0/0 = 0 and v/0 infinite, a lower bound of 0 acts as 1 where v > 0.
+    budget, low, high : As in the module's docstring. With 0/0 = 0 and v/0 infinite, a lower bound of 0 acts as 1 where
+        v > 0.
 
     Returns
     -------
-    IntArray
-        Exact for marginals v / (n (n + 1)) rounded once to float64; marginals equal in float64 tie. Prompts with v = 0
-        stay at `low` until all others are at `high`, and then fill in index order.
+    IntArray : Exact for marginals v / (n (n + 1)) rounded once to float64; marginals equal in float64 tie. Prompts with
+        v = 0 stay at `low` until all others are at `high`, and then fill in index order.
 
     Raises
     ------
@@ -122,9 +121,8 @@ def optimal_concave(gains: FloatArray, budget: int, low: IntBound, high: IntBoun
 
     Parameters
     ----------
-    gains
-        [N, M + 1]; column n holds the gain of n rollouts. Entries outside [low, high] are not read. `optimal` is the
-        case gains = -v/n.
+    gains : [N, M + 1]; column n holds the gain of n rollouts. Entries outside [low, high] are not read. `optimal` is
+        the case gains = -v/n.
     budget, low, high : As in the module's docstring, and high <= M.
 
     Returns
@@ -166,8 +164,8 @@ def optimal_any(gains: FloatArray, budget: int, low: IntBound, high: IntBound) -
 
     Returns
     -------
-    IntArray
-        Counts. Gains are exact to 2N units of float64 epsilon times the largest |gain|; totals that are then equal tie.
+    IntArray : Counts. Gains are exact to 2N units of float64 epsilon times the largest |gain|; totals that are then
+        equal tie.
 
     Examples
     --------

@@ -50,10 +50,10 @@ def water_level(weights: Any, budget: int, low: IntBound, high: IntBound) -> Int
 
     Parameters
     ----------
-    weights
-        w, [N], >= 0; P in the paper, sigma for the optimum of (5). Only ratios matter, except for `NEGLIGIBLE_WEIGHT`.
-    budget, low, high
-        Number of rollouts, at most sum(high), and bounds, integers or integer arrays [N], 0 <= low <= high.
+    weights : w, [N], >= 0; P in the paper, sigma for the optimum of (5). Only ratios matter, except for
+        `NEGLIGIBLE_WEIGHT`.
+    budget, low, high : Number of rollouts, at most sum(high), and bounds, integers or integer arrays [N], 0 <= low <=
+        high.
 
     Returns
     -------

@@ -18,9 +18,9 @@ def bernoulli_variance(successes: Any, attempts: Any) -> FloatArray:
 
     Parameters
     ----------
-    successes, attempts
-        k and G, [N], 0 <= k <= G, G >= 2, below which P would grow without bound. They are real where a discounted
-        history gives effective counts; the estimate is unbiased for integer counts of independent attempts.
+    successes, attempts : k and G, [N], 0 <= k <= G, G >= 2, below which P would grow without bound. They are real where
+        a discounted history gives effective counts; the estimate is unbiased for integer counts of independent
+        attempts.
 
     Returns
     -------
@@ -46,9 +46,8 @@ def total_variance(variances: Any, counts: Any) -> float:
 
     Parameters
     ----------
-    variances, counts
-        v >= 0, the variance of one rollout, and n, the rollouts, each [N]. 0 <= n < 2**31, and n = 0 only where v = 0:
-        0/0 = 0. n is real for the shares of `proportional`.
+    variances, counts : v >= 0, the variance of one rollout, and n, the rollouts, each [N]. 0 <= n < 2**31, and n = 0
+        only where v = 0: 0/0 = 0. n is real for the shares of `proportional`.
 
     Returns
     -------

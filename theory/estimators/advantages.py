@@ -43,11 +43,11 @@ def grpo(
     ----------
     rewards : R, [N], floating, N >= 1.
     groups : Key of each row's group, [N]: integers, or strings on NumPy.
-    normalize
-        "sample": standard deviation with n - 1, as in verl. "population": with n. None: no division, as in Dr.GRPO.
+    normalize : "sample": standard deviation with n - 1, as in verl. "population": with n. None: no division, as in
+        Dr.GRPO.
     epsilon : Added to the standard deviation, >= 0; 0 makes the advantages invariant to the scale of rewards.
-    singleton
-        Advantage of a group of one: "zero", or "reward" as in verl, which takes mean 0 and standard deviation 1.
+    singleton : Advantage of a group of one: "zero", or "reward" as in verl, which takes mean 0 and standard deviation
+        1.
 
     Returns
     -------

@@ -31,8 +31,8 @@ def group_advantages(num_correct: ArrayLike, num_rollouts: ArrayLike, estimator:
 
     Parameters
     ----------
-    num_correct, num_rollouts, estimator
-        k in [0, n] and n >= 1, integers, [...], which broadcast; one of `ESTIMATORS`.
+    num_correct, num_rollouts, estimator : k in [0, n] and n >= 1, integers, [...], which broadcast; one of
+        `ESTIMATORS`.
 
     Returns
     -------
@@ -59,8 +59,7 @@ def group_coefficients(p: ArrayLike, n: ArrayLike, estimator: str = "grpo") -> C
 
     Parameters
     ----------
-    p, n
-        Success probability in [0, 1] and group size >= 1 (integers), [...]; both broadcast, so that `p[:, None]` and
+    p, n : Success probability in [0, 1] and group size >= 1 (integers), [...]; both broadcast, so that `p[:, None]` and
         `np.arange(1, 25)` give a table.
     estimator : One of `ESTIMATORS`.
 
@@ -106,9 +105,8 @@ def gradient_moments(probs: ArrayLike, correct: ArrayLike, n: ArrayLike, estimat
 
     Parameters
     ----------
-    probs, correct
-        Probabilities pi of the answers, and which of them are correct (booleans), both [..., K]. pi sums to one within
-        1e-6; the sum is divided out.
+    probs, correct : Probabilities pi of the answers, and which of them are correct (booleans), both [..., K]. pi sums
+        to one within 1e-6; the sum is divided out.
     n : Group size >= 1, integers that broadcast with [...].
     estimator : One of `ESTIMATORS`.
 

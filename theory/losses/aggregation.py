@@ -37,9 +37,8 @@ def aggregation_weights(mask: Array, mode: str, *, prompts: Array | None = None,
 
     Returns
     -------
-    Array
-        w >= 0, [..., T], 0 outside the mask, of sum 1. Sequences and prompts without a counted token count nowhere; a
-        mask without any token gives zeros (a rank that holds only padding contributes 0 and its gradient).
+    Array : w >= 0, [..., T], 0 outside the mask, of sum 1. Sequences and prompts without a counted token count nowhere;
+        a mask without any token gives zeros (a rank that holds only padding contributes 0 and its gradient).
 
     Examples
     --------

@@ -176,9 +176,8 @@ def policy_loss(
     ----------
     loss : Configuration of the loss.
     log_prob, old_log_prob, advantages, mask : As in `clipped_surrogate`.
-    selection
-        These tokens' part of what `select_tokens` chose over a whole batch; by default it chooses over what is given
-        here, with the remaining arguments.
+    selection : These tokens' part of what `select_tokens` chose over a whole batch; by default it chooses over what is
+        given here, with the remaining arguments.
     token_selection, entropy, uniforms : As in `select_tokens`; not used where `selection` is given.
 
     Returns

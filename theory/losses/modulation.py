@@ -43,11 +43,10 @@ class Modulation(Shaping):
     sharpness : gamma > 0, steepness of the stabilisation (13).
     threshold : tau in [0, 1]: share of the largest instability at which half of the stabilisation sets in (13).
     alpha_comp : Strength of the compensation alone, >= 0; None means alpha. The public code's mu_max is 1 + alpha_comp.
-    alpha_stab
-        Strength of the stabilisation alone, in [0, 1]; None means alpha. The code's lambda_min is 1 - alpha_stab.
-    mean
-        E_pi[pi Lambda] in the instability: "vocabulary" is exact, "sequence" the public code's mean over the response,
-        for which each row [T] must be one response.
+    alpha_stab : Strength of the stabilisation alone, in [0, 1]; None means alpha. The code's lambda_min is 1 -
+        alpha_stab.
+    mean : E_pi[pi Lambda] in the instability: "vocabulary" is exact, "sequence" the public code's mean over the
+        response, for which each row [T] must be one response.
 
     Examples
     --------
@@ -144,9 +143,8 @@ def instability(
 
     Returns
     -------
-    Array
-        Xi >= 0, [..., T], in nats; 0 outside the mask and where it is within rounding, `ROUNDING` machine epsilons of
-        |xi|; a constant for the gradient.
+    Array : Xi >= 0, [..., T], in nats; 0 outside the mask and where it is within rounding, `ROUNDING` machine epsilons
+        of |xi|; a constant for the gradient.
 
     Examples
     --------
@@ -184,8 +182,7 @@ def compensation(entropy: Array, advantages: Array, alpha: float, scope: Scope) 
 
     Returns
     -------
-    Array
-        beta_comp, [...], in [1, 1 + alpha], a constant for the gradient; 1 where H_max = H_min, up to `ROUNDING`
+    Array : beta_comp, [...], in [1, 1 + alpha], a constant for the gradient; 1 where H_max = H_min, up to `ROUNDING`
         machine epsilons of max(1, H_max).
 
     Examples
@@ -267,9 +264,8 @@ def modulate(
 
     Returns
     -------
-    Modulated
-        Advantages and both factors. Outside the mask the factors are 1 and advantages unchanged. No sign changes, and
-        gradients see the factors as constants.
+    Modulated : Advantages and both factors. Outside the mask the factors are 1 and advantages unchanged. No sign
+        changes, and gradients see the factors as constants.
 
     Examples
     --------

@@ -63,8 +63,8 @@ class Loss(ABC):
     standard : Whether it is the clipped surrogate, which other trainers have too.
     singles_out : Whether tokens compete: `select` must then see all of them at once.
     draws : Whether `select` needs a uniform random number for every token.
-    clip_range
-        (clip_low, clip_high): a token has no gradient beyond 1 - clip_low or 1 + clip_high; None without a clip.
+    clip_range : (clip_low, clip_high): a token has no gradient beyond 1 - clip_low or 1 + clip_high; None without a
+        clip.
     """
 
     standard: ClassVar[bool] = False

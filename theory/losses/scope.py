@@ -26,9 +26,9 @@ class Scope:
     Parameters
     ----------
     entropy_min, entropy_max : H_min and H_max, in nats.
-    instability_max
-        max Xi >= 0, in nats. All three are numbers, or arrays of one shape: [] for one batch (what `scope_of` returns,
-        since a number of a GPU must be waited for); for several batches, one that broadcasts against their tokens.
+    instability_max : max Xi >= 0, in nats. All three are numbers, or arrays of one shape: [] for one batch (what
+        `scope_of` returns, since a number of a GPU must be waited for); for several batches, one that broadcasts
+        against their tokens.
 
     Examples
     --------
@@ -61,9 +61,8 @@ class Scope:
 
         Parameters
         ----------
-        scopes
-            Scopes of micro-batches or ranks, any number: all of numbers, or all of arrays of one shape. `Scope()` fits
-            either.
+        scopes : Scopes of micro-batches or ranks, any number: all of numbers, or all of arrays of one shape. `Scope()`
+            fits either.
 
         Returns
         -------
@@ -100,9 +99,8 @@ def scope_of(
 
     Returns
     -------
-    Scope
-        H_min, H_max and max Xi: arrays [], or with `axis` arrays in which those axes have length 1. Where no token is
-        valid they are those of `Scope()`; where there is no token at all, `Scope()`.
+    Scope : H_min, H_max and max Xi: arrays [], or with `axis` arrays in which those axes have length 1. Where no token
+        is valid they are those of `Scope()`; where there is no token at all, `Scope()`.
 
     Examples
     --------

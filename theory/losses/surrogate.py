@@ -48,8 +48,8 @@ def clipped_surrogate(
 
     Returns
     -------
-    TokenLoss
-        A token on the edge of the clip range still has its gradient; one with A = 0 has none and is not `clipped`.
+    TokenLoss : A token on the edge of the clip range still has its gradient; one with A = 0 has none and is not
+        `clipped`.
 
     Examples
     --------

@@ -46,8 +46,7 @@ class Method:
     notes : What is taken from that source, and what is left out.
     allocator : Rule that divides the rollouts among prompts, a name of `theory.allocation.ALLOCATORS`.
     advantage : A name of `theory.estimators.ADVANTAGES`, or `WReinforce`.
-    shaping
-        What is done to the advantages of tokens, or None: `Modulation`, `EntropyAdvantages`, or one of
+    shaping : What is done to the advantages of tokens, or None: `Modulation`, `EntropyAdvantages`, or one of
         `register_shaping`.
     loss : Policy loss of a token: `ClippedSurrogate`, `ClipCov`, `KlCov`, or one of `register_loss`.
     entropy_bonus : Entropy regulariser, a term of its own, or None.

@@ -25,8 +25,8 @@ def update_coefficient(advantage: Array, ratio: Array, clip_low: float = 0.2, cl
     Parameters
     ----------
     advantage, ratio : A and the importance ratio r = pi(a) / pi_old(a) >= 0 (1 on-policy), each [...], floating.
-    clip_low, clip_high
-        Clip range, clip_low in [0, 1], clip_high >= 0. DynaMO and GRPO use 0.2 and 0.2, Clip-Higher 0.2 and 0.28.
+    clip_low, clip_high : Clip range, clip_low in [0, 1], clip_high >= 0. DynaMO and GRPO use 0.2 and 0.2, Clip-Higher
+        0.2 and 0.28.
 
     Returns
     -------
@@ -118,8 +118,7 @@ def exact(logits: Array, actions: Array, coefficient: Array, learning_rate: floa
 
     Returns
     -------
-    Array
-        dH, [...], in nats. The error is a few rounding units of min(1, eta |xi|) log V, so it falls with the step:
+    Array : dH, [...], in nats. The error is a few rounding units of min(1, eta |xi|) log V, so it falls with the step:
         in float64 a change of 1e-12 from eta = 1e-12 keeps about 14 digits, where a difference of entropies keeps 4.
 
     Examples

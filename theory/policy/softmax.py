@@ -23,8 +23,8 @@ class TokenStatistics(NamedTuple):
     log_prob : log pi(a) of the sampled token a, in (-inf, 0].
     entropy : H = -sum_v pi(v) log pi(v), in [0, log V].
     collision : C = sum_v pi(v)^2 (32), from 1/V (uniform) to 1 (deterministic).
-    mean_pi_lambda
-        M = E_pi[pi Lambda] = sum_v pi(v)^2 Lambda(v) = sum_v pi(v)^2 log pi(v) + C H, with Lambda of Def. 2.
+    mean_pi_lambda : M = E_pi[pi Lambda] = sum_v pi(v)^2 Lambda(v) = sum_v pi(v)^2 log pi(v) + C H, with Lambda of Def.
+        2.
     """
 
     log_prob: Array

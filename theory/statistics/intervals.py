@@ -92,12 +92,11 @@ def stratified_bootstrap_interval(
     Parameters
     ----------
     scores : Finite numbers of size up to `LARGEST`, [num_runs, num_tasks, ...], num_runs >= 2.
-    statistic
-        Function `statistic(scores, axis=(i, j))` that reduces the axes of runs and tasks: `interquartile_mean`,
+    statistic : Function `statistic(scores, axis=(i, j))` that reduces the axes of runs and tasks: `interquartile_mean`,
         `np.mean`, `np.median`.
     rng : The only source of randomness: the same state gives the same interval.
-    confidence, num_resamples
-        In (0, 1), and at least 1; with fewer than about 1,000 resamples the ends of a 95 % interval are noisy.
+    confidence, num_resamples : In (0, 1), and at least 1; with fewer than about 1,000 resamples the ends of a 95 %
+        interval are noisy.
 
     Returns
     -------
@@ -138,8 +137,8 @@ def paired_gain(values: Any, reference: Any = None, confidence: float = 0.95) ->
     Parameters
     ----------
     values : Finite numbers of size up to `LARGEST`, [num_seeds, ...].
-    reference
-        Values of what is compared with, in the same shape and order of seeds; None aggregates `values` themselves.
+    reference : Values of what is compared with, in the same shape and order of seeds; None aggregates `values`
+        themselves.
     confidence : In (0, 1).
 
     Returns
@@ -185,9 +184,8 @@ def crossed_bootstrap_interval(
 
     Parameters
     ----------
-    strata
-        One array for each stratum (a benchmark): finite numbers of size up to `LARGEST`,
-        [num_runs, num_problems, ...]; only num_problems differs between strata.
+    strata : One array for each stratum (a benchmark): finite numbers of size up to `LARGEST`, [num_runs, num_problems,
+        ...]; only num_problems differs between strata.
     rng, confidence, num_resamples : As in `stratified_bootstrap_interval`.
 
     Returns

@@ -22,9 +22,9 @@ def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: ArrayLike) -> F
 
     Returns
     -------
-    FloatArray
-        float64, [...], in [0, 1]; 1 where fewer than k samples are wrong. The factors are summed as logarithms. Unlike
-        log-gamma values of size n log n these do not cancel, so small values keep their relative precision.
+    FloatArray : float64, [...], in [0, 1]; 1 where fewer than k samples are wrong. The factors are summed as
+        logarithms. Unlike log-gamma values of size n log n these do not cancel, so small values keep their relative
+        precision.
 
     Examples
     --------

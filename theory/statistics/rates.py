@@ -58,9 +58,8 @@ def ratio_intervals(
 
     Parameters
     ----------
-    numerators, denominators
-        x and y, [G, R] each, of size up to `theory.statistics.intervals.LARGEST`. A column has sum y > 0, or both sums
-        are 0; its ratios must be within float64.
+    numerators, denominators : x and y, [G, R] each, of size up to `theory.statistics.intervals.LARGEST`. A column has
+        sum y > 0, or both sums are 0; its ratios must be within float64.
     clusters : The cluster of each row (a prompt), integers >= 0, [G].
     rng, confidence, num_resamples : As in `theory.statistics.stratified_bootstrap_interval`.
 

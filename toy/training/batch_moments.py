@@ -37,9 +37,8 @@ class BatchMoments(NamedTuple):
     bias_squared : |E g - grad J|^2; without bias from the resampling, hence possibly below 0 by its noise.
     mse : E|g - grad J|^2 = variance + bias_squared.
     cosine : <E g, grad J> / (|grad J| sqrt(E|g|^2)), which noise lowers; 0 where the gradient or the estimator is 0.
-    alignment
-        <E g, grad J> / (|grad J| |E g|), which only a biased direction lowers; 0 likewise. From resamples it contains
-        the noise of their mean.
+    alignment : <E g, grad J> / (|grad J| |E g|), which only a biased direction lowers; 0 likewise. From resamples it
+        contains the noise of their mean.
     """
 
     variance: FloatArray

@@ -71,32 +71,27 @@ class TrainConfig:
     ----------
     method_name, method : A label, and the method in full.
     world_name, world : A label, and the population; every seed draws its own world from it.
-    num_seeds, first_seed
-        The seeds are first_seed, first_seed + 1, ...; a seed's result does not depend on the others.
+    num_seeds, first_seed : The seeds are first_seed, first_seed + 1, ...; a seed's result does not depend on the
+        others.
     num_steps : Rollout batches.
-    batch_prompts
-        Prompts per rollout batch, drawn without replacement; an epoch is a fresh shuffle, its incomplete last batch is
-        dropped.
+    batch_prompts : Prompts per rollout batch, drawn without replacement; an epoch is a fresh shuffle, its incomplete
+        last batch is dropped.
     rollouts : Average rollouts per prompt; the budget of a batch is batch_prompts * rollouts.
     rollouts_low, rollouts_high : Bounds on the rollouts of one prompt.
     history_discount : Factor on a prompt's old counts at each visit; 1 is the paper's, which adds up for ever.
-    success_rates
-        What a rule goes by: "history", counts of the past; or "true", the policy's exact success rates, to measure the
-        cost of estimating them. Not for oracles, which know more, nor for rules that spend in rounds, which go by what
-        they observe.
+    success_rates : What a rule goes by: "history", counts of the past; or "true", the policy's exact success rates, to
+        measure the cost of estimating them. Not for oracles, which know more, nor for rules that spend in rounds, which
+        go by what they observe.
     num_minibatches : Optimiser steps per pass over a rollout batch.
-    minibatch
-        What is dealt over the mini-batches in turn: "rollouts" of every prompt, or whole "prompts". In a bandit prompts
-        share no parameters, so that mini-batches of whole prompts are all on-policy; with rollouts, importance ratios
-        differ from 1 from the second mini-batch on in every world.
+    minibatch : What is dealt over the mini-batches in turn: "rollouts" of every prompt, or whole "prompts". In a bandit
+        prompts share no parameters, so that mini-batches of whole prompts are all on-policy; with rollouts, importance
+        ratios differ from 1 from the second mini-batch on in every world.
     num_epochs : Passes over a rollout batch.
-    normalizer_prompts
-        Extremes that the modulation refers to: None, those of the rollout batch under the policy that sampled it; a
-        number, those of so many consecutive prompts' part of the mini-batch under the current policy, as in public code
-        that takes them over each micro-batch.
-    diagnose_every
-        Steps between two that are diagnosed (`toy.training.diagnostics`), which takes time; 0 for none. Without effect
-        on the training.
+    normalizer_prompts : Extremes that the modulation refers to: None, those of the rollout batch under the policy that
+        sampled it; a number, those of so many consecutive prompts' part of the mini-batch under the current policy, as
+        in public code that takes them over each micro-batch.
+    diagnose_every : Steps between two that are diagnosed (`toy.training.diagnostics`), which takes time; 0 for none.
+        Without effect on the training.
     optimizer : How gradients move the logits.
     """
 

@@ -153,9 +153,8 @@ def diagnose(
     counts : Rollouts, [S, Q].
     history : Successes and attempts that the rule knew, before the step, each [S, Q].
     variances : Exact variance of one rollout of every prompt, [S, Q].
-    resample
-        Draws the batches again and returns the gradient (of J, not of the loss) in the table, [S, ...]. Called only
-        where no exact formula applies.
+    resample : Draws the batches again and returns the gradient (of J, not of the loss) in the table, [S, ...]. Called
+        only where no exact formula applies.
     scatter : Adds the gradients of tokens [S, Q, T, K] up to that of the table, [S, ...].
     """
     num_seeds, num_prompts, length, _ = probs.shape

@@ -161,14 +161,12 @@ def train(
 
     Parameters
     ----------
-    out
-        Folder of the run (`theory.base.runs`), made if missing; None keeps everything in memory. An unfinished run of
+    out : Folder of the run (`theory.base.runs`), made if missing; None keeps everything in memory. An unfinished run of
         the same config in it is resumed from its last checkpoint; so is a finished one of fewer steps.
     checkpoint_every : Steps between two checkpoints, >= 1; without effect on the result.
     progress : Called after every step.
-    device
-        One of `DEVICES`. Draws, allocation and histories are the CPU's on all of them; results of "cuda" agree with
-        those of "cpu" up to rounding, and are not promised to repeat to the bit.
+    device : One of `DEVICES`. Draws, allocation and histories are the CPU's on all of them; results of "cuda" agree
+        with those of "cpu" up to rounding, and are not promised to repeat to the bit.
 
     Raises
     ------

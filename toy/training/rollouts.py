@@ -53,8 +53,8 @@ class Batch(NamedTuple):
     Attributes
     ----------
     prompts, counts, successes : The prompts, their rollouts and how many of these are correct, [S, Q].
-    rows, states, actions
-        As in `Rollouts`; actions where `mask` is False are those that a prompt would have got with more rollouts.
+    rows, states, actions : As in `Rollouts`; actions where `mask` is False are those that a prompt would have got with
+        more rollouts.
     mask : The tokens of rollouts that were paid for.
     old_log_prob : log pi of the actions under the policy that sampled them.
     advantages : A, before shaping; 0 outside the mask.

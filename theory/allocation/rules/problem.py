@@ -61,13 +61,11 @@ class Problem:
 
     Parameters
     ----------
-    successes, attempts
-        Counts of the past, [N], 0 <= successes <= attempts: what `theory.allocation.SuccessHistory.counts` returns for
-        the keys of the batch. Fractions (of a discount) are fine.
+    successes, attempts : Counts of the past, [N], 0 <= successes <= attempts: what
+        `theory.allocation.SuccessHistory.counts` returns for the keys of the batch. Fractions (of a discount) are fine.
     budget : Rollouts in total, at least N low. A one-shot rule also needs budget <= N high.
-    low, high
-        Bounds on the rollouts of every prompt, 0 <= low <= high. The paper scales down lower bounds that exceed the
-        budget (Appendix D); here that is an error.
+    low, high : Bounds on the rollouts of every prompt, 0 <= low <= high. The paper scales down lower bounds that exceed
+        the budget (Appendix D); here that is an error.
     knowledge : Side information on the same N prompts.
 
     Examples

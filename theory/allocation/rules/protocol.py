@@ -76,9 +76,8 @@ def allocate(rule: Allocator, problem: Problem, rng: np.random.Generator, observ
 
     Returns
     -------
-    IntArray
-        Counts, [N] int64, in [low, high]. One-shot: their sum is the budget. In rounds: their sum is everything that
-        was rolled out, and at most the budget.
+    IntArray : Counts, [N] int64, in [low, high]. One-shot: their sum is the budget. In rounds: their sum is everything
+        that was rolled out, and at most the budget.
 
     Raises
     ------
