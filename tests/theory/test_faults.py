@@ -84,7 +84,7 @@ FAULTS = [
     Fault(
         "values beyond the batch's extremes",
         "losses/modulation",
-        "return (xp.clip(x, start, end) - start) / (end - start), apart",
+        "return (clip(x, start, end) - start) / (end - start), apart",
         "return (x - start) / (end - start), apart",
         "test_values_outside_the_scope_count_as_the_nearest_extreme",
     ),
