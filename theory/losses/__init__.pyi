@@ -3,6 +3,9 @@ from .aggregation import (
     aggregate as aggregate,
     aggregation_weights as aggregation_weights,
 )
+from .checks import (
+    LARGEST_CLIP as LARGEST_CLIP,
+)
 from .configured import (
     ClipCov as ClipCov,
     ClippedSurrogate as ClippedSurrogate,
@@ -26,7 +29,6 @@ from .modulation import (
     stabilization as stabilization,
 )
 from .protocol import (
-    LARGEST_CLIP as LARGEST_CLIP,
     Loss as Loss,
     Selection as Selection,
     Shaped as Shaped,

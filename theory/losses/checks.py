@@ -1,4 +1,4 @@
-"""Checks of what several files of this chapter take: tokens, entropies and instabilities."""
+"""Checks of what several files of this chapter take: tokens, entropies, instabilities, clip ranges and results."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 
 from theory.base import require
 from theory.base.arrays import Array
+
+LARGEST_CLIP = 1e9
+"""Bound on clip ranges, above any ratio that the losses let through."""
 
 
 def check_tokens(log_prob: Array, old_log_prob: Array, advantages: Array, **masks: Array) -> Any:
@@ -41,3 +44,22 @@ def largest_coefficient(xp: Any, x: Array) -> float:
     """Return the largest coefficient whose product with a checked array is sure to stay finite."""
     largest: float = float(xp.finfo(x.dtype).max)
     return math.sqrt(largest) / 4
+
+
+def check_clip(clip_low: float, clip_high: float, dual_clip: float | None = None) -> None:
+    """Require a clip range, and a dual clip above 1 or None."""
+    require.in_range("clip_low", clip_low, 0.0, 1.0)
+    require.in_range("clip_high", clip_high, 0.0, LARGEST_CLIP)
+    if dual_clip is not None:
+        require.in_range("dual_clip", dual_clip, 1.0, LARGEST_CLIP, open_low=True)
+
+
+def check_part(part: object, method: str, like: Array, **results: Any) -> None:
+    """Require that a loss or shaping of somebody's own returned finite arrays of the right shape and dtype."""
+    for name, x in results.items():
+        label = f"{type(part).__name__}.{method}: {name}"
+        xp = require.namespace(**{label: x, "tokens": like})
+        require.same_shape(**{"tokens": like, label: x})
+        if x.dtype != like.dtype:
+            raise ValueError(f"{label}: expected dtype {like.dtype}, got {x.dtype}")
+        require.finite(xp, **{label: x})

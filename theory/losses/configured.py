@@ -10,10 +10,10 @@ from typing import ClassVar
 
 from theory.base import require
 from theory.base.arrays import Array
-from theory.losses.checks import check_entropy, check_tokens
-from theory.losses.protocol import Loss, Selection, TokenLoss, check_part
+from theory.losses.checks import check_clip, check_entropy, check_part, check_tokens
+from theory.losses.protocol import Loss, Selection, TokenLoss
 from theory.losses.selection import ForkTokens, clip_cov_tokens, covariance, fork_tokens, kl_cov_tokens
-from theory.losses.surrogate import check_clip, clip_cov, clipped_surrogate, kl_cov
+from theory.losses.surrogate import clip_cov, clipped_surrogate, kl_cov
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from theory.base import require
 from theory.base.arrays import Array, stop_gradient
+from theory.losses.checks import LARGEST_CLIP, check_part
 from theory.losses.scope import Scope
 from theory.policy import TokenStatistics, update_coefficient
-
-LARGEST_CLIP = 1e9
-"""Bound on clip ranges, above any ratio that the losses let through."""
 
 
 class Selection(NamedTuple):
@@ -126,14 +124,3 @@ class Shaping(ABC):
         shaped = self.shape(advantages, stats)
         check_part(self, "shape", advantages, advantages=shaped)
         return Shaped(shaped)
-
-
-def check_part(part: Loss | Shaping, method: str, like: Array, **results: Any) -> None:
-    """Require that a loss or shaping of somebody's own returned finite arrays of the right shape and dtype."""
-    for name, x in results.items():
-        label = f"{type(part).__name__}.{method}: {name}"
-        xp = require.namespace(**{label: x, "tokens": like})
-        require.same_shape(**{"tokens": like, label: x})
-        if x.dtype != like.dtype:
-            raise ValueError(f"{label}: expected dtype {like.dtype}, got {x.dtype}")
-        require.finite(xp, **{label: x})

@@ -15,8 +15,8 @@ from typing import Any
 
 from theory.base import require
 from theory.base.arrays import Array, clip, stop_gradient
-from theory.losses.checks import check_tokens, largest_coefficient
-from theory.losses.protocol import LARGEST_CLIP, TokenLoss
+from theory.losses.checks import check_clip, check_tokens, largest_coefficient
+from theory.losses.protocol import TokenLoss
 
 LOG_RATIO_CLAMP = 20.0
 """Bound on |log r| in the clipped surrogate."""
@@ -152,14 +152,6 @@ def kl_cov(
     values = -stop_gradient(advantages) * _exp(xp, log_ratio)
     values = values + xp.where(targeted, coefficient * xp.abs(log_ratio), 0.0)
     return _token_loss(xp, values, mask, xp.zeros_like(mask))
-
-
-def check_clip(clip_low: float, clip_high: float, dual_clip: float | None = None) -> None:
-    """Require a clip range, and a dual clip above 1 or None."""
-    require.in_range("clip_low", clip_low, 0.0, 1.0)
-    require.in_range("clip_high", clip_high, 0.0, LARGEST_CLIP)
-    if dual_clip is not None:
-        require.in_range("dual_clip", dual_clip, 1.0, LARGEST_CLIP, open_low=True)
 
 
 def _log_ratio(xp: Any, log_prob: Array, old_log_prob: Array, mask: Array) -> Array:
