@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 
-from paper_figs.figure import Figure
+from paper_figs.figure import Drawing, Figure
 from paper_figs.result_files import Columns, LedgerData
 from paper_figs.style import COLUMN_WIDTH, GUIDE, PALETTE, POINTS, legend_above, panels
 from paper_figs.wording import span, verdict
@@ -15,8 +14,7 @@ from paper_figs.wording import span, verdict
 LOOKS = (("-", "o"), ("--", "s"), (":", "D"))
 
 
-def draw(chains: Columns) -> Drawing:
-    """Draw the ratio of both sides of (35) against the number of tokens; above 1 the bound is broken."""
+def _draw(chains: Columns) -> Drawing:
     figure, (ax,) = panels(COLUMN_WIDTH, 2.6)
     successes, vocabularies = np.unique(chains["success"]), np.unique(chains["num_tokens"])
     if len(successes) > len(PALETTE) or len(vocabularies) > len(LOOKS):
@@ -44,8 +42,7 @@ def draw(chains: Columns) -> Drawing:
     return figure
 
 
-def caption(chains: Columns) -> str:
-    """Say what is drawn."""
+def _caption(chains: Columns) -> str:
     return (
         f"Mean squared norm of the advantage-weighted score over its entropy bound E[A^2] (1 - e^-H), for chains of "
         f"{chains['length'].min():,} to {chains['length'].max():,} equal decisions that succeed together with "
@@ -53,8 +50,7 @@ def caption(chains: Columns) -> str:
     )
 
 
-def reading(chains: Columns) -> str:
-    """Say what the figure shows."""
+def _reading(chains: Columns) -> str:
     short, long = (chains["ratio"][chains["length"] == end(chains["length"])] for end in (np.min, np.max))
     return (
         f"The norm over its bound is {span(short.tolist(), '.2f')} for responses of {chains['length'].min()} token and "
@@ -67,7 +63,7 @@ FIGURE = Figure(
     name="advantage_bound",
     title="The bound with advantages, against the length of a response",
     inputs=(LedgerData("G4", ("success", "num_tokens", "length", "ratio")),),
-    draw=draw,
-    caption=caption,
-    reading=reading,
+    draw=_draw,
+    caption=_caption,
+    reading=_reading,
 )

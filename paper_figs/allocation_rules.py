@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 
 from paper_figs.experiments import INTERVALS, CellResult, ExperimentResults, about, settings
-from paper_figs.figure import Figure
+from paper_figs.figure import Drawing, Figure
 from paper_figs.result_files import Input
 from paper_figs.style import GUIDE, PALETTE, TEXT_WIDTH, panels
 from paper_figs.wording import counted, span, verdict
@@ -55,22 +54,19 @@ def _cost(cells: Sequence[CellResult], cell: CellResult) -> float:
     return cell.values[COST].value / uniform.values[COST].value
 
 
-def draw(cells: Sequence[CellResult]) -> Drawing:
-    """Draw the difference of every rule to the uniform one, a panel per world."""
+def _draw(cells: Sequence[CellResult]) -> Drawing:
     rules, worlds = _rules(cells), settings(cells)
     num_columns = min(3, len(worlds))
     num_rows = -(-len(worlds) // num_columns)
-    figure, axes = panels(TEXT_WIDTH, num_rows * (0.6 + 0.16 * len(rules)), num_rows, num_columns, sharey=True)
-    for world, ax in zip(worlds, axes, strict=False):
+    height = num_rows * (0.6 + 0.16 * len(rules))
+    figure, axes = panels(TEXT_WIDTH, height, num_rows, num_columns, len(worlds), sharey=True)
+    for world, ax in zip(worlds, axes, strict=True):
         by_rule = {cell.axes["rule"]: cell for cell in cells if cell.setting == world}
         _plot(ax, cells, [by_rule.get(rule) for rule in rules])
         ax.set(xlabel=f"change of pass@1 (points), {world}")
     for ax in axes[::num_columns]:
         ax.set_yticks(range(len(rules)), rules)
     axes[0].invert_yaxis()
-    spare = axes[len(worlds) :]
-    for ax in spare:
-        ax.set_visible(False)
     handles, _ = axes[0].get_legend_handles_labels()
     spent: dict[str, Any] = {
         "marker": "$70\\,\\%$",
@@ -105,16 +101,14 @@ def _plot(ax: Axes, cells: Sequence[CellResult], of_rules: Sequence[CellResult |
     ax.grid(axis="y", color="0.92", linewidth=0.5)
 
 
-def caption(cells: Sequence[CellResult]) -> str:
-    """Say what is drawn."""
+def _caption(cells: Sequence[CellResult]) -> str:
     return (
         "GRPO with every allocation rule minus GRPO with equal rollouts, in pass@1, at one budget with pilots "
         f"included; percentages: what rules that stop early spend of it; {about(cells)}; {INTERVALS}."
     )
 
 
-def reading(cells: Sequence[CellResult]) -> str:
-    """Say what the figure shows."""
+def _reading(cells: Sequence[CellResult]) -> str:
     worlds = settings(cells)
     leaders = {}
     for world in worlds:
@@ -124,7 +118,7 @@ def reading(cells: Sequence[CellResult]) -> str:
     return (
         f"Highest pass@1 at the end: {', '.join(f'{rule} in {world}' for world, rule in leaders.items())}; the "
         f"paper's rule changes it by {span([100 * gain.value for gain in gains])} points "
-        f"({counted([gain.sign for gain in gains])} of {len(gains)} worlds). "
+        f"({counted(gains)} of {len(gains)} worlds). "
         + verdict("its allocation beats equal rollouts", [gain.sign > 0 for gain in gains], "worlds at the end")
     )
 
@@ -133,7 +127,7 @@ FIGURE = Figure(
     name="allocation_rules",
     title="Allocation rules at one budget",
     inputs=(Sweeps(),),
-    draw=draw,
-    caption=caption,
-    reading=reading,
+    draw=_draw,
+    caption=_caption,
+    reading=_reading,
 )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.figure import Figure as Drawing
 
 from paper_figs.experiments import INTERVALS, estimate
-from paper_figs.figure import Figure
+from paper_figs.figure import Drawing, Figure
 from paper_figs.result_files import Curves, RunCurves, ToyRun
 from paper_figs.style import TEXT_WIDTH, legend_above, panels, plot_band, zero_line
 from paper_figs.wording import span, verdict
@@ -34,8 +33,7 @@ def require_pairs(baseline: RunCurves, run: RunCurves) -> None:
         raise ValueError(f"{folders}: expected runs that differ in the method only, got other {', '.join(different)}")
 
 
-def draw(baseline: RunCurves, run: RunCurves) -> Drawing:
-    """Draw the three metrics, and the paired difference in pass@1."""
+def _draw(baseline: RunCurves, run: RunCurves) -> Drawing:
     require_pairs(baseline, run)
     figure, axes = panels(TEXT_WIDTH, 4.0, 2, 2)
     for ax, (metric, label) in zip(axes, LABELS.items(), strict=False):
@@ -55,16 +53,14 @@ def draw(baseline: RunCurves, run: RunCurves) -> Drawing:
     return figure
 
 
-def caption(baseline: RunCurves, run: RunCurves) -> str:
-    """Say what is drawn."""
+def _caption(baseline: RunCurves, run: RunCurves) -> str:
     return (
         f"{TITLES[BASELINE]} and {TITLES[METHOD]} in the tabular world '{run.config['world_name']}', "
         f"{run.config['rollouts']} rollouts per prompt on average, {len(run.seeds)} seeds; bands, and (d): {INTERVALS}."
     )
 
 
-def reading(baseline: RunCurves, run: RunCurves) -> str:
-    """Say what the figure shows."""
+def _reading(baseline: RunCurves, run: RunCurves) -> str:
     require_pairs(baseline, run)
     gains = run.metrics["pass_at_1"].values - baseline.metrics["pass_at_1"].values
     steps = run.metrics["pass_at_1"].steps
@@ -83,7 +79,7 @@ FIGURE = Figure(
     name="bandit_training",
     title="Learning curves in the bandit",
     inputs=tuple(ToyRun(name, tuple(LABELS)) for name in (BASELINE, METHOD)),
-    draw=draw,
-    caption=caption,
-    reading=reading,
+    draw=_draw,
+    caption=_caption,
+    reading=_reading,
 )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.figure import Figure as Drawing
 
-from paper_figs.figure import Figure
+from paper_figs.figure import Drawing, Figure
 from paper_figs.result_files import Columns, LedgerData
 from paper_figs.style import GUIDE, PALETTE, POINTS, TEXT_WIDTH, legend_above, panels
 from paper_figs.wording import verdict
@@ -35,8 +34,7 @@ def fitted_slope(sweep: Columns) -> float:
     return float(np.median(slopes))
 
 
-def draw(updates: Columns, sweep: Columns) -> Drawing:
-    """Draw predicted against exact change, and the remainder against the learning rate."""
+def _draw(updates: Columns, sweep: Columns) -> Drawing:
     figure, (left, right) = panels(TEXT_WIDTH, 2.6, 1, 2)
 
     series = (
@@ -62,8 +60,7 @@ def draw(updates: Columns, sweep: Columns) -> Drawing:
     return figure
 
 
-def caption(updates: Columns, sweep: Columns) -> str:
-    """Say what is drawn."""
+def _caption(updates: Columns, sweep: Columns) -> str:
     return (
         "Entropy change of single sampled updates of softmax policies, exact values (ledger rows S3 and S4): (a) "
         f"{len(updates['exact']):,} updates, predicted to first order (27) and by the two factors xi and pi(a) "
@@ -77,8 +74,7 @@ def explained(updates: Columns, column: str) -> float:
     return float(np.corrcoef(updates["exact"], updates[column])[0, 1] ** 2)
 
 
-def reading(updates: Columns, sweep: Columns) -> str:
-    """Say what the figure shows."""
+def _reading(updates: Columns, sweep: Columns) -> str:
     first, two = (explained(updates, column) for column in ("first_order", "two_factor"))
     slope = fitted_slope(sweep)
     return (
@@ -99,7 +95,7 @@ FIGURE = Figure(
         LedgerData("S3", ("exact", "first_order", "two_factor")),
         LedgerData("S4", ("policy", "learning_rate", "exact", "first_order")),
     ),
-    draw=draw,
-    caption=caption,
-    reading=reading,
+    draw=_draw,
+    caption=_caption,
+    reading=_reading,
 )

@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Drawing
 from matplotlib.patches import FancyBboxPatch
 
-from paper_figs.figure import Figure
+from paper_figs.figure import Drawing, Figure
 from paper_figs.style import GUIDE, PALETTE, TEXT_WIDTH
 from theory import allocation
 from theory.losses import Modulation, Scope, modulation
@@ -49,8 +48,7 @@ BOXES = {
 }  # fmt: skip
 
 
-def draw() -> Drawing:
-    """Draw the loop of a training step above, and its three formulas below."""
+def _draw() -> Drawing:
     figure = Drawing(figsize=(TEXT_WIDTH, 4.1))
     above, below = np.atleast_1d(np.asarray(figure.subfigures(2, 1, height_ratios=(1.25, 1))))
     _diagram(above.subplots())
@@ -138,8 +136,7 @@ def _stabilization(ax: Axes) -> None:
     ax.set(xlabel="$\\Xi\\,/\\,\\max\\,\\Xi$ of the token", ylabel="$\\beta_{stab}$")
 
 
-def caption() -> str:
-    """Say what is drawn."""
+def _caption() -> str:
     setting = Modulation()
     return (
         f"A training step of DynaMO; no data, no seeds, no interval: curves are the formulas of this package at their "
@@ -149,8 +146,7 @@ def caption() -> str:
     )
 
 
-def reading() -> str:
-    """Say what the figure shows."""
+def _reading() -> str:
     return (
         "Rollouts go to prompts that are sometimes solved and sometimes not, and each token's advantage is raised "
         "where the policy is certain and right, and lowered where its entropy changes most. It explains the method "
@@ -159,5 +155,10 @@ def reading() -> str:
 
 
 FIGURE = Figure(
-    name="fig1_overview", title="Figure 1: overview of DynaMO", inputs=(), draw=draw, caption=caption, reading=reading
+    name="fig1_overview",
+    title="Figure 1: overview of DynaMO",
+    inputs=(),
+    draw=_draw,
+    caption=_caption,
+    reading=_reading,
 )

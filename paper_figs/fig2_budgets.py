@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from matplotlib.figure import Figure as Drawing
-
 from paper_figs.experiments import INTERVALS, CellResult, ExperimentResults, about, number, settings
-from paper_figs.figure import Figure
+from paper_figs.figure import Drawing, Figure
 from paper_figs.style import METHODS, SERIES, TEXT_WIDTH, legend_above, panels, plot_estimates, zero_line
 from paper_figs.wording import counted, span, verdict
 
@@ -23,8 +21,7 @@ def _of(cells: Sequence[CellResult], setting: str, method: str) -> list[CellResu
     return sorted(chosen, key=lambda cell: number(cell.axes["rollouts"]))
 
 
-def draw(cells: Sequence[CellResult]) -> Drawing:
-    """Draw pass@1 over the budget with and without allocation, and the difference by every measure."""
+def _draw(cells: Sequence[CellResult]) -> Drawing:
     rows = settings(cells)
     figure, axes = panels(TEXT_WIDTH, 2.3 * len(rows), len(rows), 2)
     for setting, left, right in zip(rows, axes[::2], axes[1::2], strict=True):
@@ -49,8 +46,7 @@ def draw(cells: Sequence[CellResult]) -> Drawing:
     return figure
 
 
-def caption(cells: Sequence[CellResult]) -> str:
-    """Say what is drawn."""
+def _caption(cells: Sequence[CellResult]) -> str:
     budgets = sorted({int(number(cell.axes["rollouts"])) for cell in cells})
     return (
         f"DynaMO with dynamic rollout allocation and without it (- DRA in Table 2) at {', '.join(map(str, budgets))} "
@@ -59,16 +55,14 @@ def caption(cells: Sequence[CellResult]) -> str:
     )
 
 
-def reading(cells: Sequence[CellResult]) -> str:
-    """Say what the figure shows."""
+def _reading(cells: Sequence[CellResult]) -> str:
     gains = [cell.differences["pass_at_1"] for cell in cells if "pass_at_1" in cell.differences]
-    signs = [gain.sign for gain in gains]
     over_run = [cell.differences["pass_at_1_mean"] for cell in cells if "pass_at_1_mean" in cell.differences]
     return (
         f"With allocation, pass@1 at the end changes by {span([100 * gain.value for gain in gains])} points "
-        f"({counted(signs)} of {len(signs)} budgets), and its mean over the run by "
-        f"{span([100 * gain.value for gain in over_run])} points ({counted([gain.sign for gain in over_run])}). "
-        + verdict("dynamic allocation gains at every budget", [sign > 0 for sign in signs], "budgets at the end")
+        f"({counted(gains)} of {len(gains)} budgets), and its mean over the run by "
+        f"{span([100 * gain.value for gain in over_run])} points ({counted(over_run)}). "
+        + verdict("dynamic allocation gains at every budget", [gain.sign > 0 for gain in gains], "budgets at the end")
     )
 
 
@@ -86,7 +80,7 @@ FIGURE = Figure(
             methods=(WITH, WITHOUT),
         ),
     ),
-    draw=draw,
-    caption=caption,
-    reading=reading,
+    draw=_draw,
+    caption=_caption,
+    reading=_reading,
 )

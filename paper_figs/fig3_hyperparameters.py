@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from matplotlib.figure import Figure as Drawing
-
 from paper_figs.experiments import INTERVALS, CellResult, ExperimentResults, about
-from paper_figs.figure import Figure
-from paper_figs.style import GUIDE, PALETTE, TEXT_WIDTH, legend_above, panels, plot_estimates
+from paper_figs.figure import Drawing, Figure
+from paper_figs.style import GUIDE, PALETTE, TEXT_WIDTH, legend_above, panels, plot_estimates, zero_line
 from paper_figs.wording import span, verdict
 from theory.base.tables import Estimate
 
@@ -59,8 +57,7 @@ def _gain(cell: CellResult, measure: str) -> Estimate:
     return cell.differences.get(measure, Estimate(0.0))
 
 
-def draw(cells: Sequence[CellResult]) -> Drawing:
-    """Draw pass@1 minus that of the default over each factor; the default is marked."""
+def _draw(cells: Sequence[CellResult]) -> Drawing:
     figure, axes = panels(TEXT_WIDTH, 3.6, 2, 2)
     for (factor, (label, _, text)), ax in zip(FACTORS.items(), axes, strict=True):
         series = _series(cells, factor)
@@ -69,7 +66,7 @@ def draw(cells: Sequence[CellResult]) -> Drawing:
             plot_estimates(ax, list(range(len(series))), gains, color=color, marker=marker, linestyle=line, label=name)
         default = next(i for i, (_, cell) in enumerate(series) if cell.axes["factor"] == "default")
         ax.axvline(default, color=GUIDE, linewidth=0.8, linestyle=":", zorder=0)
-        ax.axhline(0.0, color=GUIDE, linewidth=0.8, linestyle=":", zorder=0)
+        zero_line(ax)
         ax.set_xticks(range(len(series)), [text(value) for value, _ in series])
         ax.margins(x=0.1)
         ax.set(xlabel=label, ylabel="change of pass@1 (points)")
@@ -80,8 +77,7 @@ def draw(cells: Sequence[CellResult]) -> Drawing:
     return figure
 
 
-def caption(cells: Sequence[CellResult]) -> str:
-    """Say what is drawn."""
+def _caption(cells: Sequence[CellResult]) -> str:
     (default,) = [cell for cell in cells if cell.axes["factor"] == "default"]
     texts = {factor: text(value(default.config)) for factor, (_, value, text) in FACTORS.items()}
     return (
@@ -91,8 +87,7 @@ def caption(cells: Sequence[CellResult]) -> str:
     )
 
 
-def reading(cells: Sequence[CellResult]) -> str:
-    """Say what the figure shows."""
+def _reading(cells: Sequence[CellResult]) -> str:
     parts, narrow = [], []
     for factor in FACTORS:
         gains = [100 * _gain(cell, "pass_at_1").value for _, cell in _series(cells, factor)]
@@ -117,7 +112,7 @@ FIGURE = Figure(
     name="fig3_hyperparameters",
     title="Figure 3: sensitivity to hyper-parameters",
     inputs=(ExperimentResults(name="fig3", axes=("factor", "setting"), measures=tuple(SERIES), worlds=False),),
-    draw=draw,
-    caption=caption,
-    reading=reading,
+    draw=_draw,
+    caption=_caption,
+    reading=_reading,
 )

@@ -7,10 +7,9 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure as Drawing
 
 from paper_figs.experiments import INTERVALS, CellResult, ExperimentResults, about
-from paper_figs.figure import Figure
+from paper_figs.figure import Drawing, Figure
 from paper_figs.style import SERIES, TEXT_WIDTH, panels, plot_estimates, zero_line
 from paper_figs.wording import counted, span, verdict
 
@@ -56,12 +55,11 @@ def _drawn(cells: Sequence[CellResult]) -> dict[str, list[tuple[float, CellResul
     return {**by_size, **({"models": list(enumerate(models))} if models else {})}
 
 
-def draw(cells: Sequence[CellResult]) -> Drawing:
-    """Draw the difference of DynaMO and GRPO over every size, and for every model."""
+def _draw(cells: Sequence[CellResult]) -> Drawing:
     drawn = _drawn(cells)
     num_rows = -(-len(drawn) // 2)
-    figure, axes = panels(TEXT_WIDTH, 2.0 * num_rows, num_rows, 2)
-    for (size, series), ax in zip(drawn.items(), axes, strict=False):
+    figure, axes = panels(TEXT_WIDTH, 2.0 * num_rows, num_rows, 2, len(drawn))
+    for (size, series), ax in zip(drawn.items(), axes, strict=True):
         zero_line(ax)
         x = np.array([value for value, _ in series])
         for i, (measure, look) in enumerate(SERIES.items()):
@@ -71,22 +69,18 @@ def draw(cells: Sequence[CellResult]) -> Drawing:
                 plot_estimates(ax, apart, [gain.scaled(100) for _, gain in there], **look)
         if size == "models":
             ax.set_xticks(x, [cell.setting for _, cell in series])
-            ax.set_xlim(-0.5, len(x) - 0.5)
-            ax.set_xlabel("model")
+            ax.set(xlim=(-0.5, len(x) - 0.5), xlabel="model")
         else:
             ax.set_xscale("log", base=2)
             ax.set_xticks(x, [f"{value:g}" for value in x])
             ax.minorticks_off()
             ax.set_xlabel(f"{SIZES[size][1]} (world {series[0][1].setting})")
         ax.set_ylabel("DynaMO minus GRPO (points)")
-    for ax in axes[len(drawn) :]:
-        ax.set_visible(False)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, handlelength=1.8)
     return figure
 
 
-def caption(cells: Sequence[CellResult]) -> str:
-    """Say what is drawn."""
+def _caption(cells: Sequence[CellResult]) -> str:
     toy = any(cell.is_toy for cell in cells)
     what = " as worlds grow, one size at a time and the rest as in their world (a table has no model size)" * toy
     models = " for every model" * bool(_models(cells))
@@ -96,8 +90,7 @@ def caption(cells: Sequence[CellResult]) -> str:
     )
 
 
-def reading(cells: Sequence[CellResult]) -> str:
-    """Say what the figure shows."""
+def _reading(cells: Sequence[CellResult]) -> str:
     drawn = _drawn(cells)
     gains = {
         size: [c.differences["pass_at_1"] for _, c in series if "pass_at_1" in c.differences]
@@ -107,7 +100,7 @@ def reading(cells: Sequence[CellResult]) -> str:
     parts = [f"{size} {span([100 * gain.value for gain in series])}" for size, series in gains.items()]
     growing = [len(s) > 1 and all(a.value < b.value for a, b in pairwise(s)) for s in gains.values()]
     return (
-        f"DynaMO minus GRPO in final pass@1, in points: {'; '.join(parts)} ({counted([gain.sign for gain in every])} "
+        f"DynaMO minus GRPO in final pass@1, in points: {'; '.join(parts)} ({counted(every)} "
         f"of {len(every)}). "
         + verdict("DynaMO is ahead at every size", [gain.sign > 0 for gain in every], "sizes")
         + f" The point estimate rises with every step of the size in {sum(growing) or 'none'} of {len(growing)} "
@@ -129,8 +122,8 @@ FIGURE = Figure(
             methods=("grpo", METHOD),
         ),
     ),
-    draw=draw,
-    caption=caption,
-    reading=reading,
+    draw=_draw,
+    caption=_caption,
+    reading=_reading,
     made_by="python -m toy sweep fig4",
 )

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Drawing
 
 from paper_figs.experiments import INTERVALS, estimate, seeds_of
-from paper_figs.figure import Figure
+from paper_figs.figure import Drawing, Figure
 from paper_figs.result_files import Curves, Input, RunCurves, read_run, unfit
 from paper_figs.scale_runs import ScaleRun, blocks, find_runs
 from paper_figs.style import METHODS, TEXT_WIDTH, legend_above, panels, plot_band
@@ -123,8 +122,7 @@ def _paired(folder: Path, command: str, setting: str, is_toy: bool, baseline: Ru
     return Pair(setting, is_toy, baseline, method)
 
 
-def draw(pairs: Sequence[Pair]) -> Drawing:
-    """Draw both metrics of every setting: one seed as a thin line, all seeds as a band."""
+def _draw(pairs: Sequence[Pair]) -> Drawing:
     figure, axes = panels(TEXT_WIDTH, 2.05 * len(pairs), len(pairs), 2)
     for pair, row in zip(pairs, zip(axes[::2], axes[1::2], strict=True), strict=True):
         for ax, (metric, label) in zip(row, LABELS.items(), strict=True):
@@ -142,8 +140,7 @@ def _plot(ax: Axes, curves: Curves, method: str) -> None:
     plot_band(ax, curves, method, methods.METHODS[method].title)
 
 
-def caption(pairs: Sequence[Pair]) -> str:
-    """Say what is drawn."""
+def _caption(pairs: Sequence[Pair]) -> str:
     parts = [
         f"{'tabular world ' if pair.is_toy else ''}{pair.setting}{'' if pair.is_toy else ' in verl'} "
         f"({seeds_of([len(pair.baseline.seeds)])})"
@@ -155,8 +152,7 @@ def caption(pairs: Sequence[Pair]) -> str:
     )
 
 
-def reading(pairs: Sequence[Pair]) -> str:
-    """Say what the figure shows."""
+def _reading(pairs: Sequence[Pair]) -> str:
     changes: dict[str, list[Estimate]] = {}
     shares: dict[str, list[float]] = {}
     for of in STATISTICS:
@@ -182,7 +178,7 @@ FIGURE = Figure(
     name="fig5_dynamics",
     title="Figure 5: training dynamics",
     inputs=(Dynamics(),),
-    draw=draw,
-    caption=caption,
-    reading=reading,
+    draw=_draw,
+    caption=_caption,
+    reading=_reading,
 )

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure as Drawing
 
 from paper_figs.experiments import CellResult, ExperimentResults, seeds_of, settings
-from paper_figs.figure import Figure
+from paper_figs.figure import Drawing, Figure
 from paper_figs.style import GUIDE, METHODS, PALETTE, TEXT_WIDTH, panels
 from paper_figs.wording import span, title, verdict
 from theory import methods
@@ -36,14 +35,13 @@ def _extra(cells: Sequence[CellResult], setting: str) -> dict[str, float]:
     }
 
 
-def draw(cells: Sequence[CellResult]) -> Drawing:
-    """Draw a bar per method and setting, and write what it costs in comparison with GRPO."""
+def _draw(cells: Sequence[CellResult]) -> Drawing:
     rows = settings(cells)
     num_bars = max(len(_in(cells, setting)) for setting in rows)
     num_columns = min(2, len(rows))
     num_rows = -(-len(rows) // num_columns)
-    figure, axes = panels(TEXT_WIDTH, num_rows * (0.55 + 0.17 * num_bars), num_rows, num_columns)
-    for setting, ax in zip(rows, axes, strict=False):
+    figure, axes = panels(TEXT_WIDTH, num_rows * (0.55 + 0.17 * num_bars), num_rows, num_columns, len(rows))
+    for setting, ax in zip(rows, axes, strict=True):
         by_method, extra = _in(cells, setting), _extra(cells, setting)
         seconds = [cell.values[MEASURE] for cell in by_method.values()]
         looks: list[dict[str, Any]] = [
@@ -63,13 +61,10 @@ def draw(cells: Sequence[CellResult]) -> Drawing:
         ax.invert_yaxis()
         ax.margins(x=0.12)
         ax.set(xlabel=f"seconds per step, {setting}")
-    for ax in axes[len(rows) :]:
-        ax.set_visible(False)
     return figure
 
 
-def caption(cells: Sequence[CellResult]) -> str:
-    """Say what is drawn."""
+def _caption(cells: Sequence[CellResult]) -> str:
     toy = settings([cell for cell in cells if cell.is_toy])
     models = settings([cell for cell in cells if not cell.is_toy])
     parts = []
@@ -91,8 +86,7 @@ def caption(cells: Sequence[CellResult]) -> str:
     )
 
 
-def reading(cells: Sequence[CellResult]) -> str:
-    """Say what the figure shows."""
+def _reading(cells: Sequence[CellResult]) -> str:
     ours = [extra[METHOD] for setting in settings(cells) if METHOD in (extra := _extra(cells, setting))]
     others = [x for s in settings(cells) for name, x in _extra(cells, s).items() if name != METHOD]
     if not ours:
@@ -117,8 +111,8 @@ FIGURE = Figure(
             name="fig6", axes=("method",), measures=(MEASURE,), scale=("method",), reference={"method": BASELINE}
         ),
     ),
-    draw=draw,
-    caption=caption,
-    reading=reading,
+    draw=_draw,
+    caption=_caption,
+    reading=_reading,
     made_by="python -m toy sweep fig6 --jobs 1",
 )

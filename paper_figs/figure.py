@@ -20,6 +20,8 @@ from paper_figs.result_files import Input
 from theory.base.runs import write_atomically
 from theory.base.tables import TextTable
 
+Drawing = matplotlib.figure.Figure
+
 # matplotlib's names for what each format can say of itself; without the date, the same data give the same bytes.
 METADATA: dict[str, dict[str, str | None]] = {
     "pdf": {"Title": "{title}", "Subject": "{caption}", "Creator": "paper_figs", "CreationDate": None},
@@ -55,7 +57,7 @@ class Item:
 class Figure(Item):
     """A figure; `draw` turns data into a drawing."""
 
-    draw: Callable[..., matplotlib.figure.Figure]
+    draw: Callable[..., Drawing]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure as Drawing
 
-from paper_figs.figure import Figure
+from paper_figs.figure import Drawing, Figure
 from paper_figs.result_files import Columns, LedgerData
 from paper_figs.style import GUIDE, PALETTE, TEXT_WIDTH, legend_above, panels
 from paper_figs.wording import span, verdict
@@ -40,8 +39,7 @@ def gains(weights: Columns, estimator: str, kind: str) -> list[float]:
     return ratios
 
 
-def draw(weights: Columns) -> Drawing:
-    """Draw the implied weight over the rollouts of a prompt, for two estimators and two means of the loss."""
+def _draw(weights: Columns) -> Drawing:
     figure, axes = panels(TEXT_WIDTH, 4.0, 2, 2)
     for row, (estimator, title) in enumerate(ESTIMATORS.items()):
         for column, (kind, of) in enumerate(KINDS.items()):
@@ -60,8 +58,7 @@ def draw(weights: Columns) -> Drawing:
     return figure
 
 
-def caption(weights: Columns) -> str:
-    """Say what is drawn."""
+def _caption(weights: Columns) -> str:
     return (
         f"Weight w of a prompt's gradient in the expected update, E[g] = w grad J, over the rollouts that it gets, for "
         f"success probabilities {', '.join(f'{p:g}' for p in SHOWN)} (ledger row A10, exact moments; 1 keeps the "
@@ -69,8 +66,7 @@ def caption(weights: Columns) -> str:
     )
 
 
-def reading(weights: Columns) -> str:
-    """Say what the figure shows."""
+def _reading(weights: Columns) -> str:
     factors = {(e, k): gains(weights, e, k) for e in ESTIMATORS for k in KINDS}
     parts = [f"{ESTIMATORS[e]} under a {KINDS[k]} {span(values, '.2f')}" for (e, k), values in factors.items()]
     return f"From {LOW} to {HIGH} rollouts a prompt's weight is multiplied by: {'; '.join(parts)}. " + verdict(
@@ -85,7 +81,7 @@ FIGURE = Figure(
     name="implied_weights",
     title="Allocation re-weights prompts",
     inputs=(LedgerData("A10", ("num_rollouts", "p", "prompt_mean", "token_mean"), ("estimator",)),),
-    draw=draw,
-    caption=caption,
-    reading=reading,
+    draw=_draw,
+    caption=_caption,
+    reading=_reading,
 )

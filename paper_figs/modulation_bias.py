@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure as Drawing
 
-from paper_figs.figure import Figure
+from paper_figs.figure import Drawing, Figure
 from paper_figs.result_files import Columns, LedgerData
 from paper_figs.style import PALETTE, TEXT_WIDTH, legend_above, panels
 from paper_figs.wording import span, verdict
@@ -27,8 +26,7 @@ def _curve(bias: Columns, mechanism: str, column: str) -> tuple[np.ndarray, np.n
     return bias["alpha"][rows], bias[column][rows]
 
 
-def draw(bias: Columns) -> Drawing:
-    """Draw length and direction of the bias over alpha."""
+def _draw(bias: Columns) -> Drawing:
     unknown = sorted(set(bias["mechanism"]) - set(LOOKS))
     if unknown:
         raise ValueError(f"M4: expected mechanisms among {', '.join(LOOKS)}, got {', '.join(unknown)}")
@@ -47,8 +45,7 @@ def draw(bias: Columns) -> Drawing:
     return figure
 
 
-def caption(bias: Columns) -> str:
-    """Say what is drawn."""
+def _caption(bias: Columns) -> str:
     return (
         f"Mean of the modulated RLOO estimator against the true gradient for {len(np.unique(bias['alpha']))} "
         "strengths: (a) length of their difference relative to the gradient, (b) angle between them; every batch of "
@@ -57,8 +54,7 @@ def caption(bias: Columns) -> str:
     )
 
 
-def reading(bias: Columns) -> str:
-    """Say what the figure shows."""
+def _reading(bias: Columns) -> str:
     active = bias["alpha"] > 0
     neutral = float(bias["relative_bias"][~active].max(initial=0.0))
     angles = np.degrees(np.arccos(np.clip(bias["cosine"][active], -1.0, 1.0)))
@@ -79,7 +75,7 @@ FIGURE = Figure(
     name="modulation_bias",
     title="Bias of the modulated estimator",
     inputs=(LedgerData("M4", ("alpha", "relative_bias", "cosine"), ("mechanism",)),),
-    draw=draw,
-    caption=caption,
-    reading=reading,
+    draw=_draw,
+    caption=_caption,
+    reading=_reading,
 )

@@ -39,8 +39,7 @@ COLUMNS = (
 )
 
 
-def fill(cells: Sequence[CellResult]) -> TextTable:
-    """Fill the table, a group per world."""
+def _fill(cells: Sequence[CellResult]) -> TextTable:
     groups = []
     for setting in settings(cells):
         rows = []
@@ -53,8 +52,7 @@ def fill(cells: Sequence[CellResult]) -> TextTable:
     return TextTable(COLUMNS, tuple(groups), highest=(2,))
 
 
-def caption(cells: Sequence[CellResult]) -> str:
-    """Say what the table holds."""
+def _caption(cells: Sequence[CellResult]) -> str:
     return (
         "DynaMO as in the paper, with one choice of its public code at a time, with all of them, and two controls: "
         "pass@1 at the end in percent, and changes to the paper's of that, of the mean of pass@1 over all steps, and "
@@ -62,8 +60,7 @@ def caption(cells: Sequence[CellResult]) -> str:
     )
 
 
-def reading(cells: Sequence[CellResult]) -> str:
-    """Say what the table shows."""
+def _reading(cells: Sequence[CellResult]) -> str:
     parts, together = [], []
     for setting in settings(cells):
         changes = {
@@ -74,8 +71,8 @@ def reading(cells: Sequence[CellResult]) -> str:
         all_of_it = changes.pop(ALL, None)
         ends = [min(changes, key=lambda n: changes[n].value), max(changes, key=lambda n: changes[n].value)]
         texts = [f"{VARIANTS.get(n, (n,))[0]} ({span([100 * changes[n].value])})" for n in ends]
-        signs = [change.sign for change in changes.values()]
-        parts.append(f"in {setting} from {texts[0]} to {texts[1]} ({counted(signs)} of {len(signs)} variants)")
+        signs = f"{counted(changes.values())} of {len(changes)} variants"
+        parts.append(f"in {setting} from {texts[0]} to {texts[1]} ({signs})")
         if all_of_it is not None:
             together.append(f"{span([100 * all_of_it.value])} in {setting}")
     return (
@@ -88,8 +85,8 @@ TABLE = Table(
     name="paper_vs_code",
     title="Differences between paper and public code, and their effect",
     inputs=(ExperimentResults(name="paper-vs-code", axes=("variant",), measures=COLUMN_MEASURES),),
-    fill=fill,
-    caption=caption,
-    reading=reading,
+    fill=_fill,
+    caption=_caption,
+    reading=_reading,
     made_by="python -m toy sweep paper-vs-code",
 )

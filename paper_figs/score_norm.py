@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.figure import Figure as Drawing
 
-from paper_figs.figure import Figure
+from paper_figs.figure import Drawing, Figure
 from paper_figs.result_files import Columns, LedgerData
 from paper_figs.style import COLUMN_WIDTH, GUIDE, PALETTE, POINTS, panels
 from paper_figs.wording import verdict
@@ -19,8 +18,7 @@ FAMILIES = {
 }
 
 
-def draw(policies: Columns) -> Drawing:
-    """Draw a point per policy below the bound."""
+def _draw(policies: Columns) -> Drawing:
     unknown = sorted(set(policies["family"]) - set(FAMILIES))
     if unknown:
         raise ValueError(f"G3: expected families among {', '.join(FAMILIES)}, got {', '.join(unknown)}")
@@ -45,8 +43,7 @@ def draw(policies: Columns) -> Drawing:
     return figure
 
 
-def caption(policies: Columns) -> str:
-    """Say what is drawn."""
+def _caption(policies: Columns) -> str:
     sizes = ", ".join(f"{num_tokens:,}" for num_tokens in np.unique(policies["num_tokens"]))
     return (
         f"Mean squared norm of the score of {len(policies['entropy'])} softmax policies over V = {sizes} tokens "
@@ -54,8 +51,7 @@ def caption(policies: Columns) -> str:
     )
 
 
-def reading(policies: Columns) -> str:
-    """Say what the figure shows."""
+def _reading(policies: Columns) -> str:
     slack = policies["bound"] - policies["expected"]
     below = slack >= -1e-12
     return (
@@ -69,7 +65,7 @@ FIGURE = Figure(
     name="score_norm",
     title="Score norm and its entropy bound",
     inputs=(LedgerData("G3", ("num_tokens", "entropy", "expected", "bound"), ("family",)),),
-    draw=draw,
-    caption=caption,
-    reading=reading,
+    draw=_draw,
+    caption=_caption,
+    reading=_reading,
 )

@@ -102,15 +102,20 @@ SERIES: dict[str, dict[str, Any]] = {
 
 
 def panels(
-    width: float, height: float, num_rows: int = 1, num_columns: int = 1, **options: Any
+    width: float, height: float, num_rows: int = 1, num_columns: int = 1, used: int | None = None, **options: Any
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure of the given size in inches and its axes row by row; more than one are lettered (a), (b), ..."""
+    """Return a figure of the given size in inches and its axes row by row; more than one are lettered (a), (b), ...
+
+    The axes after the first `used` are not shown.
+    """
     figure = Figure(figsize=(width, height))
     axes = list(figure.subplots(num_rows, num_columns, squeeze=False, **options).flat)
     if len(axes) > 1:
         for letter, ax in zip("abcdefghijkl", axes, strict=False):
             ax.set_title(f"({letter})", loc="left", fontweight="bold", pad=4)
-    return figure, axes
+    for ax in axes[used or len(axes) :]:
+        ax.set_visible(False)
+    return figure, axes[:used]
 
 
 def legend_above(ax: Axes, num_columns: int, **options: Any) -> None:

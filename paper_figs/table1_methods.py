@@ -99,8 +99,7 @@ def printed(value: float, sign: str = "") -> str:
     return f"{value:{sign}.1f}".replace("-", "−")
 
 
-def fill(cells: Sequence[CellResult], evaluation: Sequence[Mapping[str, Any]]) -> TextTable:
-    """Fill the table: measured worlds and models, then what the paper has."""
+def _fill(cells: Sequence[CellResult], evaluation: Sequence[Mapping[str, Any]]) -> TextTable:
     groups = [(kind(cells, setting), tuple(rows_of(cells, setting, COLUMN_MEASURES))) for setting in settings(cells)]
     for model in dict.fromkeys(str(row["model"]) for row in evaluation):
         rows = tuple(
@@ -113,8 +112,7 @@ def fill(cells: Sequence[CellResult], evaluation: Sequence[Mapping[str, Any]]) -
     return TextTable(COLUMNS, (*groups, *published()), highest=(1, 3, 5))
 
 
-def caption(cells: Sequence[CellResult], evaluation: Sequence[Mapping[str, Any]]) -> str:
-    """Say what the table holds."""
+def _caption(cells: Sequence[CellResult], evaluation: Sequence[Mapping[str, Any]]) -> str:
     evaluated = (
         " Rows of scale evaluate: averages over benchmarks, intervals over problems and seeds." if evaluation else ""
     )
@@ -124,8 +122,7 @@ def caption(cells: Sequence[CellResult], evaluation: Sequence[Mapping[str, Any]]
     )
 
 
-def reading(cells: Sequence[CellResult], evaluation: Sequence[Mapping[str, Any]]) -> str:
-    """Say what the table shows."""
+def _reading(cells: Sequence[CellResult], evaluation: Sequence[Mapping[str, Any]]) -> str:
     names = settings(cells)
     best, gains = [], []
     for setting in names:
@@ -134,10 +131,9 @@ def reading(cells: Sequence[CellResult], evaluation: Sequence[Mapping[str, Any]]
             top = max(by_method, key=lambda name: by_method[name].values["pass_at_1"].value)
             best.append((setting, top))
             gains += [by_method[METHOD].differences["pass_at_1"]] if by_method[METHOD].differences else []
-    signs = [gain.sign for gain in gains]
     return (
         f"Highest final pass@1: {', '.join(f'{title(name)} in {setting}' for setting, name in best)}; DynaMO against "
-        f"GRPO: {counted(signs)} of {len(signs)} settings. "
+        f"GRPO: {counted(gains)} of {len(gains)} settings. "
         + verdict(
             "DynaMO is above all baselines (here: those that were run)",
             [name == METHOD for _, name in best],
@@ -159,7 +155,7 @@ TABLE = Table(
         ),
         Evaluation(),
     ),
-    fill=fill,
-    caption=caption,
-    reading=reading,
+    fill=_fill,
+    caption=_caption,
+    reading=_reading,
 )

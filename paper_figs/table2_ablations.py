@@ -37,8 +37,7 @@ def _published() -> tuple[tuple[Value, ...], ...]:
     return tuple(rows)
 
 
-def fill(cells: Sequence[CellResult]) -> TextTable:
-    """Fill the table: measured worlds and models, then what the paper has."""
+def _fill(cells: Sequence[CellResult]) -> TextTable:
     groups = []
     for setting in settings(cells):
         rows = rows_of(cells, setting, COLUMN_MEASURES)
@@ -47,8 +46,7 @@ def fill(cells: Sequence[CellResult]) -> TextTable:
     return TextTable(COLUMNS, (*groups, ("Qwen2.5-Math-7B (published)", _published())), highest=(1, 3, 5))
 
 
-def caption(cells: Sequence[CellResult]) -> str:
-    """Say what the table holds."""
+def _caption(cells: Sequence[CellResult]) -> str:
     return (
         "DynaMO without gradient compensation (GC), update magnitude stabilization (UMS) and dynamic rollout "
         "allocation (DRA), one and two at a time; without all three it is GRPO. pass@1 and pass@32 at the end and the "
@@ -57,8 +55,7 @@ def caption(cells: Sequence[CellResult]) -> str:
     )
 
 
-def reading(cells: Sequence[CellResult]) -> str:
-    """Say what the table shows."""
+def _reading(cells: Sequence[CellResult]) -> str:
     worse, synergy, parts = [], [], []
     for setting in settings(cells):
         changes = {c.axes["method"]: c.differences for c in cells if c.setting == setting}
@@ -89,7 +86,7 @@ TABLE = Table(
             methods=(FULL, NONE, PAIR, *SINGLE, "dynamo-only-gc", "dynamo-only-ums"),
         ),
     ),
-    fill=fill,
-    caption=caption,
-    reading=reading,
+    fill=_fill,
+    caption=_caption,
+    reading=_reading,
 )

@@ -132,8 +132,7 @@ def _column(path: Path, config: Config, kind: str, command: str) -> list[str | N
         raise unfit(path, "the configuration of a run", f"one without {error}", command) from error
 
 
-def fill(configs: Sequence[tuple[str, Sequence[str | None]]]) -> TextTable:
-    """Fill the table, a column per configuration."""
+def _fill(configs: Sequence[tuple[str, Sequence[str | None]]]) -> TextTable:
     columns = (Column("parameter"), Column("paper (published)"), *(Column(name) for name, _ in configs))
     groups: dict[str, list[tuple[Value, ...]]] = {}
     for i, parameter in enumerate(PARAMETERS):
@@ -142,8 +141,7 @@ def fill(configs: Sequence[tuple[str, Sequence[str | None]]]) -> TextTable:
     return TextTable(columns, tuple((category, tuple(rows)) for category, rows in groups.items()))
 
 
-def caption(configs: Sequence[tuple[str, Sequence[str | None]]]) -> str:
-    """Say what the table holds."""
+def _caption(configs: Sequence[tuple[str, Sequence[str | None]]]) -> str:
     return (
         f"Configuration of DynaMO in {', '.join(name for name, _ in configs)}, from the config.json of a run each (all "
         "its seeds share it; nothing is estimated, so that there is no interval), beside what the paper publishes "
@@ -151,8 +149,7 @@ def caption(configs: Sequence[tuple[str, Sequence[str | None]]]) -> str:
     )
 
 
-def reading(configs: Sequence[tuple[str, Sequence[str | None]]]) -> str:
-    """Say what the table shows."""
+def _reading(configs: Sequence[tuple[str, Sequence[str | None]]]) -> str:
     parts, complete = [], 0
     for name, values in configs:
         stated = [(p, v) for p, v in zip(PARAMETERS, values, strict=True) if p.published and v is not None]
@@ -182,7 +179,7 @@ TABLE = Table(
     name="table3_configuration",
     title="Table 3: configuration",
     inputs=(Configs(),),
-    fill=fill,
-    caption=caption,
-    reading=reading,
+    fill=_fill,
+    caption=_caption,
+    reading=_reading,
 )

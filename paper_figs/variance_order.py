@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure as Drawing
 from scipy import stats
 
-from paper_figs.figure import Figure
+from paper_figs.figure import Drawing, Figure
 from paper_figs.result_files import Columns, LedgerData
 from paper_figs.style import GUIDE, PALETTE, TEXT_WIDTH, panels
 from paper_figs.wording import span, verdict
@@ -41,8 +40,7 @@ def correlations(variances: Columns) -> tuple[list[str], list[str], np.ndarray]:
     return populations, estimators, table
 
 
-def draw(variances: Columns) -> Drawing:
-    """Draw the variance over p for one estimator, and the map of rank correlations."""
+def _draw(variances: Columns) -> Drawing:
     populations, estimators, table = correlations(variances)
     if len(populations) > len(LOOKS):
         raise ValueError(f"A7: expected at most {len(LOOKS)} populations, got {len(populations)}")
@@ -72,8 +70,7 @@ def draw(variances: Columns) -> Drawing:
     return figure
 
 
-def caption(variances: Columns) -> str:
-    """Say what is drawn."""
+def _caption(variances: Columns) -> str:
     populations, estimators, _ = correlations(variances)
     num_prompts = len(np.unique(variances["p"]))
     return (
@@ -83,8 +80,7 @@ def caption(variances: Columns) -> str:
     )
 
 
-def reading(variances: Columns) -> str:
-    """Say what the figure shows."""
+def _reading(variances: Columns) -> str:
     populations, _, table = correlations(variances)
     parts = [f"{population} {span(row.tolist())}" for population, row in zip(populations, table, strict=True)]
     return f"Rank correlation of p(1-p) with the exact variance, over estimators: {'; '.join(parts)}. " + verdict(
@@ -98,7 +94,7 @@ FIGURE = Figure(
     name="variance_order",
     title="Where p(1-p) orders gradient variance",
     inputs=(LedgerData("A7", ("p", "proxy", "variance"), ("population", "estimator")),),
-    draw=draw,
-    caption=caption,
-    reading=reading,
+    draw=_draw,
+    caption=_caption,
+    reading=_reading,
 )

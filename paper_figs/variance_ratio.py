@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 
-from paper_figs.figure import Figure
+from paper_figs.figure import Drawing, Figure
 from paper_figs.result_files import Columns, LedgerData
 from paper_figs.style import COLUMN_WIDTH, GUIDE, PALETTE, POINTS, panels
 from paper_figs.wording import verdict
@@ -30,8 +29,7 @@ def floors(allocations: Columns) -> list[float]:
     return sorted(set((allocations["mean"][bounded] / allocations["high"][bounded]).tolist()))
 
 
-def draw(allocations: Columns) -> Drawing:
-    """Draw the ratio of every population, the optimum without bounds, the floor of the bounds, and the claim."""
+def _draw(allocations: Columns) -> Drawing:
     figure, (ax,) = panels(COLUMN_WIDTH, 2.8)
     right = max(1.0, 1.25 * float(allocations["cv"].max()))
     cv = np.concatenate([[0.0], np.geomspace(0.01, right, 200)])
@@ -54,14 +52,15 @@ def draw(allocations: Columns) -> Drawing:
         ax.text(0.0, ratio + 0.01, f"  {label}", ha="left", va="bottom", fontsize=7, color=GUIDE)
     ax.set_xscale("symlog", linthresh=0.1, linscale=0.3)
     ax.xaxis.set_major_formatter("{x:g}")
-    ax.set(xlabel="coefficient of variation of $\\sigma$", ylabel="variance relative to uniform allocation")
-    ax.set(xlim=(0.0, right), ylim=(0, 1.03))
+    ax.set(
+        xlabel="coefficient of variation of $\\sigma$", ylabel="variance relative to uniform allocation",
+        xlim=(0.0, right), ylim=(0, 1.03),
+    )  # fmt: skip
     figure.legend(handles=handles, loc="outside upper right", ncols=2, columnspacing=1.0)
     return figure
 
 
-def caption(allocations: Columns) -> str:
-    """Say what is drawn."""
+def _caption(allocations: Columns) -> str:
     floor = " and ".join(f"{100 * (1 - floor):.0f} %" for floor in floors(allocations))
     return (
         f"Variance of the optimal allocation over that of the uniform one for {len(allocations['cv'])} allocations of "
@@ -70,8 +69,7 @@ def caption(allocations: Columns) -> str:
     )
 
 
-def reading(allocations: Columns) -> str:
-    """Say what the figure shows."""
+def _reading(allocations: Columns) -> str:
     free = allocations["kind"] == UNBOUNDED
     halved = allocations["cv"][free & (allocations["ratio"] <= CLAIMED_RATIO)]
     from_cv = f"where the CV is {halved.min():.2f} or more" if len(halved) else "nowhere"
@@ -91,7 +89,7 @@ FIGURE = Figure(
     name="variance_ratio",
     title="Variance ratio against the spread of deviations",
     inputs=(LedgerData("A5", ("cv", "ratio", "high", "mean"), ("kind", "population")),),
-    draw=draw,
-    caption=caption,
-    reading=reading,
+    draw=_draw,
+    caption=_caption,
+    reading=_reading,
 )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from theory.base.tables import Estimate
 from theory.methods import METHODS, STOCK, STOCK_TITLE
 
 
@@ -28,18 +29,16 @@ def verdict(statement: str, holds: Sequence[bool], of: str, who: str = "The pape
     return f"{who} that {statement}; here this appears in {share}."
 
 
-def counted(signs: Sequence[int]) -> str:
+def counted(gains: Iterable[Estimate]) -> str:
     """Say how many differences are above 0, below, or neither beyond their intervals.
 
     Examples
     --------
-    >>> counted([1, -1, -1, 0])
+    >>> counted([Estimate(2.0, 1.0, 3.0), Estimate(-2.0, -3.0, -1.0), Estimate(-0.5, -0.8, -0.2), Estimate(1.0)])
     'ahead in 1, behind in 2, undecided in 1'
     """
-    return (
-        f"ahead in {sum(s > 0 for s in signs)}, behind in {sum(s < 0 for s in signs)}, undecided in "
-        f"{sum(s == 0 for s in signs)}"
-    )
+    signs = [gain.sign for gain in gains]
+    return f"ahead in {signs.count(1)}, behind in {signs.count(-1)}, undecided in {signs.count(0)}"
 
 
 def span(values: Sequence[float], spec: str = "+.2f") -> str:

@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 from paper_figs.experiments import estimate, number, seeds_of
 from paper_figs.wording import counted, span, verdict
 from theory.base.arrays import FloatArray
+from theory.base.tables import Estimate
 
 
 def test_intervals_of_seeds() -> None:
@@ -44,7 +45,8 @@ def test_words_for_numbers() -> None:
     assert verdict("it is so", [False], "w", who="A review says") == (
         "A review says that it is so; here this does not appear."
     )
-    assert counted([1, 1, -1, 0]) == "ahead in 2, behind in 1, undecided in 1"
+    up, down = Estimate(1.0, 0.5, 1.5), Estimate(-1.0, -1.5, -0.5)
+    assert counted([up, up, down, Estimate(1.0)]) == "ahead in 2, behind in 1, undecided in 1"
     assert span([-0.2, 3.0], "+.0f") == "0 to +3"
     assert span([0.0, 0.001]) == "0.00"
     assert span([10.0], ".1f") == "10.0"
