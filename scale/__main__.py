@@ -8,7 +8,7 @@ import logging
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from rich.console import Console
 
 from scale.launch import experiments
 from scale.plugin.config import RULES, SCOPES
+from scale.rewards import answer_reader
 from theory.methods import METHODS, STOCK
 
 NEEDED = ("verl", "vllm", "ray", "hydra", "transformers")
@@ -30,8 +31,13 @@ COMMANDS = {
     "smoke": "train a tiny model by some methods, without a GPU",
 }
 
-MODULES = {"audit": "scale.audit.replay_log", "prepare": "scale.data.prepare", "evaluate": "scale.evaluation.evaluate"}
-"""Commands that have a module of their own, with `add_arguments` and `command`."""
+MODULES = {
+    "audit": "scale.audit.replay_log",
+    "prepare": "scale.data.prepare",
+    "evaluate": "scale.evaluation.evaluate",
+    "smoke": "scale.smoke",
+}
+"""Modules of the commands that have one, with `command`, and `ARGUMENTS` if they are not here."""
 
 INSTALL = """\
 python -m scale {command} needs verl and vLLM, and cannot import {missing}. Install them next to this package:
@@ -39,7 +45,8 @@ python -m scale {command} needs verl and vLLM, and cannot import {missing}. Inst
   without a GPU:    make scale-cpu
 theory, toy, paper_figs, and the commands audit, prepare and experiments work without."""
 
-EXAMPLES = """\
+EXAMPLES = {
+    "train": """\
 examples:
   python -m scale train --model tiny --method dynamo                           # without a GPU
   python -m scale train --model qwen2.5-math-7b --method dynamo --seed 1 --dry-run
@@ -47,7 +54,90 @@ examples:
 
 The same command resumes a run that was killed. Anything of verl's configuration can be set at the end of the line:
   ... trainer.total_training_steps=100 actor_rollout_ref.actor.optim.lr=2e-6
-"""
+""",
+    "evaluate": """\
+examples:
+  python -m scale evaluate runs/7b-dynamo-1 runs/7b-grpo-1 --data data/aime24.parquet data/math500.parquet
+  python -m scale evaluate results/scale/tiny-dynamo-1 --cluster cpu --data results/scale/tiny/val.parquet
+
+The same command resumes an evaluation that was killed. Runs that differ in their seed alone share a row. On many GPUs,
+start a call for each checkpoint, with GPUs of its own (CUDA_VISIBLE_DEVICES), then one for all that makes the table.
+""",
+}
+
+
+def _limits(deadline: float) -> dict[str, dict[str, Any]]:
+    return {
+        "--deadline": {
+            "type": float,
+            "default": deadline,
+            "metavar": "S",
+            "help": "end the run after this many seconds (%(default)s)",
+        },
+        "--silence": {
+            "type": float,
+            "default": 1800.0,
+            "metavar": "S",
+            "help": "end it after this long without a step (%(default)s)",
+        },
+    }
+
+
+ARGUMENTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "train": {
+        "--model": {"metavar": "NAME", "help": "a file of conf/model (default: tiny)"},
+        "--cluster": {"metavar": "NAME", "help": "a file of conf/cluster (default: the model's own)"},
+        "--method": {"metavar": "NAME", "help": f"one of {', '.join(METHODS)} (default: dynamo)"},
+        "--experiment": {"metavar": "NAME", "help": f"one of {', '.join(experiments.EXPERIMENTS)}, with --cell"},
+        "--cell": {"metavar": "NAME", "help": "a run of the experiment (`python -m scale experiments NAME`)"},
+        "--allocator": {"metavar": "RULE", "help": f"another rule than the method's: {', '.join(RULES)}"},
+        "--alpha": {"type": float, "metavar": "X", "help": "another strength of the modulation; 0 is none"},
+        "--scope": {"metavar": "SCOPE", "help": f"batch of the normalisers: {', '.join(SCOPES)}"},
+        "--stock": {"action": "store_true", "help": "stock GRPO: verl's own trainer, with seeds, to compare with"},
+        "--seed": {"type": int, "metavar": "N", "help": "seed of the run (default: 1)"},
+        "--steps": {"type": int, "metavar": "N", "help": "training steps, those of a resumed run included"},
+        "--out": {
+            "type": Path,
+            "metavar": "DIR",
+            "help": "folder of the run (default: results/scale/MODEL-METHOD-SEED)",
+        },
+        "--dry-run": {
+            "action": "store_true",
+            "help": "compose and check the configuration, say what it needs, start nothing",
+        },
+        **_limits(14 * 24 * 3600),
+        "overrides": {"nargs": "*", "metavar": "KEY=VALUE", "help": "of verl's configuration"},
+    },
+    "smoke": {
+        "--out": {
+            "type": Path,
+            "default": Path("results/scale/smoke"),
+            "metavar": "DIR",
+            "help": "default: %(default)s",
+        },
+        "--steps": {"type": int, "default": 20, "metavar": "N", "help": "default: %(default)s"},
+        "--seed": {"type": int, "default": 1, "metavar": "N", "help": "default: %(default)s"},
+        "--methods": {
+            "nargs": "+",
+            "default": ["grpo", "dynamo"],
+            "metavar": "NAME",
+            "help": "default: grpo dynamo; stock is GRPO by verl's own trainer",
+        },
+        "--jobs": {
+            "type": int,
+            "default": 2,
+            "metavar": "N",
+            "help": "runs at a time, 7 GB and a core each (%(default)s)",
+        },
+        **_limits(1200),
+        "overrides": {"nargs": "*", "metavar": "KEY=VALUE", "help": "of verl's configuration, for every method"},
+    },
+    "experiments": {
+        "names": {"nargs": "*", "metavar": "NAME", "help": f"of {', '.join(experiments.EXPERIMENTS)} (default: all)"},
+        "--estimate": {"action": "store_true", "help": "compose and check every run, and say what they need"},
+    },
+}
+"""What `add_argument` takes for every argument of these commands; the others' are in their modules."""
 
 
 def parser(command: str | None = None) -> argparse.ArgumentParser:
@@ -57,80 +147,16 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
     """
     top = argparse.ArgumentParser(prog="python -m scale", description="DynaMO inside verl and vLLM.")
     commands = top.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
-    added = {name: commands.add_parser(name, help=text, description=text) for name, text in COMMANDS.items()}
-    if command in MODULES:
-        importlib.import_module(MODULES[command]).add_arguments(added[command])
-    _train_arguments(added["train"])
-    _smoke_arguments(added["smoke"])
-    added["experiments"].add_argument(
-        "names", nargs="*", metavar="NAME", help=f"of {', '.join(experiments.EXPERIMENTS)} (default: all)"
-    )
-    added["experiments"].add_argument(
-        "--estimate", action="store_true", help="compose and check every run, and say what they need"
-    )
+    arguments = dict(ARGUMENTS)
+    for name, text in COMMANDS.items():
+        added = commands.add_parser(name, help=text, description=text, epilog=EXAMPLES.get(name))
+        if name in EXAMPLES:
+            added.formatter_class = argparse.RawDescriptionHelpFormatter
+        if name == command and name not in ARGUMENTS:
+            arguments[name] = importlib.import_module(MODULES[name]).ARGUMENTS
+        for argument, settings in arguments.get(name, {}).items():
+            added.add_argument(argument, **settings)
     return top
-
-
-def _train_arguments(train: argparse.ArgumentParser) -> None:
-    train.epilog, train.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
-    names = {
-        "model": "a file of conf/model (default: tiny)",
-        "cluster": "a file of conf/cluster (default: the model's own)",
-        "method": f"one of {', '.join(METHODS)} (default: dynamo)",
-        "experiment": f"one of {', '.join(experiments.EXPERIMENTS)}, with --cell",
-        "cell": "a run of the experiment (`python -m scale experiments NAME`)",
-    }
-    for name, text in names.items():
-        train.add_argument(f"--{name}", metavar="NAME", help=text)
-    train.add_argument("--allocator", metavar="RULE", help=f"another rule than the method's: {', '.join(RULES)}")
-    train.add_argument("--alpha", type=float, metavar="X", help="another strength of the modulation; 0 is none")
-    train.add_argument("--scope", metavar="SCOPE", help=f"batch of the normalisers: {', '.join(SCOPES)}")
-    train.add_argument(
-        "--stock", action="store_true", help="stock GRPO: verl's own trainer, with seeds, to compare with"
-    )
-    train.add_argument("--seed", type=int, metavar="N", help="seed of the run (default: 1)")
-    train.add_argument("--steps", type=int, metavar="N", help="training steps, those of a resumed run included")
-    train.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder of the run (default: results/scale/MODEL-METHOD-SEED)"
-    )
-    train.add_argument(
-        "--dry-run", action="store_true", help="compose and check the configuration, say what it needs, start nothing"
-    )
-    _limits(train, deadline=14 * 24 * 3600)
-    train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of verl's configuration")
-
-
-def _smoke_arguments(smoke: argparse.ArgumentParser) -> None:
-    smoke.add_argument(
-        "--out", type=Path, default=Path("results/scale/smoke"), metavar="DIR", help="default: %(default)s"
-    )
-    smoke.add_argument("--steps", type=int, default=20, metavar="N", help="default: %(default)s")
-    smoke.add_argument("--seed", type=int, default=1, metavar="N", help="default: %(default)s")
-    smoke.add_argument(
-        "--methods",
-        nargs="+",
-        default=["grpo", "dynamo"],
-        metavar="NAME",
-        help="default: grpo dynamo; stock is GRPO by verl's own trainer",
-    )
-    smoke.add_argument(
-        "--jobs", type=int, default=2, metavar="N", help="runs at a time, 7 GB and a core each (%(default)s)"
-    )
-    _limits(smoke, deadline=1200)
-    smoke.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of verl's configuration, for every method")
-
-
-def _limits(command: argparse.ArgumentParser, deadline: float) -> None:
-    command.add_argument(
-        "--deadline",
-        type=float,
-        default=deadline,
-        metavar="S",
-        help="end the run after this many seconds (%(default)s)",
-    )
-    command.add_argument(
-        "--silence", type=float, default=1800.0, metavar="S", help="end it after this long without a step (%(default)s)"
-    )
 
 
 def train_command(args: argparse.Namespace, console: Console) -> int:
@@ -181,14 +207,6 @@ def _cell(args: argparse.Namespace) -> experiments.Cell:
     return experiments.get_cell(args.experiment, args.cell)
 
 
-def prepare_command(args: argparse.Namespace, console: Console) -> int:
-    """Prepare data sets, and say which right answers the reward cannot read."""
-    from scale.data import prepare
-    from scale.rewards import answer_reader
-
-    return prepare.command(args, console, answer_reader())
-
-
 def experiments_command(args: argparse.Namespace, console: Console) -> int:
     """List the runs of experiments, as commands; or what they need."""
     names = args.names or list(experiments.EXPERIMENTS)
@@ -227,13 +245,6 @@ def _estimate(cells: Sequence[experiments.Cell], console: Console) -> None:
         )
 
 
-def smoke_command(args: argparse.Namespace, console: Console) -> int:
-    """Train a tiny model by some methods and compare them."""
-    from scale import smoke
-
-    return smoke.command(args, console)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 for a run that failed, 2 for a wrong call, 130 if interrupted."""
     argv = sys.argv[1:] if argv is None else list(argv)
@@ -252,15 +263,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     # What verl says on import of engines and platforms that this machine lacks; a run's own log keeps it.
     warnings.filterwarnings("ignore", message=".*engine is not available")
     logging.getLogger("verl.plugin.platform.platform_manager").addFilter(lambda record: False)
-    own = {
-        "train": train_command,
-        "prepare": prepare_command,
-        "smoke": smoke_command,
-        "experiments": experiments_command,
-    }
-    command = own[args.command] if args.command in own else importlib.import_module(MODULES[args.command]).command
+    own = {"train": train_command, "experiments": experiments_command}
     try:
-        return int(command(args, console))
+        if args.command in own:
+            return own[args.command](args, console)
+        parts = [answer_reader()] if args.command == "prepare" else []
+        return int(importlib.import_module(MODULES[args.command]).command(args, console, *parts))
     except ValueError as error:
         print(f"python -m scale {args.command}: error: {error}", file=sys.stderr)
         return 2

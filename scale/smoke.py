@@ -87,7 +87,8 @@ def command(args: argparse.Namespace, console: Console) -> int:
 def _command(implementation: ModuleType, arguments: Sequence[Any], console: Console, *parts: Any) -> int:
     """Run a command of `python -m scale`, with the parts that it is given from outside."""
     parser = argparse.ArgumentParser()
-    implementation.add_arguments(parser)
+    for name, settings in implementation.ARGUMENTS.items():
+        parser.add_argument(name, **settings)
     return int(implementation.command(parser.parse_args([str(x) for x in arguments]), console, *parts))
 
 

@@ -1,3 +1,6 @@
+from .comparison import (
+    audit as audit,
+)
 from .log import (
     Columns as Columns,
     Log as Log,
@@ -5,7 +8,4 @@ from .log import (
 from .readers import (
     FORMATS as FORMATS,
     read_log as read_log,
-)
-from .replay_log import (
-    audit as audit,
 )

@@ -142,34 +142,27 @@ def read_texts(path: Path) -> list[str]:
 # The command
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `python -m scale prepare`."""
-    parser.add_argument(
-        "datasets", nargs="*", metavar="DATASET", help=f"one or more of {', '.join(DATASETS)} (default: all)"
-    )
-    parser.add_argument(
-        "--source",
-        type=Path,
-        metavar="FILE_OR_DIR",
-        help="a file of the data set, or a folder with DATASET.parquet, .jsonl, .json or .csv (default: the hub)",
-    )
-    parser.add_argument("--revision", help="branch, tag or commit of the hub's repository (default: its main branch)")
-    parser.add_argument("--out", type=Path, default=Path("data"), metavar="DIR", help="default: %(default)s")
-    parser.add_argument(
-        "--language", choices=(*LANGUAGES, "all"), default="all", help="problems to keep (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--template",
-        choices=tuple(TEMPLATES),
-        default="boxed",
-        metavar="NAME",
-        help=f"prompt template, one of {', '.join(TEMPLATES)} (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--drop-overlap", action="store_true", help="do not train on problems that a prepared benchmark has too"
-    )
-    parser.add_argument("--strict", action="store_true", help="refuse a source whose counts are not the known ones")
-    parser.add_argument("--force", action="store_true", help="replace earlier files")
+ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
+    "datasets": {"nargs": "*", "metavar": "DATASET", "help": f"one or more of {', '.join(DATASETS)} (default: all)"},
+    "--source": {
+        "type": Path,
+        "metavar": "FILE_OR_DIR",
+        "help": "a file of the data set, or a folder with DATASET.parquet, .jsonl, .json or .csv (default: the hub)",
+    },
+    "--revision": {"help": "branch, tag or commit of the hub's repository (default: its main branch)"},
+    "--out": {"type": Path, "default": Path("data"), "metavar": "DIR", "help": "default: %(default)s"},
+    "--language": {"choices": (*LANGUAGES, "all"), "default": "all", "help": "problems to keep (default: %(default)s)"},
+    "--template": {
+        "choices": tuple(TEMPLATES),
+        "default": "boxed",
+        "metavar": "NAME",
+        "help": f"prompt template, one of {', '.join(TEMPLATES)} (default: %(default)s)",
+    },
+    "--drop-overlap": {"action": "store_true", "help": "do not train on problems that a prepared benchmark has too"},
+    "--strict": {"action": "store_true", "help": "refuse a source whose counts are not the known ones"},
+    "--force": {"action": "store_true", "help": "replace earlier files"},
+}
+"""What `add_argument` takes for every argument of the command."""
 
 
 def command(args: argparse.Namespace, console: Console, can_read: Callable[[str], bool] | None) -> int:

@@ -31,52 +31,43 @@ TABLE = "table"
 DEADLINE, SILENCE = 14 * 24 * 3600.0, 3600.0
 """Seconds that a checkpoint's evaluation may take, and between two stored samples, loading included."""
 
-EXAMPLES = """\
-examples:
-  python -m scale evaluate runs/7b-dynamo-1 runs/7b-grpo-1 --data data/aime24.parquet data/math500.parquet
-  python -m scale evaluate results/scale/tiny-dynamo-1 --cluster cpu --data results/scale/tiny/val.parquet
-
-The same command resumes an evaluation that was killed. Runs that differ in their seed alone share a row. On many GPUs,
-start a call for each checkpoint, with GPUs of its own (CUDA_VISIBLE_DEVICES), then one for all that makes the table.
-"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
-    parser.add_argument(
-        "checkpoints",
-        nargs="+",
-        type=Path,
-        metavar="RUN_OR_CHECKPOINT",
-        help="a run's folder (its latest checkpoint), a global_step_N of one, or a model in Hugging Face's format",
-    )
-    parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="FILE", help="Parquet files of problems")
-    parser.add_argument(
-        "--samples", type=int, default=64, metavar="N", help="samples of each problem (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--k", nargs="+", type=int, default=[1, 32], metavar="K", help="values of k in pass@k (default: 1 32)"
-    )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1], metavar="S", help="seeds of sampling (default: 1)")
-    parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="default: %(default)s")
-    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="default: %(default)s")
-    parser.add_argument("--max-tokens", type=int, metavar="N", help="longest response (default: as in training)")
-    parser.add_argument("--reward", metavar="NAME", help="pkg://module:function or file.py:function (as in training)")
-    parser.add_argument("--cluster", metavar="NAME", help="a file of conf/cluster (default: as in training)")
-    parser.add_argument("--tensor-parallel", type=int, metavar="N", help="GPUs of one model (as in training)")
-    parser.add_argument(
-        "--max-position-embeddings", type=int, metavar="N", help="positions of the model (as in training)"
-    )
-    parser.add_argument("--scorers", type=int, metavar="N", help="processes that score (default: cores, at most 8)")
-    parser.add_argument(
-        "--out", type=Path, default=Path("results/scale/evaluation"), metavar="DIR", help="default: %(default)s"
-    )
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="replace what was made with other settings; where only the reward differs, score again",
-    )
+ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
+    "checkpoints": {
+        "nargs": "+",
+        "type": Path,
+        "metavar": "RUN_OR_CHECKPOINT",
+        "help": "a run's folder (its latest checkpoint), a global_step_N of one, or a model in Hugging Face's format",
+    },
+    "--data": {"nargs": "+", "type": Path, "required": True, "metavar": "FILE", "help": "Parquet files of problems"},
+    "--samples": {"type": int, "default": 64, "metavar": "N", "help": "samples of each problem (default: %(default)s)"},
+    "--k": {
+        "nargs": "+",
+        "type": int,
+        "default": [1, 32],
+        "metavar": "K",
+        "help": "values of k in pass@k (default: 1 32)",
+    },
+    "--seeds": {"nargs": "+", "type": int, "default": [1], "metavar": "S", "help": "seeds of sampling (default: 1)"},
+    "--temperature": {"type": float, "default": 1.0, "metavar": "T", "help": "default: %(default)s"},
+    "--top-p": {"type": float, "default": 1.0, "metavar": "P", "help": "default: %(default)s"},
+    "--max-tokens": {"type": int, "metavar": "N", "help": "longest response (default: as in training)"},
+    "--reward": {"metavar": "NAME", "help": "pkg://module:function or file.py:function (as in training)"},
+    "--cluster": {"metavar": "NAME", "help": "a file of conf/cluster (default: as in training)"},
+    "--tensor-parallel": {"type": int, "metavar": "N", "help": "GPUs of one model (as in training)"},
+    "--max-position-embeddings": {"type": int, "metavar": "N", "help": "positions of the model (as in training)"},
+    "--scorers": {"type": int, "metavar": "N", "help": "processes that score (default: cores, at most 8)"},
+    "--out": {
+        "type": Path,
+        "default": Path("results/scale/evaluation"),
+        "metavar": "DIR",
+        "help": "default: %(default)s",
+    },
+    "--force": {
+        "action": "store_true",
+        "help": "replace what was made with other settings; where only the reward differs, score again",
+    },
+}
+"""What `add_argument` takes for every argument of the command."""
 
 
 def command(args: argparse.Namespace, console: Console) -> int:

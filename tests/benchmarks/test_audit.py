@@ -27,7 +27,8 @@ import argparse, resource, sys
 from rich.console import Console
 from scale.audit import replay_log as audit
 parser = argparse.ArgumentParser()
-audit.add_arguments(parser)
+for name, settings in audit.ARGUMENTS.items():
+    parser.add_argument(name, **settings)
 audit.command(parser.parse_args(sys.argv[1:]), Console(width=120))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from scale.audit import Log, audit, read_log, replay_log, report
+from scale.audit import Log, audit, comparison, read_log, replay_log, report
 from tests.scale.audit.logs import simulated, write
 from theory.allocation import get_allocator, log_replay, register
 
@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[3]
 def run(*arguments):
     """Run the command; returns what it printed."""
     parser = argparse.ArgumentParser()
-    replay_log.add_arguments(parser)
+    for name, settings in replay_log.ARGUMENTS.items():
+        parser.add_argument(name, **settings)
     console = Console(width=150, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     try:
         assert replay_log.command(parser.parse_args(list(map(str, arguments))), console) == 0
@@ -139,11 +140,11 @@ class TestAudit:
         found = audit(log, steps=7)
         assert found["replay"]["steps"] == 7
         assert found["replay"]["steps_with_history"] == 12
-        monkeypatch.setattr(replay_log, "MOST_ENTRIES", 10 * 10 * 10 * 8 * 9)
+        monkeypatch.setattr(comparison, "MOST_ENTRIES", 10 * 10 * 10 * 8 * 9)
         found = audit(log)
         assert found["rules"]["log-progress"]["steps"] == 10
         assert found["rules"]["neyman"]["steps"] == 12
-        monkeypatch.setattr(replay_log, "MOST_ENTRIES", 1)
+        monkeypatch.setattr(comparison, "MOST_ENTRIES", 1)
         assert "would take too long" in audit(log)["left_out"]["log-progress"]
 
     def test_bounds_that_do_not_fit(self, table, tmp_path):
@@ -227,7 +228,8 @@ assert not {{"numpy", "pyarrow", "rich"}} & set(sys.modules), "light at import"
 import argparse
 from rich.console import Console
 parser = argparse.ArgumentParser()
-replay_log.add_arguments(parser)
+for name, settings in replay_log.ARGUMENTS.items():
+    parser.add_argument(name, **settings)
 replay_log.command(parser.parse_args([{str(path)!r}, "--out", {str(out)!r}]), Console(width=120))
 """
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[3]
 def run(*arguments, capture=None):
     """Run the command; returns its status, or raises its error."""
     parser = argparse.ArgumentParser()
-    prepare.add_arguments(parser)
+    for name, settings in prepare.ARGUMENTS.items():
+        parser.add_argument(name, **settings)
     with open(os.devnull, "w") as nothing:
         return prepare.command(
             parser.parse_args([str(x) for x in arguments]), Console(file=capture or nothing, width=200), answer_reader()

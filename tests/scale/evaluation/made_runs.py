@@ -75,7 +75,8 @@ def run_folder(tmp_path, name, *overrides, step=4, base="tiny", cluster="cpu"):
 
 def parsed(*arguments):
     parser = argparse.ArgumentParser()
-    evaluate.add_arguments(parser)
+    for name, settings in evaluate.ARGUMENTS.items():
+        parser.add_argument(name, **settings)
     return parser.parse_args(list(map(str, arguments)))
 
 
