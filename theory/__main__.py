@@ -6,13 +6,10 @@ The exit status is 0 when every verdict is the recorded one, 1 when one is not, 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +18,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-import theory
-from theory.base.runs import write_atomically, write_columns
+from theory.base.runs import software, write_columns, write_json
 from theory.claims import LEDGER, Claim, Finding, Verdict
 
 COLOURS = {
@@ -84,11 +80,7 @@ def as_json(judged: Sequence[tuple[Claim, Finding, float]]) -> dict[str, Any]:
     """Return the ledger as plain data."""
     return {
         "paper": "arXiv 2602.19208",
-        "versions": {
-            "python": platform.python_version(),
-            "dynamo-testbed": theory.__version__,
-            **{name: version(name) for name in ("numpy", "scipy", "torch")},
-        },
+        "versions": software(),
         "rows": [
             {
                 "id": row.id,
@@ -126,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     judged = judge(rows, console)
     show(judged, console)
     if args.json:
-        write_atomically(args.json, (json.dumps(as_json(judged), indent=2) + "\n").encode())
+        write_json(args.json, as_json(judged))
         console.print(f"ledger  {args.json}")
     if args.data:
         for path in write_data(args.data, judged):

@@ -1,4 +1,4 @@
-"""Shared by all divisions of a budget: limits, the checks of budget and bounds, and how ties are broken.
+"""Shared by all divisions of a budget: limits, the check of the bounds, and how ties are broken.
 
 After the checks bounds are int64 [N] with 0 <= low <= high < 2**31, so every sum of counts is exact in float64.
 """
@@ -18,27 +18,16 @@ MAX_BUDGET = require.MAX_COUNT
 IntBound = int | IntArray
 
 
-def checked_budget(budget: int) -> int:
-    """Require an integer from 0 to MAX_BUDGET."""
-    if require.count("budget", budget) > MAX_BUDGET:
-        raise ValueError(f"budget: expected an integer in [0, {MAX_BUDGET}], got {budget}")
-    return int(budget)
-
-
 def checked_bounds(num: int, low: Any, high: Any) -> tuple[IntArray, IntArray]:
     """Require integer bounds with 0 <= low <= high; return them as int64 [num], `high` cut to MAX_BUDGET."""
     arrays = []
-    for name, value in (("low", low), ("high", high)):
-        x = require.integers(name, value)
+    for name, value, maximum in (("low", low, MAX_BUDGET), ("high", high, None)):
+        x = require.integers(name, value, maximum=maximum)
         if x.shape not in ((), (num,)):
             raise ValueError(f"{name}: expected a scalar or shape ({num},), got shape {x.shape}")
-        if name == "low" and x.max() > MAX_BUDGET:
-            raise ValueError(f"low: expected at most {MAX_BUDGET}, got {x.max()}")
         arrays.append(np.broadcast_to(np.minimum(x, MAX_BUDGET), (num,)))
     floor, ceiling = arrays
-    if (floor > ceiling).any():
-        index = int(np.argmax(floor > ceiling))
-        raise ValueError(f"low: expected at most high, got low {floor[index]} > high {ceiling[index]} at index {index}")
+    require.at_most(low=floor, high=ceiling)
     return floor, ceiling
 
 

@@ -178,10 +178,5 @@ def _pairs(successes: Any, attempts: Any, length: int) -> FloatArray:
         if column.size != length:
             raise ValueError(f"{name}: expected one count per key, {length}, got {column.size}")
         pairs[row] = column
-    above = pairs[0] > pairs[1]
-    if above.any():
-        index = int(np.argmax(above))
-        raise ValueError(
-            f"successes: expected <= attempts, got {pairs[0, index]} of {pairs[1, index]} at index {index}"
-        )
+    require.at_most(successes=pairs[0], attempts=pairs[1])
     return pairs

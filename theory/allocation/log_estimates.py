@@ -137,10 +137,8 @@ def implied_weights(successes: Any, attempts: Any, sizes: Any, estimator: str = 
     [2.54, 1.86]
     """
     k, n = require.groups(successes, attempts, 1)
-    m = require.integer_vector("sizes", sizes, minimum=1)
+    m = require.integer_vector("sizes", sizes, minimum=1, maximum=10_000)
     require.same_shape(attempts=n, sizes=m)
-    if m.max() > 10_000:
-        raise ValueError(f"sizes: expected at most 10000, got {m.max()}")
     (k, n, m), where = distinct(k, n, m)
     return np.asarray(implied_weight((k + 0.5) / (n + 1), m, estimator)[where])
 

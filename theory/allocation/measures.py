@@ -28,8 +28,7 @@ def degenerate_groups(successes: ArrayLike, counts: ArrayLike) -> BoolArray:
     """
     k, n = require.integers("successes", successes), require.integers("counts", counts)
     require.same_shape(successes=k, counts=n)
-    if np.any(k > n):
-        raise ValueError(f"successes: expected at most counts, got {k[k > n][0]} of {n[k > n][0]}")
+    require.at_most(successes=k, counts=n)
     return np.asarray((k == 0) | (k == n))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from theory.allocation.bounds import IntBound, checked_bounds, checked_budget, first_largest, require_feasible
+from theory.allocation.bounds import MAX_BUDGET, IntBound, checked_bounds, first_largest, require_feasible
 from theory.base import require
 from theory.base.arrays import BoolArray, FloatArray, IntArray
 
@@ -50,7 +50,7 @@ def optimal(variances: Any, budget: int, low: IntBound, high: IntBound) -> IntAr
     >>> optimal([1.0, 4.0, 25.0], 16, 3, 8).tolist()
     [3, 5, 8]
     """
-    v, budget = require.vector("variances", variances, low=0.0), checked_budget(budget)
+    v, budget = require.vector("variances", variances, low=0.0), require.count("budget", budget, 0, MAX_BUDGET)
     floor, ceiling = checked_bounds(v.size, low, high)
     varied = v > 0
     if (ceiling[varied] == 0).any():
@@ -208,7 +208,7 @@ def _gain_table(gains: Any, budget: int, low: Any, high: Any) -> tuple[FloatArra
     floor, ceiling = checked_bounds(gains.shape[0], low, high)
     if (ceiling >= gains.shape[1]).any():
         raise ValueError(f"high: expected at most {gains.shape[1] - 1}, the last column of gains, got {ceiling.max()}")
-    budget = checked_budget(budget)
+    budget = require.count("budget", budget, 0, MAX_BUDGET)
     require_feasible(budget, floor, ceiling)
     columns = np.arange(gains.shape[1])
     inside = (floor[:, None] <= columns) & (columns <= ceiling[:, None])

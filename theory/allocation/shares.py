@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from theory.allocation.bounds import IntBound, checked_bounds, checked_budget, first_largest
+from theory.allocation.bounds import MAX_BUDGET, IntBound, checked_bounds, first_largest
 from theory.base import require
 from theory.base.arrays import FloatArray, IntArray
 
@@ -35,7 +35,7 @@ def proportional(sigmas: Any, budget: int) -> FloatArray:
     >>> proportional([1.0, 3.0, 0.0], 8).tolist()
     [2.0, 6.0, 0.0]
     """
-    s, budget = require.vector("sigmas", sigmas, low=0.0), checked_budget(budget)
+    s, budget = require.vector("sigmas", sigmas, low=0.0), require.count("budget", budget, 0, MAX_BUDGET)
     if not s.any():
         return np.full(s.size, budget / s.size)
     s = s / s.max()
@@ -76,7 +76,7 @@ def water_level(weights: Any, budget: int, low: IntBound, high: IntBound) -> Int
     >>> water_level([0.0, 0.0, 0.0], 16, 2, 24).tolist()
     [6, 5, 5]
     """
-    w, budget = require.vector("weights", weights, low=0.0), checked_budget(budget)
+    w, budget = require.vector("weights", weights, low=0.0), require.count("budget", budget, 0, MAX_BUDGET)
     floor, ceiling = checked_bounds(w.size, low, high)
     if ceiling.sum() < budget:
         raise ValueError(f"budget: expected at most sum(high) = {ceiling.sum()}, got {budget}")

@@ -33,9 +33,7 @@ def bernoulli_variance(successes: Any, attempts: Any) -> FloatArray:
     """
     k, g = require.vector("successes", successes, low=0.0), require.vector("attempts", attempts, low=2.0)
     require.same_shape(successes=k, attempts=g)
-    if (k > g).any():
-        index = int(np.argmax(k > g))
-        raise ValueError(f"successes: expected at most attempts, got {k[index]} > {g[index]} at index {index}")
+    require.at_most(successes=k, attempts=g)
     return k / g * ((g - k) / (g - 1))
 
 

@@ -102,25 +102,37 @@ def same_shape(**arrays: Array) -> None:
             raise ValueError(f"{name}: expected the shape of {first} {tuple(reference.shape)}, got {tuple(x.shape)}")
 
 
-def in_range(name: str, value: float, low: float = -np.inf, high: float = np.inf, *, open_low: bool = False) -> float:
-    """Require a finite scalar in [low, high] (in (low, high] with `open_low`)."""
+def in_range(
+    name: str,
+    value: float,
+    low: float = -np.inf,
+    high: float = np.inf,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
+    """Require a finite scalar in [low, high], without the ends that are open."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise ValueError(f"{name}: expected a number, got {value!r}")
     try:
         number = float(value)
     except OverflowError:  # an integer beyond float64
         number = np.inf
-    if not np.isfinite(number) or number < low or number > high or (open_low and number == low):
-        raise ValueError(f"{name}: expected a finite number in {'(' if open_low else '['}{low}, {high}], got {value!r}")
+    outside = number < low or number > high or (open_low and number == low) or (open_high and number == high)
+    if outside or not np.isfinite(number):
+        ends = f"{'(' if open_low else '['}{low}, {high}{')' if open_high else ']'}"
+        raise ValueError(f"{name}: expected a finite number in {ends}, got {value!r}")
     return number
 
 
-def count(name: str, value: int, minimum: int = 0) -> int:
-    """Require an integer scalar of at least `minimum`."""
+def count(name: str, value: int, minimum: int = 0, maximum: int | None = None) -> int:
+    """Require an integer scalar from `minimum` to `maximum`; None is no limit."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise ValueError(f"{name}: expected an integer, got {value!r}")
     if value < minimum:
         raise ValueError(f"{name}: expected an integer >= {minimum}, got {value}")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"{name}: expected at most {maximum}, got {value}")
     return int(value)
 
 
@@ -133,11 +145,8 @@ def generator(name: str, value: Any) -> None:
 def resampling(rng: Any, confidence: float, num_resamples: int) -> float:
     """Require what a bootstrap needs; returns the confidence, a number in (0, 1)."""
     generator("rng", rng)
-    confidence = in_range("confidence", confidence, 0.0, 1.0, open_low=True)
-    if confidence == 1.0:
-        raise ValueError("confidence: expected a number below 1, got 1.0")
     count("num_resamples", num_resamples, 1)
-    return confidence
+    return in_range("confidence", confidence, 0.0, 1.0, open_low=True, open_high=True)
 
 
 def one_of(name: str, value: Hashable, choices: Collection[Any]) -> None:
@@ -148,48 +157,37 @@ def one_of(name: str, value: Hashable, choices: Collection[Any]) -> None:
 
 def vector(name: str, value: Any, *, low: float = -np.inf, high: float = np.inf) -> FloatArray:
     """Require a non-empty 1-D sequence of finite numbers in [low, high]; return it as float64."""
-    try:
-        x = np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: expected a 1-D sequence of numbers, got {type(value).__name__}") from error
-    if x.dtype.kind not in "iuf":
-        raise ValueError(f"{name}: expected numbers, got dtype {x.dtype}")
+    x = numbers(name, value, low=low, high=high)
     if x.ndim != 1 or x.size == 0:
         raise ValueError(f"{name}: expected a non-empty 1-D array, got shape {x.shape}")
-    x = x.astype(np.float64)
-    valid = _within(x, low, high)
-    if not valid.all():
-        index = int(np.argmin(valid))
-        raise ValueError(f"{name}: expected finite values in [{low}, {high}], got {x[index]} at index {index}")
     return x
 
 
 def numbers(name: str, value: Any, *, low: float = -np.inf, high: float = np.inf) -> FloatArray:
     """Require finite numbers in [low, high], of any shape; return them as float64."""
-    x = _asarray(name, value)
-    if x.dtype.kind not in "iuf":
-        raise ValueError(f"{name}: expected numbers, got dtype {x.dtype}")
-    x = x.astype(np.float64)
-    valid = _within(x, low, high)
+    x = _asarray(name, value, "numbers", "iuf").astype(np.float64)
+    largest = float(np.finfo(np.float64).max)  # NaN compares as false, and infinity is beyond
+    valid = (x >= max(low, -largest)) & (x <= min(high, largest))
     if not valid.all():
-        raise ValueError(f"{name}: expected finite values in [{low}, {high}], got {x[~valid][0]}")
+        index = int(np.argmin(valid))
+        raise ValueError(f"{name}: expected finite values in [{low}, {high}], got {x.flat[index]} at index {index}")
     return x
 
 
-def integers(name: str, value: Any, *, minimum: int = 0) -> IntArray:
-    """Require integers of at least `minimum`, of any shape; return them as int64."""
-    x = _asarray(name, value)
-    if x.dtype.kind not in "iu":
-        raise ValueError(f"{name}: expected integers, got dtype {x.dtype}")
+def integers(name: str, value: Any, *, minimum: int = 0, maximum: int | None = None) -> IntArray:
+    """Require integers from `minimum` to `maximum`, of any shape; return them as int64. None is no limit."""
+    x = _asarray(name, value, "integers", "iu")
     bad = (x < minimum) | (x > np.iinfo(np.int64).max)
     if bad.any():
         raise ValueError(f"{name}: expected integers >= {minimum} of at most 64 bits, got {x[bad][0]}")
+    if maximum is not None and (x > maximum).any():
+        raise ValueError(f"{name}: expected at most {maximum}, got {x.max()}")
     return x.astype(np.int64)
 
 
-def integer_vector(name: str, value: Any, *, minimum: int = 0) -> IntArray:
-    """Require a non-empty 1-D array of integers of at least `minimum`; return it as int64."""
-    x = integers(name, value, minimum=minimum)
+def integer_vector(name: str, value: Any, *, minimum: int = 0, maximum: int | None = None) -> IntArray:
+    """Require a non-empty 1-D array of integers from `minimum` to `maximum`; return it as int64."""
+    x = integers(name, value, minimum=minimum, maximum=maximum)
     if x.ndim != 1 or x.size == 0:
         raise ValueError(f"{name}: expected a non-empty 1-D array, got shape {x.shape}")
     return x
@@ -197,22 +195,24 @@ def integer_vector(name: str, value: Any, *, minimum: int = 0) -> IntArray:
 
 def groups(successes: Any, attempts: Any, minimum: int = 0) -> tuple[IntArray, IntArray]:
     """Require k of n for each of several groups, 0 <= k <= n, n from `minimum` to `MAX_COUNT`; return them as int64."""
-    k, n = integer_vector("successes", successes), integer_vector("attempts", attempts, minimum=minimum)
+    n = integer_vector("attempts", attempts, minimum=minimum, maximum=MAX_COUNT)
+    k = integer_vector("successes", successes)
     same_shape(successes=k, attempts=n)
-    if n.max() > MAX_COUNT:
-        raise ValueError(f"attempts: expected at most {MAX_COUNT}, got {n.max()}")
-    if (k > n).any():
-        index = int(np.argmax(k > n))
-        raise ValueError(f"successes: expected at most attempts, got {k[index]} of {n[index]} at index {index}")
+    at_most(successes=k, attempts=n)
     return k, n
+
+
+def at_most(**arrays: np.ndarray[Any, Any]) -> None:
+    """Require the entries of a first array to be at most those of a second one of its shape."""
+    (name, x), (limit, most) = arrays.items()
+    if (x > most).any():
+        index = int(np.argmax(x > most))
+        raise ValueError(f"{name}: expected at most {limit}, got {x.flat[index]} > {most.flat[index]} at index {index}")
 
 
 def booleans(name: str, value: Any) -> BoolArray:
     """Require booleans, of any shape."""
-    x = _asarray(name, value)
-    if x.dtype != np.bool_:
-        raise ValueError(f"{name}: expected booleans, got dtype {x.dtype}")
-    return x
+    return _asarray(name, value, "booleans", "b")
 
 
 def broadcast(**arrays: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
@@ -224,16 +224,14 @@ def broadcast(**arrays: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...
         raise ValueError(f"{', '.join(arrays)}: expected shapes that broadcast, got {shapes}") from error
 
 
-def _within(x: FloatArray, low: float, high: float) -> BoolArray:
-    largest = float(np.finfo(np.float64).max)  # NaN compares as false, and infinity is beyond
-    return np.asarray((x >= max(low, -largest)) & (x <= min(high, largest)))
-
-
-def _asarray(name: str, value: Any) -> np.ndarray[Any, Any]:
+def _asarray(name: str, value: Any, wanted: str, kinds: str) -> np.ndarray[Any, Any]:
     try:
-        return np.asarray(value)
+        x = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name}: expected an array, got {type(value).__name__}") from error
+    if x.dtype.kind not in kinds:
+        raise ValueError(f"{name}: expected {wanted}, got dtype {x.dtype}")
+    return x
 
 
 def representable(xp: Any, **results: Array) -> None:

@@ -213,9 +213,3 @@ def water_level_properties() -> Finding:
         f"weights fall back to uniform",
         {"violations": violations},
     )
-
-
-CLAIMS = (
-    optimal_shares, optimum_against_uniform, proxy_unbiased, variance_for_deviation, largest_reduction,
-    water_level_properties,
-)  # fmt: skip

@@ -242,6 +242,3 @@ def sequence_mean() -> Finding:
         {"lowest": float(error.min()), "highest": float(error.max()), "median": float(np.median(error))},
         data=data,
     )
-
-
-CLAIMS = (centred_mean, entropy_gradient, one_sample, remainder_order, group_cancellation, factors, sequence_mean)

@@ -205,6 +205,3 @@ def rule_against_uniform() -> Finding:
         f"two answers, RLOO: {ratio['binary', 'rloo', 'P']:.2f} times uniform's variance",
         by_column(("population", "estimator", "rule", "ratio"), [(*cell, value) for cell, value in ratio.items()]),
     )
-
-
-CLAIMS = (variance_over_n, proxy_order, product_form, implied_objective, rule_against_uniform)

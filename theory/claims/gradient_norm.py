@@ -202,6 +202,3 @@ def attenuation() -> Finding:
         f"{float(rare):.3f} for the rare one, and both get the same compensation",
         by_column(("num_tokens", "probability", "score", "update", "expected"), rows),
     )
-
-
-CLAIMS = (score_norm, expected_score_norm, entropy_bound, advantage_weighted_bound, attenuation)

@@ -307,6 +307,3 @@ def indicator_of_magnitude() -> Finding:
         f"the uniform policy over 64 tokens: |s| = {norm:.3f}, close to the longest mean there is, and Xi = {change:.0e}",
         {"indicator": indicator, "update": length, "entropy": entropy},
     )
-
-
-CLAIMS = (ranges, monotonicity, neutral, bias, offset, spikes, packing, indicator_of_magnitude)

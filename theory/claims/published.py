@@ -171,6 +171,3 @@ def pass_at_32_grid() -> Finding:
         {"values": len(values), "off_grid": len(off_grid), "by_chance": by_chance},
         f"{first[0]}: {first[1]} is {first[1] * 0.9:.2f}/90" if first else None,
     )
-
-
-CLAIMS = (consistently_best, averages_add_up, synergy, largest_impacts, pass_at_32_grid)

@@ -11,12 +11,10 @@ SECTIONS = "SGAMT"
 LEDGER: tuple[Claim, ...] = tuple(
     sorted(
         (
-            *entropy_change.CLAIMS,
-            *gradient_norm.CLAIMS,
-            *allocation.CLAIMS,
-            *estimators.CLAIMS,
-            *modulation.CLAIMS,
-            *published.CLAIMS,
+            row
+            for module in (entropy_change, gradient_norm, allocation, estimators, modulation, published)
+            for row in vars(module).values()
+            if isinstance(row, Claim)
         ),
         key=lambda row: (SECTIONS.index(row.id[0]), int(row.id[1:])),
     )

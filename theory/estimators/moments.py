@@ -47,8 +47,7 @@ def group_advantages(num_correct: ArrayLike, num_rollouts: ArrayLike, estimator:
     n = require.integers("num_rollouts", num_rollouts, minimum=1)
     k = require.integers("num_correct", num_correct)
     k, n = require.broadcast(num_correct=k, num_rollouts=n)
-    if np.any(k > n):
-        raise ValueError(f"num_correct: expected at most num_rollouts, got {k[k > n][0]} of {n[k > n][0]}")
+    require.at_most(num_correct=k, num_rollouts=n)
     return advantages_by_kind(k.astype(np.float64), n.astype(np.float64), estimator)
 
 
@@ -74,7 +73,6 @@ def group_coefficients(p: ArrayLike, n: ArrayLike, estimator: str = "grpo") -> C
     >>> group_coefficients(0.5, [1, 2, 24]).weight.round(2).tolist()
     [0.0, 1.0, 1.96]
     """
-    require.one_of("estimator", estimator, ESTIMATORS)
     p = require.numbers("p", p, low=0.0, high=1.0)
     return _fixed_coefficients(p, 1 - p, n, estimator)
 
@@ -120,7 +118,6 @@ def gradient_moments(probs: ArrayLike, correct: ArrayLike, n: ArrayLike, estimat
     >>> moments.mean.round(4).tolist(), round(float(moments.variance), 5)
     ([0.25, -0.25], 0.00104)
     """
-    require.one_of("estimator", estimator, ESTIMATORS)
     policy = condition(probs, correct)
     return Moments(policy, _fixed_coefficients(policy.p, policy.q, n, estimator))
 
@@ -146,7 +143,6 @@ def expected_progress(probs: ArrayLike, correct: ArrayLike, n_max: int, estimato
     [0.0, 0.0, 0.0625, 0.0833, 0.0938]
     """
     sizes = np.arange(1, require.count("n_max", n_max, 1) + 1)
-    require.one_of("estimator", estimator, ESTIMATORS)
     policy = condition(probs, correct)
     weight = _fixed_coefficients(policy.p[..., None], policy.q[..., None], sizes, estimator).weight
     progress = weight * policy.gradient_squared[..., None]
@@ -188,6 +184,7 @@ def single_rollout_variance(probs: ArrayLike, correct: ArrayLike, baseline: Arra
 
 
 def _fixed_coefficients(p: FloatArray, q: FloatArray, n: ArrayLike, estimator: str) -> Coefficients:
+    require.one_of("estimator", estimator, ESTIMATORS)
     sizes = require.integers("n", n, minimum=1)
     p, sizes = require.broadcast(p=p, n=sizes)
     q = np.broadcast_to(q, p.shape)

@@ -35,10 +35,8 @@ def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: ArrayLike) -> F
     n = require.integers("num_samples", num_samples, minimum=1)
     c = require.integers("num_correct", num_correct)
     n, c, k = require.broadcast(num_samples=n, num_correct=c, k=k)
-    if np.any(k > n):
-        raise ValueError(f"num_samples: expected at least k samples, got {n[k > n][0]} for k = {k[k > n][0]}")
-    if np.any(c > n):
-        raise ValueError(f"num_correct: expected at most num_samples, got {c[c > n][0]} of {n[c > n][0]}")
+    require.at_most(k=k, num_samples=n)
+    require.at_most(num_correct=c, num_samples=n)
     certain = n - c < k
     num_factors = np.where(certain, 0, np.minimum(c, k))
     larger = np.maximum(c, k)

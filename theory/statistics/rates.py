@@ -34,8 +34,7 @@ def jeffreys_interval(successes: Any, attempts: Any, confidence: float = 0.95) -
     [[0.0, 0.272], [0.143, 0.728]]
     """
     k, n = require.groups(successes, attempts, 1)
-    if not 0 < require.in_range("confidence", confidence, 0.0, 1.0) < 1:
-        raise ValueError(f"confidence: expected a number in (0, 1), got {confidence}")
+    require.in_range("confidence", confidence, 0.0, 1.0, open_low=True, open_high=True)
     tail = (1 - confidence) / 2
     (k, n), where = distinct(k, n)
     low = np.where(k > 0, betaincinv(k + 0.5, n - k + 0.5, tail), 0.0)

@@ -172,7 +172,7 @@ def test_no_rows_no_change():
 @pytest.mark.parametrize(
     ("keys", "successes", "attempts", "message"),
     [
-        (["a"], [2], [1], r"successes: expected <= attempts, got 2.0 of 1.0 at index 0"),
+        (["a"], [2], [1], r"successes: expected at most attempts, got 2.0 > 1.0 at index 0"),
         (["a"], [-1], [1], "successes: expected finite values"),
         (["a"], [0], [-1], "attempts: expected finite values"),
         (["a"], [np.nan], [1], "successes: expected finite values"),
@@ -224,7 +224,7 @@ GOOD = filled().state_dict()
         ({**GOOD, "keys": ["a", 3]}, "successes: expected one count per key, 2, got 3"),
         ({**GOOD, "keys": ["a", 3, ["b"]]}, "keys: expected strings or integers"),
         ({**GOOD, "successes": [1.0, 2.0]}, "successes: expected one count per key"),
-        ({**GOOD, "successes": [5.0, 2.0, 0.0]}, "successes: expected <= attempts"),
+        ({**GOOD, "successes": [5.0, 2.0, 0.0]}, "successes: expected at most attempts"),
         ({**GOOD, "attempts": [4.0, 2.0, float("nan")]}, "attempts: expected finite"),
         ({**GOOD, "attempts": [4.0, 2.0, -1.0]}, "attempts: expected finite"),
         ({**GOOD, "attempts": "abc"}, "attempts: expected numbers"),

@@ -40,7 +40,7 @@ class TestPastCounts:
         ("arguments", "message"),
         [
             (([1, 1], [3, 3], [0, 0], [1, 1]), r"prompts: expected a prompt once per step, got 3 twice in step 1"),
-            (([1], [0], [2], [1]), r"successes: expected at most attempts, got 2 of 1 at index 0"),
+            (([1], [0], [2], [1]), r"successes: expected at most attempts, got 2 > 1 at index 0"),
             (([1, 2], [0], [1], [1]), r"steps: expected the shape of attempts"),
             (([1.5], [0], [1], [1]), r"steps: expected integers"),
             (([], [], [], []), r"steps: expected"),

@@ -33,7 +33,7 @@ def test_limits():
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
     [
-        (degenerate_groups, ([5], [4]), "successes: expected at most counts, got 5 of 4"),
+        (degenerate_groups, ([5], [4]), "successes: expected at most counts, got 5 > 4"),
         (degenerate_groups, ([1], [4, 4]), "counts: expected the shape of successes"),
         (degenerate_groups, ([0.5], [4]), "successes: expected integers"),
         (wasted_share, ([0, 0], [0, 0]), "counts: expected batches .* of at least one rollout"),

@@ -41,7 +41,7 @@ def test_count_refuses(value):
         ([2.0, -1.0], r"finite values in \[0.0, inf\], got -1.0 at index 1"),
         ([True], "numbers, got dtype bool"),
         (["a"], "numbers, got dtype"),
-        ([[1.0], [1.0, 2.0]], "1-D sequence of numbers"),
+        ([[1.0], [1.0, 2.0]], "an array, got list"),
         ([1 + 2j], "numbers, got dtype complex128"),
     ],
 )

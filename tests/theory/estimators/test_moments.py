@@ -301,7 +301,7 @@ def test_bad_input_is_named(arguments, message):
 def test_bad_scalars_are_named():
     with pytest.raises(ValueError, match=r"p: expected finite values in \[0.0, 1.0\], got 1.5"):
         moments.group_coefficients([0.5, 1.5], 4)
-    with pytest.raises(ValueError, match="num_correct: expected at most num_rollouts, got 5 of 4"):
+    with pytest.raises(ValueError, match="num_correct: expected at most num_rollouts, got 5 > 4"):
         moments.group_advantages([2, 5], 4, "grpo")
     with pytest.raises(ValueError, match="n_max: expected an integer >= 1, got 0"):
         moments.expected_progress([0.5, 0.5], [True, False], 0)

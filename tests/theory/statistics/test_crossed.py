@@ -89,7 +89,7 @@ def test_same_state_same_interval():
         ({"strata": [np.zeros((2, 3)), np.zeros((3, 3))]}, r"strata\[1\]: expected the runs and further axes"),
         ({"strata": [[[np.nan, 1.0]]]}, r"strata\[0\]: expected finite values"),
         ({"rng": 3}, "rng: expected a numpy.random.Generator, got int"),
-        ({"confidence": 1.0}, "confidence: expected a number below 1"),
+        ({"confidence": 1.0}, "confidence: expected a finite number in"),
         ({"num_resamples": 0}, "num_resamples: expected an integer >= 1"),
     ],
 )

@@ -49,7 +49,7 @@ def test_one_seed_has_no_interval():
         (([1.0, np.nan],), "values: expected finite values"),
         (([1.0, 2.0], [1.0]), "reference: expected the shape of values"),
         (([1.0, 2.0], [1.0, np.inf]), "reference: expected finite values"),
-        (([1.0, 2.0], None, 1.0), "confidence: expected a number below 1"),
+        (([1.0, 2.0], None, 1.0), "confidence: expected a finite number in"),
         (([1.0], None, 0.0), "confidence: expected a finite number"),
     ],
 )

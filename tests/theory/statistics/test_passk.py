@@ -88,9 +88,9 @@ def test_shapes():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([4, 4], [1, 5], 2), "num_correct: expected at most num_samples, got 5 of 4"),
+        (([4, 4], [1, 5], 2), "num_correct: expected at most num_samples, got 5 > 4 at index 1"),
         (([4, 4], [1, -1], 2), "num_correct: expected integers >= 0"),
-        (([4, 1], [1, 1], 2), "num_samples: expected at least k samples, got 1 for k = 2"),
+        (([4, 1], [1, 1], 2), "k: expected at most num_samples, got 2 > 1 at index 1"),
         ((4, 1, 0), "k: expected integers >= 1"),
         ((0, 0, 1), "num_samples: expected integers >= 1"),
         ((4.0, 1, 1), "num_samples: expected integers, got dtype float64"),

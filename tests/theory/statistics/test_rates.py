@@ -63,7 +63,7 @@ class TestRatioIntervals:
             ({"denominators": [[1.0], [-2.0]]}, "denominators: expected a positive sum, got"),
             ({"clusters": [0]}, "clusters: expected one per row, 2, got 1"),
             ({"rng": 0}, "rng: expected a numpy.random.Generator, got int"),
-            ({"confidence": 1.0}, "confidence: expected a number below 1, got 1.0"),
+            ({"confidence": 1.0}, r"confidence: expected a finite number in \(0.0, 1.0\), got 1.0"),
             ({"num_resamples": 0}, "num_resamples: expected an integer >= 1, got 0"),
         ],
     )

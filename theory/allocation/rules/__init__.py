@@ -2,8 +2,8 @@
 
 A rule is an object with a `name` and one of two methods. One-shot rules have `counts`: they decide before the first
 rollout and spend the budget exactly. Rules in rounds have `spend`: they roll out while they decide; whatever they roll
-out is in the counts they return, so that rules are compared at the same total cost. `allocate` asks any rule, and
-checks what comes back.
+out is in the counts they return, so that rules are compared at the same total cost. Both keep every prompt within
+[low, high]. `allocate` asks any rule, and checks what comes back.
 
 The rules here are frozen dataclasses with their published defaults. `ALLOCATORS` holds one of each; a variant is
 another instance, such as `Vip(estimator="dr_grpo")`. Permuting the prompts permutes their counts, except that equal

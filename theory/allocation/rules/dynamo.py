@@ -1,8 +1,4 @@
-"""DynaMO's own rules, beside the uniform one: as published, with the root of its theorem, and as in its public code.
-
-They decide from the past alone, before the first rollout of a batch, spend the budget exactly and keep every prompt
-within [low, high].
-"""
+"""DynaMO's own rules and the uniform one: as published, with the root of its theorem, and as in its public code."""
 
 from __future__ import annotations
 
@@ -11,7 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from theory.allocation.rules.problem import Problem, checked_size
+from theory.allocation.bounds import MAX_BUDGET
+from theory.allocation.rules.problem import Problem
 from theory.allocation.rules.protocol import apportion
 from theory.allocation.shares import water_level
 from theory.base import require
@@ -58,7 +55,7 @@ class Dynamo:
     min_history: int = 4
 
     def __post_init__(self) -> None:
-        checked_size("min_history", self.min_history, 2)
+        require.count("min_history", self.min_history, 2, MAX_BUDGET)
 
     def _weights(self, variances: FloatArray) -> FloatArray:
         return variances
@@ -131,7 +128,7 @@ class DynamoCode:
     def __post_init__(self) -> None:
         require.in_range("mastery", self.mastery, 0.0, 1.0, open_low=True)
         require.in_range("min_weight", self.min_weight, 0.0, 1.0, open_low=True)
-        checked_size("min_history", self.min_history, 2)
+        require.count("min_history", self.min_history, 2, MAX_BUDGET)
 
     def counts(self, problem: Problem, rng: np.random.Generator) -> IntArray:
         variances, scarce = problem.reward_variances(self.min_history)

@@ -10,7 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from theory.allocation.rules.problem import Problem, checked_size
+from theory.allocation.bounds import MAX_BUDGET
+from theory.allocation.rules.problem import Problem
 from theory.allocation.rules.protocol import Observe, Rounds
 from theory.base import require
 from theory.base.arrays import FloatArray, IntArray
@@ -53,7 +54,8 @@ class Dars:
     def __post_init__(self) -> None:
         require.one_of("schedule", self.schedule, ("equal", "hardness"))
         require.one_of("normalize_std", self.normalize_std, (True, False))
-        checked_size("max_rollouts", self.max_rollouts, checked_size("pilot", self.pilot, 1))
+        pilot = require.count("pilot", self.pilot, 1, MAX_BUDGET)
+        require.count("max_rollouts", self.max_rollouts, pilot, MAX_BUDGET)
 
     def spend(self, problem: Problem, observe: Observe, rng: np.random.Generator) -> IntArray:
         rounds = Rounds(problem, observe)
@@ -111,9 +113,9 @@ class ReinforceAda:
 
     def __post_init__(self) -> None:
         require.one_of("stop", self.stop, ("balanced", "positive_focused"))
-        checked_size("round_size", self.round_size, 1)
-        checked_size("max_rounds", self.max_rounds, 1)
-        checked_size("keep", self.keep, 2)
+        require.count("round_size", self.round_size, 1, MAX_BUDGET)
+        require.count("max_rounds", self.max_rounds, 1, MAX_BUDGET)
+        require.count("keep", self.keep, 2, MAX_BUDGET)
 
     def spend(self, problem: Problem, observe: Observe, rng: np.random.Generator) -> IntArray:
         rounds = Rounds(problem, observe)
@@ -159,8 +161,8 @@ class PilotCommit:
     margin: float = 0.25
 
     def __post_init__(self) -> None:
-        checked_size("pilot", self.pilot, 1)
-        checked_size("commit", self.commit)
+        require.count("pilot", self.pilot, 1, MAX_BUDGET)
+        require.count("commit", self.commit, 0, MAX_BUDGET)
         require.in_range("min_rate", self.min_rate, 0.0, 1.0)
         require.in_range("margin", self.margin, 0.0, 1.0 - self.min_rate)
 

@@ -1,7 +1,4 @@
-"""Optima of what an oracle knows, every prompt's variance or progress, and ours, which estimates the progress.
-
-They decide before the first rollout, spend the budget exactly and keep every prompt within [low, high].
-"""
+"""Optima of what an oracle knows, every prompt's variance or progress, and ours, which estimates the progress."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from theory.allocation.optimum import optimal, optimal_any, optimal_concave
-from theory.allocation.rules.problem import Problem, checked_prior
+from theory.allocation.rules.problem import Problem, WithPrior
 from theory.base import require
 from theory.base.arrays import FloatArray, IntArray
 from theory.estimators import CENTRED, OBJECTIVES, implied_weight, posterior_progress
@@ -62,7 +59,7 @@ class OracleProgress:
 
 
 @dataclass(frozen=True)
-class LogProgress:
+class LogProgress(WithPrior):
     """The allocation with the largest expected first-order progress of sum log p over the posterior of p (ours).
 
     max sum_i omega(n_i) E[progress of log p_i with n_i rollouts], omega(n) = n under a mean over tokens, 1 under a mean
@@ -79,7 +76,6 @@ class LogProgress:
     estimator : Advantage of the training step, one of `theory.estimators.CENTRED`.
     aggregation : `token-mean` (also right for a mean over sequences) or `prompt-mean`.
     objective : `log`, or `success` for the progress of sum p.
-    prior : Beta prior of p.
 
     Examples
     --------
@@ -91,13 +87,12 @@ class LogProgress:
     estimator: str = "grpo"
     aggregation: str = "token-mean"
     objective: str = "log"
-    prior: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         require.one_of("estimator", self.estimator, CENTRED)
         require.one_of("aggregation", self.aggregation, ("token-mean", "prompt-mean"))
         require.one_of("objective", self.objective, OBJECTIVES)
-        checked_prior(self.prior)
+        super().__post_init__()
 
     def counts(self, problem: Problem, rng: np.random.Generator) -> IntArray:
         scale = problem.group_sizes if self.aggregation == "token-mean" else 1.0

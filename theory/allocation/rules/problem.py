@@ -88,10 +88,8 @@ class Problem:
         k = require.vector("successes", self.successes, low=0.0)
         n = require.vector("attempts", self.attempts, low=0.0)
         require.same_shape(attempts=n, successes=k)
-        if np.any(k > n):
-            index = int(np.argmax(k > n))
-            raise ValueError(f"successes: expected <= attempts, got {k[index]} of {n[index]} at index {index}")
-        budget, low = checked_size("budget", self.budget), require.count("low", self.low)
+        require.at_most(successes=k, attempts=n)
+        budget, low = require.count("budget", self.budget, 0, MAX_BUDGET), require.count("low", self.low)
         high = require.count("high", self.high, low)
         if budget < len(n) * low:
             raise ValueError(f"budget: expected at least N low = {len(n) * low}, got {budget}")
@@ -148,19 +146,17 @@ class Problem:
         return np.ones(self.num_prompts) if value is None else value
 
 
-def checked_size(name: str, value: int, minimum: int = 0) -> int:
-    """Require an integer from `minimum` to the largest budget."""
-    if require.count(name, value, minimum) > MAX_BUDGET:
-        raise ValueError(f"{name}: expected at most {MAX_BUDGET}, got {value}")
-    return int(value)
+@dataclass(frozen=True, kw_only=True)
+class WithPrior:
+    """What rules have that estimate success rates: `prior`, the two parameters of p's Beta prior, in (0, 1e6]."""
 
+    prior: tuple[float, float] = (1.0, 1.0)
 
-def checked_prior(prior: tuple[float, float]) -> None:
-    """Require the two parameters of a Beta prior, in (0, 1e6]."""
-    if not isinstance(prior, tuple) or len(prior) != 2:
-        raise ValueError(f"prior: expected the two parameters of a Beta distribution, got {prior!r}")
-    for value in prior:
-        require.in_range("prior", value, 0.0, 1e6, open_low=True)
+    def __post_init__(self) -> None:
+        if not isinstance(self.prior, tuple) or len(self.prior) != 2:
+            raise ValueError(f"prior: expected the two parameters of a Beta distribution, got {self.prior!r}")
+        for value in self.prior:
+            require.in_range("prior", value, 0.0, 1e6, open_low=True)
 
 
 def _keep(owner: object, **checked: FloatArray | int) -> None:

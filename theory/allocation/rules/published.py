@@ -1,8 +1,7 @@
 """Rules that others have published, fitted to a budget and to bounds; each says what was changed.
 
-They decide from the past alone, spend the budget exactly and keep every prompt within [low, high], whatever their
-source does. Where a source gives weights, `theory.allocation.water_level` fits them to bounds and budget; where it
-gives an objective, `theory.allocation` finds its exact integer optimum.
+Where a source gives weights, `theory.allocation.water_level` fits them to bounds and budget; where it gives an
+objective, `theory.allocation` finds its exact integer optimum. Rates are posterior means under a Beta `prior`.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ from typing import ClassVar
 import numpy as np
 
 from theory.allocation.optimum import optimal_concave
-from theory.allocation.rules.problem import Problem, checked_prior
+from theory.allocation.rules.problem import Problem, WithPrior
 from theory.allocation.shares import water_level
 from theory.base import require
 from theory.base.arrays import FloatArray, IntArray
 
 
 @dataclass(frozen=True)
-class Gvm:
+class Gvm(WithPrior):
     """GVM-RAFT (2505.02391): the water level on the gradient norm over the root of a penalised success rate.
 
     w = g / sqrt(p + alpha / p^(beta - 1)), 0 where p = 0 or g = 0. g: `Knowledge.gradient_norms`, default 1.
@@ -33,7 +32,6 @@ class Gvm:
     ----------
     alpha : Penalty, >= 1e-12.
     beta : Exponent of the penalty, in [1, 16].
-    prior : Beta prior of p.
 
     Examples
     --------
@@ -44,12 +42,11 @@ class Gvm:
     name: ClassVar[str] = "gvm"
     alpha: float = 1e-3
     beta: float = 2.0
-    prior: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         require.in_range("alpha", self.alpha, 1e-12)
         require.in_range("beta", self.beta, 1.0, 16.0)
-        checked_prior(self.prior)
+        super().__post_init__()
 
     def counts(self, problem: Problem, rng: np.random.Generator) -> IntArray:
         p = problem.success_rates(self.prior)
@@ -60,7 +57,7 @@ class Gvm:
 
 
 @dataclass(frozen=True)
-class Vip:
+class Vip(WithPrior):
     """VIP (2602.01601): the exact minimum of its gradient-variance objective, over integers.
 
     min sum_i V_i(n_i), with rewards +-1 and one variance of the projected score for all prompts (its scale is
@@ -78,7 +75,6 @@ class Vip:
     Parameters
     ----------
     estimator : `rloo` or `dr_grpo`.
-    prior : Beta prior of p.
 
     Examples
     --------
@@ -88,11 +84,10 @@ class Vip:
 
     name: ClassVar[str] = "vip"
     estimator: str = "rloo"
-    prior: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         require.one_of("estimator", self.estimator, ("rloo", "dr_grpo"))
-        checked_prior(self.prior)
+        super().__post_init__()
 
     def counts(self, problem: Problem, rng: np.random.Generator) -> IntArray:
         first = 2 if self.estimator == "rloo" else 3
@@ -103,7 +98,7 @@ class Vip:
 
 
 @dataclass(frozen=True)
-class Knapsack:
+class Knapsack(WithPrior):
     """Knapsack RL (2509.25849): the exact maximum of the expected value of informative groups.
 
     max sum_i (1 - p^n - q^n) p q^2, q = 1 - p: the probability of a group with both outcomes, times its value.
@@ -116,10 +111,6 @@ class Knapsack:
     never 0 or 1, so that the source's fallbacks for p = 0 and p = 1 are not needed; with a known rate of 0 or 1 the
     value is 0, and the prompt stays at `low` until all others are at `high`.
 
-    Parameters
-    ----------
-    prior : Beta prior of p.
-
     Examples
     --------
     >>> Knapsack().counts(Problem([0, 4, 7], [8, 8, 8], 24, 2, 16), np.random.default_rng(0)).tolist()
@@ -127,10 +118,6 @@ class Knapsack:
     """
 
     name: ClassVar[str] = "knapsack"
-    prior: tuple[float, float] = (1.0, 1.0)
-
-    def __post_init__(self) -> None:
-        checked_prior(self.prior)
 
     def counts(self, problem: Problem, rng: np.random.Generator) -> IntArray:
         _require_low(self, problem, 1)
@@ -141,7 +128,7 @@ class Knapsack:
 
 
 @dataclass(frozen=True)
-class Cures:
+class Cures(WithPrior):
     """CurES (2510.01037): the water level on the standard deviation of a prompt's gradient.
 
     sigma^2 = p q^2 E[g_c^2] + p^2 q E[g_w^2] - p^2 q^2 (E[g_c] - E[g_w])^2, q = 1 - p, with the gradient norms of
@@ -152,10 +139,6 @@ class Cures:
     before training, with p = k/G; here they follow the history, with its posterior mean (the source's own estimate for
     sampling prompts, Beta(k + 1, G - k + 1)). Its sampling of prompts is no allocation and is left out.
 
-    Parameters
-    ----------
-    prior : Beta prior of p.
-
     Examples
     --------
     >>> Cures().counts(Problem([0, 4, 7], [8, 8, 8], 24, 2, 16), np.random.default_rng(0)).tolist()
@@ -163,10 +146,6 @@ class Cures:
     """
 
     name: ClassVar[str] = "cures"
-    prior: tuple[float, float] = (1.0, 1.0)
-
-    def __post_init__(self) -> None:
-        checked_prior(self.prior)
 
     def counts(self, problem: Problem, rng: np.random.Generator) -> IntArray:
         p = problem.success_rates(self.prior)

@@ -24,7 +24,7 @@ IN_ROUNDS = [name for name, rule in ALLOCATORS.items() if spends_in_rounds(rule)
 VARIANTS = [
     *ALLOCATORS.values(),
     Vip(estimator="dr_grpo"),
-    LogProgress("maxrl", "prompt-mean", "success", (0.5, 2.0)),
+    LogProgress("maxrl", "prompt-mean", "success", prior=(0.5, 2.0)),
     Dars(schedule="hardness", max_rollouts=64),
     Dars(normalize_std=True),
     ReinforceAda(stop="positive_focused"),

@@ -13,7 +13,7 @@ from theory.allocation.rules import Knowledge, Problem
 
 GOOD = {"successes": [3.0, 4.0], "attempts": [8.0, 8.0], "budget": 16, "low": 3, "high": 16}
 BAD = [
-    ({"successes": [3.0, 9.0]}, "successes: expected <= attempts, got 9.0 of 8.0 at index 1"),
+    ({"successes": [3.0, 9.0]}, "successes: expected at most attempts, got 9.0 > 8.0 at index 1"),
     ({"successes": [-1.0, 0.0]}, "successes: expected finite values"),
     ({"successes": [np.nan, 0.0]}, "successes: expected finite values"),
     ({"attempts": [np.inf, 8.0]}, "attempts: expected finite values"),
