@@ -36,8 +36,11 @@ def _draw(chains: Columns) -> Drawing:
     handles = [Line2D([], [], color=GUIDE, label=f"$V = {num}$", **look) for num, look in looks.items()]
     handles.append(ax.axhline(1.0, color=GUIDE, linewidth=0.8, zorder=0, label="bound"))
     ax.yaxis.set_major_formatter("{x:g}")
-    ax.set(xlabel="tokens of the response", ylabel="$\\mathbb{E}[A^2 \\|s\\|^2]$ / bound (35)")
-    ax.set_xlim(right=6 * chains["length"].max())
+    ax.set(
+        xlabel="tokens of the response",
+        ylabel="$\\mathbb{E}[A^2 \\|s\\|^2]$ / bound (35)",
+        xlim=(None, 6 * chains["length"].max()),
+    )
     legend_above(ax, len(handles), handles=handles, handlelength=2.0)
     return figure
 

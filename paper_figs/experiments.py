@@ -16,7 +16,7 @@ import numpy as np
 from paper_figs.result_files import Input, read_columns, read_json, unfit
 from paper_figs.scale_runs import ScaleRun, blocks, find_runs
 from theory.base.arrays import FloatArray
-from theory.base.tables import Estimate
+from theory.base.tables import Estimate, number
 from theory.statistics import NUM_RESAMPLES, paired_gain
 
 
@@ -200,11 +200,3 @@ def seeds_of(counts: Collection[int]) -> str:
     """
     low, high = min(counts), max(counts)
     return "1 seed, without interval" if high == 1 else f"{high} seeds" if low == high else f"{low} to {high} seeds"
-
-
-def number(text: str) -> float:
-    """Return the number that an axis has as text; -inf if it is none, so that it sorts first."""
-    try:
-        return float(text)
-    except ValueError:
-        return -np.inf

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from paper_figs.experiments import INTERVALS, CellResult, ExperimentResults, about, number, settings
+from paper_figs.experiments import INTERVALS, CellResult, ExperimentResults, about, settings
 from paper_figs.figure import Drawing, Figure
 from paper_figs.style import METHODS, SERIES, TEXT_WIDTH, legend_above, panels, plot_estimates, zero_line
 from paper_figs.wording import counted, span, verdict
+from theory.base.tables import number
 
 WITH, WITHOUT = "dynamo", "dynamo-no-dra"
 LOOKS = {

@@ -128,8 +128,11 @@ def _draw(pairs: Sequence[Pair]) -> Drawing:
         for ax, (metric, label) in zip(row, LABELS.items(), strict=True):
             for name, run in ((BASELINE, pair.baseline), (METHOD, pair.method)):
                 _plot(ax, run.metrics[metric], name)
-            ax.set(xlabel="training step", ylabel=f"{label}, {pair.setting}")
-            ax.set_xlim(0, pair.baseline.metrics[metric].steps[-1])
+            ax.set(
+                xlabel="training step",
+                ylabel=f"{label}, {pair.setting}",
+                xlim=(0, pair.baseline.metrics[metric].steps[-1]),
+            )
     legend_above(axes[0], 2)
     return figure
 

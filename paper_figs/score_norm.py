@@ -37,8 +37,12 @@ def _draw(policies: Columns) -> Drawing:
             np.log(num_tokens), 1.01, f"$\\ln\\,${num_tokens:,}", transform=ax.get_xaxis_transform(), ha="center",
             va="bottom", fontsize=7, color=GUIDE,
         )  # fmt: skip
-    ax.set(xlabel="entropy $H$ (nats)", ylabel="$\\mathbb{E}_\\pi\\,\\|\\nabla_z \\log \\pi\\|^2$", ylim=(-0.02, 1.02))
-    ax.set_xlim(-0.02 * entropy[-1], entropy[-1])
+    ax.set(
+        xlabel="entropy $H$ (nats)",
+        ylabel="$\\mathbb{E}_\\pi\\,\\|\\nabla_z \\log \\pi\\|^2$",
+        xlim=(-0.02 * entropy[-1], entropy[-1]),
+        ylim=(-0.02, 1.02),
+    )
     ax.legend(loc="lower right")
     return figure
 

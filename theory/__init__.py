@@ -11,8 +11,9 @@ The chapters, in the order in which they build on each other; each hands on its 
 - `methods`: every method of the paper as data, and what its tables compare and its figures vary;
 - `claims`: the ledger, which judges what the paper says: `python -m theory`.
 
-`policy`, `losses` and the advantages are written against the Python array API and take NumPy arrays and torch tensors
-alike; the rest uses NumPy and SciPy. Nothing here loads torch by itself, except where `claims` differentiates.
+`policy`, `losses` and the advantages are written against the Python array API: they take NumPy arrays and torch
+tensors alike and keep the dtype, and on torch policies and losses are differentiable. The rest uses NumPy and SciPy.
+Nothing here loads torch by itself, except where `claims` differentiates.
 
 Equation numbers are those of DynaMO (arXiv 2602.19208).
 """

@@ -100,12 +100,10 @@ def as_json(judged: Sequence[tuple[Claim, Finding, float]]) -> dict[str, Any]:
 
 def write_data(directory: Path, judged: Sequence[tuple[Claim, Finding, float]]) -> list[Path]:
     """Write the data of each curve as Parquet; returns the paths."""
-    paths = []
-    for row, finding, _ in judged:
-        if finding.data:
-            paths.append(directory / f"{row.id}.parquet")
-            write_columns(paths[-1], finding.data)
-    return paths
+    files = {directory / f"{row.id}.parquet": finding.data for row, finding, _ in judged if finding.data}
+    for path, data in files.items():
+        write_columns(path, data)
+    return list(files)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,10 +7,10 @@ import math
 import numpy as np
 from hypothesis import given, strategies as st
 
-from paper_figs.experiments import estimate, number, seeds_of
+from paper_figs.experiments import estimate, seeds_of
 from paper_figs.wording import counted, span, verdict
 from theory.base.arrays import FloatArray
-from theory.base.tables import Estimate
+from theory.base.tables import Estimate, number
 
 
 def test_intervals_of_seeds() -> None:

@@ -1,7 +1,4 @@
-"""Shares of a budget in proportion to weights: over the reals, and at the water level of the bounds (Alg. 1, App. D).
-
-Budgets and lower bounds are integers from 0 to 2**31 - 1; a larger `high` is no bound.
-"""
+"""Shares of a budget in proportion to weights: over the reals, and at the water level of bounds (Alg. 1, App. D)."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ def proportional(sigmas: Any, budget: int) -> FloatArray:
 
     Parameters
     ----------
-    sigmas, budget : Standard deviations of one rollout, [N], >= 0, and the number of rollouts.
+    sigmas, budget : Standard deviations of one rollout, [N], >= 0, and the number of rollouts, from 0 to 2**31 - 1.
 
     Returns
     -------
@@ -53,7 +50,7 @@ def water_level(weights: Any, budget: int, low: IntBound, high: IntBound) -> Int
     weights : w, [N], >= 0; P in the paper, sigma for the optimum of (5). Only ratios matter, except for
         `NEGLIGIBLE_WEIGHT`.
     budget, low, high : Number of rollouts, at most sum(high), and bounds, integers or integer arrays [N], 0 <= low <=
-        high.
+        high; budget and low are below 2**31, and a larger high is no bound.
 
     Returns
     -------

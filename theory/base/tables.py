@@ -107,7 +107,7 @@ class TextTable:
         for _, rows in self.groups:
             columns = [[False] * len(rows) for _ in self.columns]
             for i in self.highest:
-                points = [round(_point(row[i]), self.columns[i].decimals) for row in rows]
+                points = [round(number(row[i]), self.columns[i].decimals) for row in rows]
                 if 2 * points.count(max(points)) <= len(rows):
                     columns[i] = [point == max(points) for point in points]
             marks += [list(row) for row in zip(*columns, strict=True)]
@@ -166,8 +166,8 @@ class TextTable:
         return text.getvalue()
 
 
-def _point(value: Value) -> float:
-    """Return the number that a value is or, as published ones, is printed as; -inf if it is none."""
+def number(value: Value) -> float:
+    """Return the number that a value is, or has as text; -inf if it is none."""
     if isinstance(value, Estimate):
         return value.value
     try:

@@ -9,8 +9,6 @@ Rows come in any order and groups in any size; only keys decide which rows belon
   `epsilon=0`, for which `theory.estimators.moments` has closed forms.
 - Rewards are sorted before they are summed, so the order of rows does not change even the rounding. On a GPU this
   needs torch's deterministic algorithms.
-
-All functions accept NumPy arrays and torch tensors and keep the dtype of the rewards.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 An update with coefficient xi (24) at learning rate eta moves the logits by dz = eta xi (e_a - pi). Since
 dH/dz(v) = -pi(v) Lambda(v), the entropy changes to first order by -eta xi (pi(a) Lambda(a) - E_pi[pi Lambda]):
 `first_order`. `exact` gives the change itself, `first_order_sequence` the proxy of the authors' public code.
-
-All functions accept NumPy arrays and torch tensors and keep the dtype; on torch they are differentiable.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 A policy over V tokens has logits z and log-probabilities log pi = z - logsumexp(z). The score of token a is
 s(a) = grad_z log pi(a) = e_a - pi. Everything the method needs of a token follows from four numbers, `TokenStatistics`,
 which take one pass over its logits. Logarithms are natural, entropies in nats.
-
-All functions accept NumPy arrays and torch tensors and keep the dtype; on torch they are differentiable.
 """
 
 from __future__ import annotations

@@ -38,8 +38,7 @@ class Dynamo:
     n_i = clip(c P_i, low, high), P = k (G - k) / (G (G - 1)) (6). Prompts with fewer than `min_history` attempts are
     data-scarce: each gets an equal share of the budget, B / N rounded half up, within bounds, and the rest is divided
     among the others. Where the rest would then not fit the others' bounds, the shares of the scarce give way. The paper
-    gives no number for `min_history`; 4 is the public code's. With known success rates P = p (1 - p), and no prompt is
-    scarce. The paper scales down lower bounds that exceed the budget; here that is an error.
+    gives no number for `min_history`; 4 is the public code's. With known success rates P = p (1 - p), none is scarce.
 
     Parameters
     ----------

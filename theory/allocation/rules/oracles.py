@@ -32,8 +32,7 @@ class OracleVariance:
     name: ClassVar[str] = "oracle-variance"
 
     def counts(self, problem: Problem, rng: np.random.Generator) -> IntArray:
-        variances = problem.known("variances")
-        return optimal(variances, problem.budget, problem.low, problem.high)
+        return optimal(problem.known("variances"), problem.budget, problem.low, problem.high)
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,8 @@ class Knowledge:
     gains: FloatArray | None = None
 
     def __post_init__(self) -> None:
-        given: dict[str, FloatArray] = {}
-        for name, value in vars(self).items():
-            if value is None:
-                continue
+        given: dict[str, FloatArray] = {name: value for name, value in vars(self).items() if value is not None}
+        for name, value in given.items():
             if name == "gains":
                 given[name] = require.numbers(name, value)
                 if given[name].ndim != 2 or given[name].size == 0:
