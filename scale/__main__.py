@@ -185,9 +185,8 @@ def train_command(args: argparse.Namespace, console: Console) -> int:
     if args.dry_run:
         launch.check(config, out, files=False)
         words = ["python", "-m", "scale", *(x for x in args.words if x != "--dry-run")]
-        console.print(f"launch       {shlex.join(words)}", highlight=False, soft_wrap=True, markup=False)
-        console.print(f"folder       {out}", highlight=False, soft_wrap=True, markup=False)
-        console.print(launch.describe(config), highlight=False, soft_wrap=True, markup=False)
+        lines = [f"launch       {shlex.join(words)}", f"folder       {out}", launch.describe(config)]
+        console.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
         return 0
     launch.check(config, out)
     return progress.train_all({out: config}, launch.Limits(args.deadline, args.silence), console)

@@ -17,6 +17,9 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from theory.base.runs import installed, read_json
 
 LEVELS = {"sum": 0.9, "difference": 0.4, "sum with carry": 0.1}
@@ -133,9 +136,6 @@ def write_source(folder: Path, *, seed: int = 0) -> Path:
 
     Every row is there twice, and one problem has two answers.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     train, held_out = split(seed)
     solved = [(x.question, x.answer) for x in train]
     odd = [(held_out[0].question, held_out[0].answer), (held_out[0].question, f"{held_out[0].answer}0")]
@@ -156,10 +156,6 @@ def write_source(folder: Path, *, seed: int = 0) -> Path:
 
 
 def _write_prompts(path: Path, members: list[Prompt], first: int) -> None:
-    """Write prompts in verl's schema."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     rows = [
         {
             "data_source": "tiny-arithmetic",

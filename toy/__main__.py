@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,26 @@ summary.json. Stop it at any time: the same command goes on where it was. The nu
 """
 
 
+def _name_in(names: Collection[str]) -> Any:
+    """Return an argparse type that accepts the known names and lists them otherwise."""
+
+    def name(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"expected one of {', '.join(names)}, got {text!r}")
+        return text
+
+    return name
+
+
+DEFAULTS = TrainConfig.named("dynamo", "mixed")
+
+DEVICE = {
+    "type": _name_in(DEVICES),
+    "default": "cpu",
+    "metavar": "NAME",
+    "help": f"{' or '.join(DEVICES)} (default: cpu)",
+}
+
 SIZES = {
     "num_seeds": ("--seeds", "independent seeds, side by side"),
     "first_seed": ("--first-seed", "seeds count from here"),
@@ -72,16 +92,62 @@ SIZES = {
 }
 """Whole numbers of `TrainConfig` that have an option of `run`, and what it says of them."""
 
-
-def _name_in(names: Collection[str]) -> Any:
-    """Return an argparse type that accepts the known names and lists them otherwise."""
-
-    def name(text: str) -> str:
-        if text not in names:
-            raise argparse.ArgumentTypeError(f"expected one of {', '.join(names)}, got {text!r}")
-        return text
-
-    return name
+RUN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "what (names: python -m toy list)": {
+        "--method": {"type": _name_in(METHODS), "default": "dynamo", "metavar": "NAME", "help": "default: dynamo"},
+        "--world": {"type": _name_in(WORLDS), "default": "mixed", "metavar": "NAME", "help": "default: mixed"},
+        "--allocator": {"type": _name_in(ALLOCATORS), "metavar": "RULE", "help": "allocate by another rule"},
+        "--aggregation": {
+            "type": _name_in(AGGREGATIONS),
+            "metavar": "MODE",
+            "help": f"one of {', '.join(AGGREGATIONS)}",
+        },
+        "--alpha": {"type": float, "metavar": "X", "help": "strength of DynaMO's modulation; 0 is none"},
+    },
+    "how much": {
+        **{
+            option: {"type": int, "dest": name, "metavar": "N", "help": f"{text} (default: {getattr(DEFAULTS, name)})"}
+            for name, (option, text) in SIZES.items()
+        },
+        "--prompts": {
+            "type": int,
+            "metavar": "N",
+            "help": f"prompts in the world (default: {DEFAULTS.world.num_prompts})",
+        },
+    },
+    "how to learn": {
+        "--optimizer": {
+            "type": _name_in(OPTIMIZERS),
+            "metavar": "NAME",
+            "help": f"{' or '.join(OPTIMIZERS)} (default: sgd)",
+        },
+        "--history-discount": {
+            "type": float,
+            "metavar": "X",
+            "help": f"factor on a prompt's old counts at each visit (default: {DEFAULTS.history_discount:g})",
+        },
+        "--learning-rate": {
+            "type": float,
+            "metavar": "X",
+            "help": f"step on the logits (default: {DEFAULTS.optimizer.learning_rate:g}, for sgd; adamw needs one)",
+        },
+    },
+    "where": {
+        "--out": {
+            "type": Path,
+            "metavar": "DIR",
+            "help": "folder for config.json, metrics.parquet, versions.json; the same command resumes a killed run",
+        },
+        "--checkpoint-every": {
+            "type": int,
+            "default": 20,
+            "metavar": "N",
+            "help": "steps between checkpoints (default: 20)",
+        },
+        "--device": DEVICE,
+    },
+}
+"""Options of `run` by group: what `add_argument` takes."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -96,65 +162,6 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    default = TrainConfig.named("dynamo", "mixed")
-
-    what = run.add_argument_group("what (names: python -m toy list)")
-    what.add_argument("--method", type=_name_in(METHODS), default="dynamo", metavar="NAME", help="default: dynamo")
-    what.add_argument("--world", type=_name_in(WORLDS), default="mixed", metavar="NAME", help="default: mixed")
-    what.add_argument("--allocator", type=_name_in(ALLOCATORS), metavar="RULE", help="allocate by another rule")
-    what.add_argument(
-        "--aggregation", type=_name_in(AGGREGATIONS), metavar="MODE", help=f"one of {', '.join(AGGREGATIONS)}"
-    )
-    what.add_argument("--alpha", type=float, metavar="X", help="strength of DynaMO's modulation; 0 is none")
-
-    size = run.add_argument_group("how much")
-    for name, (option, text) in SIZES.items():
-        size.add_argument(option, type=int, dest=name, metavar="N", help=f"{text} (default: {getattr(default, name)})")
-    size.add_argument(
-        "--prompts", type=int, metavar="N", help=f"prompts in the world (default: {default.world.num_prompts})"
-    )
-
-    learn = run.add_argument_group("how to learn")
-    learn.add_argument(
-        "--optimizer", type=_name_in(OPTIMIZERS), metavar="NAME", help=f"{' or '.join(OPTIMIZERS)} (default: sgd)"
-    )
-    learn.add_argument(
-        "--history-discount",
-        type=float,
-        metavar="X",
-        help=f"factor on a prompt's old counts at each visit (default: {default.history_discount:g})",
-    )
-    learn.add_argument(
-        "--learning-rate",
-        type=float,
-        metavar="X",
-        help=f"step on the logits (default: {default.optimizer.learning_rate:g}, for sgd; adamw needs one)",
-    )
-
-    where = run.add_argument_group("where")
-    where.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="folder for config.json, metrics.parquet, versions.json; the same command resumes a killed run",
-    )
-    where.add_argument(
-        "--checkpoint-every", type=int, default=20, metavar="N", help="steps between checkpoints (default: 20)"
-    )
-    add_device(where)
-    add_sweep(commands)
-    return top
-
-
-def add_device(options: Any) -> None:
-    """Add the option `--device`."""
-    options.add_argument(
-        "--device", type=_name_in(DEVICES), default="cpu", metavar="NAME", help=f"{' or '.join(DEVICES)} (default: cpu)"
-    )
-
-
-def add_sweep(commands: Any) -> None:
-    """Add the command `sweep`."""
     sweep = commands.add_parser(
         "sweep",
         help="run an experiment: many runs and a summary",
@@ -163,16 +170,32 @@ def add_sweep(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names = (*SWEEPS, "default", "all")
-    sweep.add_argument("names", nargs="+", type=_name_in(names), metavar="NAME", help=f"one of {', '.join(names)}")
-    sweep.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder of the sweeps (default: results/toy, with -long and -tuned)"
-    )
-    sweep.add_argument("--jobs", type=int, default=2, metavar="N", help="processes, one thread each (default: 2)")
-    sweep.add_argument("--long", action="store_true", help="twice the seeds and twice the steps")
-    sweep.add_argument(
-        "--tuned", type=Path, metavar="FILE", help="take learning rates from the chosen.json of the sweep tuning"
-    )
-    add_device(sweep)
+    options_of_sweep: dict[str, dict[str, Any]] = {
+        "names": {
+            "nargs": "+",
+            "type": _name_in(names),
+            "metavar": "NAME",
+            "help": f"one of {', '.join(names)}",
+        },
+        "--out": {
+            "type": Path,
+            "metavar": "DIR",
+            "help": "folder of the sweeps (default: results/toy, with -long and -tuned)",
+        },
+        "--jobs": {"type": int, "default": 2, "metavar": "N", "help": "processes, one thread each (default: 2)"},
+        "--long": {"action": "store_true", "help": "twice the seeds and twice the steps"},
+        "--tuned": {
+            "type": Path,
+            "metavar": "FILE",
+            "help": "take learning rates from the chosen.json of the sweep tuning",
+        },
+        "--device": DEVICE,
+    }
+    groups = [(run.add_argument_group(title), options) for title, options in RUN.items()]
+    for group, options in (*groups, (sweep, options_of_sweep)):
+        for option, settings in options.items():
+            group.add_argument(option, **settings)
+    return top
 
 
 def resolve(args: argparse.Namespace) -> TrainConfig:
@@ -325,7 +348,7 @@ def format_interval(spec: str, value: float | None, low: float | None, high: flo
     return f"{texts[0]} [{texts[1]}, {texts[2]}]" if len(texts) == 3 else "".join(texts)
 
 
-def list_command(console: Console) -> None:
+def list_command(args: argparse.Namespace, console: Console) -> None:
     """List the methods, worlds, allocation rules and sweeps."""
     table = Table(title="methods")
     table.add_column("method", no_wrap=True)
@@ -360,12 +383,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 120)
     torch.set_num_threads(1)  # The tensors are too small for threads to pay.
     try:
-        if args.command == "list":
-            list_command(console)
-        elif args.command == "sweep":
-            sweep_command(args, console)
-        else:
-            run_command(args, console)
+        {"run": run_command, "sweep": sweep_command, "list": list_command}[args.command](args, console)
     except ValueError as error:
         print(f"python -m toy {args.command}: error: {error}", file=sys.stderr)
         return 2

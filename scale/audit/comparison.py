@@ -47,16 +47,11 @@ def audit(
     Parameters
     ----------
     low, high : Bounds on a prompt's rollouts in the replays, at least 2; by default half the mean and one and a half
-        times it.
+        times it. They must include the mean of every replayed step.
     discount : Factor on a prompt's old counts at each visit, in [0, 1].
     steps : Steps that are replayed, at most, evenly spaced over those with a history.
     seed : Seed of the bootstrap.
     told : Called with a few words when a part of the work begins.
-
-    Raises
-    ------
-    ValueError
-        If a replayed step's rollouts do not fit the bounds.
     """
     told("describing the groups")
     described = _described(log)

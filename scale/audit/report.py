@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich import box
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from scale.audit.log import Log
 from theory.allocation import degenerate_groups
 from theory.base import runs as run_format
 from theory.statistics import jeffreys_interval
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from scale.audit.log import Log
 
 RESULT_FILE, PROMPTS_FILE, PLOT = "audit.json", "audit.parquet", "audit"
 PLOT_SUFFIXES = ("pdf", "svg", "png")

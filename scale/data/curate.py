@@ -130,7 +130,6 @@ def prepare(
 
 
 def _number(files: Iterable[Path]) -> Iterator[SourceRow]:
-    """Yield the rows of files, numbered through."""
     first = 0
     for path in files:
         rows = 0

@@ -114,11 +114,6 @@ def find_files(dataset: Dataset, source: Path | None, revision: str | None = Non
     source : A file, or a folder that holds a file `NAME.*` or a folder `NAME/` for the data set, such as a copy of its
         repository. None downloads from the hub.
     revision : Branch, tag or commit of the hub's repository.
-
-    Raises
-    ------
-    ValueError
-        If there are none, or the hub cannot be reached.
     """
     if source is None:
         folder = _download(dataset, revision)
@@ -163,7 +158,6 @@ def _matches(dataset: Dataset, path: Path) -> bool:
 
 
 def _download(dataset: Dataset, revision: str | None) -> Path:
-    """Return the hub's snapshot of a data set in its cache."""
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
@@ -201,11 +195,7 @@ def read_rows(path: Path) -> Iterator[SourceRow]:
 
     Two schemas are read: verl's (`prompt`, `reward_model.ground_truth`), whose prompts may carry the DAPO template, and
     plain columns (`PROBLEM_COLUMNS`, and `ANSWER_COLUMNS` or `SOLUTION_COLUMNS`).
-
-    Raises
-    ------
-    ValueError
-        If the file is empty, cut off or of another schema, or a row has no problem or no answer.
+    A file that is empty, cut off or of another schema, or a row without problem or answer, is a `ValueError`.
     """
     rows = 0
     for row in _read_parquet(path) if path.suffix == ".parquet" else _read_text(path):
@@ -351,7 +341,6 @@ def _verl_row(path: Path) -> Callable[[int, Mapping[str, Any]], SourceRow]:
 
 
 def _problem(where: str, prompt: Any) -> str:
-    """Return the problem in a prompt of verl's schema."""
     text = _text(where, "prompt", prompt)
     try:
         return strip_template(text)

@@ -20,19 +20,18 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
 
 from scale.data.curate import Prepared, find_overlap, prepare
 from scale.data.datasets import DATASETS
 from scale.data.text_keys import LANGUAGES, TEMPLATES, Template, get_template, language
 from theory.base import require
 from theory.base.runs import software, write_atomically
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 ABILITY = "math"
 
@@ -211,8 +210,6 @@ def _compare(prepared: Sequence[Prepared], out: Path, *, drop: bool) -> None:
 
 def report(prepared: Sequence[Prepared], out: Path, console: Console) -> None:
     """Print what was read, dropped and kept, and the warnings."""
-    from rich.table import Table
-
     shown = Table(box=None)
     columns = ("rows", "duplicates", "conflicts", "other_language", "overlap", "kept")
     shown.add_column("data set")

@@ -141,10 +141,7 @@ def get_template(name: str) -> Template:
 def strip_template(text: str, names: Collection[str] = ("dapo",)) -> str:
     """Return the problem inside a user message made by one of the named templates; another text is the problem itself.
 
-    Raises
-    ------
-    ValueError
-        If the text has only one half of a template, so that the problem is not known.
+    With one half of a template the problem is not known: a `ValueError`.
 
     Examples
     --------

@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from scale.evaluation import generate, planning, score_table
 from scale.evaluation.exports import Checkpoint
 from scale.evaluation.planning import SETTINGS_FILE, Item, plan
+from scale.plugin.config import VLLM_ON_CPU
 from theory.base import runs as run_format
 
 TABLE = "table"
@@ -55,7 +56,12 @@ ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "--cluster": {"metavar": "NAME", "help": "a file of conf/cluster (default: as in training)"},
     "--tensor-parallel": {"type": int, "metavar": "N", "help": "GPUs of one model (as in training)"},
     "--max-position-embeddings": {"type": int, "metavar": "N", "help": "positions of the model (as in training)"},
-    "--scorers": {"type": int, "metavar": "N", "help": "processes that score (default: cores, at most 8)"},
+    "--scorers": {
+        "type": int,
+        "default": min(8, os.cpu_count() or 1),
+        "metavar": "N",
+        "help": "processes that score (default: cores, at most 8)",
+    },
     "--out": {
         "type": Path,
         "default": Path("results/scale/evaluation"),
@@ -90,7 +96,7 @@ def command(args: argparse.Namespace, console: Console) -> int:
     for item in items:
         if item.only_scores_differ():
             with console.status(f"scoring {item.folder} again"):
-                _score_again(item, _scorers(args))
+                _score_again(item, args.scorers)
     status = _generate(args, items, console)
     if status:
         return status
@@ -147,7 +153,7 @@ def _generate(args: argparse.Namespace, items: Sequence[Item], console: Console)
         spec = {
             "model": str(first.checkpoint.export),
             "gpus": gpus,
-            "scorers": _scorers(args),
+            "scorers": args.scorers,
             **{x: first.settings[x] for x in ("dtype", "template", "max_position_embeddings", "reward_arguments")},
             "reward": first.settings["reward"]["name"],
             "evaluations": [
@@ -164,10 +170,6 @@ def _generate(args: argparse.Namespace, items: Sequence[Item], console: Console)
         if status:
             return status
     return 0
-
-
-def _scorers(args: argparse.Namespace) -> int:
-    return args.scorers or min(8, os.cpu_count() or 1)
 
 
 def _score_again(item: Item, processes: int) -> None:
@@ -200,18 +202,11 @@ def _write_settings(item: Item) -> None:
 
 
 def _run(folder: Path, spec: Mapping[str, Any], total: int, console: Console) -> int:
-    """Run the generating process under supervision, with a progress bar."""
     from scale import launch
     from scale.run import reports, supervisor
 
     temporary = Path(tempfile.mkdtemp(prefix="dynamo"))
-    environ = dict(os.environ) if spec["gpus"] else launch.cpu_environment(temporary)
-    if not spec["gpus"]:
-        environ |= {
-            "VLLM_CPU_KVCACHE_SPACE": "1",
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        }
+    environ = dict(os.environ) if spec["gpus"] else launch.cpu_environment(temporary) | VLLM_ON_CPU
     environ |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
     (temporary / "spec.json").write_text(json.dumps(spec))
     columns = (

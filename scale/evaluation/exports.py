@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scale.launch import latest_checkpoint
-from scale.plugin.config import DynamoConfig, mismatches
+from scale.plugin.config import DynamoConfig, require_method
 from theory.base import runs as run_format
 from theory.methods import METHODS, STOCK_TITLE
 
@@ -73,11 +73,7 @@ def resolve_checkpoint(path: Path) -> Checkpoint:
     """Find the exported model that a path means.
 
     The path is a run's folder (its latest checkpoint), a `global_step_N` of one, or a folder in Hugging Face's format.
-
-    Raises
-    ------
-    ValueError
-        If there is none, it has no weights, or it was trained by another method than the run's configuration says.
+    A run must have been trained by the method that its configuration says.
     """
     path = Path(path)
     if not path.is_dir():
@@ -102,7 +98,9 @@ def resolve_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(f"{run}: expected a configuration with the node dynamo, got none")
     step = int(folder.name.removeprefix("global_step_"))
     checkpoint = Checkpoint(f"{run.name}-step{step}", export, config, step)
-    _check_method(folder, checkpoint)
+    settings, state = checkpoint.settings, folder / "dynamo.json"
+    if settings is not None and not settings.stock and state.exists():
+        require_method(folder, run_format.read_json(state), settings)
     return checkpoint
 
 
@@ -148,18 +146,6 @@ def _run_config(run: Path) -> dict[str, Any]:
     if (run / run_format.CONFIG_FILE).exists():
         return run_format.read_json(run / run_format.CONFIG_FILE)
     raise ValueError(f"{run}: expected verl.yaml or config.json beside its checkpoints, got neither")
-
-
-def _check_method(folder: Path, checkpoint: Checkpoint) -> None:
-    settings = checkpoint.settings
-    if settings is None or settings.stock or not (folder / "dynamo.json").exists():
-        return
-    different = mismatches(run_format.read_json(folder / "dynamo.json"), settings)
-    if different:
-        raise ValueError(
-            f"{folder}: expected a checkpoint of the method {settings.method} of its run's configuration, got one that "
-            f"differs in {', '.join(different)}"
-        )
 
 
 def fingerprint(export: Path) -> str:

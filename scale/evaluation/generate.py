@@ -57,10 +57,7 @@ def sample_seed(seed: int, key: str, sample: int) -> int:
 def read_samples(path: Path, problems: Sequence[BenchmarkProblem], seed: int) -> Iterator[dict[str, Any]]:
     """Return the samples of an evaluation, without a line that a killed process left unfinished; none without the file.
 
-    Raises
-    ------
-    ValueError
-        If a finished line is damaged, belongs to another problem or seed, or is there twice.
+    A finished line that is damaged, of another problem or seed, or there twice is a `ValueError`.
     """
     if not path.exists():
         return

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scale import launch
 from scale.evaluation import exports, problems
 from scale.evaluation.exports import Checkpoint
 from scale.evaluation.generate import SAMPLES_FILE, read_samples
 from scale.evaluation.problems import BenchmarkProblem
-from scale.launch import other_settings
 from theory.base import require, runs as run_format
 
 SETTINGS_FILE = "evaluation.json"
@@ -165,8 +165,7 @@ def rows_of(checkpoints: Sequence[Checkpoint]) -> list[TableRow]:
 
 
 def _differ_beside_seed(first: Checkpoint, second: Checkpoint) -> list[str]:
-    """Return the settings of learning in which two runs differ, without the seed."""
-    return [x for x in other_settings(first.config or {}, second.config or {}) if x != "dynamo.seed"]
+    return [x for x in launch.other_settings(first.config or {}, second.config or {}) if x != "dynamo.seed"]
 
 
 # Settings of the runs
@@ -242,8 +241,6 @@ def device_of(args: argparse.Namespace, checkpoints: Sequence[Checkpoint]) -> st
     if args.cluster is None:
         return str(from_runs("cluster", None, checkpoints, "trainer.device", "cuda"))
     from omegaconf import OmegaConf
-
-    from scale import launch
 
     require.one_of("cluster", args.cluster, launch.names("cluster"))
     config: Any = OmegaConf.to_container(OmegaConf.load(launch.CONF / "cluster" / f"{args.cluster}.yaml"))

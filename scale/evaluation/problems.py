@@ -38,13 +38,7 @@ class BenchmarkProblem:
 
 
 def read_problems(path: Path) -> list[BenchmarkProblem]:
-    """Read the problems of a Parquet file in verl's schema, in its order.
-
-    Raises
-    ------
-    ValueError
-        If the file is missing, damaged or empty, or a row is not as in `BenchmarkProblem`, or a key is there twice.
-    """
+    """Read the problems of a Parquet file in verl's schema, in its order; a key that is there twice is an error."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

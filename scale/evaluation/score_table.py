@@ -14,6 +14,7 @@ from scale.evaluation.exports import Checkpoint
 from scale.evaluation.problems import BenchmarkProblem
 from theory.base.arrays import FloatArray, IntArray
 from theory.base.tables import Column, Estimate, TextTable
+from theory.claims.published import BENCHMARKS, TABLE_1, TABLE_2
 from theory.statistics import crossed_bootstrap_interval, pass_at_k
 
 AVERAGE = "average"
@@ -138,8 +139,6 @@ def _plain(values: Any) -> Any:
 
 def published(rows: Sequence[Mapping[str, Any]], k: Sequence[int]) -> list[dict[str, Any]]:
     """Return the paper's rows for the models and benchmarks of measured ones: Table 1, and Table 2 if ablations ran."""
-    from theory.claims.published import BENCHMARKS, TABLE_1, TABLE_2
-
     columns = {name: published_name(name) for name in rows[0]["cells"] if name != AVERAGE}
     published_rows = []
     for model in dict.fromkeys(row["model"] for row in rows):
@@ -172,8 +171,6 @@ def published_name(benchmark: str) -> str | None:
     >>> published_name("math-500"), published_name("olympiadbench"), published_name("gsm8k")
     ('MATH500', 'Olympiad', None)
     """
-    from theory.claims.published import BENCHMARKS
-
     letters = re.sub(r"[^a-z0-9]", "", benchmark.lower())
     return next((name for name in BENCHMARKS if letters.startswith(name.lower())), None)
 
@@ -212,8 +209,6 @@ def _seeds(row: Mapping[str, Any]) -> str:
 
 def _benchmarks(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return the benchmarks of a table, and their titles, in the paper's order, the average last."""
-    from theory.claims.published import BENCHMARKS
-
     titles = {name: published_name(name) or name for name in rows[0]["cells"] if name != AVERAGE}
     place = {name: BENCHMARKS.index(title) if title in BENCHMARKS else 99 for name, title in titles.items()}
     ordered = {name: titles[name] for name in sorted(titles, key=place.__getitem__)}

@@ -11,7 +11,7 @@ from typing import Any
 
 from scale.launch import estimate_report
 from scale.launch.configuration import joins_ray
-from scale.plugin.config import DynamoConfig, mismatches
+from scale.plugin.config import DynamoConfig, require_method
 from scale.run import records
 from theory.base import require
 from theory.base.runs import differences, installed, read_json
@@ -50,12 +50,7 @@ def check(config: Any, out: Path, *, files: bool = True) -> None:
     """Check what can be checked before Ray starts; `out` is the folder of the run.
 
     With `files` the machine is checked too: prompts, the reward's file, GPUs and the libraries that they need.
-
-    Raises
-    ------
-    ValueError
-        If a budget cannot be met, a sequence or the memory does not fit, prompts have no keys, a checkpoint belongs to
-        another method, verl or vLLM are of another version, or verl finds its own configuration wrong.
+    These are the budget, lengths, memory, keys of prompts, the method of a checkpoint, versions, and verl's own checks.
     """
     from omegaconf import OmegaConf
 
@@ -259,11 +254,5 @@ def _check_folder(config: Any, out: Path) -> None:
 
 def _check_checkpoint(out: Path, settings: DynamoConfig) -> None:
     folder = latest_checkpoint(out)
-    if folder is None or settings.stock:
-        return
-    different = mismatches(read_json(folder / "dynamo.json"), settings)
-    if different:
-        raise ValueError(
-            f"{folder}: expected a checkpoint of the method {settings.method}, got one that differs in "
-            f"{', '.join(different)}; choose another folder"
-        )
+    if folder is not None and not settings.stock:
+        require_method(folder, read_json(folder / "dynamo.json"), settings)

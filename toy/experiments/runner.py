@@ -50,15 +50,10 @@ def run_sweeps(
 
     Parameters
     ----------
-    out : Folder of all sweeps; sweep s has the folder out/s.
+    out : Folder of all sweeps; sweep s has the folder out/s. Another run in it, a longer or a damaged one is an error.
     jobs : Processes, >= 1, each with one thread; 1 trains in this process.
     checkpoint_every, device : As in `toy.training.train`.
     progress : Called in this process.
-
-    Raises
-    ------
-    ValueError
-        If a folder holds another run, a longer one or a damaged one; the message names it.
     """
     require.count("jobs", jobs, 1)
     get_device(device)

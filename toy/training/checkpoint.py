@@ -29,13 +29,7 @@ def save(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]], data: Mapping[s
 
 
 def load(path: Path) -> tuple[Arrays, dict[str, Any]]:
-    """Read what `save` wrote.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged, no checkpoint or from newer code; the message names it.
-    """
+    """Read what `save` wrote; an error names a file that is damaged, no checkpoint or from newer code."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}

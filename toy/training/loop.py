@@ -162,19 +162,14 @@ def train(
     Parameters
     ----------
     out : Folder of the run (`theory.base.runs`), made if missing; None keeps everything in memory. An unfinished run of
-        the same config in it is resumed from its last checkpoint; so is a finished one of fewer steps.
+        the same config in it is resumed from its last checkpoint; so is a finished one of fewer steps. Another
+        config, or a damaged checkpoint, is an error.
     checkpoint_every : Steps between two checkpoints, >= 1; without effect on the result.
     progress : Called after every step.
     device : One of `DEVICES`. Draws, allocation and histories are the CPU's on all of them; results of "cuda" agree
         with those of "cpu" up to rounding, and are not promised to repeat to the bit.
-
-    Raises
-    ------
-    ValueError
-        If `out` holds the run of another config or a damaged checkpoint; the message names it.
     """
-    if checkpoint_every < 1:
-        raise ValueError(f"checkpoint_every: expected an integer >= 1, got {checkpoint_every}")
+    require.count("checkpoint_every", checkpoint_every, 1)
     start = time.perf_counter()
     if out is not None and (out / runs.CONFIG_FILE).exists():
         require_same(out / runs.CONFIG_FILE, runs.read_json(out / runs.CONFIG_FILE), config)

@@ -72,24 +72,17 @@ METRICS: Mapping[str, str] = MappingProxyType({**POLICY, **STEP, **DIAGNOSTICS})
 
 
 def evaluate(
-    logits: torch.Tensor,
-    correct: torch.Tensor,
-    rows: torch.Tensor | None = None,
-    tokens: torch.Tensor | None = None,
+    logits: torch.Tensor, correct: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor
 ) -> dict[str, FloatArray]:
     """Return the `POLICY` metrics, each [S], of tables `logits` [S, R, K] with correct tokens `correct`.
 
-    Prompts draw tokens from `rows` [S, N, T] where `tokens` is True; without them, prompt i draws one from row i.
+    Prompts draw tokens from `rows` [S, N, T] where `tokens` is True.
     """
     log_pi = log_softmax(logits)
     pi = log_pi.exp()
     decides = ~correct.all(-1)
     mass = torch.where(decides, (pi * correct).sum(-1).clamp(max=1.0), 1.0)
     entropy = -(pi * log_pi).sum(-1)
-    if rows is None:
-        rows = torch.arange(logits.shape[1], device=logits.device).reshape(1, -1, 1).expand(len(logits), -1, 1)
-    if tokens is None:
-        tokens = torch.ones_like(rows, dtype=torch.bool)
     index = (torch.arange(len(logits), device=logits.device).reshape(-1, 1, 1), rows)
     p = torch.where(tokens, mass[index], 1.0).prod(-1).cpu().numpy()
     decisions, entropies = decides[index], entropy[index]

@@ -100,11 +100,6 @@ class World:
         """Rows in which a token can be wrong, [R]."""
         return np.asarray(~self.correct.all(-1))
 
-    @property
-    def optimum(self) -> float:
-        """Supremum of the mean success probability over all policies: 1, for every row has a correct token."""
-        return float(self.correct.any(-1).all())
-
     def success_probability(self, logits: FloatArray | None = None) -> FloatArray:
         """Exact p of every prompt, [..., N], under `logits` [..., R, K]; of the policy before training if None."""
         log_mass = self._policy(logits)[1]

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from scale.plugin import config as settings_module
-from scale.plugin.config import RULES, DynamoConfig, mismatches
+from scale.plugin.config import RULES, DynamoConfig, require_method
 from theory.allocation import ALLOCATORS, SuccessHistory
 from theory.methods import METHODS
 
@@ -54,7 +54,11 @@ def test_rules_are_all_but_the_oracles():
 def test_a_checkpoint_of_another_rule_is_told_apart():
     state = {"method": METHODS["dynamo"].to_dict(), "history": SuccessHistory(0.5).state_dict()}
     state = json.loads(json.dumps(state))
-    assert mismatches(state, DynamoConfig(history_discount=0.5)) == []
-    assert mismatches(state, DynamoConfig(history_discount=1.0)) == ["history_discount"]
-    assert mismatches(state, DynamoConfig(allocator="neyman", history_discount=0.5)) == ["allocator"]
-    assert mismatches(state, DynamoConfig(alpha=0.1, history_discount=0.5)) == ["shaping"]
+    require_method("here", state, DynamoConfig(history_discount=0.5))
+    for part, other in (
+        ("history_discount", DynamoConfig(history_discount=1.0)),
+        ("allocator", DynamoConfig(allocator="neyman", history_discount=0.5)),
+        ("shaping", DynamoConfig(alpha=0.1, history_discount=0.5)),
+    ):
+        with pytest.raises(ValueError, match=f"here: .* the method dynamo, got one that differs in {part}; choose"):
+            require_method("here", state, other)

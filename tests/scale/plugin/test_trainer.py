@@ -144,5 +144,7 @@ def test_state_survives_json_and_is_the_methods_own(tmp_path):
     again = trainer(tmp_path)
     again.load_state_dict(state)
     assert [x.tolist() for x in again.history.counts(["a", "b"])] == [[1, 2], [2, 3]]
-    with pytest.raises(ValueError, match="checkpoint: expected one of the method grpo, got one that differs in"):
+    with pytest.raises(
+        ValueError, match="checkpoint: expected a checkpoint of the method grpo, got one that differs in"
+    ):
         trainer(tmp_path, method="grpo").load_state_dict(state)

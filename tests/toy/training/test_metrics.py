@@ -18,7 +18,8 @@ def test_streams_are_independent():
 def test_metrics_by_hand():
     logits = torch.log(torch.tensor([[[0.5, 0.5], [0.9, 0.1]]], dtype=torch.float64))
     correct = torch.tensor([[[True, False], [False, True]]])
-    found = metrics.evaluate(logits, correct)
+    rows = torch.tensor([[[0], [1]]])
+    found = metrics.evaluate(logits, correct, rows, torch.ones_like(rows, dtype=torch.bool))
     np.testing.assert_allclose(found["pass_at_1"], [0.3])
     np.testing.assert_allclose(found["pass_at_32"], [(1 - 0.5**32 + 1 - 0.9**32) / 2])
     np.testing.assert_allclose(found["entropy"], [(np.log(2) - 0.9 * np.log(0.9) - 0.1 * np.log(0.1)) / 2])
