@@ -37,7 +37,7 @@ MODULES = {
     "evaluate": "scale.evaluation.evaluate",
     "smoke": "scale.smoke",
 }
-"""Modules of the commands that have one, with `command`, and `ARGUMENTS` if they are not here."""
+"""Modules of the commands that have one, with `command`, and `ARGUMENTS` (what `add_argument` takes) if not here."""
 
 INSTALL = """\
 python -m scale {command} needs verl and vLLM, and cannot import {missing}. Install them next to this package:
@@ -141,10 +141,7 @@ ARGUMENTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 
 def parser(command: str | None = None) -> argparse.ArgumentParser:
-    """Return the command line's parser; `command` is the one that will be run, and only its module is imported.
-
-    Defaults come from `scale.plugin.config` and `conf/`.
-    """
+    """Return the command line's parser; `command` is the one that will be run, and only its module is imported."""
     top = argparse.ArgumentParser(prog="python -m scale", description="DynaMO inside verl and vLLM.")
     commands = top.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
     arguments = dict(ARGUMENTS)
@@ -225,7 +222,6 @@ def experiments_command(args: argparse.Namespace, console: Console) -> int:
 
 
 def _estimate(cells: Sequence[experiments.Cell], console: Console) -> None:
-    """Compose and check runs, and print the GPU-hours of each model's."""
     from scale import launch
     from scale.launch import estimate, estimate_report
 

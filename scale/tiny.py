@@ -88,7 +88,6 @@ def split(seed: int) -> tuple[list[Prompt], list[Prompt]]:
 
 
 MAKING = "making a tiny model and its task"
-"""What `make` does, to be shown while it does it."""
 
 
 def make(folder: Path, *, seed: int = 0) -> dict[str, Any]:
@@ -97,7 +96,6 @@ def make(folder: Path, *, seed: int = 0) -> dict[str, Any]:
     The folder is made whole or not at all: what a killed call left is made again, other files are a `ValueError`. The
     same seed, of the prompts, the weights and the warm-up, makes the same files.
     """
-    folder = Path(folder)
     asked = {
         "version": VERSION,
         "seed": seed,

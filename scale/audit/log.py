@@ -21,7 +21,6 @@ MERGED_ROWS = 2**20
 """Counts of batches that may wait until they are added up."""
 
 MOST_LISTED = 5
-"""Values listed in a message, at most."""
 
 
 class Columns(NamedTuple):

@@ -132,7 +132,6 @@ def _schema(path: Path) -> pa.Schema:
 
 
 def _trl_reward(path: Path) -> str:
-    """Return the one column of a TRL file that can be a reward."""
     numbers = [str(x.name) for x in _schema(path) if x.name not in TRL_COLUMNS and _is_number(x.type)]
     if len(numbers) != 1:
         got = ", ".join(numbers) or "none"

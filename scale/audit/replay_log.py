@@ -39,7 +39,6 @@ ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "--seed": {"type": int, "default": 0, "metavar": "N", "help": "seed of the bootstrap (%(default)s)"},
     "--force": {"action": "store_true", "help": "replace the results in DIR"},
 }
-"""What `add_argument` takes for every argument of the command."""
 
 
 def command(args: argparse.Namespace, console: Console) -> int:

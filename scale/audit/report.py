@@ -24,7 +24,6 @@ PLAIN = "exact-baseline"
 """The estimator whose noise is p (1 - p) / n."""
 
 THIS_LOG = "(this log)"
-"""What the allocation of the log itself is called."""
 
 
 def require_free(out: Path) -> None:

@@ -161,7 +161,6 @@ ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "--strict": {"action": "store_true", "help": "refuse a source whose counts are not the known ones"},
     "--force": {"action": "store_true", "help": "replace earlier files"},
 }
-"""What `add_argument` takes for every argument of the command."""
 
 
 def command(args: argparse.Namespace, console: Console, can_read: Callable[[str], bool] | None) -> int:

@@ -73,14 +73,10 @@ ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
         "help": "replace what was made with other settings; where only the reward differs, score again",
     },
 }
-"""What `add_argument` takes for every argument of the command."""
 
 
 def command(args: argparse.Namespace, console: Console) -> int:
-    """Evaluate and print the table; returns the exit status.
-
-    Whatever can be found wrong is found before vLLM starts.
-    """
+    """Evaluate and print the table; returns the exit status."""
     items, groups = plan(args)
     summary = {
         "evaluations": sorted(f"{item.folder.relative_to(args.out)} {item.identity}" for item in items),
@@ -186,11 +182,10 @@ def _score_again(item: Item, processes: int) -> None:
 
 def _prepare(item: Item) -> None:
     """Make the folder. Samples of other settings are removed: the caller has checked that `--force` was given."""
-    if item.changed_settings() == []:
-        return
-    if item.folder.exists():
-        shutil.rmtree(item.folder)
-    _write_settings(item)
+    if item.changed_settings() != []:
+        if item.folder.exists():
+            shutil.rmtree(item.folder)
+        _write_settings(item)
 
 
 def _write_settings(item: Item) -> None:

@@ -75,7 +75,6 @@ def resolve_checkpoint(path: Path) -> Checkpoint:
     The path is a run's folder (its latest checkpoint), a `global_step_N` of one, or a folder in Hugging Face's format.
     A run must have been trained by the method that its configuration says.
     """
-    path = Path(path)
     if not path.is_dir():
         raise ValueError(f"{path}: expected the folder of a run, a checkpoint or a model, got none")
     place = path.resolve()

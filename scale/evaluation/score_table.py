@@ -55,10 +55,7 @@ class Counts:
 
 
 def count(drawn: Iterable[Mapping[str, Any]], problems: Sequence[BenchmarkProblem], samples: int) -> dict[str, Counts]:
-    """Count the first `samples` samples of every problem, by benchmark, from those of `scale.evaluation.read_samples`.
-
-    None of them may be missing.
-    """
+    """Count the first `samples` samples of every problem (`read_samples`), by benchmark; none may be missing."""
     place = {x.key: number for number, x in enumerate(problems)}
     values = np.zeros((5, len(problems)), np.int64)
     for x in drawn:

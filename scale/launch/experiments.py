@@ -59,9 +59,8 @@ class Cell:
 
     def command(self) -> str:
         """Return the command that starts or resumes the run."""
-        words = ["python", "-m", "scale", "train", "--model", self.model, "--method", self.method]
-        words += ["--seed", str(self.seed), "--out", str(self.folder), *self.overrides]
-        return shlex.join(words)
+        chosen = ["--model", self.model, "--method", self.method, "--seed", str(self.seed), "--out", str(self.folder)]
+        return shlex.join(["python", "-m", "scale", "train", *chosen, *self.overrides])
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,7 @@ def train_all(configs: Mapping[Path, Any], limits: Limits, console: Console, job
                     out, outcome = futures[future], future.result()
                     if outcome.reason != "finished":
                         console.print(outcome.cause(), highlight=False, soft_wrap=True, style="red", markup=False)
-                        log = f"log: {out / LOG}; the same command resumes"
-                        console.print(log, highlight=False, soft_wrap=True)
+                        console.print(f"log: {out / LOG}; the same command resumes", highlight=False, soft_wrap=True)
                         return 1
                     steps = configs[out].trainer.total_training_steps
                     done = f"{steps} steps, {outcome.seconds:.0f} s, written to {out}"

@@ -47,7 +47,6 @@ class CpuPlatform(PlatformBase):  # type: ignore[misc]  # verl is untyped
     device_module = _device_module()
 
     def is_available(self) -> bool:
-        """Return True: there is always a CPU."""
         return True
 
     def is_platform_available(self, use_smi_check: bool = False) -> bool:
@@ -59,7 +58,6 @@ class CpuPlatform(PlatformBase):  # type: ignore[misc]  # verl is untyped
         return "cpu"
 
     def device_count(self) -> int:
-        """Return 1."""
         return 1
 
     def _do_nothing(self, *args: Any, **kwargs: Any) -> None:
@@ -69,17 +67,14 @@ class CpuPlatform(PlatformBase):  # type: ignore[misc]  # verl is untyped
     profiler_start = profiler_stop = cudart = _do_nothing
 
     def manual_seed(self, seed: int) -> None:
-        """Seed torch."""
         torch.manual_seed(seed)
 
     manual_seed_all = manual_seed
 
     def get_device_capability(self, device_index: int = 0) -> tuple[int | None, int | None]:
-        """Return no capability."""
         return None, None
 
     def communication_backend_name(self) -> str:
-        """Return gloo."""
         return "gloo"
 
     def visible_devices_envvar(self) -> str:
@@ -88,7 +83,6 @@ class CpuPlatform(PlatformBase):  # type: ignore[misc]  # verl is untyped
 
     @contextmanager
     def nvtx_range(self, msg: str) -> Iterator[None]:
-        """Do nothing."""
         yield
 
     def ray_resource_name(self) -> str:

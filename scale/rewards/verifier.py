@@ -70,10 +70,7 @@ class Verifier:
         self._lock = threading.Lock()
 
     def compare(self, pairs: Sequence[Pair], timeout: float) -> Judgement:
-        """Return whether any pair is equal, within `timeout` seconds of CPU time for all of them.
-
-        Without Math-Verify no worker can be started, which is a `ValueError`.
-        """
+        """Return whether any pair is equal, within `timeout` seconds of CPU time in all; it needs Math-Verify."""
         job = {"pairs": pairs, "timeout": timeout}
         with self._slots:
             while True:

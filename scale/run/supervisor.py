@@ -97,11 +97,6 @@ class Outcome:
             text += f"; its last output: {self.lines[-1].strip()}"
         return text
 
-    def raise_for_failure(self) -> None:
-        """Raise a `RuntimeError` with the cause unless the run finished."""
-        if self.reason != "finished":
-            raise RuntimeError(self.cause())
-
 
 # Supervising
 

@@ -90,10 +90,7 @@ class Sweep:
         return self._mapped(lambda c: replace(c, num_steps=2 * c.num_steps, num_seeds=2 * c.num_seeds))
 
     def tuned(self, choices: Sequence[Mapping[str, Any]]) -> Sweep:
-        """Return the sweep with the learning rates that the sweep `tuning` chose (`chosen.json`).
-
-        There must be one for every method in every world.
-        """
+        """Return the sweep with the learning rates that `tuning` chose: one for every method in every world."""
         rates = {(c["world"], c["method"]): float(c["learning_rate"]) for c in choices}
 
         def tune(config: TrainConfig) -> TrainConfig:

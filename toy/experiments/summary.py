@@ -112,7 +112,13 @@ def read_curves(cell: Cell, folder: Path) -> Curves:
 def summarise(sweep: Sweep, folder: Path) -> list[SummaryRow]:
     """Return the rows of a finished sweep, whose runs are the subfolders of `folder`; cell by cell, in order."""
     if sweep.measures == (TIMING,):
-        return [_timing(cell, folder / cell.name) for cell in sweep.cells]
+        seconds = [
+            runs.read_run(folder / cell.name).versions["seconds"] / cell.config.num_steps for cell in sweep.cells
+        ]
+        return [
+            SummaryRow(cell.name, cell.axes, TIMING, cell.config.num_seeds, x)
+            for cell, x in zip(sweep.cells, seconds, strict=True)
+        ]
     values = {}
     for cell in sweep.cells:
         curves = read_curves(cell, folder / cell.name)
@@ -135,11 +141,6 @@ def _gains(values: FloatArray, reference: FloatArray | None = None) -> list[tupl
     point, low, high = (x.tolist() for x in paired_gain(values, reference))
     nothing = [None] * len(point)
     return list(zip(point, low, high, strict=True) if len(values) > 1 else zip(point, nothing, nothing, strict=True))
-
-
-def _timing(cell: Cell, folder: Path) -> SummaryRow:
-    seconds = runs.read_run(folder).versions["seconds"] / cell.config.num_steps
-    return SummaryRow(cell.name, cell.axes, TIMING, cell.config.num_seeds, seconds)
 
 
 def leaders(sweep: Sweep, rows: Sequence[SummaryRow], measure: str) -> list[SummaryRow]:

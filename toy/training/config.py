@@ -183,10 +183,7 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrainConfig:
-        """Return the config that `to_dict` wrote; fields that are left out have their defaults.
-
-        An error names the field by its path, as in `world.num_answers`.
-        """
+        """Return the config that `to_dict` wrote, defaults filled in; an error names a path as `world.num_answers`."""
         config: TrainConfig = _decode(cls, data, "config")
         return config
 

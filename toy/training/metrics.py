@@ -74,10 +74,7 @@ METRICS: Mapping[str, str] = MappingProxyType({**POLICY, **STEP, **DIAGNOSTICS})
 def evaluate(
     logits: torch.Tensor, correct: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor
 ) -> dict[str, FloatArray]:
-    """Return the `POLICY` metrics, each [S], of tables `logits` [S, R, K] with correct tokens `correct`.
-
-    Prompts draw tokens from `rows` [S, N, T] where `tokens` is True.
-    """
+    """Return the `POLICY` metrics, each [S], of tables [S, R, K] whose `rows` prompts draw `tokens` from, [S, N, T]."""
     log_pi = log_softmax(logits)
     pi = log_pi.exp()
     decides = ~correct.all(-1)

@@ -37,10 +37,10 @@ def knowledge(setup: Setup, logits: torch.Tensor, seed_index: int, prompts: IntA
     if world.max_length == 1:
         rows = world.rows[prompts, 0]
         gains = expected_progress(np.exp(log_softmax(table[rows])), world.correct[rows], high, estimator)
-        return Knowledge(gains=gains * loss_weights(setup, seed_index, prompts))
-    p = np.minimum(world.success_probability(table)[prompts, None], 1.0)
-    gains = implied_weight(p, np.arange(1, high + 1), estimator) * world.gradient_products(table)[prompts, None]
-    gains = np.concatenate([np.zeros((len(prompts), 1)), gains], axis=-1)
+    else:
+        p = np.minimum(world.success_probability(table)[prompts, None], 1.0)
+        gains = implied_weight(p, np.arange(1, high + 1), estimator) * world.gradient_products(table)[prompts, None]
+        gains = np.concatenate([np.zeros((len(prompts), 1)), gains], axis=-1)
     return Knowledge(gains=gains * loss_weights(setup, seed_index, prompts))
 
 
