@@ -15,8 +15,6 @@ import torch
 from verl.plugin.platform.platform_base import PlatformBase
 from verl.plugin.platform.platform_manager import PlatformRegistry
 
-from scale.plugin.config import VLLM_ON_CPU
-
 
 def _device_module() -> ModuleType:
     """Return what verl expects of `torch.cuda`, for the CPU: `torch.cpu`, and memory that is never measured."""
@@ -99,4 +97,6 @@ class CpuPlatform(PlatformBase):  # type: ignore[misc]  # verl is untyped
 
     def rollout_env_vars(self) -> dict[str, str]:
         """Return the environment of a vLLM server: one thread, in one process, a small cache."""
+        from scale.plugin.config import VLLM_ON_CPU  # `import verl` imports this module, and must stay light
+
         return {"OMP_NUM_THREADS": "1", **VLLM_ON_CPU}
