@@ -125,7 +125,7 @@ def _set(config: Any, settings: DynamoConfig, out: Path) -> None:
     if loss.clip_range is not None:
         actor.clip_ratio_low, actor.clip_ratio_high = loss.clip_range
         actor.clip_ratio = actor.clip_ratio_low
-    actor.clip_ratio_c = getattr(loss, "dual_clip", None) or NO_DUAL_CLIP
+    actor.clip_ratio_c = (getattr(loss, "dual_clip", None) if loss.standard else None) or NO_DUAL_CLIP
     # Terms that verl adds (KL, entropy) know no prompt mean and are taken per token.
     actor.loss_agg_mode = "seq-mean-token-mean" if method.aggregation == "sequence-mean" else "token-mean"
     actor.entropy_coeff = method.entropy_bonus.coefficient if method.entropy_bonus else 0.0

@@ -32,6 +32,7 @@ from scale.plugin.metrics import allocation_metrics, factor_quantiles
 from scale.plugin.row_order import deal, row_of, spread
 from scale.run import beat, records
 from theory.allocation import Problem, SuccessHistory, allocate, get_allocator, spends_in_rounds
+from theory.base import require
 from theory.base.runs import read_json, write_atomically
 from theory.losses import Scope
 
@@ -269,26 +270,26 @@ class DynamoTrainer(ReproducibleTrainer):
     def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
         batch.extra_info[TOKEN_STATISTICS] = self.method.needs_statistics
         batch.extra_info[LOOK_AHEAD] = looks_ahead(self.method, self.settings.scope)
+        fields = ["old_log_probs", "advantages", "response_mask", *(STATISTICS if self.method.compares else ())]
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+        # The door of the step: here, on the CPU, the values of all tokens are looked at once.
+        advantages, log_prob = (data[name].to_padded_tensor(0) for name in ("advantages", "old_log_probs"))
+        require.finite(require.namespace(advantages=advantages), advantages=advantages, old_log_probs=log_prob)
+        require.values("old_log_probs", log_prob, "values <= 0", lambda x: x <= 0.01)
         if self.method.compares:
-            scope = self._scope(batch, metrics)
+            scope = self._scope(data, advantages, log_prob, metrics)
             if self.settings.scope == "rollout-batch":
                 batch.extra_info[SCOPE] = scope
         return super()._update_actor(batch, metrics)
 
-    def _scope(self, batch: Any, metrics: dict[str, Any]) -> Scope:
-        """Return the extremes over the rollout batch, under the policy that sampled it; measure the factors.
-
-        This is the door of the step: here, on the CPU, `theory` looks at the values of all tokens once.
-        """
+    def _scope(self, data: Any, advantages: torch.Tensor, log_prob: torch.Tensor, metrics: dict[str, Any]) -> Scope:
+        """Return the extremes over the rollout batch, under the policy that sampled it; measure the factors."""
         shaping = self.method.shaping
         assert shaping is not None
-        fields = ["old_log_probs", "advantages", "response_mask", *STATISTICS]
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         nested = data["response_mask"]
         mask = nested.to_padded_tensor(0).bool()
         statistics = [response_from_nested(data[name], nested).to_padded_tensor(0) for name in STATISTICS]
-        stats = token_statistics_of(data["old_log_probs"].to_padded_tensor(0), statistics, mask)
-        advantages = data["advantages"].to_padded_tensor(0)
+        stats = token_statistics_of(log_prob, statistics, mask)
         scope = shaping.scope(stats, advantages, mask)
         factors = shaping.apply(advantages, stats, mask, coefficient=advantages, scope=scope).factors
         for name, factor in factors.items():

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import array_api_compat
 
 from theory.base import require
 from theory.base.arrays import Array
@@ -55,11 +59,26 @@ def check_clip(clip_low: float, clip_high: float, dual_clip: float | None = None
 
 
 def check_part(part: object, method: str, like: Array, **results: Any) -> None:
-    """Require that a loss or shaping of somebody's own returned finite arrays of the right shape and dtype."""
+    """Require that a loss or shaping of somebody's own returned arrays like another one; finite, if floating."""
     for name, x in results.items():
         label = f"{type(part).__name__}.{method}: {name}"
         xp = require.namespace(**{label: x, "tokens": like})
         require.same_shape(**{"tokens": like, label: x})
         if x.dtype != like.dtype:
             raise ValueError(f"{label}: expected dtype {like.dtype}, got {x.dtype}")
-        require.finite(xp, **{label: x})
+        if xp.isdtype(x.dtype, "real floating"):
+            require.finite(xp, **{label: x})
+
+
+@contextmanager
+def unchanged(part: object, **arrays: Array) -> Iterator[None]:
+    """Require that a loss or shaping of somebody's own leaves its arguments alone; torch counts changes, NumPy not."""
+    before = {name: _version(x) for name, x in arrays.items()}
+    yield
+    for name, x in arrays.items():
+        if _version(x) != before[name]:
+            raise ValueError(f"{type(part).__name__}: expected {name} as it was, got it changed in place")
+
+
+def _version(x: Array) -> int | None:
+    return x._version if array_api_compat.is_torch_array(x) and not x.is_inference() else None

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from theory.base import require
 from theory.base.arrays import Array
-from theory.losses.checks import check_clip, check_entropy, check_part, check_tokens
+from theory.losses.checks import check_clip, check_entropy, check_part, check_tokens, unchanged
 from theory.losses.protocol import Loss, Selection, TokenLoss
 from theory.losses.selection import ForkTokens, clip_cov_tokens, covariance, fork_tokens, kl_cov_tokens
 from theory.losses.surrogate import clip_cov, clipped_surrogate, kl_cov
@@ -144,14 +144,16 @@ def select_tokens(
     [False, False, True]
     """
     _require_loss(loss)
-    xp = check_tokens(log_prob, old_log_prob, advantages, mask=mask)
+    check_tokens(log_prob, old_log_prob, advantages, mask=mask)
     if token_selection is not None:
         if entropy is None:
             raise ValueError("entropy: expected an array for ForkTokens, got None")
         check_entropy(entropy, mask=mask)
         mask = fork_tokens(entropy, mask, ratio=token_selection.ratio)
-    targeted = loss.select(log_prob, old_log_prob, advantages, mask, uniforms)
-    require.boolean(xp, targeted=targeted)
+    with unchanged(loss, log_prob=log_prob, old_log_prob=old_log_prob, advantages=advantages, mask=mask):
+        targeted = loss.select(log_prob, old_log_prob, advantages, mask, uniforms)
+    check_part(loss, "select", mask, targeted=targeted)
+    require.values(f"{type(loss).__name__}.select: targeted", targeted, "tokens that count", lambda x: mask | ~x)
     return Selection(mask, targeted)
 
 
@@ -202,11 +204,16 @@ def policy_loss(
             loss, *tokens, mask, token_selection=token_selection, entropy=entropy, uniforms=uniforms
         )
     counted, targeted = selection
-    check_tokens(*tokens, mask=mask, counted=counted, targeted=targeted)
+    xp = check_tokens(*tokens, mask=mask, counted=counted, targeted=targeted)
     require.values("selection", counted | targeted, "tokens inside the mask", lambda x: mask | ~x)
-    result = loss.values(*tokens, selection)
+    with unchanged(loss, advantages=advantages, counted=counted, targeted=targeted):
+        result = loss.values(*tokens, selection)
+    if not isinstance(result, TokenLoss):
+        raise ValueError(f"{type(loss).__name__}.values: expected a TokenLoss, got {type(result).__name__}")
     check_part(loss, "values", log_prob, values=result.values)
-    return result
+    check_part(loss, "values", mask, mask=result.mask, clipped=result.clipped)
+    require.values(f"{type(loss).__name__}.values: mask", result.mask ^ counted, "the counted tokens", lambda x: ~x)
+    return TokenLoss(xp.where(counted, result.values, 0.0), counted, result.clipped & counted)
 
 
 def _require_loss(loss: Loss) -> None:

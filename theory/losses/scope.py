@@ -75,7 +75,7 @@ class Scope:
         """
         parts = [part for part in scopes if is_array(part.entropy_min) or part != cls()] or [cls()]
         least, largest = min, max
-        if is_array(parts[0].entropy_min):
+        if any(is_array(part.entropy_min) for part in parts):
             xp = require.namespace(**{f"scopes[{i}]": part.entropy_min for i, part in enumerate(parts)})
             least, largest = xp.minimum, xp.maximum
         return cls(
@@ -116,7 +116,7 @@ def scope_of(
     require.boolean(xp, mask=mask)
     require.same_shape(entropy=stats.entropy, instability=instability, mask=mask)
     entropy, instability = stop_gradient(stats.entropy), stop_gradient(instability)
-    if axis is None and 0 in mask.shape:
+    if 0 in mask.shape:
         return Scope()
     infinity, keep = xp.full_like(entropy, xp.inf), axis is not None
     return Scope(

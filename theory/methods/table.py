@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -32,6 +32,7 @@ from theory.losses import (
     Shaped,
     Shaping,
 )
+from theory.losses.checks import check_part, unchanged
 from theory.policy import TokenStatistics
 
 
@@ -79,6 +80,9 @@ class Method:
             if type(part) not in kinds:
                 expected = ", ".join("None" if cls is type(None) else cls.__name__ for cls in kinds)
                 raise ValueError(f"{name}: expected one of {expected}, got {part!r}")
+            for field in dataclasses.fields(part) if part is not None else ():
+                if not isinstance(value := getattr(part, field.name), (int, float, str, type(None))):
+                    raise ValueError(f"{name}.{field.name}: expected a number, a string or None, got {value!r}")
 
     @property
     def needs_statistics(self) -> bool:
@@ -142,7 +146,13 @@ class Method:
         if stats is None:
             raise ValueError(f"stats: expected token statistics for {type(self.shaping).__name__}, got None")
         xi = self.loss.update_coefficient(log_prob, old_log_prob, advantages) if self.compares else None
-        return self.shaping.apply(advantages, stats, mask, coefficient=xi, scope=scope)
+        with unchanged(self.shaping, advantages=advantages, mask=mask, **stats._asdict()):
+            shaped = self.shaping.apply(advantages, stats, mask, coefficient=xi, scope=scope)
+        if not isinstance(shaped, Shaped):
+            raise ValueError(f"{type(self.shaping).__name__}.apply: expected Shaped, got {type(shaped).__name__}")
+        check_part(self.shaping, "shape", advantages, advantages=shaped.advantages)
+        check_part(self.shaping, "shape", stats.entropy, **shaped.factors)
+        return shaped
 
     def advantages(self, rewards: Array, groups: Array, correct: Array) -> Array:
         """Return the method's advantage of every rollout, before any shaping of tokens.
@@ -269,15 +279,33 @@ def register_loss(kind: Part) -> Part:
 
 
 def _register(name: str, base: type, kind: Part) -> Part:
-    fits = isinstance(kind, type) and issubclass(kind, base) and dataclasses.is_dataclass(kind)
-    if not fits or getattr(kind, "__abstractmethods__", None):
-        raise ValueError(f"kind: expected a dataclass that inherits from {base.__name__}, got {kind!r}")
+    if not (isinstance(kind, type) and issubclass(kind, base)) or getattr(kind, "__abstractmethods__", None):
+        raise ValueError(f"kind: expected a frozen dataclass that inherits from {base.__name__}, got {kind!r}")
+    for expected in _lacks(kind):
+        raise ValueError(f"kind: expected {expected}, got {kind!r}")
     old = _TYPES.get(kind.__name__)
     if kind.__name__ in _OURS or (old is not None and not issubclass(old, base)):
         raise ValueError(f"kind: expected another name than those of the parts here, got {kind.__name__}")
     _PARTS[name] = (*(other for other in _PARTS[name] if other is not old), kind)
     _TYPES[kind.__name__] = kind
     return kind
+
+
+def _lacks(kind: Any) -> Iterator[str]:
+    """Yield what a part of somebody's own must be and is not."""
+    params = vars(kind).get("__dataclass_params__")
+    if params is None or not (params.frozen and params.eq):
+        yield "a frozen dataclass that can be compared"
+    elif any(not field.init or field.name == "type" for field in dataclasses.fields(kind)):
+        yield "fields that are arguments, none of them named type"
+    if any(_TYPES.get(other.__name__) is other and other.__name__ in _OURS for other in kind.__mro__):
+        yield "a class that inherits from none of the parts here, for which trainers may have their own code"
+    if issubclass(kind, Loss) and (kind.select is not Loss.select) != kind.singles_out:
+        yield "singles_out to be True where there is a method select, and only there"
+    if issubclass(kind, Loss) and kind.draws and not kind.singles_out:
+        yield "singles_out to be True, since it draws"
+    if issubclass(kind, Shaping) and (kind.scope is not Shaping.scope) != kind.compares:
+        yield "compares to be True where there is a method scope, and only there"
 
 
 def _encode(value: Any) -> Any:

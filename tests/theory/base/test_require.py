@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import numpy as np
@@ -62,3 +63,29 @@ def test_unknown_and_unhashable_names():
     for name in ("gpro", ["grpo"], None):
         with pytest.raises(ValueError, match="method: expected one of grpo, dynamo, got"):
             require.one_of("method", name, ("grpo", "dynamo"))
+
+
+def looked_at():
+    """Return whether values are looked at."""
+    try:
+        require.values("x", np.array([-1.0]), "values >= 0", lambda x: x >= 0)
+    except ValueError:
+        return True
+    return False
+
+
+def test_trust_ends_with_its_block_and_stays_in_its_thread():
+    assert looked_at()
+    with require.trusted():
+        assert not looked_at()
+        with require.trusted():
+            assert not looked_at()
+        assert not looked_at()
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(looked_at).result()
+    assert looked_at()
+    with pytest.raises(KeyError), require.trusted():
+        raise KeyError
+    assert looked_at()
+    assert not require.trusted()(looked_at)()
+    assert looked_at()

@@ -131,6 +131,9 @@ def test_scope_merge():
         (lambda: Scope(0.0, math.inf, 0.0), "entropy_max: expected"),
         (lambda: Scope(instability_max=1.0), "entropy_min: expected"),
         (lambda: Scope(0.0, 1.0, -1.0), "instability_max: expected"),
+        (lambda: Scope(np.full(2, -1.0), np.ones(2), np.zeros(2)), "scope: expected 0 <= entropy_min"),
+        (lambda: Scope.merge([Scope(0.1, 0.3, 2.0), Scope(*np.ones((3, 2)))]), "expected an array, got float"),
+        (lambda: Scope.merge([Scope(*np.ones((3, 2))), Scope(0.1, 0.3, 2.0)]), "expected an array, got float"),
         (lambda: Scope(np.ones(2), np.zeros(2), np.zeros(2)), "scope: expected 0 <= entropy_min <= entropy_max"),
         (lambda: Scope(np.zeros(2), np.full(2, np.inf), np.zeros(2)), "scope: expected 0 <= entropy_min"),
         (lambda: Scope(np.zeros(2), np.zeros(3), np.zeros(2)), "entropy_max: expected the shape of entropy_min"),
@@ -168,3 +171,11 @@ def test_fuzz_scope_of(values, mask):
         return None if scope == Scope() else scope
 
     fuzzing.call(finite_fields)
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 0), (0, 2)])
+def test_no_token_at_all_has_the_empty_scope(shape):
+    none = np.zeros(shape)
+    stats = TokenStatistics(none, none, none, none)
+    for axis in (None, 0, len(shape) - 1):
+        assert scope_of(stats, none, none > 0, axis=axis) == Scope()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, strategies as st
 
 from tests.theory import fuzzing
@@ -24,7 +25,9 @@ from theory.losses import (
     KlCov,
     Loss,
     Modulation,
+    Shaped,
     Shaping,
+    TokenLoss,
     policy_loss,
 )
 from theory.methods import METHODS, Method, get_method, register_loss, register_method, register_shaping
@@ -268,9 +271,9 @@ def test_fuzz_get_method(name):
     assert method is None or method is METHODS[name]
 
 
-def named(name, base):
+def named(name, base, **members):
     """Return a part like another one, as if it stood in another module."""
-    return dataclass(frozen=True)(type(name, (base,), {}))
+    return dataclass(frozen=True)(type(name, (base,), members))
 
 
 def test_a_shaping_of_ones_own_is_part_of_a_method_and_its_config():
@@ -286,18 +289,99 @@ def test_a_shaping_of_ones_own_is_part_of_a_method_and_its_config():
         replace(METHODS["grpo"], shaping=Calm())
 
 
-def test_what_a_shaping_of_ones_own_returns_is_checked():
-    stats = token_statistics(np.zeros((2, 3)), np.array([0, 1]))
-    one = np.ones(2)
-    for wrong, message in (
-        (lambda advantages, stats: advantages[:1], r"Wrong.shape: advantages: expected the shape of tokens \(2,\)"),
-        (lambda advantages, stats: advantages.astype(np.float32), "Wrong.shape: advantages: expected dtype float64"),
-        (lambda advantages, stats: advantages * np.nan, "Wrong.shape: advantages: expected finite values"),
-        (lambda advantages, stats: 1.0, "Wrong.shape: advantages: expected an array, got float"),
-    ):
-        shaping = dataclass(frozen=True)(type("Wrong", (Shaping,), {"shape": staticmethod(wrong)}))()
+def own_method(**parts):
+    """Return GRPO with parts that no check at registration has seen."""
+    method = replace(METHODS["grpo"])
+    for name, part in parts.items():
+        object.__setattr__(method, name, part)
+    return method
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (lambda self, a, stats: a[:1], r"Wrong.shape: advantages: expected the shape of tokens \(2,\), got \(1,\)"),
+        (lambda self, a, stats: a.to(torch.float32), "Wrong.shape: advantages: expected dtype torch.float64"),
+        (lambda self, a, stats: a * torch.nan, "Wrong.shape: advantages: expected finite values"),
+        (lambda self, a, stats: 1.0, "Wrong.shape: advantages: expected an array, got float"),
+        (lambda self, a, stats: a.mul_(2.0), "Wrong: expected advantages as it was, got it changed in place"),
+        (lambda self, a, stats: stats.entropy.zero_(), "Wrong: expected entropy as it was, got it changed in place"),
+    ],
+)
+def test_what_a_shaping_of_ones_own_returns_is_checked(shape, message):
+    stats = token_statistics(torch.zeros((2, 3), dtype=torch.float64), torch.tensor([0, 1]))
+    one = torch.ones(2, dtype=torch.float64)
+    method = own_method(shaping=type("Wrong", (Shaping,), {"shape": shape})())
+    with pytest.raises(ValueError, match=message):
+        method.shape(one, stats, one > 0, -one, -one)
+
+
+def test_what_apply_of_ones_own_returns_is_checked():
+    stats, one = token_statistics(np.zeros((2, 3)), np.array([0, 1])), np.ones(2)
+    for result, message in ((one, "Wrong.apply: expected Shaped"), (Shaped(one, {"f": one[:1]}), "Wrong.shape: f")):
+        apply = {"shape": Calm.shape, "apply": lambda self, *_, result=result, **__: result}
+        method = own_method(shaping=type("Wrong", (Shaping,), apply)())
         with pytest.raises(ValueError, match=message):
-            shaping.apply(one, stats, one > 0)
+            method.shape(one, stats, one > 0, -one, -one)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda loss: loss._replace(mask=loss.mask[:1]), r"Wrong.values: mask: expected the shape of tokens"),
+        (lambda loss: loss._replace(mask=loss.values), "Wrong.values: mask: expected dtype"),
+        (lambda loss: loss._replace(mask=~loss.mask), "Wrong.values: mask: expected the counted tokens"),
+        (lambda loss: loss._replace(clipped=None), "Wrong.values: clipped: expected an array, got NoneType"),
+        (lambda loss: loss._replace(values=loss.values * np.nan), "Wrong.values: values: expected finite values"),
+        (lambda loss: loss._replace(values=loss.values.astype(np.float32)), "Wrong.values: values: expected dtype"),
+        (tuple, "Wrong.values: expected a TokenLoss, got tuple"),
+    ],
+)
+def test_what_a_loss_of_ones_own_returns_is_checked(change, message):
+    def values(self, log_prob, old_log_prob, advantages, selection):
+        return change(Likelihood().values(log_prob, old_log_prob, advantages, selection))
+
+    wrong = type("Wrong", (Loss,), {"values": values})()
+    log_prob = np.array([-1.0, -2.0])
+    with pytest.raises(ValueError, match=message):
+        policy_loss(wrong, log_prob, log_prob, np.ones(2), np.array([True, False]))
+
+
+def test_what_a_loss_says_of_other_tokens_does_not_count():
+    noisy = type("Noisy", (Loss,), {"values": lambda self, log_prob, *_: TokenLoss(log_prob, _[2][0], log_prob < 0)})()
+    log_prob = np.array([-1.0, -2.0])
+    loss = policy_loss(noisy, log_prob, log_prob, np.ones(2), np.array([True, False]))
+    assert (loss.values.tolist(), loss.clipped.tolist()) == ([-1.0, 0.0], [True, False])
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (lambda: dataclass(frozen=True)(type("A", (ClippedSurrogate,), {})), "inherits from none of the parts here"),
+        (lambda: dataclass(type("A", (Likelihood.__base__,), {"values": Likelihood.values})), "a frozen dataclass"),
+        (lambda: type("A", (Likelihood,), {}), "a frozen dataclass"),
+        (lambda: named("A", Likelihood, select=Likelihood.values), "singles_out to be True where there is a method"),
+        (lambda: named("A", Likelihood, singles_out=True), "singles_out to be True where there is a method"),
+        (lambda: named("A", Likelihood, draws=True), "singles_out to be True, since it draws"),
+        (lambda: named("A", Likelihood, type=1.0, __annotations__={"type": float}), "none of them named type"),
+    ],
+)
+def test_losses_that_cannot_work_are_refused(kind, message):
+    with pytest.raises(ValueError, match=f"kind: expected .*{message}"):
+        register_loss(kind())
+
+
+def test_shapings_that_cannot_work_are_refused():
+    with pytest.raises(ValueError, match="kind: expected compares to be True where there is a method scope"):
+        register_shaping(named("A", Calm, compares=True))
+    with pytest.raises(ValueError, match=r"kind: expected .*inherits from none of the parts here"):
+        register_shaping(named("A", Modulation))
+
+
+def test_fields_of_ones_own_are_plain():
+    pair = register_shaping(named("Pair", Calm))
+    with pytest.raises(ValueError, match=r"shaping.strength: expected a number, a string or None, got \(1, 2\)"):
+        replace(METHODS["grpo"], shaping=pair((1, 2)))
 
 
 def test_a_loss_of_ones_own_is_part_of_a_method_and_its_config():

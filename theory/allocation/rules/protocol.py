@@ -105,9 +105,11 @@ def allocate(rule: Allocator, problem: Problem, rng: np.random.Generator, observ
         raise ValueError(f"budget: expected at most N high = {most}, got {problem.budget}")
     try:
         return _spent(rule, problem, rng, observe) if in_rounds else _decided(rule, problem, rng)
+    except _RolloutsFailed as failure:
+        raise failure.error from failure.error.__cause__
     except ValueError as error:
         raise ValueError(f"rule {rule.name}: {error}") from error
-    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+    except Exception as error:
         raise ValueError(f"rule {rule.name}: expected counts, got {type(error).__name__}: {error}") from error
 
 
@@ -129,6 +131,14 @@ def _spent(rule: Any, problem: Problem, rng: np.random.Generator, observe: Any) 
     return counts
 
 
+class _RolloutsFailed(Exception):
+    """What `observe` raised: no fault of the rule that asked."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class _Account:
     """The function that a rule in rounds observes through: it checks what is asked for, and what is observed."""
 
@@ -146,7 +156,11 @@ class _Account:
         self.spent = spent
         if not counts.any():
             return counts
-        got = require.vector("observe", self._observe(counts.copy()), low=0.0)
+        try:
+            observed = self._observe(counts.copy())
+        except Exception as error:
+            raise _RolloutsFailed(error) from error
+        got = require.vector("observe", observed, low=0.0)
         if got.shape != counts.shape or np.any(got > counts) or np.any(got % 1):
             raise ValueError(f"observe: expected whole numbers of successes in {counts.tolist()}, got {got.tolist()}")
         return got.astype(np.int64)

@@ -245,6 +245,9 @@ def fails(error):
         (lambda problem: {}["x"], "expected counts, got KeyError: 'x'"),
         (lambda problem: 1 / 0, "expected counts, got ZeroDivisionError: division by zero"),
         (lambda problem: len(3), "expected counts, got TypeError: object of type 'int' has no len"),
+        (lambda problem: fails(RuntimeError("boom")), "expected counts, got RuntimeError: boom"),
+        (lambda problem: fails(NotImplementedError()), "expected counts, got NotImplementedError"),
+        (lambda problem: fails(AssertionError("no")), "expected counts, got AssertionError: no"),
         (lambda problem: fails(ValueError("weights: expected more")), "weights: expected more"),
     ],
 )
@@ -253,9 +256,10 @@ def test_a_rule_that_fails_or_changes_its_problem_is_named(do, message):
         of_two(Meddler(do))
 
 
-def test_a_failure_of_the_rollouts_is_not_the_rules():
-    with pytest.raises(RuntimeError, match=r"^no GPU$"):
-        of_two(Rolls([[8, 8]]), lambda counts: fails(RuntimeError("no GPU")))
+@pytest.mark.parametrize("kind", [RuntimeError, KeyError, ValueError, TypeError])
+def test_a_failure_of_the_rollouts_is_not_the_rules(kind):
+    with pytest.raises(kind, match=r"^'?no GPU'?$"):
+        of_two(Rolls([[8, 8]]), lambda counts: fails(kind("no GPU")))
 
 
 def test_the_account_belongs_to_the_caller():
