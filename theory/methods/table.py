@@ -151,7 +151,9 @@ class Method:
         if not isinstance(shaped, Shaped):
             raise ValueError(f"{type(self.shaping).__name__}.apply: expected Shaped, got {type(shaped).__name__}")
         check_part(self.shaping, "shape", advantages, advantages=shaped.advantages)
-        check_part(self.shaping, "shape", stats.entropy, **shaped.factors)
+        factors = {f"{type(self.shaping).__name__}.factors: {name}": x for name, x in shaped.factors.items()}
+        require.namespace(advantages=advantages, **factors)
+        require.same_shape(advantages=advantages, **factors)
         return shaped
 
     def advantages(self, rewards: Array, groups: Array, correct: Array) -> Array:
@@ -298,7 +300,7 @@ def _lacks(kind: Any) -> Iterator[str]:
         yield "a frozen dataclass that can be compared"
     elif any(not field.init or field.name == "type" for field in dataclasses.fields(kind)):
         yield "fields that are arguments, none of them named type"
-    if any(_TYPES.get(other.__name__) is other and other.__name__ in _OURS for other in kind.__mro__):
+    if any(kind is not ours and issubclass(kind, ours) for ours in map(_TYPES.get, _OURS) if ours is not None):
         yield "a class that inherits from none of the parts here, for which trainers may have their own code"
     if issubclass(kind, Loss) and (kind.select is not Loss.select) != kind.singles_out:
         yield "singles_out to be True where there is a method select, and only there"

@@ -318,7 +318,7 @@ def test_what_a_shaping_of_ones_own_returns_is_checked(shape, message):
 
 def test_what_apply_of_ones_own_returns_is_checked():
     stats, one = token_statistics(np.zeros((2, 3)), np.array([0, 1])), np.ones(2)
-    for result, message in ((one, "Wrong.apply: expected Shaped"), (Shaped(one, {"f": one[:1]}), "Wrong.shape: f")):
+    for result, message in ((one, "expected Shaped"), (Shaped(one, {"f": one[:1]}), "Wrong.factors: f: expected")):
         apply = {"shape": Calm.shape, "apply": lambda self, *_, result=result, **__: result}
         method = own_method(shaping=type("Wrong", (Shaping,), apply)())
         with pytest.raises(ValueError, match=message):
