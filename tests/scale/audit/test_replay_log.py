@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import subprocess
 import sys
@@ -18,6 +19,12 @@ from tests.scale.audit.logs import simulated, write
 from theory.allocation import get_allocator, log_replay, register
 
 ROOT = Path(__file__).parents[3]
+
+
+def test_the_commands_defaults_are_those_of_the_function():
+    defaults = {name: x.default for name, x in inspect.signature(audit).parameters.items()}
+    for name in ("discount", "steps", "seed"):
+        assert replay_log.ARGUMENTS[f"--{name}"]["default"] == defaults[name]
 
 
 def run(*arguments):
