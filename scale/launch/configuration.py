@@ -37,7 +37,7 @@ def compose(model: str, cluster: str | None = None, *, out: Path, overrides: Seq
     Parameters
     ----------
     model, cluster : Names of files in `conf/model` and `conf/cluster`; without a cluster, the model's own.
-    out : Folder of the run.
+    out : Folder that the run writes to.
     overrides : Hydra overrides, of verl's keys or ours (`dynamo.method=grpo`).
     """
     require.one_of("model", model, names("model"))

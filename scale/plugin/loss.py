@@ -76,7 +76,7 @@ class MethodLoss:
 
     Attributes
     ----------
-    method : The method.
+    method : What is trained: its shaping, loss, selection and aggregation.
     actor : verl's config of the actor: KL, entropy bonus, aggregation and clip range are taken from there.
     scope : One of `scale.plugin.config.SCOPES`.
     dump : Folder for the tensors of every micro-batch, or None.
@@ -103,7 +103,7 @@ class MethodLoss:
         ----------
         outputs : The model's outputs for this rank's part, nested.
         data : This rank's part; it gains the scope, the selection and the weights that the method needs.
-        group : The data-parallel process group.
+        group : Process group of the ranks that share the mini-batch.
         """
         method = self.method
         tokens = self._tokens(outputs, data)

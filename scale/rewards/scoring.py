@@ -44,7 +44,7 @@ def compute_score(
     Parameters
     ----------
     data_source, extra_info, **kwargs : What verl hands over; not used: every data set is scored alike.
-    solution_str : The response.
+    solution_str : The model's response, decoded.
     ground_truth : The right answer, in LaTeX or as a number.
     timeout : Limit on the comparison, in seconds of CPU time (`scale.rewards.verifier`).
     workers : Processes that compare; the first call decides.

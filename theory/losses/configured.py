@@ -125,7 +125,7 @@ def select_tokens(
 
     Parameters
     ----------
-    loss : Configuration of the loss.
+    loss : `ClippedSurrogate`, `ClipCov`, `KlCov` or one of your own.
     log_prob, old_log_prob, advantages, mask : As in `clipped_surrogate`.
     token_selection : Restrict the loss to forking tokens; the covariance is then taken over these.
     entropy : H at every token, floating, [..., T]; needed with `token_selection`.
@@ -176,7 +176,7 @@ def policy_loss(
 
     Parameters
     ----------
-    loss : Configuration of the loss.
+    loss : `ClippedSurrogate`, `ClipCov`, `KlCov` or one of your own.
     log_prob, old_log_prob, advantages, mask : As in `clipped_surrogate`.
     selection : These tokens' part of what `select_tokens` chose over a whole batch; by default it chooses over what is
         given here, with the remaining arguments.

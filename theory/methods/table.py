@@ -421,11 +421,11 @@ def register_method(name: str, method: Method) -> Method:
     Parameters
     ----------
     name : A new one, of lower-case letters, digits and dashes.
-    method : The method.
+    method : Replaces an earlier one of that name.
 
     Returns
     -------
-    Method : The same.
+    Method : `method` itself, which `METHODS` now holds.
 
     Examples
     --------
@@ -447,11 +447,11 @@ def get_method(name: str) -> Method:
 
     Parameters
     ----------
-    name : A key of `METHODS`.
+    name : A key of `METHODS`: a row of the paper's tables, or what `register_method` added.
 
     Returns
     -------
-    Method : The method.
+    Method : The frozen dataclass; `dataclasses.replace` gives variants.
 
     Examples
     --------

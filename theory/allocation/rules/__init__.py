@@ -96,7 +96,7 @@ def get_allocator(name: str) -> Allocator:
 
     Returns
     -------
-    Allocator : The rule.
+    Allocator : The rule; another instance of its class has other parameters.
 
     Examples
     --------
@@ -116,7 +116,7 @@ def register(rule: Allocator) -> Allocator:
 
     Returns
     -------
-    Allocator : The rule.
+    Allocator : `rule` itself, which `ALLOCATORS` now holds.
 
     Examples
     --------
