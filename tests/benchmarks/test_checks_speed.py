@@ -1,7 +1,9 @@
 """What checks of values cost a training step of the toy (`--benchmark-enable -s` tells).
 
-The same steps with every look at a value taken out, in turn with steps as they are; processor time, one core. Measured:
-2 to 3 % of a step. Within `require.trusted()` only rules, histories and their counts are looked at, which are NumPy's.
+The same steps with every look at a value taken out, in turn with steps as they are; processor time, one core. Measured
+on an idle machine, 32 seeds: 4.7 % (DynaMO), 2.7 % (Clip-Cov) and 2.9 % (GRPO) in `mixed`, 0.5 % (DynaMO) in `skills`.
+On a busy machine the share scatters by more than its size. Within `require.trusted()` only rules, histories and their
+counts are looked at, which are NumPy's.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Each message names the argument, what was expected and what came. Nothing is rep
 of the inputs (NumPy or torch, through `array_api_compat`).
 
 Types and shapes are checked always: that is free. Values of arrays are checked at the door, which is any call from
-outside. A training step checks its inputs once, and then calls `theory` `with trusted():`, where no value is looked
-at. On a GPU, each look would stop the program until the device has caught up.
+outside. A training step has computed or checked its inputs itself. It calls `theory` `with trusted():`, where no value
+is looked at. On a GPU, each look would stop the program until the device has caught up.
 """
 
 from __future__ import annotations
