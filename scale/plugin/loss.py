@@ -182,7 +182,7 @@ class MethodLoss:
         given = (tokens["mask"], tokens["log_prob"], tokens["old_log_prob"])
         scope = self._scope(data)
         shaped = self.method.shape(tokens["advantages"], stats, *given, scope)
-        if self.dump is not None and stats is not None:
+        if self.dump is not None and stats is not None and self.method.compares:
             texts = {name: data[name].to_padded_tensor(-1) for name in ("prompts", "responses")}
             self._dump(tokens | texts, stats, scope, shaped)
         share = data["dp_size"] / data["batch_num_tokens"]

@@ -275,3 +275,10 @@ def test_metrics_are_exact_means_over_the_tokens_of_all_micro_batches():
         means.append(sum(found["dynamo/compensation_mean"].aggregate() for found in metrics))
     assert means[0] == pytest.approx(means[1], rel=1e-6)
     assert means[0] > 1.0
+
+
+@pytest.mark.parametrize("name", ["dynamo", "entropy-advantages", "fork-tokens"])
+def test_only_modulated_micro_batches_are_dumped(name, tmp_path):
+    method = METHODS[name]
+    run(MethodLoss(method, actor(method), dump=str(tmp_path / "modulated")), Batch(), [range(4), range(4, 8)])
+    assert len(list(tmp_path.glob("modulated/*.pt"))) == (2 if method.compares else 0)
