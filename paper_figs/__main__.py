@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from paper_figs.figure import build, items
-from theory.base.runs import write_json
+from theory.base.files import write_json
 
 INDEX = "index.json"
 

@@ -17,7 +17,7 @@ import matplotlib.figure
 import paper_figs
 from paper_figs import style
 from paper_figs.result_files import Input
-from theory.base.runs import write_atomically
+from theory.base.files import write_atomically
 from theory.base.tables import TextTable
 
 Drawing = matplotlib.figure.Figure

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from paper_figs.result_files import read_json, unfit
-from theory.base.runs import VERSIONS_FILE, write_atomically
+from theory.base.files import write_atomically
+from theory.base.runs import VERSIONS_FILE
 from theory.claims import Verdict
 
 T = TypeVar("T")

@@ -11,7 +11,6 @@ differ widely over prompts, and reinforcement has what to learn from. Held-out p
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 import shutil
 from pathlib import Path
@@ -20,7 +19,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from theory.base.runs import installed, read_json
+from theory.base.files import read_json, write_json
+from theory.base.runs import installed
 
 LEVELS = {"sum": 0.9, "difference": 0.4, "sum with carry": 0.1}
 """Kinds of prompts (3+4, 9-2, 7+8), and how often the second part of the warm-up states the right result."""
@@ -120,7 +120,7 @@ def make(folder: Path, *, seed: int = 0) -> dict[str, Any]:
         _write_prompts(partial / "train.parquet", train, 0)
         _write_prompts(partial / "val.parquet", held_out, len(train))
         manifest = asked | warm_up(partial / "model", [*train, *held_out], seed)
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        write_json(partial / MANIFEST, manifest)
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)

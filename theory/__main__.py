@@ -18,7 +18,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from theory.base.runs import software, write_columns, write_json
+from theory.base.files import write_json
+from theory.base.runs import software, write_columns
 from theory.claims import LEDGER, Claim, Finding, Verdict
 
 COLOURS = {

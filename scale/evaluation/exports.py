@@ -12,7 +12,7 @@ from typing import Any
 
 from scale.launch import latest_checkpoint
 from scale.plugin.config import DynamoConfig, require_method
-from theory.base import runs as run_format
+from theory.base import files, runs as run_format
 from theory.methods import METHODS, STOCK_TITLE
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -99,7 +99,7 @@ def resolve_checkpoint(path: Path) -> Checkpoint:
     checkpoint = Checkpoint(f"{run.name}-step{step}", export, config, step)
     settings, state = checkpoint.settings, folder / "dynamo.json"
     if settings is not None and not settings.stock and state.exists():
-        require_method(folder, run_format.read_json(state), settings)
+        require_method(folder, files.read_json(state), settings)
     return checkpoint
 
 
@@ -115,7 +115,8 @@ def _check_weights(export: Path, folder: Path | None) -> None:
         raise ValueError(f"{export}: expected a model's config.json and weights, got no such export{how}")
     index = export / "model.safetensors.index.json"
     if index.exists():
-        missing = sorted(set(run_format.read_json(index)["weight_map"].values()) - {x.name for x in export.iterdir()})
+        listed = set(files.read_foreign_json(index)["weight_map"].values())
+        missing = sorted(listed - {x.name for x in export.iterdir()})
         if missing:
             raise ValueError(f"{export}: expected all weights of its index, got no {', '.join(missing)}")
     for file in export.glob("*.safetensors"):
@@ -143,7 +144,7 @@ def _run_config(run: Path) -> dict[str, Any]:
 
         return dict(OmegaConf.to_container(OmegaConf.load(run / "verl.yaml"), resolve=True))
     if (run / run_format.CONFIG_FILE).exists():
-        return run_format.read_json(run / run_format.CONFIG_FILE)
+        return files.read_json(run / run_format.CONFIG_FILE)
     raise ValueError(f"{run}: expected verl.yaml or config.json beside its checkpoints, got neither")
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from scale.evaluation.problems import BenchmarkProblem, Score, load_reward, score
 from scale.run import beat, reported
-from theory.base.runs import read_json
+from theory.base.files import read_foreign_json
 
 SAMPLES_FILE = "samples.jsonl"
 
@@ -174,7 +174,7 @@ def score_response(problem: BenchmarkProblem, response: str) -> Score:
 @reported("generation")
 def main(path: str) -> None:
     """Draw, score and store the samples that a specification asks for."""
-    spec = read_json(Path(path))
+    spec = read_foreign_json(Path(path))
     beat(0, tokens=0)
     with ExitStack() as stack:
         evaluations = [
@@ -267,7 +267,7 @@ def _tokens(tokenizer: Any, problem: BenchmarkProblem, arguments: Mapping[str, A
 
 def engine_arguments(spec: Mapping[str, Any], longest: int) -> dict[str, Any]:
     """Return vLLM's settings for sequences of at most `longest` tokens, which the model's positions must hold."""
-    positions = read_json(Path(spec["model"], "config.json")).get("max_position_embeddings")
+    positions = read_foreign_json(Path(spec["model"], "config.json")).get("max_position_embeddings")
     changed = spec["max_position_embeddings"]
     if max(positions or longest, changed or 0) < longest:
         raise ValueError(

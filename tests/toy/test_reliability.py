@@ -28,7 +28,7 @@ import torch
 
 import toy
 from tests.toy.helpers import assert_same
-from theory.base import runs
+from theory.base import files, runs
 from toy.training import checkpoint
 from toy.training.config import OptimizerConfig, TrainConfig
 from toy.training.loop import train
@@ -233,7 +233,7 @@ def test_ctrl_c_at_the_command_line_exits_with_130_and_says_how_to_go_on(tmp_pat
         _, errors = process.communicate(timeout=600)
     assert process.returncode == 130
     assert errors.splitlines() == ["interrupted; with --out, the same command resumes at the last checkpoint"]
-    config = TrainConfig.from_dict(runs.read_json(tmp_path / runs.CONFIG_FILE))
+    config = TrainConfig.from_dict(files.read_json(tmp_path / runs.CONFIG_FILE))
     assert 0 < checkpoint.load(tmp_path / checkpoint.NAME)[1]["num_steps"] < 150
     assert_same(train(config, out=tmp_path), train(config))
 
@@ -250,7 +250,7 @@ def test_files_appear_whole(small, tmp_path):
             if path.name == checkpoint.NAME:
                 checkpoint.load(path)
             elif path.name in (runs.CONFIG_FILE, runs.VERSIONS_FILE):
-                runs.read_json(path)
+                files.read_json(path)
             elif path.name == runs.METRICS_FILE:
                 runs.pq.read_table(path)
 

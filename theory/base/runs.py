@@ -1,14 +1,13 @@
 """The folder of a run: its config, its metrics, and the software that made them.
 
 A finished run holds `config.json` (the resolved config), `metrics.parquet` (one row per seed and step: columns `seed`,
-`step`, then the metrics) and `versions.json` (software, device, seeds, seconds). `versions.json` is written last: a
-folder that has it is complete. Each file is written whole or not at all. This module knows no trainer.
+`step`, then the metrics) and `versions.json` (software, device, seeds, seconds, and the SHA-256 of the run's files).
+`versions.json` is written last: a folder that has it is complete. Each file is written whole or not at all, and checked
+before it is read (`theory.base.files`). This module knows no trainer.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from theory.base.files import check_hashes, hashes, read_hashed, read_json, write_atomically, write_json
 
 CONFIG_FILE, METRICS_FILE, VERSIONS_FILE = "config.json", "metrics.parquet", "versions.json"
 
@@ -36,33 +37,6 @@ class RunFolder:
     config: dict[str, Any]
     metrics: pa.Table
     versions: dict[str, Any]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a whole file or none; a second call replaces the rest of a killed first one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write plain data as JSON."""
-    write_atomically(path, (json.dumps(data, indent=2, allow_nan=False) + "\n").encode())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; a missing or damaged file is a ValueError that names it."""
-    try:
-        data = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: expected a readable JSON file, got {error}") from error
-    if not isinstance(data, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(data).__name__}")
-    return data
 
 
 def write_columns(path: Path, columns: Mapping[str, Any]) -> None:
@@ -90,23 +64,50 @@ def installed(package: str) -> str:
         return "not installed"
 
 
-def versions(seeds: Sequence[int], seconds: float, used: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:
-    """Return the content of `versions.json`: the last software `used` (default: the present one), and `earlier` ones.
+def finish(
+    folder: Path,
+    seeds: Sequence[int],
+    seconds: float,
+    used: Sequence[Mapping[str, str]] = (),
+    others: Sequence[str] = (),
+) -> None:
+    """Write `versions.json`, which says that a run is complete.
 
-    Results agree to the bit within one software only.
+    It holds the last software `used` (default: the present one) and `earlier` ones, since results agree to the bit
+    within one software only; and the SHA-256 of `config.json`, `metrics.parquet` and `others`, names of files within
+    the folder.
     """
     *earlier, last = used or [software()]
-    return {**last, "earlier": earlier, "seeds": list(seeds), "seconds": round(seconds, 3)}
+    files = hashes(folder, (CONFIG_FILE, METRICS_FILE, *others))
+    about = {"earlier": earlier, "seeds": list(seeds), "seconds": round(seconds, 3), "files": files}
+    write_json(folder / VERSIONS_FILE, {**last, **about})
+
+
+def read_versions(folder: Path) -> dict[str, Any]:
+    """Read `versions.json` of a finished run; one without hashes of the run's files is a ValueError that names it."""
+    path = folder / VERSIONS_FILE
+    found = read_json(path)
+    files = found.get("files")
+    if not isinstance(files, dict) or not {CONFIG_FILE, METRICS_FILE} <= set(files):
+        raise ValueError(f"{path}: expected the SHA-256 of {CONFIG_FILE} and {METRICS_FILE}, got {files!r:.80}")
+    return found
 
 
 def read_run(folder: Path) -> RunFolder:
-    """Read a finished run; a missing or damaged file is a ValueError that names it."""
-    versions_read = read_json(folder / VERSIONS_FILE)
+    """Read a finished run; a missing, damaged or changed file is a ValueError that names it."""
+    versions = read_versions(folder)
+    check_hashes(folder, {CONFIG_FILE: versions["files"][CONFIG_FILE]}, folder / VERSIONS_FILE)
+    metrics = read_table(folder / METRICS_FILE, versions["files"], folder / VERSIONS_FILE)
+    return RunFolder(read_json(folder / CONFIG_FILE), metrics, versions)
+
+
+def read_table(path: Path, recorded: Mapping[str, Any], record: Path) -> pa.Table:
+    """Read a Parquet file whose SHA-256 is `recorded`, as `theory.base.files.read_hashed` does."""
+    content = read_hashed(path, recorded, record)
     try:
-        metrics = pq.read_table(folder / METRICS_FILE)
+        return pq.read_table(pa.BufferReader(content))
     except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"{folder / METRICS_FILE}: expected a readable Parquet file, got {error}") from error
-    return RunFolder(read_json(folder / CONFIG_FILE), metrics, versions_read)
+        raise ValueError(f"{path}: expected a readable Parquet file, got {error}") from error
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any], path: str = "") -> list[str]:

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from theory.base import require, runs
+from theory.base import files, require, runs
 from toy.experiments import summary
 from toy.experiments.design import Sweep
 from toy.experiments.summary import SummaryRow
@@ -95,7 +95,7 @@ def is_finished(folder: Path, config: TrainConfig) -> bool:
     """Return whether a folder holds the finished run of a config; the run of another config is an error."""
     if not (folder / runs.CONFIG_FILE).exists():
         return False
-    recorded = runs.read_json(folder / runs.CONFIG_FILE)
+    recorded = files.read_json(folder / runs.CONFIG_FILE)
     require_same(folder / runs.CONFIG_FILE, recorded, config)
     return (folder / runs.VERSIONS_FILE).exists() and not runs.differences(recorded, config.to_dict())
 
@@ -106,7 +106,7 @@ def conclude(sweep: Sweep, out: Path) -> list[SummaryRow]:
     rows = summary.summarise(sweep, folder)
     summary.write(sweep, rows, folder)
     if sweep.chooses is not None:
-        runs.write_json(folder / CHOSEN, choices(sweep, rows))
+        files.write_json(folder / CHOSEN, choices(sweep, rows))
     return rows
 
 
@@ -135,7 +135,7 @@ def choices(sweep: Sweep, rows: Sequence[SummaryRow]) -> dict[str, Any]:
 
 def read_choices(path: Path) -> list[dict[str, Any]]:
     """Read the choices of a sweep from its `chosen.json`."""
-    chosen = runs.read_json(path).get("chosen")
+    chosen = files.read_json(path).get("chosen")
     names = {"world", "method", "learning_rate"}
     if not isinstance(chosen, list) or not all(isinstance(c, dict) and names <= set(c) for c in chosen):
         raise ValueError(f"{path}: expected choices as the sweep tuning writes them, got {chosen!r:.40}")

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from theory.base import runs
+from theory.base import files, runs
 from theory.base.arrays import FloatArray
 from theory.statistics import NUM_RESAMPLES, paired_gain
 from toy.experiments.design import TIMING, Cell, Sweep
@@ -172,4 +172,4 @@ def write(sweep: Sweep, rows: Sequence[SummaryRow], folder: Path) -> None:
         "aggregate": "interquartile mean over seeds; differences: of each seed to the reference's same seed",
         "interval": f"95 % percentile bootstrap over seeds, {NUM_RESAMPLES} resamples",
     }
-    runs.write_json(folder / JSON, {**about, "rows": records})
+    files.write_json(folder / JSON, {**about, "rows": records})

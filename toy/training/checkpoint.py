@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from theory.base.runs import write_atomically
+from theory.base.files import write_atomically
 
 NAME = "checkpoint.npz"
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from theory.base import require, runs
+from theory.base import files, require, runs
 from theory.base.arrays import FloatArray
 from toy.training import checkpoint, diagnostics, metrics
 from toy.training.config import TrainConfig
@@ -172,7 +172,7 @@ def train(
     require.count("checkpoint_every", checkpoint_every, 1)
     start = time.perf_counter()
     if out is not None and (out / runs.CONFIG_FILE).exists():
-        require_same(out / runs.CONFIG_FILE, runs.read_json(out / runs.CONFIG_FILE), config)
+        require_same(out / runs.CONFIG_FILE, files.read_json(out / runs.CONFIG_FILE), config)
     trainer = Trainer(config, device)
     saved = None if out is None else out / checkpoint.NAME
     if saved is not None and saved.exists():
@@ -183,7 +183,7 @@ def train(
         except OSError as error:
             raise ValueError(f"out: expected a folder, got {out} ({error.strerror})") from error
         (out / runs.VERSIONS_FILE).unlink(missing_ok=True)
-        runs.write_json(out / runs.CONFIG_FILE, config.to_dict())
+        files.write_json(out / runs.CONFIG_FILE, config.to_dict())
     while trainer.state.num_steps < config.num_steps:
         trainer.step()
         if saved is not None and (
@@ -195,5 +195,5 @@ def train(
     run = Run(config, trainer.result(), trainer.state.logits.cpu().numpy(), time.perf_counter() - start)
     if out is not None and not (out / runs.VERSIONS_FILE).exists():
         runs.write_metrics(out / runs.METRICS_FILE, run.columns())
-        runs.write_json(out / runs.VERSIONS_FILE, runs.versions(config.seeds, run.seconds, trainer.software))
+        runs.finish(out, config.seeds, run.seconds, trainer.software)
     return run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scale.run import records
-from theory.base.runs import read_json
+from theory.base.files import read_json
 
 
 def test_a_resumed_run_drops_what_it_will_do_again(tmp_path):

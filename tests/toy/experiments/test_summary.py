@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from theory.base import runs
+from theory.base import files, runs
 from theory.statistics import NUM_RESAMPLES
 from toy.experiments import summary
 from toy.experiments.design import TIMING, Cell, Sweep
@@ -44,8 +44,8 @@ def write_run(folder: Path, cell: Cell, curves: dict[str, np.ndarray], seconds: 
     seeds = cell.config.seeds
     columns = {"seed": np.repeat(seeds, NUM_STEPS + 1), "step": np.tile(np.arange(NUM_STEPS + 1), len(seeds))}
     runs.write_metrics(folder / runs.METRICS_FILE, columns | {name: x.ravel() for name, x in curves.items()})
-    runs.write_json(folder / runs.CONFIG_FILE, cell.config.to_dict())
-    runs.write_json(folder / runs.VERSIONS_FILE, runs.versions(seeds, seconds))
+    files.write_json(folder / runs.CONFIG_FILE, cell.config.to_dict())
+    runs.finish(folder, seeds, seconds)
 
 
 def random_curves(seed: int) -> dict[str, np.ndarray]:

@@ -146,7 +146,7 @@ def test_a_run_moves_between_devices(mode, small, away, tmp_path):
     config = replace(config, method=replace(config.method, aggregation=mode))
     train(replace(config, num_steps=2), out=tmp_path, device="cuda")
     np.testing.assert_array_equal(train(config, out=tmp_path).logits, train(config).logits)
-    found = trainers.runs.read_json(tmp_path / trainers.runs.VERSIONS_FILE)
+    found = trainers.files.read_json(tmp_path / trainers.runs.VERSIONS_FILE)
     assert found["device"] == "cpu"
     assert [part["device"] for part in found["earlier"]] == ["cuda"]
 

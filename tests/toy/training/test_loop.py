@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.toy.helpers import assert_same
-from theory.base import runs
+from theory.base import files, runs
 from toy.training import checkpoint, metrics
 from toy.training.config import OptimizerConfig
 from toy.training.loop import train
@@ -108,7 +108,7 @@ def test_a_run_tells_all_the_software_that_it_was_made_with(small, tmp_path, mon
     monkeypatch.undo()
     for num_steps in (4, 6):
         train(small(num_steps=num_steps), out=tmp_path)
-        found = runs.read_json(tmp_path / runs.VERSIONS_FILE)
+        found = files.read_json(tmp_path / runs.VERSIONS_FILE)
         assert found["torch"] == now["torch"]
         assert found["earlier"] == [{**now, "torch": "1.0", "device": "cpu"}]
     assert checkpoint.load(tmp_path / checkpoint.NAME)[1]["software"][-1] == {**now, "device": "cpu"}

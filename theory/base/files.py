@@ -1,0 +1,254 @@
+"""Files that are whole, unchanged, and written by one process at a time; all else is an error that names them.
+
+A JSON object that we write ends with the checksum of all that precedes it, so that a changed bit is never read as
+another number. What holds tables is hashed in a JSON file beside it (`hashes`, `read_hashed`). JSON of others has no
+checksum (`read_foreign_json`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+CHECKSUM = "checksum"
+"""Last name of a JSON object that we write: the first 16 digits of SHA-256 of the bytes before it."""
+
+LOCK_FILE = ".lock"
+
+BLOCK = 2**20
+
+
+# Writing
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a whole file or none; a second call replaces the rest of a killed first one, and follows no link to it."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)  # on a full disk the rest would be in the way
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write plain data as a JSON object with its checksum."""
+    write_atomically(path, (_sealed(data, "\n  ", "\n", indent=2, allow_nan=False) + "\n").encode())
+
+
+def json_line(data: Mapping[str, Any]) -> str:
+    r"""Return plain data as a line of JSON with its checksum; NaN and infinity stay what they are.
+
+    Examples
+    --------
+    >>> json_line({"step": 1})
+    '{"step": 1, "checksum": "109d15841118aa92"}\n'
+    """
+    return _sealed(data, " ", "") + "\n"
+
+
+def _sealed(data: Mapping[str, Any], before: str, after: str, **form: Any) -> str:
+    if not data or CHECKSUM in data:
+        raise ValueError(f"data: expected a JSON object that is not empty and has no {CHECKSUM}, got {data!r:.80}")
+    body = f"{json.dumps(data, **form).removesuffix('}').rstrip()},{before}"
+    return f'{body}"{CHECKSUM}": "{_digest(body)}"{after}}}'
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+# Reading
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object that `write_json` wrote; a missing, damaged or edited file is a ValueError that names it."""
+    text = _read(path)
+    check_checksum(text, str(path))
+    return {name: value for name, value in _object(text, str(path)).items() if name != CHECKSUM}
+
+
+def read_foreign_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object of others; a missing file, or one that is no JSON object, is a ValueError that names it."""
+    return _object(_read(path), str(path))
+
+
+def read_line(text: str, where: str) -> dict[str, Any]:
+    """Return the data of a line of `json_line`; a damaged one is a ValueError that names `where` it is.
+
+    Examples
+    --------
+    >>> read_line(json_line({"step": 1}), "metrics.jsonl, line 1")
+    {'step': 1}
+    """
+    check_checksum(text, where)
+    return {name: value for name, value in _object(text, where, finite=False).items() if name != CHECKSUM}
+
+
+def check_checksum(text: str, where: str) -> None:
+    """Require JSON text as it was written; `where` names it in the error."""
+    at = text.rfind(f'"{CHECKSUM}": "')
+    if at < 0:
+        raise ValueError(f"{where}: expected JSON that ends with its {CHECKSUM}, got none")
+    expected = f'"{CHECKSUM}": "{_digest(text[:at])}"'
+    if text[at:].replace("\n", "") != expected + "}":
+        got = text[at : at + 40].rstrip()
+        raise ValueError(f"{where}: expected {expected}, got {got!r}: it was changed or damaged")
+
+
+def parse_json(text: str | bytes, where: str, *, finite: bool = True) -> Any:
+    """Return what JSON text holds; `where` names it in the error.
+
+    A name that is there twice is an error. So are NaN, infinity and numbers beyond float64, if `finite`.
+
+    Examples
+    --------
+    >>> parse_json('{"n": 8}', "config.json")
+    {'n': 8}
+    """
+    rules: dict[str, Any] = {"parse_constant": _not_finite, "parse_float": _finite} if finite else {}
+    try:
+        return json.loads(text, object_pairs_hook=_distinct, **rules)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: expected readable JSON, got {error!s:.200}") from error
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: expected a readable JSON file, got {error}") from error
+
+
+def _object(text: str, where: str, *, finite: bool = True) -> dict[str, Any]:
+    data = parse_json(text, where, finite=finite)
+    if not isinstance(data, dict):
+        raise ValueError(f"{where}: expected a JSON object, got {type(data).__name__}")
+    return data
+
+
+def _not_finite(name: str) -> NoReturn:
+    raise ValueError(f"the number {name}")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _not_finite(text)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r:.80} twice")
+    return data
+
+
+# Hashes of files
+
+
+def hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """Return the SHA-256 of files in a folder, by name, as `read_hashed` takes them."""
+    return {name: _hash_file(folder / name) for name in names}
+
+
+def _hash_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise ValueError(f"{path}: expected a readable file, got {error}") from error
+    return digest.hexdigest()
+
+
+def read_hashed(path: Path, recorded: Mapping[str, Any], record: Path) -> bytes:
+    """Return the content of a file whose SHA-256 is `recorded`, by name, in the JSON file `record`.
+
+    A missing file, and one that was changed since, are a ValueError that names it.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: expected a readable file, got {error}") from error
+    _require_hash(path, hashlib.sha256(content).hexdigest(), recorded, record)
+    return content
+
+
+def check_hashes(folder: Path, recorded: Mapping[str, Any], record: Path) -> None:
+    """Require every file whose SHA-256 is `recorded`, by its name in the folder, as it was."""
+    for name in recorded:
+        _require_hash(folder / name, _hash_file(folder / name), recorded, record, name)
+
+
+def _require_hash(path: Path, found: str, recorded: Mapping[str, Any], record: Path, name: str | None = None) -> None:
+    expected = recorded.get(name or path.name)
+    if found != expected:
+        hint = "it was changed or damaged"
+        raise ValueError(f"{path}: expected the file whose SHA-256 is in {record} ({expected}), got {found}: {hint}")
+
+
+# One writer
+
+
+@contextmanager
+def only_writer(folder: Path, patience: float = 0.0) -> Iterator[int]:
+    """Be the only process that writes a folder; another one at work is a ValueError that names it.
+
+    The lock is the kernel's, on the file `.lock`: it ends with the processes that hold it, so none is ever stale.
+
+    Parameters
+    ----------
+    folder : Made if missing.
+    patience : Seconds to wait for another process to end.
+
+    Yields
+    ------
+    int : The lock's file descriptor; a child that inherits it holds the lock too, until it ends.
+    """
+    import fcntl  # POSIX alone
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path, start = folder / LOCK_FILE, time.monotonic()
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_file(path, lock):
+                break
+            os.close(lock)  # its owner has removed it meanwhile
+        except BlockingIOError:
+            holder = os.read(lock, 200).decode(errors="replace").strip() or "another process"
+            os.close(lock)
+            if time.monotonic() - start >= patience:
+                raise ValueError(f"{folder}: expected no other writer, got {holder}") from None
+            time.sleep(0.1)
+    try:
+        os.truncate(lock, 0)
+        os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        yield lock
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def _is_file(path: Path, descriptor: int) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
