@@ -111,6 +111,7 @@ def supervise(
     echo: Callable[[str], None] | None = None,
     temporary: Path | None = None,
     stop: threading.Event | None = None,
+    keep: Sequence[int] = (),
 ) -> Outcome:
     """Run a command until it ends, reports a failure, or must be ended; none of its processes is left.
 
@@ -125,6 +126,7 @@ def supervise(
     echo : Called with every line of output.
     temporary : Folder to delete when the run has ended, even if this process is dead by then.
     stop : Ends the run, as interrupted, when it is set: signals reach the main thread alone.
+    keep : File descriptors that stay open until all processes have ended, even if this process is dead by then: locks.
     """
     environ = dict(os.environ if environ is None else environ)
     if not command or shutil.which(command[0], path=environ.get("PATH")) is None:
@@ -149,6 +151,7 @@ def supervise(
                 stderr=log,
                 env=environ,
                 start_new_session=True,
+                pass_fds=tuple(keep),
             )
             try:
                 reason, last = _watch(guard, folder, tail, start, deadline, silence, stop)
