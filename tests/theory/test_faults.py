@@ -23,13 +23,14 @@ PREPARED.set_forkserver_preload(["hypothesis.extra.numpy", "pytest", "scipy.opti
 
 
 class Fault(NamedTuple):
-    """A wrong line and the test that notices it."""
+    """A wrong line and the test that notices it, among those of the source or else of the file `beside`."""
 
     what: str
     source: str
     right: str
     wrong: str
     caught_by: str
+    beside: str = ""
 
 
 FAULTS = [
@@ -256,6 +257,142 @@ FAULTS = [
         "size=(num_resamples, num_runs, 1))",
         "test_tasks_are_resampled_on_their_own",
     ),
+    Fault(
+        "an odd group's odd one kept for a success",
+        "allocation/rules/in_rounds",
+        'positive = self.keep // 2 if self.stop == "balanced"',
+        'positive = (self.keep + 1) // 2 if self.stop == "balanced"',
+        "test_reinforce_ada_keeps_the_odd_one_for_a_failure",
+    ),
+    Fault(
+        "as many failures as successes, also of an odd group",
+        "allocation/rules/in_rounds",
+        'negative = self.keep - positive if self.stop == "balanced"',
+        'negative = positive if self.stop == "balanced"',
+        "test_reinforce_ada_keeps_the_odd_one_for_a_failure",
+    ),
+    Fault(
+        "differences taken for rounding",
+        "losses/modulation",
+        "ROUNDING = 16",
+        "ROUNDING = 32",
+        "test_what_counts_as_rounding",
+    ),
+    Fault(
+        "rounding of large entropies taken for differences",
+        "losses/modulation",
+        "max(1.0, high)",
+        "1.0",
+        "test_what_counts_as_rounding",
+    ),
+    Fault(
+        "a neutral advantage compensated",
+        "losses/modulation",
+        "xp.where(apart & (advantages > 0), factor",
+        "xp.where(apart & (advantages >= 0), factor",
+        "test_compensation_is_for_positive_advantages_alone",
+    ),
+    Fault(
+        "clusters pooled by their numbers",
+        "statistics/rates",
+        "(rng.permutation(num) % MAX_CLUSTERS)[cluster]",
+        "(np.arange(num) % MAX_CLUSTERS)[cluster]",
+        "test_pools_do_not_follow_the_numbers_of_the_clusters",
+    ),
+    Fault(
+        "more resamples than asked for",
+        "statistics/rates",
+        "size=min(256, num_resamples - start)",
+        "size=256",
+        "test_draws_as_many_resamples_as_asked",
+    ),
+    Fault(
+        "the same problems drawn in all strata",
+        "statistics/intervals",
+        "_resampled_means(x, runs, _weights(rng, x.shape[1], num_resamples))",
+        "_resampled_means(x, runs, _weights(np.random.default_rng(0), x.shape[1], num_resamples))",
+        "test_strata_draw_their_problems_independently",
+        "statistics/crossed",
+    ),
+    Fault(
+        "weights of a step over the mean of all steps",
+        "allocation/log_estimates",
+        "shares.append(x / total[step])",
+        "shares.append(x / total.mean())",
+        "test_each_step_has_a_sum_of_its_own",
+    ),
+    Fault(
+        "one of two is one short once, not twice",
+        "allocation/log_estimates",
+        "((k == n - 1).astype(np.float64) + (k == 1))",
+        "((k == n - 1) | (k == 1)).astype(np.float64)",
+        "test_golden",
+    ),
+    Fault(
+        "a prior with the same weight on both sides",
+        "allocation/rules/oracles",
+        "problem.attempts - problem.successes + self.prior[1]",
+        "problem.attempts - problem.successes + self.prior[0]",
+        "test_log_progress_is_the_best_of_all_allocations",
+    ),
+    Fault(
+        "progress of log p for that of p",
+        "allocation/rules/oracles",
+        'slope = p if self.objective == "log" else p**2',
+        "slope = p",
+        "test_log_progress_is_the_best_of_all_allocations",
+    ),
+    Fault(
+        "a clip for losses that have none",
+        "losses/protocol",
+        "*(self.clip_range or (1.0, LARGEST_CLIP))",
+        "*(self.clip_range or (0.2, 0.2))",
+        "test_the_update_coefficient_is_the_weight_of_the_score_in_the_gradient",
+        "losses/configured",
+    ),
+    Fault(
+        "a default of a part that is not its function's",
+        "losses/entropy",
+        "    alpha: float = 0.4\n    kappa: float = 2.0",
+        "    alpha: float = 0.4\n    kappa: float = 4.0",
+        "test_a_part_has_the_defaults_of_its_function",
+        "losses/configured",
+    ),
+    Fault(
+        "the cosine squared",
+        "estimators/group_gradient",
+        "np.sqrt(self.signal / np.where(second_moment > 0, second_moment, 1.0))",
+        "self.signal / np.where(second_moment > 0, second_moment, 1.0)",
+        "test_cosine_golden_values",
+    ),
+    Fault(
+        "modulation of other losses by A for r A",
+        "methods/table",
+        "if self.compares else None\n        with",
+        "if self.loss.standard else None\n        with",
+        "test_modulation_goes_by_the_update_coefficient_of_any_loss",
+    ),
+    Fault(
+        "a norm that rounding makes negative",
+        "policy/softmax",
+        "clip(1 - 2 * xp.exp(stats.log_prob) + stats.collision, 0, None)",
+        "1 - 2 * xp.exp(stats.log_prob) + stats.collision",
+        "test_norms_that_rounding_took_below_zero_are_zero",
+    ),
+    Fault(
+        "an interval that ends at zero taken for a gain",
+        "base/tables",
+        "int(self.low > 0)",
+        "int(self.low >= 0)",
+        "test_an_interval_that_ends_at_zero_holds_it",
+    ),
+    Fault(
+        "integers that wrap around",
+        "base/require",
+        "bad = (x < minimum) | (x > np.iinfo(np.int64).max)",
+        "bad = x < minimum",
+        "test_integers_beyond_64_bits_do_not_wrap_around",
+    ),
 ]
 
 
@@ -274,7 +411,7 @@ def test_fault_is_caught(fault: Fault, tmp_path: Path, monkeypatch: pytest.Monke
         "allocation/bounds": "allocation/optimum",
         "estimators/group_gradient": "estimators/moments",
     }
-    folder, _, name = place.get(fault.source, fault.source).rpartition("/")
+    folder, _, name = (fault.beside or place.get(fault.source, fault.source)).rpartition("/")
     test = f"tests/theory/{folder}/test_{name}.py"
     report = tmp_path / "report.xml"
     options = ["-x", f"--config-file={os.devnull}", f"--rootdir={tmp_path}", f"--junitxml={report}"]

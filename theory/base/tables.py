@@ -102,7 +102,7 @@ class TextTable:
         return [text] if any(heading for heading, _ in self.groups) else []
 
     def bold(self) -> list[list[bool]]:
-        """Return, row by row, which values are set in bold: the highest as printed, unless half of the group ties."""
+        """Return, row by row, which values are set in bold: the highest as printed, unless more than half tie."""
         marks = []
         for _, rows in self.groups:
             columns = [[False] * len(rows) for _ in self.columns]

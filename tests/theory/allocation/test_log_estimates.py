@@ -52,6 +52,14 @@ class TestDegenerateBounds:
         for m, expected in ((2, 0.6), (3, 0.4), (5, 0.0)):
             assert [x.tolist() for x in degenerate_bounds([4], [5], [m])] == [[pytest.approx(expected)]] * 2
         assert [x.tolist() for x in degenerate_bounds([4], [5], [8])] == [[pytest.approx(-0.6)], [0.0]]
+        # One of two is both one short of all right and one short of all wrong: twice (6 - 2) / 2 is taken off.
+        assert [x.tolist() for x in degenerate_bounds([1], [2], [6])] == [[-4.0], [0.0]]
+
+    def test_groups_keep_their_places(self):
+        k, n, m = [0, 4, 1, 4, 2], [4, 5, 2, 5, 4], [2, 3, 6, 2, 2]
+        alone = [[float(end[0]) for end in degenerate_bounds(*([x] for x in group))] for group in zip(k, n, m)]  # noqa: B905
+        assert np.stack(degenerate_bounds(k, n, m), axis=1).tolist() == alone
+        assert len({tuple(ends) for ends in alone}) == 5
 
     def test_large_counts_go_the_other_way(self):
         k, n, m = np.array([0, 3000, 1]), np.array([9, 6000, 1]), np.array([40_000, 2, 1])
@@ -116,6 +124,11 @@ class TestMovedWeight:
         largest = max(gains[[b == "1" for b in f"{mask:05b}"]].sum() for mask in range(32))
         assert moved_weight([3] * 5, w, r)[0] == pytest.approx(largest, abs=1e-12)
         assert moved_weight([3] * 5, 7 * r, r)[0] == pytest.approx(0, abs=1e-12)
+
+    def test_each_step_has_a_sum_of_its_own(self):
+        """Steps 5, 2 and 9 in any order of rows; halves against thirds, nothing, and all against nothing."""
+        steps, weights = [5, 2, 9, 5, 2, 9], [1.0, 10.0, 0.0, 1.0, 30.0, 7.0]
+        assert moved_weight(steps, weights, [1.0, 1.0, 50.0, 2.0, 3.0, 0.0]).tolist() == pytest.approx([0, 1 / 6, 1])
 
     def test_a_step_without_weight(self):
         with pytest.raises(ValueError, match="reference: expected a positive sum in every step, got 0"):

@@ -52,6 +52,13 @@ def test_vector_refuses(value, message):
     assert str(refusal.value).startswith("weights: expected ")
 
 
+@pytest.mark.parametrize("value", [2**63, 2**64 - 1])
+def test_integers_beyond_64_bits_do_not_wrap_around(value):
+    with pytest.raises(ValueError, match=f"n: expected integers >= 0 of at most 64 bits, got {value}"):
+        require.integers("n", np.array([1, value], dtype=np.uint64))
+    assert require.integers("n", np.array([2**63 - 1], dtype=np.uint64)).tolist() == [2**63 - 1]
+
+
 def test_libraries_do_not_mix():
     with pytest.raises(ValueError, match="expected one array library, got a: numpy, b: torch"):
         require.namespace(a=np.zeros(1), b=torch.zeros(1))

@@ -42,6 +42,20 @@ def test_bold_marks_the_highest_as_printed_and_nothing_where_all_tie() -> None:
     assert [row[1] for row in three.bold()] == [False, True, False]
 
 
+def test_of_two_the_higher_is_bold_and_of_four_two_that_tie() -> None:
+    for points, bold in (((1.0, 2.0), [False, True]), ((2.0, 1.0, 2.0, 1.0), [True, False, True, False])):
+        table = TextTable((Column("name"), Column("x")), (("", tuple(("row", x) for x in points)),), highest=(1,))
+        assert [row[1] for row in table.bold()] == bold
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "sign"),
+    [(0.1, 0.3, 1), (-0.3, -0.1, -1), (-0.1, 0.1, 0), (0.0, 0.3, 0), (-0.3, 0.0, 0), (math.nan, math.nan, 0)],
+)
+def test_an_interval_that_ends_at_zero_holds_it(low: float, high: float, sign: int) -> None:
+    assert Estimate(0.2, low, high).sign == sign
+
+
 def test_formats() -> None:
     texts = {
         "md": TABLE.markdown("A title", "Said & done."),

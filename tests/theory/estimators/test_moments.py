@@ -247,6 +247,16 @@ def test_a_batch_is_its_rows(rng):
     np.testing.assert_allclose(table[:, sizes], batch.progress, rtol=1e-12, atol=1e-16)
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_cosine_golden_values(estimator):
+    """From the goldens above: E g is parallel to grad J, so that |E g| = E[g_0] |grad J| / grad J_0."""
+    pi = np.exp([0.3, -1.2, 2.5, 0.0])
+    got = gradient_moments(pi / pi.sum(), [True, False, False, True], 7, estimator)
+    mean, variance, _ = GOLDEN[estimator]
+    signal = mean**2 * (got.true_gradient**2).sum() / got.true_gradient[0] ** 2
+    np.testing.assert_allclose(got.cosine, np.sqrt(signal / (signal + variance)), rtol=1e-12)
+
+
 def test_cosine_ignores_the_scale_of_the_advantages():
     probs, correct = PROMPTS[2]
     cosines = [float(gradient_moments(probs, correct, 6, name).cosine) for name in ("rloo", "dr_grpo")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,8 @@ from theory.losses import (
     AGGREGATIONS,
     ClipCov,
     ClippedSurrogate,
+    EntropyAdvantages,
+    EntropyBonus,
     ForkTokens,
     KlCov,
     Selection,
@@ -24,6 +27,44 @@ from theory.losses import (
     policy_loss,
     select_tokens,
 )
+
+
+@pytest.mark.parametrize(
+    ("part", "function"),
+    [
+        (EntropyAdvantages(), losses.entropy_advantages),
+        (EntropyBonus(), losses.entropy_bonus),
+        (ForkTokens(), losses.fork_tokens),
+        (ClippedSurrogate(), losses.clipped_surrogate),
+        (ClipCov(), losses.clip_cov),
+        (ClipCov(), losses.clip_cov_tokens),
+        (KlCov(), losses.kl_cov),
+        (KlCov(), losses.kl_cov_tokens),
+    ],
+    ids=lambda x: getattr(x, "__name__", ""),
+)
+def test_a_part_has_the_defaults_of_its_function(part, function):
+    own = {name.removeprefix("covariance_"): value for name, value in vars(part).items()}
+    parameters = inspect.signature(function).parameters.values()
+    defaults = {x.name: x.default for x in parameters if x.default is not x.empty and x.name != "excluded"}
+    assert defaults
+    assert {name: own[name] for name in defaults} == defaults
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
+def test_the_update_coefficient_is_the_weight_of_the_score_in_the_gradient(loss):
+    """Of the loss by autograd, without the terms beside -A r; a loss without a clip never has 0 for it."""
+    ratio = torch.tensor([0.1, 0.75, 0.9, 1.0, 1.1, 1.25, 1.29, 1.4, 8.0] * 2, dtype=torch.float64)
+    advantages = torch.tensor([1.5] * 9 + [-1.5] * 9, dtype=torch.float64)
+    old = torch.full((18,), -4.0, dtype=torch.float64)
+    log_prob = (old + torch.log(ratio)).requires_grad_()
+    every = torch.ones(18, dtype=torch.bool)
+    plain = replace(loss, dual_clip=None) if isinstance(loss, ClippedSurrogate) else loss
+    values = plain.values(log_prob, old, advantages, Selection(every, ~every)).values
+    (gradient,) = torch.autograd.grad(values.sum(), log_prob)
+    found = loss.update_coefficient(log_prob, old, advantages)
+    torch.testing.assert_close(found, -gradient)
+    assert (found == 0).any() == (loss.clip_range is not None)
 
 
 def test_clip_cov_does_not_draw_tokens_that_the_clip_already_stops():

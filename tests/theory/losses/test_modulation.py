@@ -103,6 +103,11 @@ def test_ranges_and_sign(backend, rng, alpha):
     np.testing.assert_allclose(stab.flat[indicator.argmax()], 1 - alpha / (1 + np.exp(-5.0)), rtol=1e-5)
 
 
+def test_compensation_is_for_positive_advantages_alone(backend):
+    comp = compensation(backend(np.zeros(3)), backend(np.array([1.0, 0.0, -1.0])), 0.5, Scope(0.0, 1.0))
+    assert backend.numpy(comp).tolist() == [1.5, 1.0, 1.0]
+
+
 def test_monotone_in_entropy_and_in_instability(backend):
     values = np.linspace(0, 2, 21)
     comp = backend.numpy(compensation(backend(values), backend(np.ones(21)), 0.4, Scope(0.0, 2.0)))
@@ -161,6 +166,23 @@ def test_rounding_is_not_blown_up_to_the_range_of_the_factors(backend, rng, mean
         got = modulate(backend(np.full((1, 40), scale)), stats, mask, Modulation(mean=mean))
         np.testing.assert_array_equal(backend.numpy(got.compensation), 1.0)
         np.testing.assert_array_equal(backend.numpy(got.stabilization), 1.0)
+
+
+@pytest.mark.parametrize(("epsilons", "counts"), [(15, False), (17, True)])
+@pytest.mark.parametrize("size", [0.5, 8.0])
+def test_what_counts_as_rounding(backend, epsilons, counts, size):
+    """Sixteen machine epsilons of the coefficient, and of the largest entropy or 1; what is larger is a difference."""
+    step = epsilons * float(np.finfo(backend.dtype).eps)
+    # log pi(a) = 0 and H = 0, so that the change is |xi M|.
+    stats = TokenStatistics(*(backend(np.array([[x]])) for x in (0.0, 0.0, 1.0, step)))
+    found = backend.numpy(instability(stats, backend(np.array([[size]])), backend(np.ones((1, 1), dtype=bool))))
+    np.testing.assert_allclose(found, step * size * counts, rtol=1e-6)
+    low, high = size, size + max(1.0, size) * step
+    entropies, ones = backend(np.array([low, high])), backend(np.ones(2))
+    factors = backend.numpy(compensation(entropies, ones, 0.5, Scope(low, high)))
+    np.testing.assert_array_equal(factors, [1.5 if counts else 1.0, 1.0])
+    scope = Scope(*(backend(np.array(x)) for x in (low, high, 0.0)))
+    np.testing.assert_array_equal(backend.numpy(compensation(entropies, ones, 0.5, scope)), factors)
 
 
 def test_factors_do_not_depend_on_the_scale_of_advantages(rng):

@@ -28,6 +28,7 @@ from theory.losses import (
     Shaped,
     Shaping,
     TokenLoss,
+    modulate,
     policy_loss,
 )
 from theory.methods import METHODS, Method, get_method, register_loss, register_method, register_shaping
@@ -101,6 +102,31 @@ def test_ablations_differ_from_dynamo_in_the_stated_part_only(name, title, chang
     assert isinstance(dynamo, Modulation)
     for field in ("sharpness", "threshold", "alpha", "mean"):
         assert getattr(METHODS[name].shaping, field) == getattr(dynamo, field)
+
+
+@pytest.mark.parametrize("loss", [METHODS["dynamo"].loss, KlCov(ratio=1.0), ClipCov()], ids=lambda x: type(x).__name__)
+def test_modulation_goes_by_the_update_coefficient_of_any_loss(loss):
+    """Xi is that of r A, 0 where the loss clips, and not that of A."""
+    stats = token_statistics(np.log(np.array([[[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]])), np.array([[0, 0, 1]]))
+    old = stats.log_prob - np.log([[0.5, 1.1, 4.0]])
+    advantages, mask = np.array([[-1.0, 1.0, 1.0]]), np.ones((1, 3), dtype=bool)
+    method = replace(METHODS["dynamo"], loss=loss)
+    xi = loss.update_coefficient(stats.log_prob, old, advantages)
+    assert not np.array_equal(xi, advantages)
+    found = method.shape(advantages, stats, mask, stats.log_prob, old)
+    expected = modulate(advantages, stats, mask, method.shaping, coefficient=xi)
+    np.testing.assert_array_equal(found.advantages, expected.advantages)
+    np.testing.assert_array_equal(found.factors["stabilization"], expected.stabilization)
+    assert not np.array_equal(found.advantages, modulate(advantages, stats, mask, method.shaping).advantages)
+
+
+@pytest.mark.parametrize(
+    ("name", "scopes"),
+    [("grpo", ()), ("dynamo", ("mini-batch",)), ("kl-cov", ("rollout-batch", "mini-batch", "micro-batch"))],
+)
+def test_only_what_a_mini_batch_has_in_common_needs_a_look_ahead(name, scopes):
+    for scope in ("rollout-batch", "mini-batch", "micro-batch"):
+        assert METHODS[name].looks_ahead(scope) == (scope in scopes)
 
 
 def test_methods_are_read_only():

@@ -77,6 +77,15 @@ def test_score_is_the_gradient_of_log_prob():
     np.testing.assert_allclose(float((score**2).sum()), expected, rtol=1e-12)
 
 
+def test_norms_that_rounding_took_below_zero_are_zero(backend):
+    """A certain token whose collision probability is one unit in the last place off."""
+    unit = float(np.finfo(backend.dtype).eps)
+    norms = (softmax.score_norm_squared, -unit), (softmax.expected_score_norm_squared, unit)
+    for norm, error in norms:
+        stats = TokenStatistics(*(backend(np.array([x])) for x in (0.0, 0.0, 1.0 + error, 0.0)))
+        assert backend.numpy(norm(stats)).tolist() == [0.0]
+
+
 @pytest.mark.parametrize("scale", [1e4, 1e30])
 def test_extreme_logits_are_stable(backend, scale):
     stats = statistics(backend, np.array([[scale, -scale, 0.0], [0.0, 0.0, -scale]]), np.array([1, 0]))

@@ -56,6 +56,15 @@ def test_the_mean_of_strata_keeps_runs_together():
     assert interval.high[0] - interval.low[0] > 4
 
 
+def test_strata_draw_their_problems_independently():
+    """Two strata of one run: their mean has half the variance of each, also where they hold the same scores."""
+    x = np.random.default_rng(0).normal(size=(1, 60))
+    interval = crossed_bootstrap_interval([x, x], np.random.default_rng(1))
+    first, second, mean = interval.high - interval.low
+    assert first == pytest.approx(second, rel=0.1)
+    assert mean == pytest.approx(first / np.sqrt(2), rel=0.1)
+
+
 def test_coverage():
     """200 populations of problems, one run of Bernoulli scores: 95 % intervals hold the truth in 90 to 99 % of them.
 

@@ -12,6 +12,7 @@ from scipy.stats import binom
 from tests.theory.fuzzing import any_float, call, float_arrays, fuzz
 from tests.theory.made_logs import counts, groups, seeds
 from theory.statistics import rates
+from theory.statistics.intervals import Interval
 from theory.statistics.rates import jeffreys_interval, ratio_intervals
 
 
@@ -34,6 +35,18 @@ class TestRatioIntervals:
         assert np.all(wide > 0)
         assert np.all(np.abs(alone.high - alone.low - wide) > 0)
 
+    @pytest.mark.parametrize("num_resamples", [1, 256, 257, 300])
+    def test_draws_as_many_resamples_as_asked(self, num_resamples, monkeypatch):
+        drawn, percentile = [], Interval.percentile
+
+        def record(point, estimates, confidence):
+            drawn.append(len(estimates))
+            return percentile(point, estimates, confidence)
+
+        monkeypatch.setattr(Interval, "percentile", record)
+        ratio_intervals([[1.0], [2.0]], [[2.0], [1.0]], [0, 1], np.random.default_rng(0), num_resamples=num_resamples)
+        assert drawn == [num_resamples]
+
     def test_coverage(self):
         """A ratio of means of correlated rows: 95 % intervals hold the truth in at least 90 % of 200 cases."""
         rng, hits = np.random.default_rng(5), 0
@@ -54,6 +67,15 @@ class TestRatioIntervals:
         other = ratio_intervals(x, y, np.arange(3000), np.random.default_rng(1), num_resamples=500)
         assert one.point == pytest.approx(other.point)
         assert (other.high - other.low) / (one.high - one.low) == pytest.approx(1.0, abs=0.2)
+
+    def test_pools_do_not_follow_the_numbers_of_the_clusters(self, monkeypatch):
+        """Were cluster i and cluster i + 50 pooled, their opposite errors would cancel, and no width would be left."""
+        monkeypatch.setattr(rates, "MAX_CLUSTERS", 50)
+        error = np.random.default_rng(0).random(50)
+        x = 1 + np.concatenate([error, -error])[:, None]
+        interval = ratio_intervals(x, np.ones((100, 1)), np.arange(100), np.random.default_rng(1), num_resamples=500)
+        # 100 independent errors of root mean square 0.58: a standard error of 0.058.
+        assert 0.15 < interval.high[0] - interval.low[0] < 0.3
 
     @pytest.mark.parametrize(
         ("change", "message"),

@@ -19,6 +19,7 @@ from theory.base import runs
 from toy.experiments import runner
 from toy.experiments.design import Cell, Sweep
 from toy.experiments.runner import run_sweeps
+from toy.experiments.summary import SummaryRow
 from toy.training import checkpoint
 from toy.training.loop import train
 
@@ -134,6 +135,16 @@ def test_equal_cells_are_trained_once(expected, tmp_path, monkeypatch):
         assert got == wanted
 
 
+def test_finished_copies_are_left_alone(tmp_path):
+    sweeps = [replace(tiny(1), name=name) for name in ("first", "second")]
+    list(run_sweeps(sweeps, tmp_path))
+    cells = {path: path.stat().st_ino for path in tmp_path.glob("*/*") if path.is_dir()}
+    seen = []
+    list(run_sweeps(sweeps, tmp_path, progress=lambda folder, step: seen.append(folder)))
+    assert {path: path.stat().st_ino for path in cells} == cells
+    assert sorted(seen) == sorted(cells)
+
+
 def test_a_longer_sweep_extends_the_runs(tmp_path):
     list(run_sweeps([tiny(4)], tmp_path))
     seen = []
@@ -188,6 +199,19 @@ def test_choices_are_the_best_of_their_block_and_know_the_edge(tmp_path):
     assert [choice["method"] for choice in data["chosen"]] == ["grpo", "dynamo"]
     with pytest.raises(ValueError, match="expected choices as the sweep tuning writes them"):
         runner.read_choices(tmp_path / "t" / "chosen.json")
+
+
+@pytest.mark.parametrize(("best", "at_edge"), [("3", True), ("10", False), ("30", True)])
+def test_a_choice_at_either_edge_is_marked(best, at_edge):
+    config = small_config("grpo")
+    cells = tuple(Cell({"learning_rate": rate}, config) for rate in ("3", "10", "30"))
+    sweep = Sweep(
+        name="t", title="", reproduces="", cells=cells, blocks=(), reference={"learning_rate": "10"},
+        chooses="learning_rate",
+    )  # fmt: skip
+    rows = [SummaryRow(x.name, x.axes, "pass_at_1", 3, 1.0 if x.name == best else 0.5) for x in cells]
+    (choice,) = runner.choices(sweep, rows)["chosen"]
+    assert choice == {"learning_rate": best, "pass_at_1": 1.0, "at_edge": at_edge}
 
 
 SCRIPT = """

@@ -92,6 +92,19 @@ def test_regret_is_zero_for_the_oracle_and_never_below():
     assert np.isnan(diagnostics.regret(np.ones(2), np.array([0, 8]), 0, 8))
 
 
+def test_the_oracle_of_the_regret_has_the_rules_bounds():
+    """Of counts that respect them it has both; of counts below `low`, as of a rule in rounds, it may go as low."""
+    v = np.array([1.0, 100.0])
+    for counts, low, high, best in (
+        ([5, 5], 2, 10, [2, 8]),
+        ([5, 5], 2, 7, [3, 7]),
+        ([1, 9], 2, 10, [1, 9]),
+        ([9, 1], 2, 10, [1, 9]),
+    ):
+        expected = allocation.total_variance(v, counts) / allocation.total_variance(v, best) - 1
+        assert diagnostics.regret(v, np.array(counts), low, high) == expected
+
+
 def batch(num_seeds=5, num_prompts=6, num_answers=8):
     rng = np.random.default_rng(3)
     probs = rng.dirichlet(np.full(num_answers, 0.4), (num_seeds, num_prompts, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -17,8 +18,9 @@ from theory.losses.modulation import Modulation, modulate
 from theory.methods import METHODS, register_loss, register_shaping
 from theory.policy.entropy_change import update_coefficient
 from theory.policy.softmax import log_softmax, token_statistics
-from toy.training import metrics, per_seed
+from toy.training import diagnostics, metrics, per_seed
 from toy.training.config import OptimizerConfig, TrainConfig
+from toy.training.generators import Stream, generator
 from toy.training.loop import Trainer, train
 from toy.training.step import draw_prompts
 
@@ -172,6 +174,24 @@ def test_methods_share_their_draws(small):
     """The g-th rollout of a prompt uses the same uniform number, however many rollouts the prompt gets."""
     one, other = (watched_step(Trainer(small(method)))[0] for method in ("grpo", "dynamo"))
     np.testing.assert_array_equal(one.actions, other.actions)
+
+
+def test_no_two_steps_share_a_draw(small, monkeypatch):
+    """Rollouts, allocation, loss and diagnostics each have a generator of their own at every step of every seed."""
+    asked = []
+
+    def record(seed, stream, step=0):
+        asked.append((seed, stream, step))
+        return generator(seed, stream, step)
+
+    monkeypatch.setattr("toy.training.state.generator", record)
+    monkeypatch.setattr(diagnostics, "NUM_RESAMPLES", 2)
+    trainer = Trainer(small("clip-cov", diagnose_every=1))
+    asked.clear()  # The worlds are drawn.
+    for _ in range(4):
+        trainer.step()
+    streams = (Stream.ROLLOUTS, Stream.ALLOCATION, Stream.LOSS, Stream.DIAGNOSTICS)
+    assert sorted(asked) == sorted(itertools.product(range(3), streams, range(4)))
 
 
 @pytest.mark.parametrize("estimator", ["grpo", "rloo"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from toy.worlds import WORLDS, Beta, Population, SkillChainPopulation, World
+from toy.worlds import WORLDS, Beta, LogisticNormal, Population, SkillChainPopulation, World
 
 BANDITS = [name for name, population in WORLDS.items() if isinstance(population, Population)]
 CHAINS = [name for name in WORLDS if name not in BANDITS]
@@ -82,6 +82,14 @@ def test_a_chain_world_is_that_of_its_law(name, rng):
     assert abs(decides.sum() / world.lengths.sum() - np.average(share, weights=world.lengths)) < 4 * error
     assert stats.chisquare(np.bincount(world.rows[decides], minlength=600)).pvalue > 1e-3
     assert stats.chisquare(np.bincount(world.rows[~decides & world.mask] - 600, minlength=400)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("name", ["mixed", "skills"])
+def test_hopeless_and_certain_rows_keep_the_margin(name, rng):
+    law = replace(WORLDS[name], difficulty=LogisticNormal(mean=0.0, std=50.0), margin=0.05)
+    world = law.sample(rng)
+    p = np.where(world.correct, np.exp(world.logits), 0.0).sum(-1)[world.decisions]
+    np.testing.assert_allclose([p.min(), p.max()], [0.05, 0.95])
 
 
 def test_skills_spread_the_prompts():

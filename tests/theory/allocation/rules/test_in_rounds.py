@@ -57,6 +57,17 @@ def test_reinforce_ada_stops_each_prompt_by_its_outcomes():
     assert allocate(positive, 200, 0, 99, num=4, observe=observe).tolist() == [8, 8, 8, 24]
 
 
+@pytest.mark.parametrize(
+    ("keep", "more"),
+    [(3, [8, 0, 0, 8]), (4, [8, 0, 8, 8]), (5, [8, 8, 8, 8])],
+)
+def test_reinforce_ada_keeps_the_odd_one_for_a_failure(keep, more):
+    """After 7, 6, 1 and 0 of 8: three kept are one success and two failures, four two and two, five two and three."""
+    observe = scripted(np.array([7, 6, 1, 0]), np.zeros(4))
+    counts = allocate(ReinforceAda(keep=keep, max_rounds=2), 200, 0, 99, num=4, observe=observe)
+    assert counts.tolist() == [8 + m for m in more]
+
+
 @pytest.mark.parametrize(("p", "published"), [(0.05, 19.2), (0.1, 13.6), (0.5, 8.0)])
 def test_reinforce_ada_expected_cost(p, published):
     """E[N] of rounds of 8 until a success, at most 4 (section 5.4) against the rule itself; 4 standard errors."""

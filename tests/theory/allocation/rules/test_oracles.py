@@ -44,21 +44,23 @@ def test_oracle_progress_beats_every_rule_on_exact_progress(rng):
 
 @pytest.mark.parametrize("aggregation", ["token-mean", "prompt-mean"])
 @pytest.mark.parametrize("rates_known", [False, True])
-def test_log_progress_is_the_best_of_all_allocations(aggregation, rates_known):
+@pytest.mark.parametrize(("objective", "prior"), [("log", (1.0, 1.0)), ("success", (1.0, 1.0)), ("log", (1.0, 7.0))])
+def test_log_progress_is_the_best_of_all_allocations(aggregation, rates_known, objective, prior):
     """Brute force over n in [2, 9]^3 with sum 16; progress of log p by exact moments, the posterior by quadrature."""
     successes, attempts, rates = np.array([0, 3, 7]), np.array([8, 8, 8]), np.array([0.04, 0.4, 0.9])
     grid = (np.arange(4000) + 0.5) / 4000
     value = np.zeros((3, 10))
     for i in range(3):
         p = rates[i : i + 1] if rates_known else grid
-        density = np.ones(1) if rates_known else grid ** successes[i] * (1 - grid) ** (attempts[i] - successes[i])
+        a, b = successes[i] + prior[0] - 1, attempts[i] - successes[i] + prior[1] - 1
+        density = np.ones(1) if rates_known else grid**a * (1 - grid) ** b
         for n in range(2, 10):
-            progress = moments.implied_weight(p, n, "grpo") * (p * (1 - p)) ** 2 / p
+            progress = moments.implied_weight(p, n, "grpo") * (p * (1 - p)) ** 2 / (p if objective == "log" else 1)
             value[i, n] = np.sum(density * progress) / np.sum(density) * (n if aggregation == "token-mean" else 1)
     every = [n for n in product(range(2, 10), repeat=3) if sum(n) == 16]
     best = max(every, key=lambda n: sum(value[i, n[i]] for i in range(3)))
     knowledge = {"success_rates": rates} if rates_known else {}
-    rule = LogProgress(aggregation=aggregation)
+    rule = LogProgress(aggregation=aggregation, objective=objective, prior=prior)
     got = allocate(rule, 16, 2, 9, successes=successes, attempts=attempts, **knowledge)
     assert tuple(got) == best
     assert len(set(best)) > 1

@@ -1,0 +1,127 @@
+"""Every number of an audit against a loop over its groups, on a log whose groups differ in size and order."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from scale.audit import audit, read_log
+from tests.scale.audit.logs import simulated, write
+from theory.allocation import log_replay
+from theory.allocation.log_estimates import degenerate_bounds, noise_bounds
+from theory.allocation.rules import Neyman, Uniform
+from theory.estimators import implied_weight
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    """A log of DynaMO's rule in a made run; every tenth rollout is lost, and every step is of another size."""
+    rng = np.random.default_rng(0)
+    table = simulated(5, "dynamo", steps=14)
+    table = table[(rng.random(len(table)) < 0.9) & ((table.step % 3 != 0) | table.prompt.str.contains("[02468] "))]
+    return read_log([write(table.sample(frac=1, random_state=1), "parquet", tmp_path_factory.mktemp("log"))])
+
+
+@pytest.fixture(scope="module")
+def found(log):
+    return audit(log, 3, 13)
+
+
+def groups(log):
+    return list(zip(*(x.tolist() for x in (log.step, log.prompt, log.successes, log.attempts)), strict=True))
+
+
+def test_what_is_said_of_the_groups(log, found):
+    every = groups(log)
+    told = found["groups"]
+    assert told["rollouts_mean"] == pytest.approx(np.mean([n for *_, n in every]))
+    assert (told["rollouts_min"], told["rollouts_max"]) == (log.attempts.min(), log.attempts.max())
+    assert told["of_one"] == sum(n == 1 for *_, n in every)
+    assert told["success_rate"] == pytest.approx(np.mean([k / n for *_, k, n in every]))
+    wrong, right = (np.array(kind) for kind in zip(*((k == 0, k == n) for *_, k, n in every), strict=True))
+    assert told["all_wrong_share"] == pytest.approx(wrong.mean())
+    assert told["all_right_share"] == pytest.approx(right.mean())
+    assert told["degenerate_share"] == pytest.approx((wrong | right).mean())
+    assert told["wasted_share"] == pytest.approx(log.attempts[wrong | right].sum() / log.attempts.sum())
+    sizes = np.bincount(log.attempts)
+    common = int(sizes.argmax())
+    assert common < log.attempts.max()
+    expected = np.zeros(common + 1, dtype=int)
+    for *_, k, n in every:
+        expected[round(k / n * common)] += 1
+    assert told["success_rate_histogram"] == expected.tolist()
+
+
+def test_what_is_said_of_the_prompts(log, found):
+    visits, changes = defaultdict(list), []
+    for step, prompt, k, n in sorted(groups(log)):
+        visits[prompt].append((k, n))
+    for of_prompt in visits.values():
+        known = [(k, n) for k, n in of_prompt if n >= 2]
+        for (k, n), (later, of) in pairwise(known):
+            noise = k * (n - k) / (n * (n - 1) * n) + later * (of - later) / (of * (of - 1) * of)
+            changes.append((k / n - later / of) ** 2 - noise)
+    told = found["prompts"]
+    assert told["visits_mean"] == pytest.approx(np.mean([len(x) for x in visits.values()]))
+    assert told["seen_once"] == sum(len(x) == 1 for x in visits.values())
+    assert told["pairs_of_visits"] == len(changes)
+    assert told["change_between_visits"] == pytest.approx(np.sqrt(np.mean(changes)))
+    assert 0 < told["change_between_visits"] < 1
+    rates = [sum(k for k, _ in x) / sum(n for _, n in x) for x in visits.values()]
+    for percent, value in told["success_rate_quantiles"].items():
+        assert value == pytest.approx(np.percentile(rates, int(percent)))
+
+
+def test_degenerate_groups_by_step(log, found):
+    by_step = defaultdict(list)
+    for step, _, k, n in groups(log):
+        by_step[step].append(k in (0, n))
+    assert found["degenerate_by_step"]["step"] == sorted(by_step)
+    assert found["degenerate_by_step"]["share"] == pytest.approx([np.mean(by_step[t]) for t in sorted(by_step)])
+
+
+@pytest.mark.parametrize(("name", "rule"), [("neyman", Neyman()), ("log", None)])
+def test_what_is_said_of_a_rule(log, found, name, rule):
+    past = np.stack(log_replay.past_counts(log.step, log.prompt, log.successes, log.attempts))
+    rows = log.attempts >= 2
+    informed = np.unique(log.step[rows & (past[1] > 0)])
+    rows &= np.isin(log.step, informed)
+    t, k, n = log.step[rows], log.successes[rows], log.attempts[rows]
+    replayed = (t, *past[:, rows], n, 3, 13, np.random.default_rng(0))
+    uniform = log_replay.replay(Uniform(), *replayed)
+    m = n if rule is None else log_replay.replay(rule, *replayed)
+    steps = [np.flatnonzero(t == step) for step in np.unique(t)]
+    assert len({len(x) for x in steps}) > 1, "steps of one size have one weight"
+    told = found["rules"][name]
+    assert told["steps"] == len(steps)
+    assert told["success_rate_of_a_rollout"] == pytest.approx((m * k / n).sum() / m.sum())
+
+    degenerate = degenerate_bounds(k, n, m)
+    assert told["degenerate_share"] == pytest.approx([x.mean() for x in degenerate])
+    assert told["wasted_share"] == pytest.approx([(m * x).sum() / m.sum() for x in degenerate])
+
+    def moved(weights, reference):
+        shares = [[w[x] / w[x].sum() for x in steps] for w in (weights, reference)]
+        return np.mean([np.abs(a - b).sum() / 2 for a, b in zip(*shares, strict=True)])
+
+    assert told["weight_moved_token_mean"] == pytest.approx(moved(m, uniform))
+    guess = (k + 0.5) / (n + 1)
+    by_prompt = moved(*(implied_weight(guess, x, "grpo") for x in (m, uniform)))
+    assert told["weight_moved_prompt_mean_grpo"] == pytest.approx(by_prompt)
+    assert min(told["weight_moved_token_mean"], by_prompt) > 0.001
+
+    def noise(counts, estimator):
+        """Return the bounds of the mean over a step's prompts, added up over the steps."""
+        ends = noise_bounds(k, n, counts, estimator)
+        return [sum(end[x].sum() / len(x) ** 2 for x in steps) for end in ends]
+
+    for base, other in (("uniform", uniform), ("log", n)):
+        for estimator in ("exact-baseline", "rloo", "grpo"):
+            (least, most), (low, high) = noise(m, estimator), noise(other, estimator)
+            expected = [1.0, 1.0] if base == name else [least / high, most / low]
+            told_noise = told[f"noise_against_{base}"][estimator]
+            assert told_noise["point"] == pytest.approx(expected)
+            assert told_noise["interval"][0] <= expected[0] <= expected[1] <= told_noise["interval"][1]
