@@ -18,7 +18,7 @@ from theory.estimators import implied_weight
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory):
-    """A log of DynaMO's rule in a made run; every tenth rollout is lost, and every step is of another size."""
+    """Read the log of a made run of DynaMO's rule; a tenth of the rollouts is lost, and every third step is smaller."""
     rng = np.random.default_rng(0)
     table = simulated(5, "dynamo", steps=14)
     table = table[(rng.random(len(table)) < 0.9) & ((table.step % 3 != 0) | table.prompt.str.contains("[02468] "))]
@@ -57,7 +57,7 @@ def test_what_is_said_of_the_groups(log, found):
 
 def test_what_is_said_of_the_prompts(log, found):
     visits, changes = defaultdict(list), []
-    for step, prompt, k, n in sorted(groups(log)):
+    for _, prompt, k, n in sorted(groups(log)):
         visits[prompt].append((k, n))
     for of_prompt in visits.values():
         known = [(k, n) for k, n in of_prompt if n >= 2]
