@@ -13,11 +13,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from scale.launch import experiments
 from scale.plugin.config import RULES, SCOPES
 from scale.rewards import answer_reader
+from theory.base import terminal
+from theory.base.terminal import Console
 from theory.methods import METHODS, STOCK
 
 NEEDED = ("verl", "vllm", "ray", "hydra", "transformers")
@@ -140,9 +140,9 @@ ARGUMENTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 """What `add_argument` takes for every argument of these commands; the others' are in their modules."""
 
 
-def parser(command: str | None = None) -> argparse.ArgumentParser:
+def parser(command: str | None = None) -> terminal.Parser:
     """Return the command line's parser; `command` is the one that will be run, and only its module is imported."""
-    top = argparse.ArgumentParser(prog="python -m scale", description="DynaMO inside verl and vLLM.")
+    top = terminal.Parser(prog="python -m scale", description="DynaMO inside verl and vLLM.")
     commands = top.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
     arguments = dict(ARGUMENTS)
     for name, text in COMMANDS.items():
@@ -182,8 +182,8 @@ def train_command(args: argparse.Namespace, console: Console) -> int:
     if args.dry_run:
         launch.check(config, out, files=False)
         words = ["python", "-m", "scale", *(x for x in args.words if x != "--dry-run")]
-        lines = [f"launch       {shlex.join(words)}", f"folder       {out}", launch.describe(config)]
-        console.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
+        for line in (f"launch       {shlex.join(words)}", f"folder       {out}", *launch.describe(config).splitlines()):
+            console.print(line, soft_wrap=True)
         return 0
     launch.check(config, out)
     return progress.train_all({out: config}, launch.Limits(args.deadline, args.silence), console)
@@ -208,14 +208,14 @@ def experiments_command(args: argparse.Namespace, console: Console) -> int:
     names = args.names or list(experiments.EXPERIMENTS)
     for name in names:
         experiment = experiments.get_experiment(name)
-        console.print(f"# {name}: {experiment.title}; {len(experiment.cells)} runs", highlight=False, soft_wrap=True)
+        console.print(f"# {name}: {experiment.title}; {len(experiment.cells)} runs", soft_wrap=True)
         if args.estimate:
             _estimate(experiment.cells, console)
         else:
             for cell in experiment.cells:
-                console.print(cell.command(), highlight=False, soft_wrap=True, markup=False)
+                console.print(cell.command(), soft_wrap=True)
     runs = experiments.distinct(names)
-    console.print(f"# {len(runs)} runs in all, since some are in several experiments", highlight=False, soft_wrap=True)
+    console.print(f"# {len(runs)} runs in all, since some are in several experiments", soft_wrap=True)
     if args.estimate and len(names) > 1:
         _estimate(runs, console)
     return 0
@@ -235,17 +235,20 @@ def _estimate(cells: Sequence[experiments.Cell], console: Console) -> None:
         total = [sum(x) for x in zip(*pairs, strict=True)]
         console.print(
             f"#   {model}: {len(pairs)} runs, {estimate_report.in_words(total)} GPU-hours",
-            highlight=False,
             soft_wrap=True,
         )
 
 
+RESUMES = dict.fromkeys(("train", "evaluate"), "the same command resumes")
+
+
+@terminal.command("python -m scale", RESUMES)
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0, 1 for a run that failed, 2 for a wrong call, 130 if interrupted."""
+    """Run the command; returns the exit status: 0, 1 for a run that failed, or as in `theory.base.terminal`."""
     argv = sys.argv[1:] if argv is None else list(argv)
     args: Any = parser(argv[0] if argv else None).parse_args(argv)
     args.words = argv
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console()
     needed = {
         "train": NEEDED,
         "smoke": NEEDED,
@@ -259,17 +262,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message=".*engine is not available")
     logging.getLogger("verl.plugin.platform.platform_manager").addFilter(lambda record: False)
     own = {"train": train_command, "experiments": experiments_command}
-    try:
-        if args.command in own:
-            return own[args.command](args, console)
-        parts = [answer_reader()] if args.command == "prepare" else []
-        return int(importlib.import_module(MODULES[args.command]).command(args, console, *parts))
-    except ValueError as error:
-        print(f"python -m scale {args.command}: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command resumes", file=sys.stderr)
-        return 130
+    if args.command in own:
+        return own[args.command](args, console)
+    parts = [answer_reader()] if args.command == "prepare" else []
+    return int(importlib.import_module(MODULES[args.command]).command(args, console, *parts))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from scale import launch, tiny
@@ -22,6 +21,7 @@ from scale.launch import progress
 from scale.rewards import answer_reader
 from scale.run import records
 from theory.base import runs as run_format
+from theory.base.terminal import Console
 from theory.methods import STOCK
 
 HELD_OUT = "val-core/tiny-arithmetic/acc/mean@8"
@@ -68,7 +68,7 @@ def command(args: argparse.Namespace, console: Console) -> int:
         return status
     table = Table("method", "held-out reward before", "after", "rollouts of a prompt", "seconds")
     for method, out in folders.items():
-        console.print(f"audit of {out}", highlight=False, soft_wrap=True)
+        console.print(f"audit of {out}", soft_wrap=True)
         _command(replay_log, [out / "rollouts", "--out", out / "audit", "--force"], console)
         table.add_row(method, *summary(out))
     if "dynamo" in folders and {"grpo", STOCK} & set(folders) and args.steps > 2:
@@ -78,7 +78,6 @@ def command(args: argparse.Namespace, console: Console) -> int:
     console.print(
         f"seed {args.seed}, {time.perf_counter() - start:.0f} s; held-out reward is the mean over prompts that are not "
         "trained on, 8 trajectories each; one seed shows that methods run and learn, not which is better",
-        highlight=False,
         soft_wrap=True,
     )
     return 0

@@ -65,6 +65,7 @@ READS_OR_WRITES = (
     "open read write read_text read_bytes write_text write_bytes mkdir rmdir touch unlink rename iterdir glob rglob "
     "load dump save savez savez_compressed savetxt loadtxt genfromtxt fromfile tofile memmap read_table write_table"
 )
+MAY_READ_OR_WRITE = ("theory.base.files", "theory.base.runs", "theory.base.terminal")
 
 
 class Import(NamedTuple):
@@ -213,7 +214,7 @@ def private_imports(house: House) -> list[str]:
     return problems
 
 
-def reading_or_writing(house: House, allowed: Sequence[str] = ("theory.base.files", "theory.base.runs")) -> list[str]:
+def reading_or_writing(house: House, allowed: Sequence[str] = MAY_READ_OR_WRITE) -> list[str]:
     """Return places in theory, outside those allowed, that could touch a file."""
     modules, names = OPENS_FILES.split(), READS_OR_WRITES.split()
     problems = []

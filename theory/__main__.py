@@ -1,6 +1,6 @@
 """`python -m theory`: judge every claim of the paper, print the ledger, and say what changed.
 
-The exit status is 0 when every verdict is the recorded one, 1 when one is not, 2 for a wrong call.
+The exit status is 0 when every verdict is the recorded one, 1 when one is not, and else as in `theory.base.terminal`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from theory.base.files import write_json
 from theory.base.runs import software, write_columns
+from theory.base.terminal import Console, Parser, command, plain, progress
 from theory.claims import LEDGER, Claim, Finding, Verdict
 
 COLOURS = {
@@ -34,7 +34,7 @@ COLOURS = {
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(prog="python -m theory", description="Judge every claim of the DynaMO paper.")
+    parser = Parser(prog="python -m theory", description="Judge every claim of the DynaMO paper.")
     parser.add_argument("--only", nargs="+", metavar="ID", help="judge these rows only, e.g. --only A7 G4")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the ledger as JSON")
     parser.add_argument("--data", type=Path, metavar="DIR", help="write the data of each curve as DIR/ID.parquet")
@@ -49,15 +49,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def judge(rows: Sequence[Claim], console: Console) -> list[tuple[Claim, Finding, float]]:
     """Judge the rows one by one under a progress bar; returns each row with its finding and its seconds."""
     judged = []
-    columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=len(rows))
+    with progress(console, TimeElapsedColumn()) as bar:
+        task = bar.add_task("", total=len(rows))
         for row in rows:
-            progress.update(task, description=f"judging {row.id}")
+            bar.update(task, description=f"judging {row.id}")
             start = time.perf_counter()
             finding = row.judge()
             judged.append((row, finding, time.perf_counter() - start))
-            progress.advance(task)
+            bar.advance(task)
     return judged
 
 
@@ -67,13 +66,13 @@ def show(judged: Sequence[tuple[Claim, Finding, float]], console: Console) -> No
     for heading, options in (("id", {}), ("claim", {"ratio": 3}), ("verdict", {}), ("evidence", {"ratio": 5})):
         table.add_column(heading, **options)  # type: ignore[arg-type]
     for row, finding, _ in judged:
-        verdict = f"[{COLOURS[finding.verdict]}]{finding.verdict.value}[/]"
+        verdict = Text(finding.verdict.value, COLOURS[finding.verdict])
         if finding.verdict is not row.recorded:
-            verdict += f"\n[bold red](recorded: {row.recorded.value})[/]"
-        evidence = finding.evidence
+            verdict.append(f"\n(recorded: {row.recorded.value})", "bold red")
+        evidence = plain(finding.evidence)
         if finding.counterexample:
-            evidence += f"\nCounter-example: {finding.counterexample}"
-        table.add_row(row.id, f"{escape(row.statement)} [dim]({escape(row.source)})[/]", verdict, escape(evidence))
+            evidence += f"\nCounter-example: {plain(finding.counterexample)}"
+        table.add_row(row.id, Text(f"{row.statement} ").append(f"({row.source})", "dim"), verdict, Text(evidence))
     console.print(table)
 
 
@@ -107,26 +106,30 @@ def write_data(directory: Path, judged: Sequence[tuple[Claim, Finding, float]]) 
     return list(files)
 
 
+@command("python -m theory")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     args = parse(argv)
-    # A pipe or a log has no width of its own; 80 columns would break every sentence.
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(width=140)
     rows = [row for row in LEDGER if not args.only or row.id in args.only]
     start = time.perf_counter()
     judged = judge(rows, console)
-    show(judged, console)
-    if args.json:
-        write_json(args.json, as_json(judged))
-        console.print(f"ledger  {args.json}")
-    if args.data:
-        for path in write_data(args.data, judged):
-            console.print(f"data    {path}")
+    said = []
+    try:
+        if args.json:
+            write_json(args.json, as_json(judged))
+            said.append(f"ledger  {args.json}")
+        if args.data:
+            said += [f"data    {path}" for path in write_data(args.data, judged)]
+    finally:  # what was computed is shown, whatever became of the files
+        show(judged, console)
+    for line in said:
+        console.print(line, soft_wrap=True)
     tally = Counter(finding.verdict for _, finding, _ in judged)
     console.print(", ".join(f"{tally[verdict]} {verdict.value}" for verdict in Verdict if tally[verdict]))
     changed = [(row, finding) for row, finding, _ in judged if finding.verdict is not row.recorded]
     for row, finding in changed:
-        console.print(f"[bold red]{row.id}: recorded '{row.recorded.value}', now '{finding.verdict.value}'[/]")
+        console.print(f"{row.id}: recorded '{row.recorded.value}', now '{finding.verdict.value}'", style="bold red")
     console.print(f"{len(judged)} claims judged in {time.perf_counter() - start:.0f} s, {len(changed)} changed")
     return 1 if changed else 0
 

@@ -12,21 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TaskID, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from scipy import stats
 
 from theory.allocation import ALLOCATORS
 from theory.base.arrays import FloatArray
+from theory.base.terminal import Console, Parser, command, progress
 from theory.losses import AGGREGATIONS
 from theory.methods import METHODS, Method
 from theory.statistics import NUM_RESAMPLES
@@ -150,9 +142,9 @@ RUN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 """Options of `run` by group: what `add_argument` takes."""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the command line's parser; defaults come from `toy.training.config`."""
-    top = argparse.ArgumentParser(prog="python -m toy", description="Tabular RLVR: many seeds as one computation.")
+    top = Parser(prog="python -m toy", description="Tabular RLVR: many seeds as one computation.")
     commands = top.add_subparsers(dest="command", required=True, metavar="run|sweep|list")
     commands.add_parser("list", help="name the methods, worlds, allocation rules and sweeps")
     run = commands.add_parser(
@@ -247,7 +239,6 @@ def report(run: Run, out: Path | None, console: Console) -> None:
         f"{config.method_name} on {config.world_name}: pass@1 {values[:, 0].mean():.4f} -> "
         f"{mean_and_interval(values[:, -1])} (95 % over {config.num_seeds} seeds), {values.shape[1] - 1} steps, "
         f"{run.seconds:.1f} s, {out if out is not None else 'not written (no --out)'}",
-        highlight=False,
         soft_wrap=True,
     )
 
@@ -255,16 +246,10 @@ def report(run: Run, out: Path | None, console: Console) -> None:
 def run_command(args: argparse.Namespace, console: Console) -> None:
     """Train."""
     config = resolve(args)
-    columns = (
-        TextColumn(f"{config.method_name} on {config.world_name}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("pass@1 {task.fields[pass_at_1]:.4f}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=config.num_steps, pass_at_1=float("nan"))
+    columns = ("pass@1 {task.fields[pass_at_1]:.4f}", TimeElapsedColumn(), TimeRemainingColumn())
+    with progress(console, *columns) as bar:
+        name = f"{config.method_name} on {config.world_name}"
+        task = bar.add_task(name, total=config.num_steps, pass_at_1=float("nan"))
 
         def advance(step: int, pass_at_1: float) -> None:
             bar.update(task, completed=step, pass_at_1=pass_at_1)
@@ -284,15 +269,7 @@ def sweep_command(args: argparse.Namespace, console: Console) -> None:
     size = ("-long" if args.long else "") + ("-tuned" if args.tuned is not None else "")
     out = args.out or Path("results") / f"toy{size}"
     sizes = {out / sweep.name / cell.name: cell.config.num_steps for sweep in sweeps for cell in sweep.cells}
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with progress(console, "{task.fields[unit]}", TimeElapsedColumn(), TimeRemainingColumn()) as bar:
         cells = bar.add_task(
             f"{len(sweeps)} sweeps" if len(sweeps) > 1 else sweeps[0].name, total=len(sizes), unit="cells"
         )
@@ -310,8 +287,9 @@ def sweep_command(args: argparse.Namespace, console: Console) -> None:
 
         for sweep, rows in runner.run_sweeps(sweeps, out, jobs=args.jobs, progress=advance, device=args.device):
             for line in summary_of(sweep, rows):
-                console.print(line, highlight=False, soft_wrap=isinstance(line, str))
-            console.print(f"written to {out / sweep.name}\n", highlight=False, soft_wrap=True)
+                console.print(line, soft_wrap=isinstance(line, str))
+            console.print(f"written to {out / sweep.name}", soft_wrap=True)
+            console.print()
 
 
 def summary_of(sweep: Sweep, rows: Sequence[SummaryRow]) -> Iterator[Table | str]:
@@ -369,31 +347,21 @@ def list_command(args: argparse.Namespace, console: Console) -> None:
         ends = dict.fromkeys(f"{x:g}" for x in (world.concentration_low, world.concentration_high))
         table.add_row(name, made_of, " to ".join(ends), repr(world.difficulty))
     console.print(table)
-    console.print(f"allocation rules: {', '.join(ALLOCATORS)}\n", highlight=False, soft_wrap=True)
+    console.print(f"allocation rules: {', '.join(ALLOCATORS)}", soft_wrap=True)
+    console.print()
     table = Table("sweep", "what is varied", "reproduces", "cells", title="sweeps")
     for name, sweep in SWEEPS.items():
         table.add_row(name, sweep.title, sweep.reproduces, str(len(sweep.cells)))
     console.print(table)
-    console.print(f"sweep default: {', '.join(DEFAULT)}", highlight=False, soft_wrap=True)
+    console.print(f"sweep default: {', '.join(DEFAULT)}", soft_wrap=True)
 
 
+@command("python -m toy", {"run": "with --out, the same command resumes", "sweep": "the same command resumes"})
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0, 2 for a wrong call, 130 when interrupted."""
+    """Run the command; returns the exit status: 0, or as in `theory.base.terminal`."""
     args = parser().parse_args(argv)
-    console = Console(width=None if sys.stdout.isatty() else 120)
     torch.set_num_threads(1)  # The tensors are too small for threads to pay.
-    try:
-        {"run": run_command, "sweep": sweep_command, "list": list_command}[args.command](args, console)
-    except ValueError as error:
-        print(f"python -m toy {args.command}: error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"python -m toy {args.command}: error: {error}; the same command resumes", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        where = "" if args.command == "sweep" else "with --out, "
-        print(f"interrupted; {where}the same command resumes at the last checkpoint", file=sys.stderr)
-        return 130
+    {"run": run_command, "sweep": sweep_command, "list": list_command}[args.command](args, Console())
     return 0
 
 

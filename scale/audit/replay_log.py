@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from theory.base.terminal import Console
 
 ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "logs": {"nargs": "+", "type": Path, "metavar": "LOG", "help": "files of one run, or their folder"},
@@ -66,8 +66,10 @@ def command(args: argparse.Namespace, console: Console) -> int:
             args.logs, args.format, columns, args.success, lambda n: status.update(f"reading, {n:,} rollouts so far")
         )
         result = comparison.audit(log, args.low, args.high, args.discount, args.steps, args.seed, status.update)
-    report.show(result, console)
-    if args.out is not None:
-        for path in report.write(result, log, args.out, console):
-            console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    try:
+        written = [] if args.out is None else report.write(result, log, args.out, console)
+    finally:  # what was computed is shown, whatever became of the files
+        report.show(result, console)
+    for path in written:
+        console.print(f"wrote {path}", soft_wrap=True)
     return 0

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from scale.audit.log import Log
 from theory.allocation import degenerate_groups
 from theory.base import files, runs as run_format
+from theory.base.terminal import Console
 from theory.statistics import jeffreys_interval
 
 RESULT_FILE, PROMPTS_FILE, PLOT = "audit.json", "audit.parquet", "audit"
@@ -55,7 +55,7 @@ def show(result: dict[str, Any], console: Console) -> None:
         ),
     ]
     for line in (*lines, *result["notes"]):
-        console.print(escape(line), highlight=False)
+        console.print(line)
     if result["replay"] is not None:
         _show_rules(result, console)
     if result["left_out"]:
@@ -63,19 +63,20 @@ def show(result: dict[str, Any], console: Console) -> None:
         for name, reason in result["left_out"].items():
             by_reason.setdefault(reason, []).append(name)
         said = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items())
-        console.print(escape(f"Left out: {said}."), highlight=False)
-    console.print("\nWhat these data cannot say", style="bold")
+        console.print(f"Left out: {said}.")
+    console.print()
+    console.print("What these data cannot say", style="bold")
     for sentence in result["cannot_say"]:
-        console.print(escape(f"- {sentence}"), highlight=False)
+        console.print(f"- {sentence}")
 
 
 def _show_rules(result: dict[str, Any], console: Console) -> None:
     replay = result["replay"]
+    console.print()
     console.print(
-        f"\nRules replayed on {replay['groups']:,} groups in {replay['steps']:,} of the "
+        f"Rules replayed on {replay['groups']:,} groups in {replay['steps']:,} of the "
         f"{replay['steps_with_history']:,} steps with a history, {replay['low']} to {replay['high']} rollouts a "
         "prompt, at the cost of each step",
-        highlight=False,
     )
     table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in (
@@ -89,7 +90,7 @@ def _show_rules(result: dict[str, Any], console: Console) -> None:
         "success of\na rollout",
         "",
     ):
-        table.add_column(heading, justify="left" if heading in ("rule", "") else "right", no_wrap=True)
+        table.add_column(Text(heading), justify="left" if heading in ("rule", "") else "right", no_wrap=True)
     for name, x in result["rules"].items():
         plain, grpo = (x["noise_against_uniform"][estimator] for estimator in (PLAIN, "grpo"))
         table.add_row(
@@ -107,7 +108,6 @@ def _show_rules(result: dict[str, Any], console: Console) -> None:
     console.print(
         "In brackets: bootstrap over prompts. Other ranges: what the log leaves open. Weight moved: share of a batch's "
         "weight on other prompts than under uniform, with a mean over tokens and responses of one length.",
-        highlight=False,
     )
 
 
@@ -122,7 +122,7 @@ def write(result: dict[str, Any], log: Log, out: Path, console: Console) -> list
     try:
         import matplotlib as mpl
     except ImportError:
-        console.print("no plot: it needs matplotlib (pip install matplotlib)", highlight=False)
+        console.print("no plot: it needs matplotlib (pip install matplotlib)")
     else:
         with mpl.rc_context({"font.size": 8, "pdf.fonttype": 42, "svg.hashsalt": "audit", "savefig.dpi": 200}):
             figure = _drawn(result)

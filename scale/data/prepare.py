@@ -24,7 +24,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console
 from rich.table import Table
 
 from scale.data.curate import Prepared, find_overlap, prepare
@@ -33,6 +32,7 @@ from scale.data.text_keys import LANGUAGES, TEMPLATES, Template, get_template, l
 from theory.base import require
 from theory.base.files import write_atomically
 from theory.base.runs import software
+from theory.base.terminal import Console
 
 ABILITY = "math"
 
@@ -182,7 +182,7 @@ def command(args: argparse.Namespace, console: Console, can_read: Callable[[str]
         raise ValueError(f"{there[0]}: expected no such file, got one{others}; --force replaces them")
     prepared = []
     for dataset in chosen:
-        console.print(f"{dataset.name}: reading", args.source or dataset.repository, highlight=False, soft_wrap=True)
+        console.print(f"{dataset.name}: reading", args.source or dataset.repository, soft_wrap=True)
         prepared.append(prepare(dataset, args.source, keep=args.language, revision=args.revision, can_read=can_read))
     warnings = [text for x in prepared for text in x.warnings]
     if warnings and args.strict:
@@ -221,19 +221,18 @@ def report(prepared: Sequence[Prepared], out: Path, console: Console) -> None:
     for x in prepared:
         place = paths(out, x.dataset.name)
         for text in x.warnings:
-            console.print(f"warning: {text}", highlight=False, soft_wrap=True, style="yellow")
+            console.print(f"warning: {text}", soft_wrap=True, style="yellow")
         if x.conflicts:
-            console.print(f"conflicting answers: {place['conflicts']}", highlight=False, soft_wrap=True)
+            console.print(f"conflicting answers: {place['conflicts']}", soft_wrap=True)
         if x.unreadable:
             console.print(
                 f"{x.dataset.name}: Math-Verify cannot read {len(x.unreadable)} of the right answers (unreadable in "
                 f"{place['manifest']}); a response to such a problem is right if it is spelt alike, else unverified",
-                highlight=False,
                 soft_wrap=True,
             )
         shared = {name: len(keys) for name, keys in x.overlap.items() if keys}
         if shared:
             where = ", ".join(f"{count} of {name}" for name, count in shared.items())
             done = "dropped" if x.counts["overlap"] else "kept (--drop-overlap drops them)"
-            console.print(f"{x.dataset.name}: problems of benchmarks: {where}; {done}", highlight=False, soft_wrap=True)
-    console.print(f"written: {out}", highlight=False, soft_wrap=True)
+            console.print(f"{x.dataset.name}: problems of benchmarks: {where}; {done}", soft_wrap=True)
+    console.print(f"written: {out}", soft_wrap=True)

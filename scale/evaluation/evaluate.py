@@ -18,14 +18,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TimeElapsedColumn, TimeRemainingColumn
 
 from scale.evaluation import generate, planning, score_table
 from scale.evaluation.exports import Checkpoint
 from scale.evaluation.planning import SETTINGS_FILE, Item, plan
 from scale.plugin.config import VLLM_ON_CPU
-from theory.base import files, runs as run_format
+from theory.base import files, runs as run_format, terminal
+from theory.base.terminal import Console
 
 TABLE = "table"
 
@@ -113,8 +113,8 @@ def command(args: argparse.Namespace, console: Console) -> int:
     for k in summary["k"]:
         console.print(score_table.to_rich(rows, k))
     for note in score_table.notes(rows):
-        console.print(note, highlight=False, soft_wrap=True, markup=False)
-    console.print(said, highlight=False, soft_wrap=True)
+        console.print(note, soft_wrap=True)
+    console.print(said, soft_wrap=True)
     return 0
 
 
@@ -202,16 +202,8 @@ def _run(folder: Path, spec: Mapping[str, Any], total: int, console: Console) ->
     environ = dict(os.environ) if spec["gpus"] else launch.cpu_environment(temporary) | VLLM_ON_CPU
     environ |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
     (temporary / "spec.json").write_text(json.dumps(spec))
-    columns = (
-        TextColumn(folder.name, markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=total, state="loading")
+    with terminal.progress(console, "{task.fields[state]}", TimeElapsedColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task(folder.name, total=total, state="loading")
 
         def echo(line: str) -> None:
             progress = reports.read_progress(folder)
@@ -229,15 +221,14 @@ def _run(folder: Path, spec: Mapping[str, Any], total: int, console: Console) ->
             temporary=temporary,
         )
     if outcome.reason != "finished":
-        console.print(outcome.cause(), highlight=False, soft_wrap=True, style="red", markup=False)
-        console.print(f"log: {folder / supervisor.LOG}; the same command resumes", highlight=False, soft_wrap=True)
+        console.print(outcome.cause(), soft_wrap=True, style="red")
+        console.print(f"log: {folder / supervisor.LOG}; the same command resumes", soft_wrap=True)
         return 130 if outcome.reason == "interrupted" else 1
     last = outcome.progress or {}
     tokens = last.get("tokens", 0)
     rate = tokens / max(last.get("seconds", 0), 1e-9)
     console.print(
         f"{folder.name}: {total} responses, {tokens:,} tokens, {rate:,.0f} tokens/s, {outcome.seconds:.0f} s in all",
-        highlight=False,
         soft_wrap=True,
     )
     return 0

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from scale.evaluation.exports import Checkpoint
 from scale.evaluation.problems import BenchmarkProblem
@@ -270,5 +271,7 @@ def to_rich(rows: Sequence[Mapping[str, Any]], k: int) -> RichTable:
     for title in _benchmarks(rows).values():
         table.add_column(title, justify="right")
     for row, texts in zip(rows, _text_table(rows, [k]).texts("\n"), strict=True):
-        table.add_row(*texts, style="dim" if row["source"] == PUBLISHED else None)
+        # An estimate has its interval on a second line; a name has one line.
+        style = "dim" if row["source"] == PUBLISHED else None
+        table.add_row(*texts[:3], *map(Text, texts[3:]), style=style)
     return table

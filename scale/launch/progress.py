@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TaskID, TimeElapsedColumn
 
 from scale.launch.start import Limits, train
 from scale.run import Outcome, interruptible, read_progress, records
 from scale.run.supervisor import LOG
+from theory.base import terminal
+from theory.base.terminal import Console
 from theory.methods import STOCK
 
 
@@ -24,8 +25,7 @@ def train_all(configs: Mapping[Path, Any], limits: Limits, console: Console, job
     ends all runs.
     """
     stop = threading.Event()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"))
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+    with terminal.progress(console, "{task.fields[state]}", TimeElapsedColumn()) as bar:
 
         def one(out: Path, task: TaskID) -> Outcome:
             def echo(line: str) -> None:
@@ -51,12 +51,12 @@ def train_all(configs: Mapping[Path, Any], limits: Limits, console: Console, job
                 for future in as_completed(futures):
                     out, outcome = futures[future], future.result()
                     if outcome.reason != "finished":
-                        console.print(outcome.cause(), highlight=False, soft_wrap=True, style="red", markup=False)
-                        console.print(f"log: {out / LOG}; the same command resumes", highlight=False, soft_wrap=True)
+                        console.print(outcome.cause(), soft_wrap=True, style="red")
+                        console.print(f"log: {out / LOG}; the same command resumes", soft_wrap=True)
                         return 1
                     steps = configs[out].trainer.total_training_steps
                     done = f"{steps} steps, {outcome.seconds:.0f} s, written to {out}"
-                    console.print(done, highlight=False, soft_wrap=True)
+                    console.print(done, soft_wrap=True)
             finally:
                 stop.set()
                 pool.shutdown(cancel_futures=True)

@@ -24,7 +24,7 @@ SIZE, BATCH, CHARACTERS = 16, 512, 300
 
 COMMAND = """
 import argparse, resource, sys
-from rich.console import Console
+from theory.base.terminal import Console
 from scale.audit import replay_log as audit
 parser = argparse.ArgumentParser()
 for name, settings in audit.ARGUMENTS.items():

@@ -185,8 +185,8 @@ def test_a_full_disk_is_said_in_one_line(monkeypatch, capsys):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("toy.__main__.train", full)
-    assert main(["run"]) == 1
-    assert capsys.readouterr().err.endswith("No space left on device; the same command resumes\n")
+    assert main(["run"]) == 2
+    assert capsys.readouterr().err.endswith("No space left on device; with --out, the same command resumes\n")
 
 
 def test_an_interrupted_run_says_how_to_go_on(monkeypatch, capsys):

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 
 from scale.audit import Log, audit, comparison, read_log, replay_log, report
 from tests.scale.audit.logs import simulated, write
 from theory.allocation import get_allocator, log_replay, register
+from theory.base.terminal import Console
 
 ROOT = Path(__file__).parents[3]
 
@@ -233,7 +233,7 @@ sys.meta_path.insert(0, Absent)
 from scale.audit import replay_log
 assert not {{"numpy", "pyarrow", "rich"}} & set(sys.modules), "light at import"
 import argparse
-from rich.console import Console
+from theory.base.terminal import Console
 parser = argparse.ArgumentParser()
 for name, settings in replay_log.ARGUMENTS.items():
     parser.add_argument(name, **settings)

@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from rich.console import Console
 
 from scale.data import prepare
 from scale.rewards import answer_reader
+from theory.base.terminal import Console
 
 ROOT = Path(__file__).parents[3]
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from rich.console import Console
 
 from scale.evaluation import evaluate, generate, planning
 from scale.plugin.config import DynamoConfig
+from theory.base.terminal import Console
 
 ROOT = Path(__file__).parents[3]
 
