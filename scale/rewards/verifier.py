@@ -4,29 +4,41 @@ A computation of sympy cannot be interrupted in a thread, and Math-Verify's own 
 they raise, or make wrong an answer that was never compared. Here a worker process (`serve`) imports Math-Verify once
 and forks a child that compares, one job after the other. The child sets timers of the kernel whose signals end it,
 whatever it computes; the worker then reports the timeout and forks the next child, in milliseconds. A worker ends with
-its owner, because its input does.
+its owner, because its socket does.
+
+Any of these processes may be killed or stopped at any moment, for example by the kernel when memory is short. So each
+has a socket of its own, every job has a number, and a judgement counts only if it carries the number of its job. A
+process that has ended, is late or says anything else is replaced, and the job is done again once or is unverified.
 """
 
 from __future__ import annotations
 
 import atexit
 import json
+import math
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 PIN = "math-verify[antlr4_9_3]==0.9.0"
 
 CORRECT, WRONG, UNVERIFIED = "correct", "wrong", "unverified"
+
+CRASH = "crash"
+"""Why a job is unverified whose child ended before its time was up."""
+
+TRIES = 2
+"""How often a job is begun, if processes end without a judgement; it may be the job that ends them."""
 
 MEMORY = 4 * 2**30
 """Bytes of address space of a child; what needs more is unverified."""
@@ -34,12 +46,16 @@ MEMORY = 4 * 2**30
 WALL = 4.0
 """Wall-clock limit of a job over its limit on CPU time: on a busy machine the judgement is the same, only later."""
 
+START = 120.0
+"""Seconds in which a worker must have imported Math-Verify."""
+
+GRACE = 10.0
+"""How many seconds later than its last limit a worker may answer before it is given up."""
+
+TIMERS = (signal.SIGPROF, signal.SIGALRM)
+"""Signals of the timers for CPU time and wall-clock time."""
+
 _ROOT = str(Path(__file__).resolve().parents[2])
-
-START_SECONDS = 120.0
-
-GRACE_SECONDS = 10.0
-"""How much later than its last limit a worker may answer before it is given up."""
 
 
 class Pair(NamedTuple):
@@ -57,6 +73,57 @@ class Judgement(NamedTuple):
     reason: str = ""
 
 
+# Messages: each is a line of JSON. `TimeoutError` is one that is late, another `OSError` one that is lost.
+
+
+def _send(link: socket.socket, message: Mapping[str, Any], deadline: float = math.inf) -> None:
+    _limit(link, deadline)
+    link.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _receive(link: socket.socket, deadline: float = math.inf) -> Any:
+    content = bytearray()
+    while not content.endswith(b"\n"):
+        _limit(link, deadline)
+        block = link.recv(2**16)
+        if not block:
+            raise ConnectionError("expected a message, got its end")
+        content += block
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise ConnectionError(f"expected a message, got {content[:80]!r}") from error
+
+
+def _limit(link: socket.socket, deadline: float) -> None:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("expected a message in time")
+    link.settimeout(None if left == math.inf else left)
+
+
+def _ask(link: socket.socket, job: Mapping[str, Any], deadline: float = math.inf) -> Judgement:
+    """Return the judgement of a job, and of no other."""
+    _send(link, job, deadline)
+    reply = _receive(link, deadline)
+    match reply:
+        case {"id": number, "outcome": str(outcome), "reason": str(reason)} if number == job["id"]:
+            if outcome in (CORRECT, WRONG, UNVERIFIED):
+                return Judgement(outcome, reason)
+    raise ConnectionError(f"expected the judgement of job {job['id']}, got {reply!r:.80}")
+
+
+def _answer(link: socket.socket, job: Mapping[str, Any], judgement: Judgement) -> None:
+    _send(link, {"id": job["id"], **judgement._asdict()})
+
+
+def _is_silent(link: socket.socket) -> bool:
+    """Return whether the other side is there and has said nothing; one that speaks unasked cannot be trusted."""
+    poll = select.poll()  # select.select takes no file beyond 1024
+    poll.register(link, select.POLLIN)
+    return not poll.poll(0)
+
+
 # The owner's side
 
 
@@ -67,129 +134,130 @@ class Verifier:
         self._slots = threading.BoundedSemaphore(workers)
         self._idle: list[_Worker] = []
         self._every: set[_Worker] = set()
-        self._lock = threading.Lock()
 
     def compare(self, pairs: Sequence[Pair], timeout: float) -> Judgement:
         """Return whether any pair is equal, within `timeout` seconds of CPU time in all; it needs Math-Verify."""
-        job = {"pairs": pairs, "timeout": timeout}
+        judgement = Judgement(UNVERIFIED, "worker lost")
         with self._slots:
-            while True:
-                worker, fresh = self._take()
+            for _ in range(TRIES):
+                worker = self._take()
                 try:
-                    reply = worker.ask(job, timeout * WALL + GRACE_SECONDS)
+                    judgement = worker.ask(pairs, timeout)
+                except TimeoutError:
+                    self._end(worker)
+                    return Judgement(UNVERIFIED, "worker late")
+                except OSError:
+                    self._end(worker)
+                    continue
                 except BaseException:
                     self._end(worker)
                     raise
-                if reply is not None:
-                    with self._lock:
-                        self._idle.append(worker)
-                    return Judgement(reply["outcome"], reply["reason"])
-                self._end(worker)
-                if fresh:  # one that was ended from outside while idle says nothing of the job
-                    return Judgement(UNVERIFIED, "worker lost")
+                with _lock:
+                    self._idle.append(worker)
+                if judgement.reason != CRASH:
+                    break
+        return judgement
 
-    def _take(self) -> tuple[_Worker, bool]:
-        """Return an idle worker or a new one, and whether it is new."""
-        with self._lock:
-            if self._idle:
-                return self._idle.pop(), False
-        worker = _Worker()
-        with self._lock:
+    def _take(self) -> _Worker:
+        """Return an idle worker or a new one."""
+        with _lock:
+            while self._idle:
+                worker = self._idle.pop()
+                if _is_silent(worker.link):
+                    return worker
+                self._end(worker)
+            worker = _Worker()
             self._every.add(worker)
-        return worker, True
+            return worker
 
     def _end(self, worker: _Worker) -> None:
-        with self._lock:
+        with _lock:
             self._every.discard(worker)
         worker.end()
 
     def pids(self) -> list[int]:
         """Return the worker processes."""
-        with self._lock:
+        with _lock:
             return [worker.process.pid for worker in self._every]
 
     def close(self) -> None:
         """End the workers."""
-        with self._lock:
+        with _lock:
             every, self._every, self._idle = self._every, set(), []
         for worker in every:
             worker.end()
 
     def forget(self) -> None:
-        """Close the pipes in a forked copy: the workers belong to the parent, and must end with it."""
+        """Close the sockets in a forked copy: the workers belong to the parent, and must end with it."""
         for worker in self._every:
             worker.process.returncode = 0
-            worker.close()
+            worker.link.close()
 
 
 class _Worker:
-    """A worker process and the pipes to it."""
+    """A worker process and the socket to it."""
 
     def __init__(self) -> None:
         # This package first on the path, in place of the folder that the caller happens to be in.
         path = f"import sys; sys.path[:] = [{_ROOT!r}, *filter(None, sys.path)]"
-        code = f"{path}; from scale.rewards.verifier import serve; serve()"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            start_new_session=True,
-        )
-        reply = self._reply(START_SECONDS)
-        if reply is None or "error" in reply:
-            self.end()
-            what = f"none that starts within {START_SECONDS:g} s" if reply is None else reply["error"]
-            raise ValueError(f"reward: expected Math-Verify (pip install '{PIN}'), got {what}")
+        self.link, other = socket.socketpair()
+        with other:
+            # Standard output is not ours: what libraries print must not be in between.
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", f"{path}; from scale.rewards.verifier import serve; serve({other.fileno()})"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[other.fileno()],
+                start_new_session=True,
+            )
+        self.jobs = -1
+        """Number of its last job, < 0 before it is ready."""
 
-    def ask(self, job: Any, seconds: float) -> Any:
-        """Return the reply to a job, or None if there is none in time."""
-        assert self.process.stdin is not None
+    def ask(self, pairs: Sequence[Pair], timeout: float) -> Judgement:
+        """Return the judgement of a job."""
+        if self.jobs < 0:
+            self._start()
+        self.jobs += 1
+        job = {"id": self.jobs, "pairs": pairs, "timeout": timeout}
+        return _ask(self.link, job, time.monotonic() + timeout * WALL + GRACE)
+
+    def _start(self) -> None:
+        """Wait until the worker is ready."""
         try:
-            content = memoryview((json.dumps(job) + "\n").encode())
-            while content:
-                content = content[self.process.stdin.write(content) :]
-        except OSError:
-            return None
-        return self._reply(seconds)
-
-    def _reply(self, seconds: float) -> Any:
-        assert self.process.stdout is not None
-        poll = select.poll()
-        poll.register(self.process.stdout, select.POLLIN)
-        deadline, line = time.monotonic() + seconds, b""
-        while not line.endswith(b"\n"):
-            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                return None
-            block = os.read(self.process.stdout.fileno(), 2**16)
-            if not block:
-                return None
-            line += block
-        return json.loads(line)
+            said = _receive(self.link, time.monotonic() + START)
+        except ConnectionError:
+            status = self.process.wait()
+            if status < 0:  # It was killed.
+                raise
+            said = {"error": f"a worker that ends with status {status}"}
+        match said:
+            case {"ready": True}:
+                self.jobs = 0
+            case {"error": what}:
+                raise ValueError(f"reward: expected Math-Verify (pip install '{PIN}'), got {what}")
+            case _:
+                raise ConnectionError(f"expected a worker that is ready, got {said!r:.80}")
 
     def end(self) -> None:
         """End the process and its child."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        self.close()
-
-    def close(self) -> None:
-        """Close the pipes."""
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
+        self.link.close()
 
 
 _shared: Verifier | None = None
-_shared_lock = threading.Lock()
+
+# Of all verifiers. Forks wait for it, so that a copy knows every socket that it must close. A handler of a signal may
+# fork, and runs in a thread that holds it: hence reentrant.
+_lock = threading.RLock()
 
 
 def shared(workers: int) -> Verifier:
     """Return this process's verifier; the first call decides how many workers it may have."""
     global _shared
-    with _shared_lock:
+    with _lock:
         if _shared is None:
             _shared = Verifier(workers)
             atexit.register(_shared.close)
@@ -197,73 +265,82 @@ def shared(workers: int) -> Verifier:
 
 
 def _after_fork() -> None:
-    global _shared, _shared_lock
-    _shared_lock = threading.Lock()
+    global _shared
     if _shared is not None:
         atexit.unregister(_shared.close)
         _shared.forget()
         _shared = None
+    _lock.release()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_after_fork)
 
 
 # The worker's side
 
 
-def serve() -> None:
-    """Answer jobs until the input ends."""
+def serve(file: int) -> None:
+    """Answer the jobs that come through a socket until it ends."""
     import resource
 
+    owner = socket.socket(fileno=file)
     try:
         judge([Pair("1", "2", True), Pair("\\frac{1}{2}", "x", False)])  # compiles its patterns, once for all children
-    except ImportError as error:
-        _answer({"error": repr(error)})
+    except Exception as error:
+        _send(owner, {"error": repr(error)})
         return
+    for number in TIMERS:  # The owner may ignore or block them, which its processes inherit.
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, TIMERS)
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY if hard == resource.RLIM_INFINITY else min(MEMORY, hard), hard))
-    _answer({"ready": True})
-    while True:
-        child = os.fork()
-        if not child:
-            _work()
-        status = os.waitpid(child, 0)[1]
-        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
-            return
-        timers = (signal.SIGPROF, signal.SIGALRM)
-        timeout = os.WIFSIGNALED(status) and os.WTERMSIG(status) in timers
-        _answer(Judgement(UNVERIFIED, "timeout" if timeout else "crash")._asdict())
+    with suppress(OSError):  # The owner has ended, or no process can be forked.
+        _send(owner, {"ready": True})
+        child = _Child(owner)
+        while True:
+            job = _receive(owner)
+            if not _is_silent(child.link):
+                child.end()
+                child = _Child(owner)
+            try:
+                judgement = _ask(child.link, job)
+            except OSError:
+                judgement = Judgement(UNVERIFIED, "timeout" if child.end() in TIMERS else CRASH)
+                child = _Child(owner)
+            _answer(owner, job, judgement)
 
 
-def _work() -> None:
-    """Answer jobs in the child; never returns."""
+class _Child:
+    """A fork of the worker that compares, and the socket to it."""
+
+    def __init__(self, owner: socket.socket) -> None:
+        self.link, other = socket.socketpair()
+        self.process = os.fork()
+        if not self.process:
+            owner.close()
+            self.link.close()
+            _work(other)
+        other.close()
+
+    def end(self) -> int:
+        """End the process; returns the signal that ended it, 0 for none."""
+        os.kill(self.process, signal.SIGKILL)
+        self.link.close()
+        return os.WTERMSIG(os.waitpid(self.process, 0)[1])
+
+
+def _work(worker: socket.socket) -> NoReturn:
+    """Answer jobs in the child."""
     try:
-        while (job := _read_job()) is not None:
+        while True:
+            job = _receive(worker)
             signal.setitimer(signal.ITIMER_PROF, job["timeout"])
             signal.setitimer(signal.ITIMER_REAL, job["timeout"] * WALL)
             judgement = judge([Pair(*pair) for pair in job["pairs"]])
             signal.setitimer(signal.ITIMER_PROF, 0)
             signal.setitimer(signal.ITIMER_REAL, 0)
-            _answer(judgement._asdict())
-        os._exit(0)
+            _answer(worker, job, judgement)
     finally:
-        os._exit(1)
-
-
-def _read_job() -> Any:
-    line = b""
-    while not line.endswith(b"\n"):
-        block = os.read(0, 2**16)
-        if not block:
-            return None
-        line += block
-    return json.loads(line)
-
-
-def _answer(reply: Any) -> None:
-    try:
-        os.write(1, (json.dumps(reply) + "\n").encode())
-    except BrokenPipeError:
         os._exit(0)
 
 
@@ -281,9 +358,13 @@ def judge(pairs: Sequence[Pair]) -> Judgement:
     either = [latex, math_verify.ExprExtractionConfig()]
     wrong, unverified = "", ""
     for pair in pairs:
-        golds = math_verify.parse(f"\\boxed{{{pair.gold}}}", [latex], parsing_timeout=None)
         text = f"\\boxed{{{pair.answer}}}" if pair.latex else pair.answer
-        answers = math_verify.parse(text, either, parsing_timeout=None)
+        try:
+            golds = math_verify.parse(f"\\boxed{{{pair.gold}}}", [latex], parsing_timeout=None, raise_on_error=True)
+            answers = math_verify.parse(text, either, parsing_timeout=None, raise_on_error=True)
+        except Exception as error:
+            unverified = f"reading failed: {type(error).__name__}"
+            continue
         # Math-Verify returns an answer's text too; where it returns nothing else, it could not read the answer.
         if all(isinstance(x, str) for x in golds):
             unverified = "the right answer cannot be read"

@@ -129,23 +129,31 @@ def test_timeout_in_a_forked_daemon():
 OWNER = """
 import os, sys, threading, time
 from scale.rewards import scoring
-scoring.check()
+check = threading.Thread(target=scoring.check)
+check.start()
+check.join({seconds})
 if os.fork() == 0:  # a copy that lives on
     time.sleep(60)
     os._exit(0)
-threading.Thread(target=scoring.compute_score, args=("any", sys.argv[1], "7/3"), kwargs={"timeout": 0.5}).start()
+check.join()
+threading.Thread(target=scoring.compute_score, args=("any", sys.argv[1], "7/3"), kwargs={{"timeout": 0.5}}).start()
 print("ready", flush=True)
 threading.Event().wait()
 """
 
 
-def test_workers_end_with_a_killed_owner():
-    """Also one that computes, at the latest at its wall-clock limit, and also if a fork of the owner lives on."""
+@pytest.mark.parametrize("seconds", [START, 0.1])
+def test_workers_end_with_a_killed_owner(seconds):
+    """Also one that computes, at the latest at its wall-clock limit, and if a fork of the owner lives on.
+
+    A worker is ready when the owner is forked, or is just being started.
+    """
+    code = OWNER.format(seconds=seconds)
     environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    with subprocess.Popen([sys.executable, "-c", OWNER, SLOW], stdout=subprocess.PIPE, env=environ) as owner:
+    with subprocess.Popen([sys.executable, "-c", code, SLOW], stdout=subprocess.PIPE, env=environ) as owner:
         assert owner.stdout.readline() == b"ready\n"
         every = descendants(owner.pid)
-        copies = {x for x in every if OWNER in psutil.Process(x).cmdline()}
+        copies = {x for x in every if code in psutil.Process(x).cmdline()}
         owner.send_signal(signal.SIGKILL)
     assert (len(copies), len(every - copies) >= 2) == (1, True)
     assert not gone(every - copies, LIMIT * verifier.WALL + START)
