@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from scale.data import curate, datasets
+from scale.data.text_keys import prompt_key
 from tests.scale import made_data
 
 problems = st.lists(
@@ -46,6 +47,28 @@ def test_files_of_a_folder_are_one_source(tmp_path):
     )
     found = curate.prepare(datasets.DATASETS["aime25"], tmp_path)
     assert [(x.text, x.number, x.copies) for x in found.problems] == [("a", 0, 1), ("b", 1, 2), ("c", 3, 1)]
+
+
+def test_rows_are_numbered_through_folded_copies_and_any_number_of_files(tmp_path):
+    """Of three files of six, two and four rows the last begins at row 8."""
+    (tmp_path / "aime25").mkdir()
+    for name, problems, copies in (("1", "ab", 3), ("2", "c", 2), ("3", "bd", 2)):
+        found = made_data.dapo_rows([(x, "1") for x in problems], copies=copies)
+        made_data.write_parquet(tmp_path / "aime25" / f"{name}.parquet", found)
+    found = curate.prepare(datasets.DATASETS["aime25"], tmp_path)
+    listed = [(x.text, x.number, x.copies) for x in found.problems]
+    assert listed == [("a", 0, 3), ("b", 1, 5), ("c", 6, 2), ("d", 9, 2)]
+    assert found.counts["rows"] == 12
+
+
+def test_all_copies_of_a_benchmarks_problem_overlap_and_signs_alone_do_not(tmp_path):
+    problems = [("Find $x+1$.", "1"), ("Find $x-1$.", "1"), ("$+$?", "1"), ("Find $y$.", "1")]
+    source = made_data.write_parquet(tmp_path / "x.parquet", made_data.dapo_rows(problems))
+    found = curate.prepare(datasets.DATASETS["dapo-math-17k"], source)
+    curate.find_overlap(found, {"amc23": ["find $x + 1$", "$-$!"], "aime25": ["Find $z$."]}, drop=True)
+    assert found.overlap == {"amc23": sorted(prompt_key(text) for text, _ in problems[:2]), "aime25": []}
+    assert [x.text for x in found.problems] == ["$+$?", "Find $y$."]
+    assert (found.counts["overlap"], found.counts["kept"]) == (2, 2)
 
 
 @pytest.mark.parametrize(

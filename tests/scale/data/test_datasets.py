@@ -28,6 +28,15 @@ def test_a_copy_of_the_repository(tmp_path):
     assert (found.text, found.answer) == ("Given $x$.\nSome mathematics?", "1, 2")
 
 
+def test_rows_are_numbered_through_the_batches(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "BATCH_ROWS", 2)
+    path = made_data.write_parquet(tmp_path / "x.parquet", [{"problem": x, "answer": "1"} for x in "abcde"])
+    assert [(x.problem, x.number) for x in datasets.read_rows(path)] == list(zip("abcde", range(5), strict=True))
+    made_data.write_parquet(path, [{"problem": x, "answer": "1" if x != "d" else ""} for x in "abcde"])
+    with pytest.raises(ValueError, match="row 3: expected a text as answer"):
+        list(datasets.read_rows(path))
+
+
 def test_half_a_template_is_an_error(tmp_path):
     cut = [{"prompt": f"{made_data.DAPO_BEFORE}Find x.", "reward_model": {"ground_truth": "1"}}]
     for path in (

@@ -108,6 +108,9 @@ def test_languages(made, tmp_path):
         counts = manifest(tmp_path / choice)["counts"]
         dropped = ("duplicates", "conflicts", "other_language", "overlap", "kept")
         assert sum(counts[name] for name in dropped) == counts["rows"] == 50
+        assert manifest(tmp_path / choice)["languages"] == {
+            name: count for name, count in (("en", 4), ("zh", 2)) if choice in (name, "all")
+        }
     assert {name: len(x) for name, x in keys.items()} == {"en": 4, "zh": 2, "all": 6}
     assert keys["en"] | keys["zh"] == keys["all"]
 

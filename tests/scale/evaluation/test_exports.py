@@ -46,6 +46,43 @@ def test_checkpoints_that_cannot_be_evaluated(tmp_path):
     refused("new: expected a run with a checkpoint, got none yet", tmp_path / "new", *arguments[1:])
 
 
+@pytest.mark.parametrize("place", [0, 2**22 + 7, 2**23 - 1])
+def test_other_weights_at_either_end_or_in_the_middle_are_another_model(tmp_path, place):
+    """Of a file of 8 MiB; its name, its length and the configuration count too."""
+    (tmp_path / "config.json").write_text("{}")
+    weights = tmp_path / "pytorch_model.bin"
+    weights.write_bytes(bytes(2**23))
+    before = exports.fingerprint(tmp_path)
+    with weights.open("rb+") as file:
+        file.seek(place)
+        file.write(b"1")
+    changed = exports.fingerprint(tmp_path)
+    weights.write_bytes(bytes(2**23))
+    assert exports.fingerprint(tmp_path) == before != changed
+    weights.write_bytes(bytes(2**23 + 1))
+    assert exports.fingerprint(tmp_path) != before
+    weights.write_bytes(bytes(2**23))
+    (tmp_path / "config.json").write_text("{ }")
+    assert exports.fingerprint(tmp_path) != before
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("allocator", "gvm"),
+        ("alpha", 0.2),
+        ("sharpness", 5.0),
+        ("threshold", 0.5),
+        ("aggregation", "prompt-mean"),
+        ("history_discount", 0.5),
+        ("scope", "mini-batch"),
+    ],
+)
+def test_a_method_is_named_with_what_differs_from_it(tmp_path, name, value):
+    config = {"dynamo": {"method": "dynamo", name: value, "seed": 3}}
+    assert exports.Checkpoint("x", tmp_path, config, 1).method == f"DynaMO ({name} {value})"
+
+
 def test_every_way_to_name_a_checkpoint_finds_the_same_export(tmp_path):
     run = run_folder(tmp_path, "run", "dynamo.method=kl-cov", "dynamo.seed=7")
     folder = run / "checkpoints" / "global_step_4"

@@ -11,6 +11,14 @@ from tests.scale.evaluation.made_runs import fill, good, model, refused
 pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("evaluate")]
 
 
+def test_every_sample_has_a_seed_of_its_own():
+    seeds = {
+        generate.sample_seed(seed, key, sample) for seed in range(5) for key in ("a", "b", "1") for sample in range(20)
+    }
+    assert len(seeds) == 5 * 3 * 20
+    assert 0 <= min(seeds) <= max(seeds) < 2**31
+
+
 def test_damaged_samples(tmp_path):
     arguments = good(tmp_path)
     fill(arguments, lambda *_: {"correct": True})

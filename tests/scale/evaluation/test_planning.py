@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from scale.evaluation import exports, generate, planning
-from tests.scale.evaluation.made_runs import REWARD, command, fill, good, model, parquet, refused, rows, run_folder
+from tests.scale.evaluation.made_runs import (
+    REWARD,
+    command,
+    fill,
+    good,
+    model,
+    parquet,
+    parsed,
+    refused,
+    rows,
+    run_folder,
+)
 
 # Configurations are composed once in a process.
 pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("evaluate")]
@@ -73,6 +86,43 @@ def test_a_model_without_a_run_needs_to_be_told(tmp_path):
     arguments = [model(tmp_path / "m"), *good(tmp_path)[1:]]
     refused("reward: expected --reward, since no run's configuration tells it", *arguments)
     refused("max_tokens: expected --max-tokens, since no run's", *arguments, "--reward", REWARD)
+
+
+def of_a_model(tmp_path):
+    """Return arguments for four samples of each of three problems, without a run."""
+    data = parquet(tmp_path / "d.parquet", rows("abc"))
+    told = ["--samples", 4, "--k", 1, "--reward", REWARD, "--max-tokens", 8, "--out", tmp_path / "out"]
+    return [model(tmp_path / "m"), "--data", data, *told]
+
+
+def test_what_is_missing_of_a_part_that_is_there(tmp_path):
+    """Of three problems the first has four samples, the others none: of two of each, four are missing."""
+    arguments = of_a_model(tmp_path)
+    (item,), _ = planning.plan(parsed(*arguments))
+    assert item.missing(2) == 6
+    fill(arguments, lambda *_: {})
+    assert [item.missing(n) for n in (1, 2, 4, 5)] == [0, 0, 0, 3]
+    path = item.folder / generate.SAMPLES_FILE
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:4]))
+    assert [item.missing(n) for n in (1, 2, 4, 5)] == [2, 4, 8, 11]
+
+
+@pytest.mark.parametrize(
+    ("change", "scores"),
+    [
+        ({}, False),
+        ({"reward": {"hash": "1"}}, True),
+        ({"reward_arguments": {"most": 2}}, True),
+        ({"reward": {"hash": "1"}, "reward_arguments": {"most": 2}}, True),
+        ({"reward": {"hash": "1"}, "temperature": 0.5}, False),
+    ],
+)
+def test_when_stored_samples_need_other_scores_only(tmp_path, change, scores):
+    arguments = of_a_model(tmp_path)
+    (item,), _ = planning.plan(parsed(*arguments))
+    assert not item.only_scores_differ()
+    fill(arguments, lambda *_: {})
+    assert replace(item, settings={**item.settings, **change}).only_scores_differ() == scores
 
 
 def test_settings_are_never_mixed(tmp_path):

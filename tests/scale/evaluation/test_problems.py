@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -74,6 +76,14 @@ def test_files_that_are_no_data(tmp_path):
 def test_scores(found, expected):
     problem = problems.BenchmarkProblem("k", "b", [{"role": "user", "content": "x"}], "7", {"key": "k"})
     assert problems.score(lambda **_: found, problem, "7") == expected
+
+
+def test_other_problems_and_other_answers_are_other_data():
+    first = problems.BenchmarkProblem("k", "b", [{"role": "user", "content": "x"}], "7", {"key": "k", "index": 1})
+    before = problems.fingerprint([first])
+    for change in ({"key": "l"}, {"benchmark": "c"}, {"prompt": [{"role": "user", "content": "y"}]}, {"answer": "8"}):
+        assert problems.fingerprint([replace(first, **change)]) != before, change
+    assert problems.fingerprint([replace(first, extra_info={"key": "k", "index": 2})]) == before
 
 
 @pytest.mark.parametrize("found", [-1.0, 0.5, None, "1", {}, float("nan"), {"acc": None, "score": 1}])

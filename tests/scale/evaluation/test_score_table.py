@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from scale.evaluation import score_table
+from scale.evaluation.problems import BenchmarkProblem
 from tests.scale.evaluation.made_runs import REWARD, command, fill, model, parquet, result, rows, run_folder
 from theory.claims.published import BENCHMARKS, TABLE_1
 
@@ -48,9 +49,35 @@ def test_pass_at_k_is_the_share_of_all_subsets_with_a_correct_sample(tmp_path):
         cell = row["cells"][name][f"pass@{each}"]
         assert cell["value"] == pytest.approx(by_hand[name, each], abs=1e-5)
         assert cell["low"] <= cell["value"] <= cell["high"]
+    for name, problems in (("a", 5), ("b", 3)):
+        told = row["cells"][name]
+        counts = {"problems": problems, "samples": 7, "responses": 2 * 7 * problems, "tokens": 2 * 7 * problems * 3}
+        assert {x: told[x] for x in counts} == counts
     for each in k:
         average = (by_hand["a", each] + by_hand["b", each]) / 2
         assert row["cells"]["average"][f"pass@{each}"]["value"] == pytest.approx(average, abs=1e-5)
+
+
+def test_further_samples_do_not_count():
+    """Of three samples of each problem, as a call before this one drew them, the first two are asked for."""
+    problems = [BenchmarkProblem(key, "b", [], "1", {}) for key in ("x", "y")]
+    said = {"finish": "length", "tokens": 5}
+    drawn = [
+        {"key": key, "sample": i, "correct": i == 2 or key == "y", "unverified": i == 2, **said}
+        for key in ("x", "y")
+        for i in range(3)
+    ]
+    (found,) = score_table.count(drawn, problems, 2).values()
+    assert (found.samples, found.correct.tolist(), found.tokens) == (2, [0, 2], 20)
+    assert (found.unverified.tolist(), found.truncated.tolist()) == ([0, 0], [2, 2])
+    with pytest.raises(ValueError, match="samples: expected 3 of every problem, got 2 of some"):
+        score_table.count(drawn[:-1], problems, 3)
+
+
+def test_the_share_of_truncated_responses_is_of_all_runs_and_seeds():
+    cell = {"problems": 5, "samples": 4, "responses": 60, "truncated": 3}
+    said = score_table.notes([{"source": "measured", "method": "M", "cells": {"b": cell}}])
+    assert said[1:] == ["M, b: 5.0% of the responses end at the longest length."]
 
 
 @pytest.fixture(scope="module")
