@@ -1,8 +1,8 @@
 """Supervision of a run: a deadline, a watchdog, causes of failures by name, and no process left behind.
 
 A run is a command with all the processes it starts, daemons in sessions of their own included. A guard between the
-caller and the command ends them (`scale.run.guard`). They report what happens through files in the run's folder
-(`scale.run.reports`).
+caller and the command ends them, and a watcher beside it if the guard cannot (`scale.run.guard`). They report what
+happens through files in the run's folder (`scale.run.reports`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scale.run.guard import RUN_ID, end_processes
+from scale.run.guard import RUN_ID, end_run
 from scale.run.reports import FAILURES, PROGRESS, RUN_FOLDER, Failure, read_failures, read_progress
 
 LOG = "log.txt"
@@ -35,6 +35,9 @@ POLL = 0.2
 
 SETTLE = 1.0
 """Seconds that a run with a reported failure has to end by itself and to report more."""
+
+STOPPED = 5.0
+"""Seconds between two looks after which this process must have been stopped, by Ctrl-Z or with the whole machine."""
 
 LAST_LINES = 20
 
@@ -138,7 +141,7 @@ def supervise(
     run_id = str(uuid.uuid4())
     # SPT_NOENV: setproctitle, which Ray and vLLM call, would overwrite the environment that names a process's run.
     environ |= {RUN_ID: run_id, RUN_FOLDER: str(folder), "SPT_NOENV": "1"}
-    guard_command = [sys.executable, "-I", str(GUARD), run_id, str(temporary or ""), *command]
+    guard_command = [sys.executable, "-I", str(GUARD), run_id, str(temporary or ""), str(os.getpid()), *command]
     start = time.monotonic()
     with (folder / LOG).open("ab") as log, (folder / LOG).open("rb") as reader:
         tail = _Tail(reader, echo)
@@ -180,12 +183,14 @@ def _watch(
 ) -> tuple[str, float]:
     """Wait for the end of a run; returns the reason and the time of the last beat."""
     assert guard.stdout is not None
-    last, seen, failed = start, None, None
+    last, seen, failed, now = start, None, None, time.monotonic()
     while True:
         if select.select([guard.stdout], [], [], POLL)[0]:  # The command has ended, or the guard is dead.
             return "ended", last
         tail.read()
-        now = time.monotonic()
+        before, now = now, time.monotonic()
+        if now - before > STOPPED:  # The run may have been stopped as long.
+            last += now - before
         with contextlib.suppress(FileNotFoundError):
             stat = (folder / PROGRESS).stat()
             if seen != (stat.st_ino, stat.st_mtime_ns):
@@ -203,11 +208,15 @@ def _watch(
 
 
 def _end_guard(guard: subprocess.Popen[bytes], run_id: str, temporary: Path | None) -> None:
-    """Let the guard end the run; do it here if the guard itself was killed."""
-    guard.communicate()  # Closes its standard input.
-    end_processes(run_id)
-    if temporary is not None:
-        shutil.rmtree(temporary, ignore_errors=True)
+    """Let the guard end the run; do it here if the guard itself was killed or stopped."""
+
+    def gone(seconds: float | None) -> bool:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            guard.communicate(timeout=seconds)  # Closes its standard input.
+        return guard.returncode is not None
+
+    end_run(run_id, str(temporary or ""), guard.pid, gone)
+    gone(None)
 
 
 def _last_progress(folder: Path) -> dict[str, Any] | None:

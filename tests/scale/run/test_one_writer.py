@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +12,15 @@ import pytest
 from tests.scale.conftest import eventually
 from theory.base.files import only_writer
 
-pytest.importorskip("psutil")
+psutil = pytest.importorskip("psutil")
 
 ROOT = Path(__file__).parents[3]
 
 STUBBORN = """
 import os, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.fork():
+    time.sleep(100)
 open("started", "w").write(str(os.getpid()))
 time.sleep(100)
 """
@@ -34,14 +35,18 @@ with only_writer(Path.cwd()) as lock:
 """
 
 
-def test_the_lock_outlives_a_killed_caller_until_its_processes_have_ended(tmp_path):
+@pytest.mark.parametrize("guard", [False, True], ids=["caller", "caller and guard"])
+def test_the_lock_outlives_a_killed_caller_until_its_processes_have_ended(guard, tmp_path):
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
     main = subprocess.Popen([sys.executable, "-c", MAIN], cwd=tmp_path, env=environ)
     assert eventually(lambda: (tmp_path / "started").exists() and (tmp_path / "started").read_text())
-    main.send_signal(signal.SIGKILL)
+    stubborn = psutil.Process(int((tmp_path / "started").read_text()))
+    killed = [*psutil.Process(main.pid).children(), psutil.Process(main.pid)] if guard else [main]
+    for process in killed:
+        process.kill()
     main.wait()
     # The run's process takes no notice of SIGTERM, so that it is there for some seconds more.
     with pytest.raises(ValueError, match=r"expected no other writer, got process \d+"), only_writer(tmp_path):
         pass
     with only_writer(tmp_path, patience=60):
-        assert not Path("/proc", (tmp_path / "started").read_text()).exists()
+        assert not stubborn.is_running() or stubborn.status() == psutil.STATUS_ZOMBIE
