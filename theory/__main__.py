@@ -19,7 +19,8 @@ from rich.text import Text
 
 from theory.base.files import write_json
 from theory.base.runs import software, write_columns
-from theory.base.terminal import Console, Parser, command, plain, progress
+from theory.base.terminal import Console, Parser, command, progress
+from theory.base.text import plain
 from theory.claims import LEDGER, Claim, Finding, Verdict
 
 COLOURS = {

@@ -1,16 +1,19 @@
-"""Tables as text: Markdown to read, LaTeX (booktabs) to print, CSV with every digit. No file is read or written."""
+"""Tables as text: Markdown to read, LaTeX (booktabs) to print, CSV with every digit. No file is read or written.
+
+Names and other strings are text in all three, whatever is in them. In CSV they are exact: a spreadsheet may take one
+that begins with = for a formula, as it may a number that begins with a minus.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# Characters that LaTeX reads as commands or that its plain fonts lack.
-ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {"−": "$-$", "–": "--", "±": "$\\pm$", "≤": "$\\le$", "→": "$\\to$"}
+from theory.base.text import latex, markdown, plain
 
 
 class Estimate(NamedTuple):
@@ -59,7 +62,7 @@ class Column:
         if value is None:
             return self.blank
         if isinstance(value, str):
-            return value
+            return plain(value)
         point, low, high = value if isinstance(value, Estimate) else Estimate(value)
         interval = "" if math.isnan(low) else f"{between}[{self._number(low)}, {self._number(high)}]"
         return self._number(point) + interval
@@ -84,13 +87,13 @@ class TextTable:
     @property
     def headings(self) -> list[str]:
         """Headings, first that of the column of groups."""
-        return [*self._of_group(""), *(column.heading for column in self.columns)]
+        return [*self._of_group(""), *(plain(column.heading) for column in self.columns)]
 
     def texts(self, between: str = " ") -> list[list[str]]:
         """Return every row as text, the group's heading before its first one."""
         return [
             [
-                *self._of_group(heading * (i == 0)),
+                *self._of_group(plain(heading) * (i == 0)),
                 *(column.text(value, between) for column, value in zip(self.columns, row, strict=True)),
             ]
             for heading, rows in self.groups
@@ -115,11 +118,13 @@ class TextTable:
 
     def markdown(self, title: str = "", caption: str = "", rule: str = " --- ") -> str:
         """Return the table for a Markdown page: title above, caption below, and a rule under every heading."""
-        lines = [_row(self.headings), f"|{'|'.join([rule] * len(self.headings))}|"]
+        lines = [_row(map(markdown, self.headings)), f"|{'|'.join([rule] * len(self.headings))}|"]
         for texts, bold in zip(self.texts(), self.bold(), strict=True):
             marks = [False] * (len(texts) - len(bold)) + bold
-            lines.append(_row([f"**{text}**" if mark else text for text, mark in zip(texts, marks, strict=True)]))
-        above, below = [f"**{title}**", ""] if title else [], ["", caption] if caption else []
+            cells = map(markdown, texts)
+            lines.append(_row(f"**{text}**" if mark else text for text, mark in zip(cells, marks, strict=True)))
+        above = [f"**{markdown(title)}**", ""] if title else []
+        below = ["", *map(markdown, caption.split("\n"))] if caption else []
         return "\n".join([*above, *lines, *below, ""])
 
     def latex(self, name: str, title: str, caption: str) -> str:
@@ -132,19 +137,20 @@ class TextTable:
             "\\resizebox{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}{!}{%",
             f"\\begin{{tabular}}{{l{'r' * (columns - 1)}}}",
             "\\toprule",
-            " & ".join(_tex(column.heading) for column in self.columns) + " \\\\",
+            " & ".join(latex(column.heading) for column in self.columns) + " \\\\",
         ]
         marks = iter(self.bold())
         for heading, rows in self.groups:
             lines.append("\\midrule")
             if heading:
-                lines.append(f"\\multicolumn{{{columns}}}{{l}}{{\\emph{{{_tex(heading)}}}}} \\\\")
+                lines.append(f"\\multicolumn{{{columns}}}{{l}}{{\\emph{{{latex(heading)}}}}} \\\\")
             for row in rows:
-                texts = [_tex(column.text(value)) for column, value in zip(self.columns, row, strict=True)]
+                texts = [latex(column.text(value)) for column, value in zip(self.columns, row, strict=True)]
                 bold = next(marks)
                 cells = [f"\\textbf{{{text}}}" if mark else text for text, mark in zip(texts, bold, strict=True)]
-                lines.append(" & ".join(cells) + " \\\\")
-        lines += ["\\bottomrule", "\\end{tabular}}", f"\\caption{{\\textbf{{{_tex(title)}.}} {_tex(caption)}}}"]
+                # After the end of a row, [ and * would belong to it.
+                lines.append("{}" * cells[0].startswith(("[", "*")) + " & ".join(cells) + " \\\\")
+        lines += ["\\bottomrule", "\\end{tabular}}", f"\\caption{{\\textbf{{{latex(title)}.}} {latex(caption)}}}"]
         return "\n".join([*lines, f"\\label{{tab:{name}}}", "\\end{table*}", ""])
 
     def csv(self) -> str:
@@ -160,10 +166,7 @@ class TextTable:
                 written += zip((column.heading, *ends), *parts, strict=True)
             else:
                 written.append((column.heading, *values))
-        text = io.StringIO()
-        lines = zip(*written, strict=True)
-        csv.writer(text, lineterminator="\n").writerows([_digits(value) for value in line] for line in lines)
-        return text.getvalue()
+        return "".join(_csv([_digits(value) for value in line]) for line in zip(*written, strict=True))
 
 
 def number(value: Value) -> float:
@@ -182,9 +185,12 @@ def _digits(value: Value) -> str:
     return str(value) if isinstance(value, (str, int)) else repr(float(value))  # type: ignore[arg-type]
 
 
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+def _csv(cells: Sequence[str]) -> str:
+    """Return a line; csv quotes a carriage return only where lines end with one."""
+    text = io.StringIO()
+    csv.writer(text).writerow(cells)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
-def _tex(text: str) -> str:
-    return "".join(ESCAPES.get(c, c) for c in text)
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -21,24 +21,10 @@ from rich.status import Status
 from rich.table import Column
 from rich.text import Text
 
+from theory.base.text import plain
+
 FAILED, INTERRUPTED, READER_LEFT = 2, 130, 141
 """Exit statuses: a wrong call or a file that cannot be used; Ctrl-C; the reader of a pipe has closed it, as `head`."""
-
-
-def plain(text: object) -> str:
-    r"""Return text on one line, with every character that is not printed as `repr` writes it.
-
-    So nothing in a name starts a line, moves the cursor, colours, turns the reading direction, or is no UTF-8.
-
-    Examples
-    --------
-    >>> print(plain("a\nb \x1b[31m \u202e [/b] é"))
-    a\nb \x1b[31m \u202e [/b] é
-    """
-    written = str(text)
-    if written.isprintable():
-        return written
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in written)
 
 
 class Console(rich.console.Console):

@@ -6,12 +6,17 @@ import csv
 import doctest
 import io
 import math
+import re
 
 import numpy as np
 import pytest
+from hypothesis import example, given, strategies as st
+from markdown_it import MarkdownIt
+from matplotlib.figure import Figure
 
-from theory.base import tables
+from theory.base import tables, text
 from theory.base.tables import Column, Estimate, TextTable
+from theory.base.text import plain
 
 TABLE = TextTable(
     (Column("name"), Column("a_b (%)"), Column("gain", signed=True)),
@@ -62,12 +67,12 @@ def test_formats() -> None:
         "tex": TABLE.latex("name", "A title", "Said & done."),
         "csv": TABLE.csv(),
     }
-    assert texts["md"].startswith("**A title**\n\n|  | name | a_b (%) | gain |\n| --- | --- | --- | --- |\n")
+    assert texts["md"].startswith("**A title**\n\n|  | name | a\\_b (%) | gain |\n| --- | --- | --- | --- |\n")
     assert "| published | x\\|y | **12.5** | −0.4 |\n" in texts["md"]
-    assert texts["md"].endswith("\n\nSaid & done.\n")
+    assert texts["md"].endswith("\n\nSaid \\& done.\n")
     assert "\\multicolumn{3}{l}{\\emph{ours \\& theirs}} \\\\" in texts["tex"]
     assert "name & a\\_b (\\%) & gain \\\\" in texts["tex"]
-    assert "x|y & \\textbf{12.5} & $-$0.4 \\\\" in texts["tex"]
+    assert "x\\textbar{}y & \\textbf{12.5} & $-$0.4 \\\\" in texts["tex"]
     assert "\\label{tab:name}" in texts["tex"]
     rows = list(csv.DictReader(io.StringIO(texts["csv"])))
     assert [float(rows[0][f"a_b (%){end}"]) for end in ("", " low", " high")] == [1.004, 0.5, 1.5]
@@ -104,5 +109,73 @@ def test_csv_keeps_every_digit() -> None:
     )
 
 
-def test_doctests() -> None:
-    assert doctest.testmod(tables).failed == 0
+def named(name: str) -> TextTable:
+    """Return a table with a name in every place that takes one; the first column is of groups."""
+    return TextTable((Column(name), Column("x")), ((name, ((name, 1.0), ("", name))),))
+
+
+NAMES = st.text(st.sampled_from("ab \\`*_~[]()<>&|$%#{}^\"',=\n\r\t\x1b\u202e"), min_size=1).filter(str.strip)
+
+
+@given(name=NAMES)
+@example(name="*a*")
+@example(name="~~a~~")
+@example(name="\\")
+@example(name="<!-- a -->")
+@example(name="&lt;")
+@example(name="![a](javascript:b)")
+def test_fuzz_names_are_text_in_markdown(name: str) -> None:
+    """A Markdown parser finds nothing but text: no link, code, emphasis, markup, or other cell."""
+    page = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(named(name).markdown())
+    cells = [token.children or [] for token in page if token.type == "inline"]
+    assert {part.type for cell in cells for part in cell} <= {"text", "text_special"}
+    shown, one = plain(name).strip(), "1.00"
+    texts = ["".join(part.content for part in cell).strip() for cell in cells]
+    assert texts == ["", shown, "x", shown, shown, one, "", "", shown]
+
+
+def read_latex(text: str) -> str:
+    """Return the text that LaTeX prints; a command or a special character that is not for text is an error."""
+    commands = {"textbackslash": "\\", "textasciicircum": "^", "textasciitilde": "~", "textless": "<",
+                "textgreater": ">", "textbar": "|"}  # fmt: skip
+    tokens = re.findall(r"\\([a-z]+)\{\}|\\([&%$#_{}])|([^\\&%$#_{}^~<>|])|(.)", text)
+    assert not any(wrong for *_, wrong in tokens), text
+    return "".join(commands.get(name, "") or character or plain for name, character, plain, _ in tokens)
+
+
+@given(name=NAMES)
+def test_fuzz_names_are_text_in_latex(name: str) -> None:
+    lines = named(name).latex("label", name, name).splitlines()
+    at = lines.index("\\toprule")
+    group = lines[at + 3].removeprefix("\\multicolumn{2}{l}{\\emph{").removesuffix("}} \\\\")
+    first, second = lines[at + 4], lines[at + 5]
+    assert not first.startswith(("[", "*"))  # they would belong to the end of the row before
+    first, second = first.removeprefix("{}").removesuffix(" & 1.00 \\\\"), second[3:].removesuffix(" \\\\")
+    assert [read_latex(cell) for cell in (group, first, second)] == [plain(name)] * 3
+    title, caption = re.fullmatch(r"\\caption\{\\textbf\{(.*)\.\} (.*)\}", lines[-3]).groups()
+    assert read_latex(title) == read_latex(caption) == plain(name)
+
+
+def test_names_have_one_line() -> None:
+    assert named("a\nb").headings == ["", "a\\nb", "x"]
+    assert named("a\nb").texts() == [["a\\nb", "a\\nb", "1.00"], ["", "", "a\\nb"]]
+
+
+@given(name=st.text(st.characters(exclude_categories=("Cs",)), min_size=1))
+def test_fuzz_names_are_exact_in_csv(name: str) -> None:
+    rows = list(csv.reader(io.StringIO(named(name).csv(), newline="")))
+    assert rows == [["group", name, "x"], [name, name, "1.0"], [name, "", name]]
+
+
+@pytest.mark.parametrize("name", ["$x$", "a$b", "$\\frac$", "\\$", "$$", "a\nb", "\udcff"])
+def test_names_are_text_in_a_drawing(name: str) -> None:
+    figure = Figure(figsize=(1, 1))
+    shown = figure.text(0, 0, text.matplotlib(name))
+    figure.text(0, 0, f"$p$ {text.matplotlib(name)}")  # beside mathematics of our own
+    figure.canvas.draw()
+    assert shown._preprocess_math(shown.get_text()) == (plain(name), False)
+
+
+@pytest.mark.parametrize("module", [tables, text])
+def test_doctests(module) -> None:
+    assert doctest.testmod(module).failed == 0
