@@ -83,6 +83,14 @@ def _limits(deadline: float) -> dict[str, dict[str, Any]]:
     }
 
 
+_TRUST = {
+    "--trust-network": {
+        "action": "store_true",
+        "help": "start even where others may reach the run's ports, and so run code as you (network.trust)",
+    }
+}
+
+
 ARGUMENTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "train": {
         "--model": {"metavar": "NAME", "help": "a file of conf/model (default: tiny)"},
@@ -105,6 +113,7 @@ ARGUMENTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "action": "store_true",
             "help": "compose and check the configuration, say what it needs, start nothing",
         },
+        **_TRUST,
         **_limits(14 * 24 * 3600),
         "overrides": {"nargs": "*", "metavar": "KEY=VALUE", "help": "of verl's configuration"},
     },
@@ -129,6 +138,7 @@ ARGUMENTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "metavar": "N",
             "help": "runs at a time, 7 GB and a core each (%(default)s)",
         },
+        **_TRUST,
         **_limits(1200),
         "overrides": {"nargs": "*", "metavar": "KEY=VALUE", "help": "of verl's configuration, for every method"},
     },
@@ -248,6 +258,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     args: Any = parser(argv[0] if argv else None).parse_args(argv)
     args.words = argv
+    if getattr(args, "trust_network", False):
+        args.overrides.append("network.trust=true")
     console = Console()
     needed = {
         "train": NEEDED,

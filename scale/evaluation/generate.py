@@ -23,6 +23,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from scale.evaluation.problems import BenchmarkProblem, Score, load_reward, score
+from scale.launch.network import loopback
 from scale.run import beat, reported
 from theory.base.files import read_foreign_json
 
@@ -196,6 +197,7 @@ def _generate(spec: Mapping[str, Any], evaluations: list[Evaluation], pool: Proc
     }
     longest = max(map(len, prompts.values())) + max(each.spec["max_tokens"] for each in evaluations)
     arguments = engine_arguments(spec, longest)
+    os.environ.update(loopback(os.environ))
     import vllm  # Heavy: what is wrong with the prompts has been said by now.
 
     llm = vllm.LLM(spec["model"], **arguments)

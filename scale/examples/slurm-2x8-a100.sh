@@ -1,6 +1,7 @@
 #!/bin/bash
 # A run on two nodes of eight A100 under Slurm:
 #
+#   export INTERFACE=eth1    # of the network between the nodes, which strangers must not reach
 #   sbatch scale/examples/slurm-2x8-a100.sh --experiment fig4 --cell 14b-dynamo-1
 #
 # Arguments go to `python -m scale train`. Submit it from the checkout. Checkout, .venv, data, HF_HOME and results must
@@ -18,26 +19,31 @@
 #SBATCH --output=%x-%j.log
 
 set -euo pipefail
+interface=${INTERFACE:?the interface of the network between the nodes}
 cd "$SLURM_SUBMIT_DIR"
 source .venv/bin/activate
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-ip=$(srun --overlap --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" hostname --ip-address | awk '{print $1}')
-address="$ip:6379"
-
 on() { # NODE COMMAND...: run a command on a node
     srun --overlap --nodes=1 --ntasks=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" --gpus-per-node=8 --nodelist="$1" "${@:2}"
 }
+
+ip_of() { # NODE: its address on the interface
+    srun --overlap --nodes=1 --ntasks=1 --nodelist="$1" ip -4 -o address show dev "$interface" | awk '{sub("/.*", "", $4); print $4; exit}'
+}
+first=$(ip_of "${nodes[0]}")
+second=$(ip_of "${nodes[1]}")
+address="$first:6379"
 
 # Ray lets nobody in without a token, which srun hands on with the environment.
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 
 common=(--num-gpus=8 --num-cpus="$SLURM_CPUS_PER_TASK" --disable-usage-stats --block)
-on "${nodes[0]}" ray start --head --node-ip-address="$ip" --port=6379 "${common[@]}" &
+on "${nodes[0]}" ray start --head --node-ip-address="$first" --port=6379 "${common[@]}" &
 until ray status --address "$address" >/dev/null 2>&1; do sleep 2; done
-on "${nodes[1]}" ray start --address="$address" "${common[@]}" &
+on "${nodes[1]}" ray start --address="$address" --node-ip-address="$second" "${common[@]}" &
 until ray status --address "$address" 2>/dev/null | grep -q '/16.0 GPU'; do sleep 2; done
 
 # On this node, the first one: it joins the Ray cluster that RAY_ADDRESS names.
-RAY_ADDRESS="$address" python -m scale train --cluster 2x8-a100 "$@"
+RAY_ADDRESS="$address" python -m scale train --cluster 2x8-a100 "$@" network.interface="$interface"

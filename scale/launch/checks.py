@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from scale.launch import estimate_report
+from scale.launch import estimate_report, network
 from scale.launch.configuration import joins_ray
 from scale.plugin.config import DynamoConfig, require_method
 from scale.run import records
@@ -123,7 +123,8 @@ def _check_lengths(config: Any) -> None:
 
 
 def _check_machine(config: Any) -> None:
-    """Require the prompts, the reward's file and, unless Ray runs elsewhere, the GPUs."""
+    """Require a network of our own, the prompts, the reward's file and, unless Ray runs elsewhere, the GPUs."""
+    network.check(config)
     for names, at_least in ((config.data.train_files, int(config.data.train_batch_size)), (config.data.val_files, 1)):
         for path in [names] if isinstance(names, str) else names:
             check_prompts(Path(path), at_least)

@@ -13,10 +13,12 @@ def main(path: str) -> None:
     from omegaconf import OmegaConf
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
+    from scale.launch import network
     from scale.launch.start import hand_on
 
     config = OmegaConf.load(path)
     hand_on(config)
+    network.watch(config)
     run_ppo(config, task_runner_class=TaskRunnerV1)
 
 

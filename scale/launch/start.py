@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scale.launch import network
 from scale.launch.configuration import joins_ray
 from scale.run import RUN_FOLDER, RUN_ID, Outcome, supervise
 from theory.base.runs import installed
@@ -63,6 +64,7 @@ def environment(config: Any, out: Path, temporary: Path) -> dict[str, str]:
         "TENSORBOARD_DIR": str(out / "tensorboard"),
         "VLLM_NO_USAGE_STATS": "1",
     }
+    environ |= network.variables(config, environ)
     if not joins_ray(config):
         environ["RAY_TMPDIR"] = str(temporary)  # sockets: the path must be short
     return environ
@@ -71,8 +73,11 @@ def environment(config: Any, out: Path, temporary: Path) -> dict[str, str]:
 HANDED_ON = (
     RUN_ID,
     RUN_FOLDER,
+    "DYNAMO_INTERFACE",
+    "GLOO_SOCKET_IFNAME",
     "HF_HOME",
     "HF_HUB_OFFLINE",
+    "NCCL_SOCKET_IFNAME",
     "PYTHONUNBUFFERED",
     "SPT_NOENV",
     "TENSORBOARD_DIR",

@@ -20,8 +20,10 @@ from typing import Any
 PARTS = {
     "verl.plugin.platform.platform_manager": "scale.plugin.cpu",
     "verl.trainer.ppo.v1.trainer_sync": "scale.plugin.trainer",
+    "verl.utils.distributed": "scale.plugin.process_group",
     "verl.workers.engine.fsdp.transformer_impl": "scale.plugin.engine",
     "verl.workers.rollout.base": "scale.plugin.rollout",
+    "verl.workers.rollout.vllm_rollout.vllm_async_server": "scale.plugin.vllm_server",
 }
 """Modules of verl, and the part of ours that is imported right after each."""
 

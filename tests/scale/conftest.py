@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from scale.run.reports import RUN_FOLDER, read_failures
+from tests.scale.sockets import Sockets
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,6 +23,7 @@ class Runs:
 
     def __init__(self, folder):
         self.folder = folder
+        self.sockets = {}
         self.loops = folder / "loops.yaml"
         self.loops.write_text("- name: failing\n  _target_: tests.scale.faults.FailingLoop\n")
 
@@ -73,9 +75,10 @@ class Runs:
         return out, time.monotonic() - asked
 
     def kill(self, name, *arguments, after, steps=4):
-        """Kill a run and all of its processes after a step."""
+        """Kill a run and all of its processes after a step; its sockets have been looked at."""
         process, out = self.start(name, *arguments, steps=steps)
-        self.wait_for(process, name, after)
+        with Sockets(out) as self.sockets[name]:
+            self.wait_for(process, name, after)
         process.send_signal(signal.SIGKILL)
         process.wait()
         return out
@@ -163,11 +166,12 @@ SMOKE_STEPS = 3
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
-    """Run `python -m scale smoke`, stock for GRPO; returns its folder and what it printed."""
+    """Run `python -m scale smoke`, stock for GRPO; returns its folder, what it printed, and its sockets."""
     folder = tmp_path_factory.mktemp("smoke")
     words = ["--steps", str(SMOKE_STEPS), "--methods", *SMOKE_METHODS, "--jobs", "1", "--out", "smoke"]
     command = [sys.executable, "-m", "scale", "smoke", *words, f"trainer.test_freq={SMOKE_STEPS}"]
     environ = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
+    with Sockets(folder) as sockets:
+        done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "smoke", done.stdout
+    return folder / "smoke", done.stdout, sockets

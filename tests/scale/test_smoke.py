@@ -9,6 +9,7 @@ import pytest
 
 from scale.tiny import SOURCE
 from tests.scale.conftest import SMOKE_METHODS as METHODS, SMOKE_STEPS as STEPS, ended_with_its_cause, learning, lines
+from tests.scale.sockets import elsewhere
 from theory.base import runs as run_format
 from theory.methods import METHODS as TABLE
 
@@ -32,7 +33,7 @@ def neutral(runs, smoke):
 
 
 def test_data_are_prepared_from_the_hubs_schema(smoke):
-    out, said = smoke
+    out, said, _ = smoke
     kept = pq.read_table(out / "data" / "dapo-math-17k.parquet")
     source = pq.read_table(out / "source" / "dapo-math-17k.parquet")
     conflicts = lines(out / "data", "dapo-math-17k.conflicts.jsonl")
@@ -42,7 +43,7 @@ def test_data_are_prepared_from_the_hubs_schema(smoke):
 
 
 def test_every_method_trains_on_them(smoke):
-    out, _ = smoke
+    out, *_ = smoke
     learnt = {}
     for method in METHODS:
         run = run_format.read_run(out / "scale" / f"{method}-seed1")
@@ -87,7 +88,7 @@ def test_trackers_get_every_metric(smoke):
 
 def test_checkpoints_are_evaluated_in_the_shape_of_table_1(smoke):
     """Two checkpoints, two sampling seeds each, beside nothing published: the paper has no tiny model."""
-    out, _ = smoke
+    out, *_ = smoke
     rows = json.loads((out / "scale" / "evaluation" / "table.json").read_text())["rows"]
     found = [(row["model"], row["method"], row["source"]) for row in rows]
     assert found == [("tiny", TITLES[name], "measured") for name in METHODS]
@@ -101,9 +102,20 @@ def test_checkpoints_are_evaluated_in_the_shape_of_table_1(smoke):
         assert row["cells"]["tiny-arithmetic"]["pass@1"]["value"] == pytest.approx(100 * sum(right) / len(right))
 
 
+def test_nobody_else_reaches_a_port_of_any_run(smoke):
+    """Stock, DynaMO and the evaluation of both, from their start to their end."""
+    _, _, sockets = smoke
+    runs = {*(f"{name}-seed1" for name in METHODS), *(f"{name}-seed1-step{STEPS}" for name in METHODS)}
+    assert {x.name for x in sockets.found} == runs
+    for run, found in sockets.found.items():
+        assert found, run
+        assert elsewhere(found) == set(), run
+    assert sockets.reached == set()
+
+
 def test_the_runs_are_audited(smoke):
     """The audit's rollouts and successes are those that the trainer recorded."""
-    out, _ = smoke
+    out, *_ = smoke
     for method in METHODS:
         run = out / "scale" / f"{method}-seed1"
         table = pq.read_table(run / "audit" / "audit.parquet").to_pylist()
@@ -117,7 +129,7 @@ def test_the_runs_are_audited(smoke):
 
 
 def test_a_figure_is_drawn(smoke):
-    out, _ = smoke
+    out, *_ = smoke
     (entry,) = json.loads((out / "figures" / "index.json").read_text())["items"]
     assert entry["name"] == "fig5_dynamics"
     for name in entry["files"].values():

@@ -53,7 +53,7 @@ def test_the_driver_hands_its_environment_on(launch, tmp_path, monkeypatch):
 
 
 FAKES = {
-    "hostname": "echo 10.0.0.1",
+    "ip": 'echo "2: $6    inet 10.0.0.1/24 brd 10.0.0.255 scope global $6"',
     "python": f'if [ "$1" = -c ]; then exec {sys.executable} "$@"; fi; echo "python $RAY_ADDRESS $*" >> "$CALLS"',
     "ray": """
         if [ "$1" = status ]; then echo ' 0.0/16.0 GPU'; exit; fi
@@ -87,6 +87,7 @@ def test_examples_start_ray_on_two_nodes_and_the_run_on_it(launch, tmp_path, nam
     environ = os.environ | {
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
         "CALLS": str(calls),
+        "INTERFACE": "eth7",
         "SLURM_SUBMIT_DIR": str(tmp_path),
         "SLURM_JOB_NODELIST": "one,two",
         "SLURM_CPUS_PER_TASK": "64",
@@ -107,6 +108,7 @@ def test_examples_start_ray_on_two_nodes_and_the_run_on_it(launch, tmp_path, nam
     starts = [line for line in found if line[0] == "ray" and line[2] == "start"]
     assert {"--head" in line for line in starts} == {True, False}
     assert all(line[1] == "64" and "--num-gpus=8" in line for line in starts), "with a token and all GPUs"
+    assert all("--node-ip-address=10.0.0.1" in line for line in starts)
     assert next("--address=10.0.0.1:6379" in line for line in starts if "--head" not in line)
     (address, *words) = next(line[1:] for line in found if line[0] == "python")
     assert (address, words[:2]) == ("10.0.0.1:6379", ["-m", "scale"])
@@ -115,3 +117,4 @@ def test_examples_start_ray_on_two_nodes_and_the_run_on_it(launch, tmp_path, nam
     config = launch.compose(cell.model, args.cluster, out=tmp_path / "run", overrides=[*cell.settings, *args.overrides])
     launch.check(config, tmp_path / "run", files=False)
     assert (cell.name, config.trainer.nnodes, joins_ray(config)) == ("14b-dynamo-1", 2, True)
+    assert config.network.interface == "eth7"

@@ -13,6 +13,7 @@ import pytest
 
 from scale.plugin.metrics import METRICS
 from tests.scale.conftest import ended_with_its_cause, eventually, learning, left, lines
+from tests.scale.sockets import elsewhere
 from theory.allocation import Problem, SuccessHistory, allocate, get_allocator
 from theory.base import runs as run_format
 
@@ -70,6 +71,21 @@ def test_a_failure_anywhere_ends_the_run_with_its_cause(name, where, part, reque
 
 def test_kill_9_leaves_nothing(dynamo):
     assert eventually(lambda: not left(dynamo))  # SIGTERM, three seconds, SIGKILL
+
+
+def test_nobody_else_reaches_a_port(dynamo, runs):
+    """Every socket of the run's processes waits on the loopback address, and refuses who comes by another one."""
+    sockets = runs.sockets["dynamo"]
+    (found,) = sockets.found.values()
+    assert len(found) > 20, "Ray, TransferQueue, torch and vLLM listen"
+    assert elsewhere(found) == set()
+    assert sockets.reached == set()
+
+
+def test_vllm_answers_nobody_without_the_key(dynamo, runs):
+    """Of its HTTP server, which verl starts and never calls; the key is random, and nobody has it."""
+    assert len(runs.sockets["dynamo"].guarded) == 1
+    assert not runs.sockets["dynamo"].open
 
 
 def test_budget_bounds_and_keys(dynamo):
