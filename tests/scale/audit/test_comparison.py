@@ -8,12 +8,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from scale.audit import audit, read_log
+from scale.audit import audit, comparison, read_log
 from tests.scale.audit.logs import simulated, write
 from theory.allocation import log_replay
 from theory.allocation.log_estimates import degenerate_bounds, noise_bounds
 from theory.allocation.rules import Neyman, Uniform
 from theory.estimators import implied_weight
+from theory.statistics import ratio_intervals
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +23,8 @@ def log(tmp_path_factory):
     rng = np.random.default_rng(0)
     table = simulated(5, "dynamo", steps=14)
     table = table[(rng.random(len(table)) < 0.9) & ((table.step % 3 != 0) | table.prompt.str.contains("[02468] "))]
+    lonely = table.prompt.str.contains("[0357] ") & table.step.isin([1, 2, 12, 13])
+    table = table[~(lonely & table.duplicated(["step", "prompt"]))]
     return read_log([write(table.sample(frac=1, random_state=1), "parquet", tmp_path_factory.mktemp("log"))])
 
 
@@ -40,6 +43,7 @@ def test_what_is_said_of_the_groups(log, found):
     assert told["rollouts_mean"] == pytest.approx(np.mean([n for *_, n in every]))
     assert (told["rollouts_min"], told["rollouts_max"]) == (log.attempts.min(), log.attempts.max())
     assert told["of_one"] == sum(n == 1 for *_, n in every)
+    assert {k for *_, k, n in every if n == 1} == {0, 1}
     assert told["success_rate"] == pytest.approx(np.mean([k / n for *_, k, n in every]))
     wrong, right = (np.array(kind) for kind in zip(*((k == 0, k == n) for *_, k, n in every), strict=True))
     assert told["all_wrong_share"] == pytest.approx(wrong.mean())
@@ -113,15 +117,37 @@ def test_what_is_said_of_a_rule(log, found, name, rule):
     assert told["weight_moved_prompt_mean_grpo"] == pytest.approx(by_prompt)
     assert min(told["weight_moved_token_mean"], by_prompt) > 0.001
 
-    def noise(counts, estimator):
-        """Return the bounds of the mean over a step's prompts, added up over the steps."""
-        ends = noise_bounds(k, n, counts, estimator)
-        return [sum(end[x].sum() / len(x) ** 2 for x in steps) for end in ends]
+    size = np.array([(t == step).sum() for step in t])
+
+    def ratio(x, y):
+        """Return the ratio of the sums of x and y, noise of the means over a step's prompts, and its interval."""
+        x, y = ((z / size**2)[:, None] for z in (x, y))
+        return [float(end[0]) for end in ratio_intervals(x, y, log.prompt[rows], np.random.default_rng(0))]
 
     for base, other in (("uniform", uniform), ("log", n)):
         for estimator in ("exact-baseline", "rloo", "grpo"):
-            (least, most), (low, high) = noise(m, estimator), noise(other, estimator)
-            expected = [1.0, 1.0] if base == name else [least / high, most / low]
+            (least, most), (low, high) = (noise_bounds(k, n, counts, estimator) for counts in (m, other))
+            ends = [[1.0] * 3] * 2 if base == name else [ratio(least, high), ratio(most, low)]
             told_noise = told[f"noise_against_{base}"][estimator]
-            assert told_noise["point"] == pytest.approx(expected)
-            assert told_noise["interval"][0] <= expected[0] <= expected[1] <= told_noise["interval"][1]
+            assert told_noise["point"] == pytest.approx([ends[0][0], ends[1][0]])
+            assert told_noise["interval"] == pytest.approx([ends[0][1], ends[1][2]])
+
+
+def test_bounds_follow_from_the_means_of_the_steps(log):
+    """Half of the least mean of a replayed step, and one and a half times the largest, rounded outwards."""
+    sizes = defaultdict(list)
+    seen = set()
+    informed = set()
+    for step, prompt, _, n in groups(log):
+        informed |= {step} if prompt in seen and n > 1 else set()
+        sizes[step] += [n] if n > 1 else []
+        seen.add(prompt)
+    means = [np.mean(sizes[step]) for step in informed]
+    assert min(means) // 2 < max(means) // 2
+    replay = audit(log)["replay"]
+    assert (replay["low"], replay["high"]) == (min(means) // 2, np.ceil(1.5 * max(means)))
+
+
+@pytest.mark.parametrize(("most", "expected"), [(1, [9]), (2, [0, 9]), (4, [0, 3, 6, 9]), (10, list(range(10)))])
+def test_steps_are_spaced_up_to_the_last(most, expected):
+    assert comparison._spaced(np.arange(10), most).tolist() == expected
