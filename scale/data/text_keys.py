@@ -85,8 +85,9 @@ def answer_form(answer: str) -> str:
     ['25', '27', '-3', '0', '\\frac{1}{2}']
     """
     text = "".join(normalize(answer).split())
-    while len(text) > 1 and text[0] == text[-1] == "$":
-        text = text[1:-1]
+    inner = len(text.lstrip("$")), len(text.rstrip("$"))
+    pairs = min(len(text) - max(inner), len(text) // 2)
+    text = text[pairs : len(text) - pairs]
     number = _NUMBER.fullmatch(text)
     if number is None:
         return text

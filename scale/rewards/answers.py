@@ -71,7 +71,7 @@ _STATED = re.compile(r"(?:(?i:answer)(?:\s+is)?\s*:|(?i:answer\s+is)|答案(?:�
 _GAP = re.compile(r"(?<=\d)(?:\\[,!;: ]|\{,\}|~)\s*(?=\d{3}(?!\d))")
 _MIXED = re.compile(r"(?<![\d./])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d./])")
 _SCIENTIFIC = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?![\w.])")
-_WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|boxed|fbox)\s*\{([^{}]*)\}")
+_WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|boxed|fbox)\s*\{|[{}]")
 _CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]+")
 _PERCENT = re.compile(r"(?:\\?%|\\text\{ *(?:percent|\\?%) *\}|(?i:percent))$")
 
@@ -106,7 +106,7 @@ def plain(answer: str) -> str:
     text = _SCIENTIFIC.sub(r"\1\\times 10^{\2}", text)
     text = text.replace("°", r"^{\circ}").replace(r"\varnothing", r"\emptyset")
     if _CHINESE.search(text):
-        unwrapped = _WRAPPED.sub(r"\1", text)
+        unwrapped = unwrap(text)
         listed = re.sub("[或和与、]", ",", unwrapped)
         without = _CHINESE.sub("", listed).strip(" ,。;")
         text = without if _READABLE.search(without) else unwrapped
@@ -133,10 +133,33 @@ def same_text(answer: str) -> str:
     >>> same_text(r"\text{ 是 }"), same_text(r"\frac{1}{2} ")
     ('是', '\\frac{1}{2}')
     """
-    previous, text = "", answer
-    while text != previous:
-        previous, text = text, _WRAPPED.sub(r"\1", text)
-    return "".join(text.split())
+    return "".join(unwrap(answer).split())
+
+
+def unwrap(text: str) -> str:
+    r"""Return a text without the text commands, boxes included, in which no other braces are.
+
+    Examples
+    --------
+    >>> unwrap(r"\text{\textbf{so} it is} \text{ \frac{1}{2}}")
+    'so it is \\text{ \\frac{1}{2}}'
+    """
+    # Text and braces in turn; a command and its brace are taken out together, innermost first, in one pass.
+    parts: list[str] = []
+    opened: list[tuple[int, bool]] = []  # where, and whether it can be taken out
+    at = 0
+    for token in _WRAPPED.finditer(text):
+        parts += (text[at : token.start()], token[0])
+        at = token.end()
+        if token[0] != "}":
+            opened.append((len(parts) - 1, token[0] != "{"))
+        elif opened:
+            place, bare = opened.pop()
+            if bare:
+                parts[place] = parts[-1] = ""
+            elif opened:
+                opened[-1] = (opened[-1][0], False)
+    return "".join((*parts, text[at:]))
 
 
 _INTEGER = re.compile(r"([+-]?)(\d{1,3}(?:,\d{3})+|\d+)", re.ASCII)

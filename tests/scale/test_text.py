@@ -1,0 +1,115 @@
+"""What is done with texts that others write takes time linear in their length, whatever they are."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import itertools
+import subprocess
+import sys
+import time
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given, strategies as st
+
+from scale import text as text_module
+from scale.data import text_keys
+from scale.rewards import answers
+from scale.text import narrow
+
+ROOT = Path(__file__).parents[2]
+
+HANG = 100
+"""Seconds that only a time quadratic in the length exceeds, also on a busy machine."""
+
+ORDERS = [
+    st.text(st.sampled_from("\u0301\u0323\u0327\u0344\u0345\u0f71\u0f73\u0f75\u0f81\u3099aé각漢1"), max_size=200),
+    st.text(st.characters(min_codepoint=0x300, max_codepoint=0x36F), min_size=60, max_size=100),
+    st.text(st.characters(exclude_categories=[]), max_size=100),
+]
+
+
+@given(st.one_of(ORDERS), st.integers(0, 3))
+def test_fuzz_narrow(text, copies):
+    """It is NFC, as Python finds it: marks that are sorted before are sorted alike."""
+    text = f"1{text * copies}１漢{text}x"
+    assert narrow(text) == unicodedata.normalize("NFC", text.translate(text_module._WIDTH))
+    assert text_module._in_order(text) == unicodedata.normalize("NFD", text)
+
+
+def run(code):
+    """Run a statement in a process of its own, which can be ended whatever it computes."""
+    command = f"from scale import text\nfrom scale.data import text_keys\nfrom scale.rewards import answers\n{code}"
+    subprocess.run([sys.executable, "-c", command], cwd=ROOT, timeout=HANG, check=True)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        r"answers.same_text('\\text{' * 140_000 + '}' * 140_000)",
+        r"answers.plain('是' + '\\text{' * 140_000 + '}' * 140_000)",
+        r"answers.extract('\\boxed{' * 1_000_000 + '}' * 1_000_000)",
+        "text.narrow('\u0301\u0323' * 500_000)",
+        "text.narrow('\u0301\u0f73' * 500_000)",
+        "text_keys.answer_form('$' * 10_000_000)",
+    ],
+)
+def test_what_was_quadratic(call):
+    run(call)
+
+
+FUNCTIONS = {
+    f"{module.__name__}.{name}": function
+    for module in (answers, text_module, text_keys)
+    for name, function in vars(module).items()
+    if inspect.isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
+    if next(iter(inspect.signature(function).parameters.values())).annotation == "str"
+}
+"""Every public function whose first argument is a text."""
+
+WORDS = (
+    r"$ \text{ \text \mathrm{ \boxed{ \boxed{1} \boxed \frac{ { } {} {1} \{ \} \ \, \; \quad \( \) \[ \] \[1\] \$ $1$ "
+    r"$$ % \% percent \text{percent} ^ _ 1 0 12 123, 1, 1\, 1{,} {,} 1~ 1. 0. . .. / 1/ 1e3 e 1E + - +1 x A ( [ < ° ~ "
+    "* ** answer answer: answeris: Answer: and or inf infinity ∞ 答案 答案是 是 元 或 和 、 。 １ ： ， \u3000 \u200b "
+    "\ud800 \0 é e\u0301 \u0301 \u0323\u0301 \u0f73 \u0f73\u0301 가 각 ﬁ ² − ٣"
+)
+SPACED = [" ", "\n", "\t", "1 ", "1 2/3 ", "1 / ", "a\n", "answer: ", "answer is ", " and ", "\\text ", "\\boxed "]
+UNITS = [*WORDS.split(" "), *SPACED]
+
+LENGTH = 100_000
+
+
+def hostile(unit):
+    """Return texts that are long for a unit: alone, after a digit, in a box, half open, and around another answer."""
+    times = LENGTH // len(unit)
+    yield unit * times
+    yield f"1{unit * times}1"
+    yield f"\\boxed{{是{unit * times}}}"
+    yield unit * (times // 2) + "}" * (LENGTH // 2)
+    yield f"answer: {unit * (times // 2)}x{unit * (times // 2)}."
+
+
+def test_all_functions_are_tried():
+    assert FUNCTIONS.keys() >= {
+        "scale.rewards.answers.extract",
+        "scale.rewards.answers.plain",
+        "scale.rewards.answers.same_text",
+        "scale.text.boxes",
+        "scale.text.narrow",
+        "scale.data.text_keys.answer_form",
+        "scale.data.text_keys.strip_template",
+    }
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_time_is_linear(name):
+    """At most a tenth of a second of CPU time, usually; in quadratic time it is several seconds, and often minutes."""
+    for unit, number in itertools.product(UNITS, range(5)):
+        text = next(itertools.islice(hostile(unit), number, None))
+        start = time.process_time()
+        with contextlib.suppress(ValueError):  # no template of this name, or half of one
+            FUNCTIONS[name](text)
+        assert time.process_time() - start < 3, (unit, number)
