@@ -57,7 +57,8 @@ def extract(response: str, *, require_box: bool = False) -> Extracted | None:
     if formula is not None:
         return Extracted(next(x for x in formula.groups() if x), True)
     # LaTeX without its delimiters is LaTeX too; read as a text, 2\sqrt{2} would be 2.
-    return Extracted(said, any(x in said for x in "\\^_{") and not _DELIMITER.search(said)) if said else None
+    latex = any(x in said for x in "\\^_{") and not _DELIMITER.search(said)
+    return Extracted(said, latex or _INFINITY.fullmatch(said.lstrip("+- ")) is not None) if said else None
 
 
 _DELIMITER = re.compile(r"\$|\\[(\[]")
@@ -72,6 +73,7 @@ _GAP = re.compile(r"(?<=\d)(?:\\[,!;: ]|\{,\}|~)\s*(?=\d{3}(?!\d))")
 _MIXED = re.compile(r"(?<![\d./])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d./])")
 _SCIENTIFIC = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?![\w.])")
 _WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|boxed|fbox)\s*\{|[{}]")
+_INFINITY = re.compile(r"∞|\\(?:text|mathrm)\s*\{\s*(?i:infinity)\s*\}|(?<![A-Za-z\\])(?i:infinity)(?![A-Za-z])")
 _CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]+")
 _PERCENT = re.compile(r"(?:\\?%|\\text\{ *(?:percent|\\?%) *\}|(?i:percent))$")
 
@@ -91,7 +93,8 @@ def plain(answer: str) -> str:
     r"""Return an answer in LaTeX spelt so that Math-Verify reads what is meant.
 
     Full-width signs become ASCII, dollar signs and a final full stop go, as do gaps between groups of three digits;
-    2 1/2 is a mixed number, 2e3 is 2000; Chinese units go, and "或", "和", "与" and "、" are commas.
+    2 1/2 is a mixed number, 2e3 is 2000, "Infinity" and ∞ are \infty. Chinese units go, and "或", "和", "与" and "、"
+    are commas.
 
     Examples
     --------
@@ -105,6 +108,7 @@ def plain(answer: str) -> str:
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
     text = _SCIENTIFIC.sub(r"\1\\times 10^{\2}", text)
     text = text.replace("°", r"^{\circ}").replace(r"\varnothing", r"\emptyset")
+    text = _INFINITY.sub(r"\\infty ", text).strip()
     if _CHINESE.search(text):
         unwrapped = unwrap(text)
         listed = re.sub("[或和与、]", ",", unwrapped)

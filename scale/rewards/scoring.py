@@ -18,6 +18,9 @@ from theory.base import require
 TIMEOUT = 5.0
 """Seconds of CPU time for a comparison; most take milliseconds."""
 
+LONGEST_TIMEOUT = 86_400.0
+"""Seconds; the kernel's timers and sockets take much longer times for errors."""
+
 WORKERS = 2
 """Comparisons at a time in each process that calls `compute_score`; verl has several such processes."""
 
@@ -64,7 +67,7 @@ def compute_score(
         raise ValueError(f"solution_str: expected a text, got {type(solution_str).__name__}")
     if not isinstance(ground_truth, str) or not ground_truth.strip():
         raise ValueError(f"ground_truth: expected a text, got {ground_truth!r:.80}")
-    require.in_range("timeout", timeout, 0, open_low=True)
+    require.in_range("timeout", timeout, 0, LONGEST_TIMEOUT, open_low=True)
     require.count("workers", workers, 1)
     extracted = extract(solution_str, require_box=require_box)
     if extracted is None:
@@ -78,7 +81,7 @@ def compute_score(
 
 def _result(judgement: Judgement, answer: str) -> dict[str, Any]:
     score = float(judgement.outcome == CORRECT)
-    unverified = float(judgement.outcome == UNVERIFIED)
+    unverified = float(judgement.outcome not in (CORRECT, WRONG))
     shown = answer[:SHOWN].encode("utf-8", "replace").decode()  # half of a surrogate pair has no UTF-8
     return {"score": score, "acc": score, "unverified": unverified, "pred": shown, "reason": judgement.reason}
 

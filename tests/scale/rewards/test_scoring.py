@@ -109,6 +109,16 @@ RIGHT = {
         ("1500", "1.5e3"),
         ("6e8", r"6 \times 10^8"),
     ],
+    "infinity": [
+        (r"\infty", "∞"),
+        (r"\infty", "+∞"),
+        (r"\infty", "inf"),
+        (r"\infty", r"\text{Infinity}"),
+        ("Infinity", r"+\infty"),
+        ("Infinity", r"\infty"),
+        ("-Infinity", r"-\infty"),
+        (r"(-\infty,2]", "(-∞, 2]"),
+    ],
     "Chinese": [
         ("15", r"15\text{元}"),
         ("15", "15 平方厘米"),
@@ -146,6 +156,16 @@ WRONG = {
     "sets": [(r"\{1,2\}", r"\{1,2,3\}"), ("33", "33 or 34"), ("33", "33, 34"), ("1,2", "1")],
     "intervals and tuples": [("[0,1)", "[0,1]"), ("(2,3)", "(3,2)"), ("(1,2,3)", "(1,3,2)"), ("1:2", "1:3")],
     "percent": [(r"50\%", "0.05"), (r"50\%", r"5\%")],
+    "infinity": [
+        (r"\infty", r"-\infty"),
+        ("Infinity", "-Infinity"),
+        (r"\infty", "NaN"),
+        (r"\infty", "1e999"),
+        (r"\infty", "x"),
+        ("5", "Infinity"),
+        ("5", "nan"),
+        ("NaN", "5"),
+    ],
     "texts": [("是", "否"), (r"\text{Yes}", r"\text{No}"), ("A", "B")],
     "nothing": [("4", ""), ("4", "  "), ("4", "?")],
 }
@@ -181,6 +201,8 @@ def test_wrong_answers(gold, answer):
         (r"\sqrt{8}", r"Answer: $x=2\sqrt{2}$, as shown", "right"),
         ("2", r"Answer: 2\sqrt{2}", "wrong"),
         ("-7", "Answer: −7", "right"),
+        (r"\infty", "The answer is infinity.", "right"),
+        (r"\infty", "Answer: -∞", "wrong"),
         ("0.5", r"thus $\frac12$", "right"),
         ("15", "所以答案为15元。", "right"),
         ("6", "I do not know", "wrong"),
@@ -221,6 +243,18 @@ def test_what_is_reported():
     assert len(scoring.compute_score("any", "7" * 999, "7")["pred"]) == scoring.SHOWN
 
 
+@pytest.mark.parametrize("timeout", [1e-12, scoring.LONGEST_TIMEOUT])
+def test_any_timeout(timeout):
+    """The shortest is no time at all, and not none."""
+    expected = "unverified" if timeout < 1 else "right"
+    assert outcome(r"\frac{1}{2}", boxed("0.5"), timeout=timeout) == expected
+
+
+def test_an_outcome_that_is_none():
+    found = scoring._result(verifier.Judgement("perhaps"), "7")
+    assert (found["score"], found["unverified"]) == (0.0, 1.0)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(-(10**9), 10**9), st.integers(-2, 2), st.sampled_from(["{}", "{:,}", "0{}", "{}.0"]))
 def test_shortcuts_agree_with_math_verify(value, difference, form):
@@ -239,6 +273,7 @@ def test_shortcuts_agree_with_math_verify(value, difference, form):
         ({"ground_truth": 5}, "ground_truth: expected a text, got 5"),
         ({"ground_truth": " "}, "ground_truth: expected a text, got ' '"),
         ({"timeout": 0}, "timeout: expected a finite number in"),
+        ({"timeout": 1e9}, "timeout: expected a finite number in"),
         ({"workers": 0}, "workers: expected an integer >= 1, got 0"),
     ],
 )
