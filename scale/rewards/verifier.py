@@ -137,10 +137,10 @@ class Verifier:
 
     def compare(self, pairs: Sequence[Pair], timeout: float) -> Judgement:
         """Return whether any pair is equal, within `timeout` seconds of CPU time in all; it needs Math-Verify."""
-        judgement = Judgement(UNVERIFIED, "worker lost")
+        judgement, worker = Judgement(UNVERIFIED, "worker lost"), None
         with self._slots:
-            for _ in range(TRIES):
-                worker = self._take()
+            for number in range(TRIES):
+                worker = worker or self._take(new=number > 0)
                 try:
                     judgement = worker.ask(pairs, timeout)
                 except TimeoutError:
@@ -148,22 +148,24 @@ class Verifier:
                     return Judgement(UNVERIFIED, "worker late")
                 except OSError:
                     self._end(worker)
+                    worker = None
                     continue
                 except BaseException:
                     self._end(worker)
                     raise
-                with _lock:
-                    self._idle.append(worker)
                 if judgement.reason != CRASH:
                     break
+            if worker is not None:
+                with _lock:
+                    self._idle.append(worker)
         return judgement
 
-    def _take(self) -> _Worker:
-        """Return an idle worker or a new one."""
+    def _take(self, *, new: bool) -> _Worker:
+        """Return an idle worker or a new one; `new` if another one was lost, since the idle ones may be lost, too."""
         with _lock:
             while self._idle:
                 worker = self._idle.pop()
-                if _is_silent(worker.link):
+                if not new and _is_silent(worker.link):
                     return worker
                 self._end(worker)
             worker = _Worker()
