@@ -6,10 +6,12 @@ The exit status is 0 when every verdict is the recorded one, 1 when one is not, 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,8 @@ from rich.progress import TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from theory.base.files import write_json
-from theory.base.runs import software, write_columns
+from theory.base.files import only_writer, write_json
+from theory.base.runs import listed_tables, software, write_tables
 from theory.base.terminal import Console, Parser, command, progress
 from theory.base.text import plain
 from theory.claims import LEDGER, Claim, Finding, Verdict
@@ -78,7 +80,11 @@ def show(judged: Sequence[tuple[Claim, Finding, float]], console: Console) -> No
 
 
 def as_json(judged: Sequence[tuple[Claim, Finding, float]]) -> dict[str, Any]:
-    """Return the ledger as plain data."""
+    """Return the ledger as plain data; a number that is not finite is an error."""
+    for row, finding, _ in judged:
+        for name, value in finding.numbers.items():
+            if not math.isfinite(value):
+                raise ValueError(f"{row.id}: expected finite numbers, got {name} = {value}")
     return {
         "paper": "arXiv 2602.19208",
         "versions": software(),
@@ -99,19 +105,21 @@ def as_json(judged: Sequence[tuple[Claim, Finding, float]]) -> dict[str, Any]:
     }
 
 
-def write_data(directory: Path, judged: Sequence[tuple[Claim, Finding, float]]) -> list[Path]:
-    """Write the data of each curve as Parquet; returns the paths."""
-    files = {directory / f"{row.id}.parquet": finding.data for row, finding, _ in judged if finding.data}
-    for path, data in files.items():
-        write_columns(path, data)
-    return list(files)
-
-
 @command("python -m theory")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     args = parse(argv)
-    console = Console(width=140)
+    folders = {folder.resolve() for folder in (args.json and args.json.parent, args.data) if folder is not None}
+    with ExitStack() as stack:
+        for folder in sorted(folders):
+            stack.enter_context(only_writer(folder))
+        if args.data:
+            listed_tables(args.data)  # a damaged list is found before minutes of work
+        return run(args, Console(width=140))
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Judge, write and print; returns the exit status."""
     rows = [row for row in LEDGER if not args.only or row.id in args.only]
     start = time.perf_counter()
     judged = judge(rows, console)
@@ -121,7 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_json(args.json, as_json(judged))
             said.append(f"ledger  {args.json}")
         if args.data:
-            said += [f"data    {path}" for path in write_data(args.data, judged)]
+            tables = {row.id: finding.data for row, finding, _ in judged if finding.data}
+            said += [f"data    {path}" for path in write_tables(args.data, tables)]
     finally:  # what was computed is shown, whatever became of the files
         show(judged, console)
     for line in said:

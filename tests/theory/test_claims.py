@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from theory import __main__ as command, allocation
+from theory.base import runs
 from theory.claims import LEDGER, modulation as claims_of_modulation
 from theory.claims.ledger import Claim, Finding, Verdict
 from theory.estimators import advantages, moments
@@ -109,7 +110,22 @@ def test_command_writes_the_ledger_and_its_curves(tmp_path, capsys):
     finding = ROWS["S4"].judge()
     for name, column in finding.data.items():
         np.testing.assert_array_equal(table[name].to_numpy(), column)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["S4.parquet", "new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["S4.parquet", "data.json", "new"]
+    assert runs.read_table(tmp_path / "S4.parquet", runs.listed_tables(tmp_path), tmp_path / "data.json") == table
+    assert command.main(["--only", "G4", "--data", str(tmp_path)]) == 0
+    assert set(runs.listed_tables(tmp_path)) == {"S4.parquet", "G4.parquet"}
+
+
+def test_command_writes_no_number_that_is_not_finite_and_leaves_a_damaged_list(tmp_path, monkeypatch, capsys):
+    row = Claim("X1", "1 / 0", "-", Verdict.EXACT, lambda: Finding(Verdict.EXACT, "-", {"error": float("nan")}))
+    monkeypatch.setattr(command, "LEDGER", (row,))
+    assert command.main(["--json", str(tmp_path / "l.json")]) == 2
+    assert capsys.readouterr().err == "python -m theory: error: X1: expected finite numbers, got error = nan\n"
+    monkeypatch.setattr(command, "LEDGER", ())
+    (tmp_path / "data.json").write_text("{}")
+    assert command.main(["--data", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"python -m theory: error: {tmp_path / 'data.json'}: expected JSON")
+    assert [path.name for path in tmp_path.iterdir()] == ["data.json"]
 
 
 def test_brackets_of_a_sentence_are_printed(monkeypatch, capsys):

@@ -148,7 +148,12 @@ class SuccessHistory:
         keys = _keys(state["keys"])
         if (repetitions := len(keys) - len(set(keys))) > 0:
             raise ValueError(f"state keys: expected unique keys, got {repetitions} repetitions")
+        for name in ("successes", "attempts"):
+            if isinstance(state[name], (list, tuple)) and any(isinstance(x, bool) for x in state[name]):
+                raise ValueError(f"state {name}: expected numbers, got true or false")  # NumPy takes them for 1 and 0
         pairs = _pairs(state["successes"], state["attempts"], len(keys))
+        if self.discount in (0.0, 1.0) and np.any(pairs % 1):
+            raise ValueError(f"state: expected whole numbers with discount {self.discount}, got fractions")
         self._counts = dict(zip(keys, zip(*pairs.tolist(), strict=True), strict=True))
 
 

@@ -7,16 +7,18 @@ checksum (`read_foreign_json`).
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
 import socket
+import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 CHECKSUM = "checksum"
 """Last name of a JSON object that we write: the first 16 digits of SHA-256 of the bytes before it."""
@@ -104,7 +106,8 @@ def check_checksum(text: str, where: str) -> None:
     """Require JSON text as it was written; `where` names it in the error."""
     at = text.rfind(f'"{CHECKSUM}": "')
     if at < 0:
-        raise ValueError(f"{where}: expected JSON that ends with its {CHECKSUM}, got none")
+        hint = "it is damaged, or of an earlier version: make it again"
+        raise ValueError(f"{where}: expected JSON that ends with its {CHECKSUM}, got none: {hint}")
     expected = f'"{CHECKSUM}": "{_digest(text[:at])}"'
     if text[at:].replace("\n", "") != expected + "}":
         got = text[at : at + 40].rstrip()
@@ -128,11 +131,44 @@ def parse_json(text: str | bytes, where: str, *, finite: bool = True) -> Any:
         raise ValueError(f"{where}: expected readable JSON, got {error!s:.200}") from error
 
 
+def check_fields(data: Any, kinds: Mapping[str, tuple[type, ...]], where: str) -> dict[str, Any]:
+    """Require a JSON object with these fields, each of one of its kinds, and return it; `where` names it in the error.
+
+    True and false are no numbers. Other fields are not looked at.
+
+    Examples
+    --------
+    >>> check_fields({"seeds": [0], "seconds": 2}, {"seeds": (list,), "seconds": (int, float)}, "versions.json")
+    {'seeds': [0], 'seconds': 2}
+    """
+    if not isinstance(data, dict):
+        raise ValueError(f"{where}: expected a JSON object, got {type(data).__name__}")
+    if missing := [name for name in kinds if name not in data]:
+        raise ValueError(f"{where}: expected the fields {', '.join(kinds)}, got none named {', '.join(missing)}")
+    for name, types in kinds.items():
+        value = data[name]
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            expected = " or ".join("null" if kind is type(None) else kind.__name__ for kind in types)
+            raise ValueError(f"{where}: expected {name} of type {expected}, got {value!r:.80}")
+    return data
+
+
 def _read(path: Path) -> str:
     try:
-        return path.read_bytes().decode()
+        with _opened(path) as file:
+            return file.read().decode()
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: expected a readable JSON file, got {error}") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file; a pipe would never end, so anything else is an OSError."""
+    nonblocking = getattr(os, "O_NONBLOCK", 0)
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | nonblocking)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        yield file
 
 
 def _object(text: str, where: str, *, finite: bool = True) -> dict[str, Any]:
@@ -159,6 +195,15 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return data
 
 
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a regular file; any other, or a missing one, is a ValueError that names it."""
+    try:
+        with _opened(path) as file:
+            return file.read()
+    except OSError as error:
+        raise ValueError(f"{path}: expected a readable file, got {error}") from error
+
+
 # Hashes of files
 
 
@@ -170,7 +215,7 @@ def hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
 def _hash_file(path: Path) -> str:
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             while block := file.read(BLOCK):
                 digest.update(block)
     except OSError as error:
@@ -183,10 +228,7 @@ def read_hashed(path: Path, recorded: Mapping[str, Any], record: Path) -> bytes:
 
     A missing file, and one that was changed since, are a ValueError that names it.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path}: expected a readable file, got {error}") from error
+    content = read_bytes(path)
     _require_hash(path, hashlib.sha256(content).hexdigest(), recorded, record)
     return content
 
@@ -224,10 +266,13 @@ def only_writer(folder: Path, patience: float = 0.0) -> Iterator[int]:
     """
     import fcntl  # POSIX alone
 
-    folder.mkdir(parents=True, exist_ok=True)
     path, start = folder / LOCK_FILE, time.monotonic()
     while True:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+            raise ValueError(f"{folder}: expected a folder that can be written, got {error}") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_file(path, lock):
