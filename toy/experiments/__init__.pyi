@@ -4,7 +4,6 @@ from .design import (
     Sweep as Sweep,
 )
 from .runner import (
-    is_finished as is_finished,
     read_choices as read_choices,
     run_sweeps as run_sweeps,
 )

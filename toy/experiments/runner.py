@@ -1,19 +1,20 @@
 """Running sweeps: every cell is a run folder SWEEP/CELL, trained in this process or in several, and then a summary.
 
 Killed at any moment, the same call goes on: finished cells are not trained again, others resume at their last
-checkpoint. Results do not depend on the number of processes.
+checkpoint. Results do not depend on the number of processes. A missing file is made again; one that was changed is an
+error. A sweep that is whole is read, and nothing is written.
 """
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
-import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event
@@ -23,13 +24,15 @@ from typing import Any
 import torch
 
 from theory.base import files, require, runs
+from theory.methods import METHODS
 from toy.experiments import summary
 from toy.experiments.design import Sweep
 from toy.experiments.summary import SummaryRow
 from toy.training import TrainConfig, train
-from toy.training.loop import get_device, require_same
+from toy.training.loop import FILES, get_device, is_finished, saying_what_to_do
+from toy.worlds import WORLDS
 
-CHOSEN = "chosen.json"
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[Path, int], None]
 """Called with a cell's folder and the number of its steps that are done."""
@@ -60,6 +63,33 @@ def run_sweeps(
     cells = {out / sweep.name / cell.name: cell.config for sweep in sweeps for cell in sweep.cells}
     finished = [folder for folder, config in cells.items() if is_finished(folder, config)]
     report = progress or _silent
+    with ExitStack() as stack:
+        written: set[Path] = set()
+
+        def write_in(folder: Path) -> None:
+            if folder not in written:
+                stack.enter_context(files.only_writer(folder))
+                written.add(folder)
+
+        for folder in cells:
+            if folder not in finished:
+                write_in(folder.parent)
+        # Another process may have gone on until it gave up its folder.
+        finished = [folder for folder, config in cells.items() if folder in finished or is_finished(folder, config)]
+        yield from _run(sweeps, out, cells, finished, write_in, jobs, checkpoint_every, report, device)
+
+
+def _run(
+    sweeps: Sequence[Sweep],
+    out: Path,
+    cells: Cells,
+    finished: Sequence[Path],
+    write_in: Callable[[Path], None],
+    jobs: int,
+    checkpoint_every: int,
+    report: Progress,
+    device: str,
+) -> Iterator[tuple[Sweep, list[SummaryRow]]]:
     for folder in finished:
         report(folder, cells[folder].num_steps)
     # Sweeps share runs: of the cells with one config one is trained, unless it is there already; the others are copies.
@@ -67,10 +97,13 @@ def run_sweeps(
     for folder in (*finished, *cells):
         originals.setdefault(cells[folder], folder)
     copies: dict[Path, list[Path]] = {folder: [] for folder in originals.values()}
+    todo: dict[Path, TrainConfig] = {}
     for folder, config in cells.items():
-        if folder not in finished and originals[config] != folder:
+        # A finished run that lacks a file is repaired, not replaced: it may be of other software.
+        if folder not in finished and (originals[config] == folder or (folder / runs.VERSIONS_FILE).exists()):
+            todo[folder] = config
+        elif folder not in finished:
             copies[originals[config]].append(folder)
-    todo = {folder: config for config, folder in originals.items() if folder not in finished}
     left = {sweep.name: {out / sweep.name / cell.name for cell in sweep.cells} for sweep in sweeps}
     waiting = {sweep.name: sweep for sweep in sweeps}
 
@@ -82,7 +115,7 @@ def run_sweeps(
         for each in (folder, *copies.get(folder, [])):
             left[each.parent.name].discard(each)
         for name in [name for name in waiting if not left[name]]:
-            yield waiting[name], conclude(waiting.pop(name), out)
+            yield waiting[name], conclude(waiting.pop(name), out, write_in)
 
     for folder in finished:
         yield from settle(folder)
@@ -91,22 +124,18 @@ def run_sweeps(
         yield from settle(folder)
 
 
-def is_finished(folder: Path, config: TrainConfig) -> bool:
-    """Return whether a folder holds the finished run of a config; the run of another config is an error."""
-    if not (folder / runs.CONFIG_FILE).exists():
-        return False
-    recorded = files.read_json(folder / runs.CONFIG_FILE)
-    require_same(folder / runs.CONFIG_FILE, recorded, config)
-    return (folder / runs.VERSIONS_FILE).exists() and not runs.differences(recorded, config.to_dict())
-
-
-def conclude(sweep: Sweep, out: Path) -> list[SummaryRow]:
-    """Summarise a finished sweep and write what it found."""
+def conclude(sweep: Sweep, out: Path, write_in: Callable[[Path], None]) -> list[SummaryRow]:
+    """Summarise a finished sweep and write what it found, unless that is there."""
     folder = out / sweep.name
     rows = summary.summarise(sweep, folder)
-    summary.write(sweep, rows, folder)
-    if sweep.chooses is not None:
-        files.write_json(folder / CHOSEN, choices(sweep, rows))
+    chosen = None if sweep.chooses is None else choices(sweep, rows)
+    with saying_what_to_do():
+        missing = summary.missing(sweep, rows, folder, chosen)
+    if missing:
+        write_in(folder)
+        for name in missing if (folder / summary.JSON).exists() else ():
+            logger.warning("%s: missing in a finished sweep; made again", folder / name)
+        summary.write(sweep, rows, folder, chosen)
     return rows
 
 
@@ -134,11 +163,24 @@ def choices(sweep: Sweep, rows: Sequence[SummaryRow]) -> dict[str, Any]:
 
 
 def read_choices(path: Path) -> list[dict[str, Any]]:
-    """Read the choices of a sweep from its `chosen.json`."""
+    """Read the choices of a sweep from its `chosen.json`: world, method and learning rate, each pair once."""
     chosen = files.read_json(path).get("chosen")
-    names = {"world", "method", "learning_rate"}
-    if not isinstance(chosen, list) or not all(isinstance(c, dict) and names <= set(c) for c in chosen):
-        raise ValueError(f"{path}: expected choices as the sweep tuning writes them, got {chosen!r:.40}")
+    try:
+        if not isinstance(chosen, list):
+            raise ValueError(f"expected a list, got {chosen!r:.80}")
+        for choice in chosen:
+            kinds: dict[str, tuple[type, ...]] = dict.fromkeys(("world", "method", "learning_rate"), (str,))
+            files.check_fields(choice, kinds, "choice")
+            require.one_of("world", choice["world"], WORLDS)
+            require.one_of("method", choice["method"], METHODS)
+            rate = require.in_range("learning_rate", float(choice["learning_rate"]), 0.0, open_low=True)
+            if f"{rate:g}" != choice["learning_rate"]:
+                raise ValueError(f"learning_rate: expected {rate:g}, got {choice['learning_rate']!r:.80}")
+        pairs = [(choice["world"], choice["method"]) for choice in chosen]
+        if len(set(pairs)) < len(pairs):
+            raise ValueError("expected one choice for a method in a world, got several")
+    except ValueError as error:
+        raise ValueError(f"{path}: expected choices as the sweep tuning writes them: {error}") from error
     return chosen
 
 
@@ -147,13 +189,16 @@ def _silent(folder: Path, step: int) -> None:
 
 
 def _copy(folder: Path, copy: Path) -> None:
-    """Copy a run folder, whole or not at all; an unfinished copy is replaced."""
-    partial = copy.with_name(f".{copy.name}.partial")
-    for old in (partial, copy):
-        if old.exists():
-            shutil.rmtree(old)
-    shutil.copytree(folder, partial)
-    partial.rename(copy)
+    """Copy a finished run, its `versions.json` last; an unfinished copy is replaced."""
+    hashes = runs.read_versions(folder, FILES)["files"]
+    versions = files.read_bytes(folder / runs.VERSIONS_FILE)
+    with files.only_writer(copy):
+        if not (copy / runs.CONFIG_FILE).exists() and (found := [name for name in FILES if (copy / name).exists()]):
+            raise ValueError(f"{copy / found[0]}: expected it beside a {runs.CONFIG_FILE}, got none; move it away")
+        (copy / runs.VERSIONS_FILE).unlink(missing_ok=True)
+        for name in FILES:
+            files.write_atomically(copy / name, files.read_hashed(folder / name, hashes, folder / runs.VERSIONS_FILE))
+        files.write_atomically(copy / runs.VERSIONS_FILE, versions)
 
 
 # Training

@@ -7,6 +7,7 @@ nothing else. With hundreds of rows, one in twenty intervals misses by chance.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from toy.experiments.design import TIMING, Cell, Sweep
 
 TIMING_TITLE = "seconds per step of all seeds together, wall time: not reproducible"
 
-PARQUET, JSON = "summary.parquet", "summary.json"
+PARQUET, CHOSEN, JSON = "summary.parquet", "chosen.json", "summary.json"
 
 Curves = Mapping[str, FloatArray]
 """Columns of a run by name, each [S, steps + 1]."""
@@ -99,22 +100,24 @@ class SummaryRow:
 
 def read_curves(cell: Cell, folder: Path) -> Curves:
     """Read the columns that measures need from a finished run, each [S, steps + 1]; NaN where a step has none."""
-    table = runs.read_run(folder).metrics
-    seeds, num_rows = cell.config.seeds, cell.config.num_steps + 1
-    if table["seed"].to_pylist() != [seed for seed in seeds for _ in range(num_rows)]:
-        raise ValueError(
-            f"{folder / runs.METRICS_FILE}: expected {num_rows} rows for each of {len(seeds)} seeds, got others"
-        )
-    names = ("pass_at_1", "pass_at_32", "entropy", "gradient_norm", "rollouts", "degenerate_groups")
-    return {name: table[name].to_numpy().reshape(len(seeds), num_rows) for name in names}
+    found = runs.read_run(folder)
+    path, seeds, num_rows = folder / runs.METRICS_FILE, cell.config.seeds, cell.config.num_steps + 1
+    of_policy, of_step = ("pass_at_1", "pass_at_32", "entropy"), ("gradient_norm", "rollouts", "degenerate_groups")
+    table = runs.select(found.metrics, path, integers=("seed", "step"), numbers=of_policy, numbers_or_null=of_step)
+    expected = np.repeat(seeds, num_rows), np.tile(np.arange(num_rows), len(seeds))
+    if not np.array_equal(np.stack([table["seed"], table["step"]]), np.stack(expected)):
+        raise ValueError(f"{path}: expected {num_rows} rows for each of {len(seeds)} seeds, got others")
+    curves = {name: table[name].reshape(len(seeds), num_rows) for name in (*of_policy, *of_step)}
+    for name in of_step:
+        if np.isnan(curves[name][:, 1:]).any():
+            raise ValueError(f"{path}: expected a value of {name} at every step after 0, got gaps")
+    return curves
 
 
 def summarise(sweep: Sweep, folder: Path) -> list[SummaryRow]:
     """Return the rows of a finished sweep, whose runs are the subfolders of `folder`; cell by cell, in order."""
     if sweep.measures == (TIMING,):
-        seconds = [
-            runs.read_run(folder / cell.name).versions["seconds"] / cell.config.num_steps for cell in sweep.cells
-        ]
+        seconds = [runs.read_versions(folder / cell.name)["seconds"] / cell.config.num_steps for cell in sweep.cells]
         return [
             SummaryRow(cell.name, cell.axes, TIMING, cell.config.num_seeds, x)
             for cell, x in zip(sweep.cells, seconds, strict=True)
@@ -122,7 +125,12 @@ def summarise(sweep: Sweep, folder: Path) -> list[SummaryRow]:
     values = {}
     for cell in sweep.cells:
         curves = read_curves(cell, folder / cell.name)
-        values[cell.name] = np.stack([MEASURES[name].of(curves) for name in sweep.measures], axis=-1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values[cell.name] = np.stack([MEASURES[name].of(curves) for name in sweep.measures], axis=-1)
+        if not np.isfinite(values[cell.name]).all():
+            measure = sweep.measures[int(np.argmin(np.isfinite(values[cell.name]).all(0)))]
+            path = folder / cell.name / runs.METRICS_FILE
+            raise ValueError(f"{path}: expected a finite {title(measure)}, got NaN or infinity")
     rows = []
     for cell in sweep.cells:
         reference = sweep.reference_of(cell)
@@ -153,18 +161,49 @@ def leaders(sweep: Sweep, rows: Sequence[SummaryRow], measure: str) -> list[Summ
     return list(best.values())
 
 
-def write(sweep: Sweep, rows: Sequence[SummaryRow], folder: Path) -> None:
-    """Write `summary.parquet` and `summary.json`: a row per cell and measure; axes are columns of their own."""
-    records = []
-    for row in rows:
-        numbers = {name: value for name, value in vars(row).items() if name not in ("cell", "axes")}
-        records.append({"cell": row.cell, **row.axes, **numbers})
+def write(sweep: Sweep, rows: Sequence[SummaryRow], folder: Path, chosen: Mapping[str, Any] | None = None) -> None:
+    """Write `summary.parquet`, `chosen.json` if the sweep chooses, and `summary.json` with their SHA-256, last.
+
+    A summary has a row per cell and measure; axes are columns of their own.
+    """
+    records = _records(rows)
     columns = {}
     for name in records[0]:
         text = name in ("cell", *sweep.axes, "measure", "reference")
         columns[name] = np.array([record[name] for record in records], dtype=object if text else None)
+    (folder / JSON).unlink(missing_ok=True)  # killed from here on, the same call writes all of them
     runs.write_metrics(folder / PARQUET, columns)
-    about: dict[str, Any] = {
+    if chosen is not None:
+        files.write_json(folder / CHOSEN, chosen)
+    hashes = files.hashes(folder, [PARQUET, *([CHOSEN] if chosen is not None else [])])
+    files.write_json(folder / JSON, {**_about(sweep), "rows": records, "files": hashes})
+
+
+def missing(
+    sweep: Sweep, rows: Sequence[SummaryRow], folder: Path, chosen: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Return the names of the files that `write` has to write; one that was changed since is an error that names it."""
+    names = [PARQUET, *([CHOSEN] if chosen is not None else []), JSON]
+    if not os.path.lexists(folder / JSON):
+        return names
+    record = runs.read_record(folder / JSON, names[:-1])
+    left = [name for name in names if not os.path.lexists(folder / name)]
+    files.check_hashes(folder, {name: record["files"][name] for name in names[:-1] if name not in left}, folder / JSON)
+    described = {name: value for name, value in record.items() if name != "files"}
+    is_same = described == {**_about(sweep), "rows": _records(rows)}
+    return left if is_same else names  # runs were extended since
+
+
+def _records(rows: Sequence[SummaryRow]) -> list[dict[str, Any]]:
+    records = []
+    for row in rows:
+        numbers = {name: value for name, value in vars(row).items() if name not in ("cell", "axes")}
+        records.append({"cell": row.cell, **row.axes, **numbers})
+    return records
+
+
+def _about(sweep: Sweep) -> dict[str, Any]:
+    return {
         "sweep": sweep.name,
         "title": sweep.title,
         "reproduces": sweep.reproduces,
@@ -172,4 +211,3 @@ def write(sweep: Sweep, rows: Sequence[SummaryRow], folder: Path) -> None:
         "aggregate": "interquartile mean over seeds; differences: of each seed to the reference's same seed",
         "interval": f"95 % percentile bootstrap over seeds, {NUM_RESAMPLES} resamples",
     }
-    files.write_json(folder / JSON, {**about, "rows": records})

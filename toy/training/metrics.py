@@ -70,6 +70,17 @@ DIAGNOSTICS: Mapping[str, str] = MappingProxyType(
 """Columns of every `diagnose_every`-th step (`toy.training.diagnostics`), null at the others."""
 METRICS: Mapping[str, str] = MappingProxyType({**POLICY, **STEP, **DIAGNOSTICS})
 
+MAY_BE_NULL = ("entropy_decisions", "entropy_fillers", *DIAGNOSTICS)
+"""Columns in which NaN says that there is no such number."""
+
+
+def require_finite(measured: Mapping[str, FloatArray]) -> None:
+    """Require finite numbers, or NaN where it may stand for none: a run that diverged is an error, never a gap."""
+    for name, values in measured.items():
+        bad = np.isinf(values) if name in MAY_BE_NULL else ~np.isfinite(values)
+        if bad.any():
+            raise ValueError(f"{name}: expected finite numbers, got {values[bad][0]}: the run has diverged")
+
 
 def evaluate(
     logits: torch.Tensor, correct: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor

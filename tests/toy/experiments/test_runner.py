@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from tests.toy.conftest import small_config
 from theory.base import runs
+from theory.base.files import read_json
 from toy.experiments import runner
 from toy.experiments.design import Cell, Sweep
 from toy.experiments.runner import run_sweeps
@@ -122,6 +124,11 @@ def test_equal_cells_are_trained_once(expected, tmp_path, monkeypatch):
     left_over = tmp_path / "second" / "grpo"  # by a sweep killed early
     left_over.mkdir(parents=True)
     (left_over / checkpoint.NAME).touch()
+    with pytest.raises(ValueError, match=r"second.grpo.checkpoint.npz: expected it beside a config.json, got none"):
+        list(run_sweeps([first, second], tmp_path))
+    shutil.copy(tmp_path / "first" / "grpo" / runs.CONFIG_FILE, left_over)
+    trained.clear()
+    shutil.rmtree(tmp_path / "first")
     found = list(run_sweeps([first, second], tmp_path))
     assert [sweep.name for sweep, _ in found] == ["first", "second"]
     assert found[0][1] == found[1][1]
@@ -131,8 +138,11 @@ def test_equal_cells_are_trained_once(expected, tmp_path, monkeypatch):
     assert (len(trained), seen) == (3, [6] * 6)
     for name in ("first", "second", "third"):
         got, wanted = files(tmp_path / name), files(expected / "tiny")
-        assert got.pop("summary.json") == wanted.pop("summary.json").replace(b'"tiny"', f'"{name}"'.encode())
+        for found in (got, wanted):
+            del found["summary.json"]
         assert got == wanted
+        about = read_json(tmp_path / name / "summary.json")
+        assert about == {**read_json(expected / "tiny" / "summary.json"), "sweep": name}
 
 
 def test_finished_copies_are_left_alone(tmp_path):
