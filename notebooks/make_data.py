@@ -11,6 +11,7 @@ The committed data are of this run, four minutes on two cores:
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -19,9 +20,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from theory.base.files import hashes, parse_json, read_json, write_json
+
 TARGET = Path(__file__).resolve().parent / "data" / "verl_run"
 
-COPIED = ("allocation.jsonl", "metrics.parquet", "versions.json")
+COPIED = ("allocation.jsonl", "metrics.parquet")
 
 STEP, MINIBATCHES = 11, 2
 """The step whose mini-batches are kept, each a micro-batch of its own here, and the mini-batches of a step."""
@@ -43,7 +46,10 @@ def make(run: Path) -> None:
     for name in COPIED:
         shutil.copyfile(run / name, TARGET / name)
     shutil.copytree(run / "rollouts", TARGET / "rollouts")
-    (TARGET / "config.json").write_text(FOLDERS.sub(r'"\1"', (run / "config.json").read_text()))
+    config = FOLDERS.sub(r'"\1"', json.dumps(read_json(run / "config.json")))
+    write_json(TARGET / "config.json", parse_json(config, "config.json"))
+    versions = read_json(run / "versions.json")
+    write_json(TARGET / "versions.json", {**versions, "files": hashes(TARGET, ["config.json", "metrics.parquet"])})
     for number, path in enumerate(dumps[(STEP - 1) * MINIBATCHES : STEP * MINIBATCHES], 1):
         found = torch.load(path, weights_only=True)
         scope = {f"scope_{name}": value for name, value in found.pop("scope").items()}

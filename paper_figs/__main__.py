@@ -1,21 +1,23 @@
 """`python -m paper_figs`: draw every figure and fill every table whose result files are there.
 
-Figures and tables go to DIR/figures, with `index.json`, which lists them with title, caption, reading and files. Those
-that `make reproduce` makes no results for are skipped if there are none. The exit status is 0 when all others were
-made; it is 2 when a result file is missing or unfit (each is named), or for a wrong call.
+Figures and tables go to DIR/figures. There, `index.json` lists them with title, caption, reading, and files with their
+SHA-256; it is written last. Those that `make reproduce` makes no results for are skipped if there are none. The exit
+status is 0 when all others were made; it is 2 when a result file is missing or unfit (each is named), or for a wrong
+call.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from paper_figs.figure import build, items
-from theory.base.files import write_json
+from paper_figs.report import read_index
+from theory.base.files import hashes, only_writer, write_json
 
 INDEX = "index.json"
 
@@ -33,38 +35,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"--only: expected names among {', '.join(every)}, got {', '.join(unknown)}")
     output = args.source / "figures"
-    entries = _entries(output / INDEX) if args.only else {}
+    try:
+        with only_writer(output):
+            return draw(args.only or list(every), args.source, output, keep=bool(args.only))
+    except (ValueError, OSError) as error:
+        print(f"python -m paper_figs: error: {error}", file=sys.stderr)
+        return 2
+
+
+def draw(names: Sequence[str], source: Path, output: Path, *, keep: bool) -> int:
+    """Make items and the index, with the other entries of an index that is there if `keep`; returns the exit status."""
+    every, entries, files = items(), {}, {}
+    if keep and os.path.lexists(output / INDEX):
+        index = read_index(output / INDEX, f"python -m paper_figs --source {source}")
+        entries, files = {entry["name"]: entry for entry in index["items"]}, index["files"]
     failures = 0
-    for name in args.only or every:
+    for name in names:
         item = every[name]
         try:
-            if item.made_by and not args.only and not all(result.exists(args.source) for result in item.inputs):
+            if item.made_by and not keep and not all(result.exists(source) for result in item.inputs):
                 skipped = f"no results; `{item.made_by}` makes them"
                 entries[name] = {"name": name, "title": item.title, "skipped": skipped}
                 print(f"{name}: skipped: {skipped}", flush=True)
                 continue
-            built = build(item, args.source, output)
+            built = build(item, source, output)
         except (ValueError, OSError) as error:
             failures += 1
             entries[name] = {"name": name, "title": item.title, "error": str(error)}
             print(f"{name}: {error}", file=sys.stderr)
             continue
         entries[name] = built.to_dict()
+        files |= hashes(output, entries[name]["files"].values())
         print(f"{name}: {built.caption}", *(f"  {path}" for path in built.files.values()), sep="\n", flush=True)
-    try:
-        write_json(output / INDEX, {"items": [entries[name] for name in every if name in entries]})
-    except OSError as error:
-        print(f"{output / INDEX}: {error}", file=sys.stderr)
-        return 2
+    there: list[dict[str, Any]] = [entries[name] for name in every if name in entries]
+    listed = {name: files[name] for entry in there for name in entry.get("files", {}).values()}
+    write_json(output / INDEX, {"items": there, "files": listed})
     return 2 if failures else 0
-
-
-def _entries(path: Path) -> dict[str, Any]:
-    """Return the entries of an index by name; none if there is no sound one."""
-    try:
-        return {entry["name"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))["items"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
 
 
 if __name__ == "__main__":

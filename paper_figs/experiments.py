@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from paper_figs.result_files import Input, read_columns, read_json, unfit
+from paper_figs.result_files import Columns, Input, read_columns, read_json, unfit
 from paper_figs.scale_runs import ScaleRun, blocks, find_runs
 from theory.base.arrays import FloatArray
 from theory.base.tables import Estimate, number
@@ -82,7 +82,16 @@ class ExperimentResults(Input):
         path, command = folder / "summary.parquet", f"python -m toy sweep {self.name} --out {source / 'toy'}"
         numbers = ("low", "high", "difference", "difference_low", "difference_high")
         axes = ("world", *self.axes) if self.worlds else self.axes
-        rows = read_columns(path, ("num_seeds", "value"), ("cell", "measure", *axes), command, numbers_or_null=numbers)
+        rows = read_columns(
+            path,
+            folder / "summary.json",
+            command,
+            integers=("num_seeds",),
+            numbers=("value",),
+            numbers_or_null=numbers,
+            texts=("cell", "measure", *axes),
+        )
+        _require_intervals(rows, path, command)
         cells: list[CellResult] = []
         for name in dict.fromkeys(rows["cell"]):
             of_cell = {m: np.flatnonzero((rows["cell"] == name) & (rows["measure"] == m)) for m in self.measures}
@@ -93,7 +102,10 @@ class ExperimentResults(Input):
             first = next(iter(row_of.values()))
             config: Mapping[str, Any] = {}
             if not self.worlds or all(str(rows["world"][first]) != cell.setting for cell in cells):
-                config = read_json(folder / str(name) / "config.json", ("world_name", "num_steps"), command)
+                place = folder / str(name) / "config.json"
+                config = read_json(place, {"world_name": (str,), "num_steps": (int,)}, command)
+                if self.worlds and config["world_name"] != rows["world"][first]:
+                    raise unfit(place, f"the world {rows['world'][first]}", config["world_name"], command)
             cells.append(
                 CellResult(
                     str(rows["world"][first]) if self.worlds else str(config["world_name"]),
@@ -125,6 +137,18 @@ class ExperimentResults(Input):
             if not self.methods or any(cell.differences for cell in of_block):
                 cells += of_block
         return cells
+
+
+def _require_intervals(rows: Columns, path: Path, command: str) -> None:
+    """Require seeds, and intervals that are whole and in order, or not there."""
+    if rows["num_seeds"].min() < 1:
+        raise unfit(path, "num_seeds of at least 1", str(rows["num_seeds"].min()), command)
+    for name, low, high in (("value", "low", "high"), ("difference", "difference_low", "difference_high")):
+        gaps = np.isnan(np.stack([rows[x].astype(np.float64) for x in (name, low, high)]))
+        bad = (gaps[1] != gaps[2]) | (gaps[0] & ~gaps[1]) | (rows[low] > rows[high])
+        if bad.any():
+            got = f"{rows[low][bad][0]} to {rows[high][bad][0]}"
+            raise unfit(path, f"an interval of every {name}, or none", got, command)
 
 
 def _summarise(

@@ -78,7 +78,10 @@ def _toy_pairs(source: Path) -> list[Pair]:
     runs: dict[str, dict[str, RunCurves]] = {}
     for inner in sorted(folder.glob("*/")):
         run = read_run(inner, tuple(LABELS), command)
-        runs.setdefault(str(run.config["world_name"]), {})[str(run.config["method_name"])] = run
+        world, method = run.config["world_name"], run.config["method_name"]
+        if method in runs.setdefault(world, {}):
+            raise unfit(inner, f"one run of {method} in {world}", "a second one", command)
+        runs[world][method] = run
     pairs = []
     for world, by_method in runs.items():
         if not {BASELINE, METHOD} <= set(by_method):

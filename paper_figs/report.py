@@ -12,17 +12,15 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from paper_figs.result_files import read_json, unfit
-from theory.base.files import write_atomically
-from theory.base.runs import VERSIONS_FILE
+from paper_figs.result_files import made_by, read_json, unfit
+from theory.base import runs
+from theory.base.files import check_fields, only_writer, read_hashed, write_atomically
 from theory.claims import Verdict
-
-T = TypeVar("T")
 
 PAPER = "https://arxiv.org/abs/2602.19208"
 
@@ -57,18 +55,9 @@ details { border-bottom: 1px solid var(--line); padding: .4rem 0; } summary { cu
 
 def page(source: Path) -> str:
     """Return the report on a result folder."""
-    ledger, index = source / "ledger" / "ledger.json", source / "figures" / "index.json"
-
-    def items(entries: Iterable[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
-        return [(entry["name"], entry["title"], _item(entry, index.parent)) for entry in entries]
-
     sections = [
-        (
-            "ledger",
-            "The ledger: every claim, judged by computation",
-            _shown(ledger, "rows", _ledger, f"python -m theory --json {ledger} --data {ledger.parent}"),
-        ),
-        *_shown(index, "items", items, f"python -m paper_figs --source {source}"),
+        ("ledger", "The ledger: every claim, judged by computation", _ledger(source / "ledger" / "ledger.json")),
+        *_items(source / "figures" / "index.json", f"python -m paper_figs --source {source}"),
         ("made-with", "Made with", _made_with(source)),
     ]
     links = "".join(f'<li><a href="#{name}">{escape(title)}</a></li>' for name, title, _ in sections)
@@ -88,16 +77,13 @@ def page(source: Path) -> str:
     )
 
 
-def _shown(path: Path, key: str, show: Callable[[Any], T], command: str) -> T:
-    """Return what `show` makes of the entries of a JSON file."""
-    entries = read_json(path, (key,), command)[key]
-    try:
-        return show(entries)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise unfit(path, "entries as this version writes them", f"others ({error!r})", command) from error
-
-
-def _ledger(rows: Sequence[Mapping[str, Any]]) -> str:
+def _ledger(path: Path) -> str:
+    command = f"python -m theory --json {path} --data {path.parent}"
+    rows = read_json(path, {"rows": (list,)}, command)["rows"]
+    kinds: dict[str, tuple[type, ...]] = dict.fromkeys(("id", "claim", "source", "verdict", "evidence"), (str,))
+    with made_by(command):
+        for row in rows:
+            check_fields(row, {**kinds, "counterexample": (str, type(None))}, f"{path}: row")
     tally = Counter(row["verdict"] for row in rows)
     verdicts = [verdict for verdict in VERDICTS if tally[verdict]]
     verdicts += [verdict for verdict in tally if verdict not in VERDICTS]
@@ -115,16 +101,59 @@ def _ledger(rows: Sequence[Mapping[str, Any]]) -> str:
                     f'<details><summary><span class="verdict {escape(verdict.split()[0])}">{escape(verdict)}</span> '
                     f"<b>{escape(row['id'])}</b> {escape(row['claim'])} "
                     f'<span class="dim">{escape(row["source"])}</span></summary><p>{escape(row["evidence"])}</p>'
-                    + (f"<p>Counter-example: {escape(row['counterexample'])}</p>" if row["counterexample"] else "")
+                    + (f"<p>Counter-example: {escape(text)}</p>" if (text := row["counterexample"]) is not None else "")
                     + "</details>"
                 )
     return "\n".join(parts)
 
 
-def _item(entry: Mapping[str, Any], folder: Path) -> str:
+def read_index(path: Path, command: str) -> dict[str, Any]:
+    """Read `figures/index.json`: the entries of its `items`, and the SHA-256 of their `files`."""
+    with made_by(command):
+        index = check_fields(runs.read_record(path), {"items": (list,)}, str(path))
+        for entry in index["items"]:
+            _require_entry(entry, f"{path}: entry")
+            if unknown := sorted(set(entry.get("files", {}).values()) - set(index["files"])):
+                raise ValueError(f"{path}: expected the SHA-256 of {', '.join(unknown):.80}, got none")
+        names = [entry["name"] for entry in index["items"]]
+        if len(set(names)) < len(names):
+            raise ValueError(f"{path}: expected entries of different names, got {', '.join(names):.200}")
+    return index
+
+
+def _require_entry(entry: Any, where: str) -> None:
+    texts: dict[str, tuple[type, ...]] = {"name": (str,), "title": (str,)}
+    check_fields(entry, texts, where)
+    if {"skipped", "error"} & set(entry):
+        check_fields(entry, {name: (str,) for name in ("skipped", "error") if name in entry}, where)
+        return
+    check_fields(entry, {"kind": (str,), "reading": (str,), "caption": (str,), "files": (dict,)}, where)
+    if not all(isinstance(name, str) for name in entry["files"].values()):
+        raise ValueError(f"{where}: expected names of files, got {entry['files']!r:.80}")
+    if entry["kind"] == "figure" and "svg" in entry["files"]:
+        return
+    if entry["kind"] != "table":
+        raise ValueError(f"{where}: expected a table, or a figure with an SVG, got {entry['kind']!r:.80}")
+    check_fields(entry, {"columns": (list,), "rows": (list,), "bold": (list,)}, where)
+    columns, rows, bold = entry["columns"], entry["rows"], entry["bold"]
+    texts_only = all(isinstance(row, list) and all(isinstance(cell, str) for cell in row) for row in (columns, *rows))
+    marks_only = all(isinstance(marks, list) and all(isinstance(mark, bool) for mark in marks) for marks in bold)
+    if not texts_only or not marks_only:
+        raise ValueError(f"{where}: expected a table of text and marks of bold, got others in {entry['name']!r:.80}")
+    if [len(row) for row in rows] != [len(columns)] * len(rows) or [len(x) + 1 for x in bold] != [len(x) for x in rows]:
+        raise ValueError(f"{where}: expected rows of {len(columns)} cells, got others in {entry['name']!r:.80}")
+
+
+def _items(path: Path, command: str) -> list[tuple[str, str, str]]:
+    """Return name, title and content of every figure and table."""
+    index = read_index(path, command)
+    return [(entry["name"], entry["title"], _item(entry, index["files"], path)) for entry in index["items"]]
+
+
+def _item(entry: Mapping[str, Any], hashes: Mapping[str, Any], index: Path) -> str:
     if "skipped" in entry or "error" in entry:
-        return f'<p class="note">Not here: {escape(entry.get("skipped") or entry["error"])}</p>'
-    shown = _image(entry, folder) if entry["kind"] == "figure" else _table(entry)
+        return f'<p class="note">Not here: {escape(entry["skipped"] if "skipped" in entry else entry["error"])}</p>'
+    shown = _image(entry, hashes, index) if entry["kind"] == "figure" else _table(entry)
     files = ", ".join(escape(name) for name in entry["files"].values())
     # A box that scrolls is reached by keyboard too.
     return (
@@ -134,13 +163,11 @@ def _item(entry: Mapping[str, Any], folder: Path) -> str:
     )
 
 
-def _image(entry: Mapping[str, Any], folder: Path) -> str:
-    path = folder / entry["files"]["svg"]
+def _image(entry: Mapping[str, Any], hashes: Mapping[str, Any], index: Path) -> str:
+    path = index.parent / entry["files"]["svg"]
     command = f"python -m paper_figs --only {entry['name']}"
-    try:
-        drawing = path.read_bytes()
-    except OSError as error:
-        raise unfit(path, "a figure", str(error), command) from error
+    with made_by(command):
+        drawing = read_hashed(path, hashes, index)
     width = re.search(rb'<svg[^>]*? width="([\d.]+)pt"', drawing)
     if width is None:
         raise unfit(path, "an SVG with its width in points", "another file", command)
@@ -174,11 +201,12 @@ def _made_with(source: Path) -> str:
     seconds = 0.0
     for folder, inner, files in os.walk(source):
         inner.sort()
-        if VERSIONS_FILE in files:
+        if runs.VERSIONS_FILE in files:
             inner.clear()  # checkpoints are large
-            path = Path(folder) / VERSIONS_FILE
-            versions = dict(read_json(path, ("seeds", "seconds"), "the command of the run"))
-            versions.pop("earlier", None)
+            with made_by("the command of the run"):
+                versions = runs.read_versions(Path(folder))
+            for name in ("earlier", "files"):
+                versions.pop(name)
             seeds |= set(versions.pop("seeds"))
             seconds += versions.pop("seconds")
             text = ", ".join(f"{name} {version}" for name, version in versions.items() if version != "not installed")
@@ -200,7 +228,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     path = args.out or args.source / "report.html"
     try:
-        write_atomically(path, page(args.source).encode())
+        with only_writer(path.parent):
+            write_atomically(path, page(args.source).encode())
     except (ValueError, OSError) as error:
         print(f"python -m paper_figs.report: {error}", file=sys.stderr)
         return 2

@@ -1,17 +1,19 @@
-"""Reading of result files; a `ValueError` names an unfit file, what it should hold, and the command that makes it."""
+"""Reading of result files; a `ValueError` names an unfit file, what it should hold, and the command that makes it.
+
+Every file is read as it was written: JSON by its checksum, and all others by the SHA-256 in the JSON file beside them.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from theory.base import files, runs
 from theory.base.arrays import FloatArray, IntArray
 
 Columns = Mapping[str, np.ndarray[Any, Any]]
@@ -65,8 +67,10 @@ class LedgerData(Input):
 
     def read(self, source: Path) -> Columns:
         """Read the required columns."""
-        command = f"python -m theory --json {source / 'ledger' / 'ledger.json'} --data {source / 'ledger'}"
-        return read_columns(source / "ledger" / f"{self.id}.parquet", self.numbers, self.texts, command)
+        folder = source / "ledger"
+        command = f"python -m theory --json {folder / 'ledger.json'} --data {folder}"
+        path, record = folder / f"{self.id}.parquet", folder / runs.DATA_FILE
+        return read_columns(path, record, command, numbers=self.numbers, texts=self.texts)
 
 
 @dataclass(frozen=True)
@@ -84,16 +88,14 @@ class ToyRun(Input):
 
 def read_run(folder: Path, metrics: tuple[str, ...], command: str) -> RunCurves:
     """Read a run of the tabular testbed; `command` is the one that makes it."""
-    read_json(folder / "versions.json", (), command)  # written last, so that a run without it is not finished
-    config = read_json(folder / "config.json", ("method_name", "world_name", "rollouts"), command)
-    path = folder / "metrics.parquet"
-    columns = read_columns(path, ("seed", "step"), (), command, numbers_or_null=metrics)
+    path = folder / runs.METRICS_FILE
+    kinds = {"method_name": (str,), "world_name": (str,), "rollouts": (int,)}
+    with made_by(command):
+        run = runs.read_run(folder)
+        files.check_fields(run.config, kinds, str(folder / runs.CONFIG_FILE))
+        columns = runs.select(run.metrics, path, integers=("seed", "step"), numbers_or_null=metrics)
     seeds, steps = np.unique(columns["seed"]), np.unique(columns["step"])
     order = np.lexsort((columns["step"], columns["seed"]))
-    rows = np.stack([columns["seed"][order], columns["step"][order]])
-    if not np.array_equal(rows, np.stack([np.repeat(seeds, len(steps)), np.tile(steps, len(seeds))])):
-        got = f"{len(order)} rows of {len(seeds)} seeds and {len(steps)} steps"
-        raise unfit(path, "one row for every seed at every step", got, command)
     curves = {}
     for name in metrics:
         values = columns[name][order].reshape(len(seeds), len(steps))
@@ -101,72 +103,45 @@ def read_run(folder: Path, metrics: tuple[str, ...], command: str) -> RunCurves:
         curves[name] = Curves(steps[first:], values[:, first:])
         if np.isnan(values[:, first:]).any() or first == len(steps):
             raise unfit(path, f"a value of {name} for every seed at every step after 0", "gaps", command)
-    return RunCurves(config, seeds, curves)
+    return RunCurves(run.config, seeds, curves)
 
 
 def read_columns(
     path: Path,
-    numbers: tuple[str, ...],
-    texts: tuple[str, ...],
+    record: Path,
     command: str,
-    numbers_or_null: tuple[str, ...] = (),
+    *,
+    integers: Sequence[str] = (),
+    numbers: Sequence[str] = (),
+    numbers_or_null: Sequence[str] = (),
+    texts: Sequence[str] = (),
 ) -> Columns:
-    """Read columns of a Parquet file: finite numbers, text, and numbers whose gaps become NaN.
+    """Read columns of a Parquet file as `theory.base.runs.select` does; its SHA-256 is in the JSON file `record`.
 
-    `command` is the one that makes the file.
+    `command` is the one that makes the files.
     """
-    names = (*numbers, *numbers_or_null, *texts)
-    expected = f"a Parquet table with the columns {', '.join(names)}"
-    if not path.is_file():
-        raise unfit(path, expected, "no such file", command)
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise unfit(path, expected, f"a file that cannot be read ({_first_line(error)})", command) from error
-    missing = [name for name in names if name not in table.column_names]
-    if missing:
-        got = f"a table without {', '.join(missing)} (it has {', '.join(table.column_names) or 'no column'})"
-        raise unfit(path, expected, got, command)
-    if table.num_rows == 0:
-        raise unfit(path, f"{expected} and at least one row", "no row", command)
-    columns = {}
-    for name in names:
-        kind, column = table.schema.field(name).type, table.column(name)
-        if pa.types.is_null(kind) and name in numbers_or_null:
-            columns[name] = np.full(table.num_rows, np.nan)
-            continue
-        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-        if is_text != (name in texts) or not (is_text or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-            raise unfit(path, f"{'text' if name in texts else 'numbers'} in column {name}", f"type {kind}", command)
-        if column.null_count and name not in numbers_or_null:
-            raise unfit(path, f"no gap in column {name}", f"{column.null_count} of them", command)
-        if not is_text and not np.isfinite(column.drop_null().to_numpy()).all():
-            raise unfit(path, f"finite numbers in column {name}", "NaN or infinity", command)
-        columns[name] = column.to_numpy()
-    return columns
+    with made_by(command):
+        table = runs.read_table(path, runs.read_record(record, (path.name,))["files"], record)
+        return runs.select(
+            table, path, integers=integers, numbers=numbers, numbers_or_null=numbers_or_null, texts=texts
+        )
 
 
-def read_json(path: Path, keys: tuple[str, ...], command: str) -> Mapping[str, Any]:
-    """Read a JSON object with at least `keys`; `command` is the one that makes the file."""
-    expected = f"a JSON object{' with ' if keys else ''}{', '.join(keys)}"
-    if not path.is_file():
-        raise unfit(path, expected, "no such file", command)
+def read_json(path: Path, kinds: Mapping[str, tuple[type, ...]], command: str) -> dict[str, Any]:
+    """Read a JSON object with fields of these kinds at least; `command` is the one that makes the file."""
+    with made_by(command):
+        return files.check_fields(files.read_json(path), kinds, str(path))
+
+
+@contextmanager
+def made_by(command: str) -> Iterator[None]:
+    """Add to an error of a file the command that makes it."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise unfit(path, expected, f"a file that cannot be read ({_first_line(error)})", command) from error
-    if not isinstance(content, dict):
-        raise unfit(path, expected, f"a JSON {type(content).__name__}", command)
-    missing = [key for key in keys if key not in content]
-    if missing:
-        raise unfit(path, expected, f"one without {', '.join(missing)}", command)
-    return content
+        yield
+    except ValueError as error:
+        raise ValueError(f"{error}; make it with `{command}`") from error
 
 
 def unfit(path: Path, expected: str, got: str, command: str) -> ValueError:
     """Return the error of an unfit file; `command` is the one that makes it."""
     return ValueError(f"{path}: expected {expected}, got {got}; make it with `{command}`")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

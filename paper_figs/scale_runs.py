@@ -12,10 +12,9 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from paper_figs.result_files import Curves, read_columns, read_json, unfit
+from paper_figs.result_files import Curves, made_by, unfit
+from theory.base import require, runs
 from theory.base.runs import lookup
 from theory.methods import STOCK
 
@@ -31,6 +30,14 @@ CURVES: Mapping[str, str] = MappingProxyType(
 """verl's names of our metrics, as patterns; where several fit, as for several benchmarks, their mean is taken."""
 
 
+def _setting(config: Mapping[str, Any], path: str) -> Any:
+    """Return a setting that is no list or section."""
+    value = lookup(config, path)
+    if isinstance(value, (Mapping, list)):
+        raise ValueError(f"a single value of {path}")
+    return value
+
+
 def model_name(config: Mapping[str, Any]) -> str:
     """Return the name of the model: the last telling part of its path.
 
@@ -41,25 +48,25 @@ def model_name(config: Mapping[str, Any]) -> str:
     >>> model_name({"actor_rollout_ref": {"model": {"path": "/runs/tiny/model"}}})
     'tiny'
     """
-    parts = [part for part in str(lookup(config, "actor_rollout_ref.model.path")).split("/") if part]
+    parts = [part for part in str(_setting(config, "actor_rollout_ref.model.path")).split("/") if part]
     return next((part for part in reversed(parts) if part not in ("model", "huggingface")), "model")
 
 
 AXES: Mapping[str, Callable[[Mapping[str, Any]], str]] = MappingProxyType(
     {
         "model": model_name,
-        "method": lambda c: STOCK if lookup(c, "dynamo.stock") else str(lookup(c, "dynamo.method")),
-        "rollouts": lambda c: f"{lookup(c, 'actor_rollout_ref.rollout.n')}",
-        "bounds": lambda c: f"{lookup(c, 'dynamo.rollouts_low')}-{lookup(c, 'dynamo.rollouts_high')}",
-        "allocator": lambda c: str(lookup(c, "dynamo.allocator")),
-        "alpha": lambda c: str(lookup(c, "dynamo.alpha")),
-        "aggregation": lambda c: str(lookup(c, "dynamo.aggregation")),
-        "discount": lambda c: f"{lookup(c, 'dynamo.history_discount')}",
-        "scope": lambda c: str(lookup(c, "dynamo.scope")),
-        "prompts": lambda c: f"{lookup(c, 'data.train_batch_size')}",
-        "response": lambda c: f"{lookup(c, 'data.max_response_length')}",
-        "learning rate": lambda c: f"{lookup(c, 'actor_rollout_ref.actor.optim.lr')}",
-        "steps": lambda c: f"{lookup(c, 'trainer.total_training_steps')}",
+        "method": lambda c: STOCK if _setting(c, "dynamo.stock") else str(_setting(c, "dynamo.method")),
+        "rollouts": lambda c: f"{_setting(c, 'actor_rollout_ref.rollout.n')}",
+        "bounds": lambda c: f"{_setting(c, 'dynamo.rollouts_low')}-{_setting(c, 'dynamo.rollouts_high')}",
+        "allocator": lambda c: str(_setting(c, "dynamo.allocator")),
+        "alpha": lambda c: str(_setting(c, "dynamo.alpha")),
+        "aggregation": lambda c: str(_setting(c, "dynamo.aggregation")),
+        "discount": lambda c: f"{_setting(c, 'dynamo.history_discount')}",
+        "scope": lambda c: str(_setting(c, "dynamo.scope")),
+        "prompts": lambda c: f"{_setting(c, 'data.train_batch_size')}",
+        "response": lambda c: f"{_setting(c, 'data.max_response_length')}",
+        "learning rate": lambda c: f"{_setting(c, 'actor_rollout_ref.actor.optim.lr')}",
+        "steps": lambda c: f"{_setting(c, 'trainer.total_training_steps')}",
     }
 )
 """What distinguishes runs other than their seeds, as text from the configuration."""
@@ -92,7 +99,7 @@ def find_runs(source: Path) -> tuple[ScaleRun, ...]:
     folders = []
     for folder, inner, files in os.walk(source / "scale"):
         inner.sort()
-        if "versions.json" in files and "config.json" in files:  # versions.json is written last
+        if "versions.json" in files:  # it is written last
             folders.append(Path(folder))
         if "metrics.jsonl" in files or "versions.json" in files:
             inner.clear()  # checkpoints are large
@@ -103,34 +110,34 @@ def find_runs(source: Path) -> tuple[ScaleRun, ...]:
 def _read(folder: Path, written: tuple[int, ...]) -> ScaleRun:
     """Read a run once, however many figures draw it."""
     command = "python -m scale train"
-    config = read_json(folder / "config.json", ("dynamo", "actor_rollout_ref", "data", "trainer"), command)
+    with made_by(command):
+        run = runs.read_run(folder)
+    config = run.config
     try:
         axes = {name: of(config) for name, of in AXES.items()}
-        seed = int(lookup(config, "dynamo.seed"))
+        seed = require.count("dynamo.seed", lookup(config, "dynamo.seed"))
+        require.count("trainer.total_training_steps", lookup(config, "trainer.total_training_steps"))
     except (KeyError, TypeError, ValueError) as error:
         expected = "the configuration of a run at scale"
         raise unfit(folder / "config.json", expected, f"one without {error}", command) from error
     path = folder / "metrics.parquet"
-    sources = {curve: [c for c in _columns(path) if re.fullmatch(like, c)] for curve, like in CURVES.items()}
-    names = tuple(name for of_curve in sources.values() for name in of_curve)
-    columns = read_columns(path, ("seed", "step"), (), command, numbers_or_null=names)
-    if set(columns["seed"]) != {seed} or np.any(np.diff(columns["step"]) <= 0):
-        raise unfit(path, f"ascending steps of seed {seed}", "other rows", command)
+    there = run.metrics.column_names
+    sources = {curve: [c for c in there if re.fullmatch(like, c)] for curve, like in CURVES.items()}
+    names = tuple(dict.fromkeys(name for of_curve in sources.values() for name in of_curve))
+    with made_by(command):
+        columns = runs.select(run.metrics, path, integers=("seed", "step"), numbers_or_null=names)
+    if set(columns["seed"]) != {seed}:
+        raise unfit(path, f"rows of seed {seed}, the one of config.json", "other rows", command)
     curves = {}
     for curve, of_curve in sources.items():
         if of_curve:
-            values = np.mean([columns[name] for name in of_curve], axis=0)
-            there = ~np.isnan(values)
-            if there.any():
-                curves[curve] = Curves(columns["step"][there], values[None, there])
+            values = np.stack([columns[name] for name in of_curve])
+            measured = ~np.isnan(values)
+            if (measured.any(0) != measured.all(0)).any():
+                raise unfit(path, f"{' and '.join(of_curve)} at the same steps", "gaps in some of them", command)
+            if measured.any():
+                curves[curve] = Curves(columns["step"][measured[0]], values[:, measured[0]].mean(0)[None])
     return ScaleRun(folder, seed, axes, config, curves)
-
-
-def _columns(path: Path) -> list[str]:
-    try:
-        return list(pq.read_schema(path).names)
-    except (pa.ArrowException, OSError):
-        return []  # read_columns says what is wrong
 
 
 Block = Mapping[tuple[str, ...], Sequence[ScaleRun]]

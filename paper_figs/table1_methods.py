@@ -9,8 +9,9 @@ from typing import Any
 
 from paper_figs.experiments import INTERVALS, CellResult, ExperimentResults, about, settings
 from paper_figs.figure import Table
-from paper_figs.result_files import Input, read_json, unfit
+from paper_figs.result_files import Input, made_by, read_json
 from paper_figs.wording import counted, title, verdict
+from theory.base.files import check_fields
 from theory.base.tables import Column, Estimate, TextTable, Value
 from theory.claims.published import TABLE_1
 
@@ -42,14 +43,23 @@ class Evaluation(Input):
         path, command = source / "scale" / "evaluation" / "table.json", "python -m scale evaluate"
         if not path.exists():
             return []
-        rows = read_json(path, ("rows",), command)["rows"]
-        try:
-            measured = [row for row in rows if row["source"] == "measured"]
+        rows = read_json(path, {"rows": (list,)}, command)["rows"]
+        kinds = {"source": (str,), "model": (str,), "method": (str,), "cells": (dict,)}
+        with made_by(command):
+            measured = [row for row in rows if check_fields(row, kinds, f"{path}: row")["source"] == "measured"]
             for row in measured:
-                _ = row["model"], row["method"], len(row["seeds"]), _score(row, 1), _score(row, 32)
-        except (KeyError, TypeError, ValueError) as error:
-            raise unfit(path, "rows of an evaluation", f"one without {error}", command) from error
+                check_fields(row, {"seeds": (list,)}, f"{path}: row {row['method']}")
+                for k in (1, 32):
+                    _require_score(row, k, f"{path}: row {row['method']}")
         return measured
+
+
+def _require_score(row: Mapping[str, Any], k: int, where: str) -> None:
+    average = check_fields(row["cells"], {"average": (dict,)}, where)["average"]
+    if f"pass@{k}" in average:
+        cell = check_fields(average[f"pass@{k}"], dict.fromkeys(("value", "low", "high"), (int, float)), where)
+        if not 0 <= cell["low"] <= cell["high"] <= 100 or not 0 <= cell["value"] <= 100:
+            raise ValueError(f"{where}: expected percents, low to high, got {cell!r:.200}")
 
 
 def _score(row: Mapping[str, Any], k: int) -> Estimate | None:

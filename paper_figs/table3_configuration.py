@@ -102,6 +102,8 @@ def _value(config: Config, where: str | Callable[[Config], Any] | None) -> str |
     if where is None:
         return None
     value = where(config) if callable(where) else lookup(config, where)
+    if isinstance(value, (dict, list)):
+        raise TypeError(f"a single value, {value!r:.80}")
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -114,8 +116,11 @@ class Configs(Input):
         folder, command = source / "toy" / "table1", f"python -m toy sweep table1 --out {source / 'toy'}"
         configs: dict[str, list[str | None]] = {}
         for path in sorted(folder.glob(f"*-{METHOD}/config.json")):
-            config = read_json(path, ("world_name",), command)
-            configs[f"world {config['world_name']}"] = _column(path, config, "toy", command)
+            config = read_json(path, {"world_name": (str,)}, command)
+            name = f"world {config['world_name']}"
+            if name in configs:
+                raise unfit(path, f"one run of {METHOD} in a world", "a second one", command)
+            configs[name] = _column(path, config, "toy", command)
         for run in find_runs(source):
             if run.axes["method"] == METHOD:
                 column = _column(run.folder / "config.json", run.config, "scale", "python -m scale train")

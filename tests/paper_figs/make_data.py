@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -22,6 +21,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from theory.__main__ import main as judge
+from theory.base.files import hashes, read_json, write_json
+from theory.base.runs import DATA_FILE, VERSIONS_FILE
 from toy.experiments.design import Sweep
 from toy.experiments.runner import run_sweeps
 from toy.experiments.sweeps import SWEEPS
@@ -92,6 +93,8 @@ def write_sweeps(source: Path, names: Iterable[str], num_seeds: int, num_steps: 
             target = source / "toy" / sweep.name
             target.mkdir(parents=True, exist_ok=True)
             shutil.copy(out / sweep.name / "summary.parquet", target)
+            about = read_json(out / sweep.name / "summary.json")
+            write_json(target / "summary.json", {name: about[name] for name in about if name != "rows"})
             firsts = {cell.config.world_name: cell for cell in reversed(sweep.cells)}.values()
             for cell in sweep.cells:
                 is_read = cell in firsts or (sweep.name, cell.axes.get("method")) == ("table1", "dynamo")
@@ -107,7 +110,7 @@ def write_scale(source: Path, runs: Path) -> None:
     for folder in sorted(path.parent for path in runs.rglob("versions.json")):
         target = source / "scale" / folder.name
         target.mkdir(parents=True, exist_ok=True)
-        whole = json.loads((folder / "config.json").read_text())
+        whole = read_json(folder / "config.json")
         kept: dict[str, object] = {"actor_rollout_ref": {"model": {"path": "tiny/model"}}}
         for setting in SETTINGS:
             *parents, last = setting.split(".")
@@ -115,12 +118,20 @@ def write_scale(source: Path, runs: Path) -> None:
             for name in parents:
                 value, place = value[name], place.setdefault(name, {})
             place[last] = value[last]
-        (target / "config.json").write_text(json.dumps(kept, indent=1) + "\n")
+        write_json(target / "config.json", kept)
         shutil.copy(folder / "versions.json", target)
         pq.write_table(pq.read_table(folder / "metrics.parquet").select(METRICS), target / "metrics.parquet")
+        seal(target / "versions.json")
     evaluation = source / "scale" / "evaluation"
     evaluation.mkdir(exist_ok=True)
     shutil.copy(min(runs.rglob("evaluation/table.json")), evaluation)
+
+
+def seal(record: Path) -> None:
+    """Write the SHA-256 of the files of a JSON file anew, of those that are there."""
+    about = read_json(record)
+    names = [name for name in about.pop("files") if (record.parent / name).exists()]
+    write_json(record, {**about, "files": hashes(record.parent, names)})
 
 
 def thin(source: Path) -> None:
@@ -138,6 +149,8 @@ def thin(source: Path) -> None:
         pq.write_table(table.filter(chosen(np.arange(len(table)), table)), path)
     for path in source.glob("toy/fig5/*/metrics.parquet"):
         pq.write_table(pq.read_table(path).select(["seed", "step", "entropy", "gradient_norm"]), path)
+        seal(path.parent / VERSIONS_FILE)
+    seal(source / "ledger" / DATA_FILE)
 
 
 if __name__ == "__main__":

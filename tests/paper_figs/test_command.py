@@ -15,7 +15,8 @@ from paper_figs.__main__ import main
 from paper_figs.figure import Figure, items
 from paper_figs.result_files import LedgerData
 from tests.paper_figs import make_data
-from tests.paper_figs.make_data import DATA
+from tests.paper_figs.make_data import DATA, seal
+from theory.base.files import only_writer, read_json, write_json
 
 ITEMS = items()
 FIGURES = {name: item for name, item in ITEMS.items() if isinstance(item, Figure)}
@@ -35,7 +36,7 @@ def test_unfit_input_is_named_and_the_others_are_drawn(source: Path, capsys: pyt
     shutil.rmtree(source / "ledger")
     for name, item in ITEMS.items():
         first = next(iter(item.inputs), None)
-        spoiled |= {name: f"ledger/{first.id}.parquet"} if isinstance(first, LedgerData) else {}
+        spoiled |= {name: "ledger/data.json"} if isinstance(first, LedgerData) else {}
     shutil.rmtree(source / "toy" / "fig6")
     shutil.rmtree(source / "scale")
     assert main(["--source", str(source)]) == 2
@@ -52,7 +53,8 @@ def test_unfit_input_is_named_and_the_others_are_drawn(source: Path, capsys: pyt
 
 def test_unfit_run_at_scale_is_named(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = min((source / "scale").glob("*/config.json"))
-    path.write_text("{}")
+    write_json(path, {"dynamo": {}})
+    seal(path.parent / "versions.json")
     shutil.rmtree(source / "toy" / "fig6")
     assert main(["--source", str(source), "--only", "fig6_efficiency", "table3_configuration"]) == 2
     err = capsys.readouterr().err.splitlines()
@@ -65,6 +67,30 @@ def test_only_renews_one_entry_of_the_index(source: Path, capsys: pytest.Capture
     index = json.loads((source / "figures" / "index.json").read_text())["items"]
     assert [entry["name"] for entry in index] == ["fig1_overview", "score_norm"]
     assert "score_norm: Mean squared norm of the score" in capsys.readouterr().out
+
+
+def test_an_index_that_was_changed_is_refused_and_stays(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--source", str(source), "--only", "score_norm"]) == 0
+    path = source / "figures" / "index.json"
+    path.write_text(path.read_text().replace("score", "sc0re"))
+    changed = path.read_bytes()
+    capsys.readouterr()
+    assert main(["--source", str(source), "--only", "fig1_overview"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"python -m paper_figs: error: {path}: expected ")
+    assert err.endswith(f"; make it with `python -m paper_figs --source {source}`\n")
+    assert path.read_bytes() == changed
+    assert not list((source / "figures").glob("fig1*"))
+
+
+def test_figures_have_one_writer(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with only_writer(source / "figures"):
+        assert main(["--source", str(source), "--only", "score_norm"]) == 2
+        assert [path.name for path in (source / "figures").iterdir()] == [".lock"]
+    assert capsys.readouterr().err.startswith(f"python -m paper_figs: error: {source / 'figures'}: expected no other")
+    assert main(["--source", str(source), "--only", "score_norm"]) == 0
+    assert not (source / "figures" / ".lock").exists()
 
 
 def test_unknown_figure_lists_the_known(capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,16 +110,18 @@ def test_runs_that_do_not_pair_are_refused(source: Path, what: str, capsys: pyte
     folder = source / "toy" / "dynamo"
     metrics = pq.read_table(folder / "metrics.parquet")
     if what == "config":
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**config, "rollouts": 8}))
+        write_json(folder / "config.json", {**read_json(folder / "config.json"), "rollouts": 8})
         expected = "got other rollouts"
     elif what == "seeds":
         metrics = metrics.set_column(0, "seed", pa.array(metrics["seed"].to_numpy() + 1))
+        versions = read_json(folder / "versions.json")
+        write_json(folder / "versions.json", {**versions, "seeds": [seed + 1 for seed in versions["seeds"]]})
         expected = "got other seeds"
     else:
         metrics = metrics.filter(metrics["step"].to_numpy() < 8)
         expected = "got other steps of pass_at_1, steps of entropy, steps of gradient_norm"
     pq.write_table(metrics, folder / "metrics.parquet")
+    seal(folder / "versions.json")
     assert main(["--source", str(source), "--only", "bandit_training"]) == 2
     assert f"expected runs that differ in the method only, {expected}" in capsys.readouterr().err
 

@@ -18,6 +18,8 @@ import pytest
 
 from paper_figs.figure import Figure, items
 from paper_figs.report import PAPER, main, page
+from tests.paper_figs.make_data import seal
+from theory.base.files import only_writer, read_json, write_json
 from theory.claims import Verdict
 
 pytestmark = pytest.mark.xdist_group("paper_figs")  # what is drawn is shared
@@ -36,7 +38,7 @@ ROWS = [
 def whole(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results with all figures and a short ledger, not to be changed."""
     source = Path(shutil.copytree(drawn, tmp_path_factory.mktemp("report") / "results"))
-    (source / "ledger" / "ledger.json").write_text(json.dumps({"paper": "", "versions": {}, "rows": ROWS}))
+    write_json(source / "ledger" / "ledger.json", {"paper": "", "versions": {}, "rows": ROWS})
     return source
 
 
@@ -53,9 +55,9 @@ def source(whole: Path, tmp_path: Path) -> Path:
     (source / "figures").mkdir()
     shutil.copy(whole / "ledger" / "ledger.json", source / "ledger")
     kept = ("score_norm", "table2_ablations")
-    index = json.loads((whole / "figures" / "index.json").read_text())
+    index = read_json(whole / "figures" / "index.json")
     entries = [entry for entry in index["items"] if entry["name"] in kept]
-    (source / "figures" / "index.json").write_text(json.dumps({"items": entries}))
+    write_json(source / "figures" / "index.json", {**index, "items": entries})
     for name in ("score_norm.svg", "table2_ablations.md"):
         shutil.copy(whole / "figures" / name, source / "figures")
     shutil.copytree(whole / "toy" / "grpo", source / "toy" / "grpo")
@@ -170,7 +172,7 @@ def test_every_verdict_has_its_place_and_a_broken_formula_is_told_first(source: 
     wanted = ["undecided", "fails", "conditional", "approximate", "bound holds", "exact"]
     assert sorted(wanted) == sorted(verdict.value for verdict in Verdict)
     rows = [{**ROWS[0], "id": f"X{i}", "verdict": verdict} for i, verdict in enumerate(sorted(wanted))]
-    (source / "ledger" / "ledger.json").write_text(json.dumps({"rows": rows}))
+    write_json(source / "ledger" / "ledger.json", {"rows": rows})
     html = page(source)
     assert re.findall(r'class="verdict \w+">([a-z ]+)<', html) == wanted
     assert "6 claims: 1 undecided, 1 fails, 1 conditional, 1 approximate, 1 bound holds, 1 exact." in html
@@ -180,7 +182,7 @@ def test_every_verdict_has_its_place_and_a_broken_formula_is_told_first(source: 
 
 def test_verdicts_of_another_version_come_last(source: Path) -> None:
     rows = [{**ROWS[0], "id": id, "verdict": verdict} for id, verdict in (("X1", "open"), ("X2", "exact"))]
-    (source / "ledger" / "ledger.json").write_text(json.dumps({"rows": rows}))
+    write_json(source / "ledger" / "ledger.json", {"rows": rows})
     assert re.findall(r'class="verdict \w+">([a-z ]+)<', page(source)) == ["exact", "open"]
 
 
@@ -219,10 +221,11 @@ def test_command_writes_the_page(source: Path, capsys: pytest.CaptureFixture[str
 
 def test_what_was_not_made_is_said(source: Path) -> None:
     path = source / "figures" / "index.json"
-    entries = json.loads(path.read_text())["items"]
+    index = read_json(path)
+    entries = index["items"]
     entries[0] = {"name": "score_norm", "title": "Norm", "error": "G3.parquet: expected <numbers>"}
     entries[1] = {"name": "table2", "title": "Two", "skipped": "no results; `make` makes them"}
-    path.write_text(json.dumps({"items": entries}))
+    write_json(path, index)
     text = parsed(page(source)).text
     assert "Not here: G3.parquet: expected <numbers>" in text
     assert "Not here: no results; `make` makes them" in text
@@ -233,21 +236,40 @@ def without(key: str) -> Callable[[Any], Any]:
                             if name in ("rows", "items") else rows for name, rows in content.items()}  # fmt: skip
 
 
+def with_(**values: Any) -> Callable[[Any], Any]:
+    return lambda content: {name: [{**row, **values} for row in rows]
+                            if name in ("rows", "items") else rows for name, rows in content.items()}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("file", "spoil", "message"),
     [
-        ("ledger/ledger.json", None, "with rows, got no such file; make it with `python -m theory --json"),
-        ("ledger/ledger.json", "{", "got a file that cannot be read"),
-        ("ledger/ledger.json", "[]", "got a JSON list"),
-        ("ledger/ledger.json", '{"rows": 3}', "entries as this version writes them"),
-        ("ledger/ledger.json", without("evidence"), "entries as this version writes them, got others .KeyError.'evid"),
-        ("figures/index.json", None, "with items, got no such file; make it with `python -m paper_figs --source"),
-        ("figures/index.json", "", "got a file that cannot be read"),
-        ("figures/index.json", '{"items": ["a"]}', "entries as this version writes them"),
-        ("figures/index.json", without("caption"), "entries as this version writes them, got others .KeyError.'capt"),
-        ("figures/score_norm.svg", None, "a figure, got .* make it with `python -m paper_figs --only score_norm`"),
-        ("figures/score_norm.svg", "<svg/>", "an SVG with its width in points, got another file"),
-        ("toy/grpo/versions.json", "{}", "with seeds, seconds, got one without seeds, seconds"),
+        ("ledger/ledger.json", None, "No such file.*; make it with `python -m theory --json"),
+        ("ledger/ledger.json", "{", "expected JSON that ends with its checksum"),
+        ("ledger/ledger.json", lambda content: {"rows": 3}, "expected rows of type list, got 3"),
+        ("ledger/ledger.json", without("evidence"), "got none named evidence"),
+        ("ledger/ledger.json", with_(verdict=None), "verdict of type str, got None"),
+        ("ledger/ledger.json", with_(counterexample=0), "counterexample of type str or null, got 0"),
+        ("figures/index.json", None, "No such file.*; make it with `python -m paper_figs --source"),
+        ("figures/index.json", "", "expected JSON that ends with its checksum"),
+        ("figures/index.json", lambda content: {**content, "items": ["a"]}, "expected a JSON object, got str"),
+        ("figures/index.json", lambda content: {"items": content["items"]}, "expected the SHA-256 of files, got None"),
+        ("figures/index.json", lambda content: {**content, "files": {}}, "the SHA-256 of table2_ablations.csv"),
+        ("figures/index.json", without("caption"), "got none named caption"),
+        ("figures/index.json", with_(kind="picture"), "expected a table, or a figure with an SVG, got 'picture'"),
+        ("figures/index.json", with_(kind="table", columns=[], rows=[["1"]], bold=[[]]), "expected rows of 0 cells"),
+        ("figures/index.json", with_(kind="table", columns=["a"], rows=[[1]], bold=[[]]), "expected a table of text"),
+        ("figures/index.json", with_(kind="table", columns=["a"], rows=[["1"]], bold=[[1]]), "marks of bold"),
+        ("figures/index.json", with_(name="a"), "entries of different names"),
+        ("figures/score_norm.svg", None, "No such file.*; make it with `python -m paper_figs --only score_norm`"),
+        ("figures/score_norm.svg", "<svg/>", "expected the file whose SHA-256 is in"),
+        ("toy/grpo/versions.json", "{}", "expected JSON that ends with its checksum"),
+        ("toy/grpo/versions.json", lambda content: {**content, "seeds": [True]}, "seeds: expected integers"),
+        ("toy/grpo/versions.json", lambda content: {**content, "seeds": ["1"]}, "seeds: expected integers"),
+        ("toy/grpo/versions.json", lambda content: {**content, "seeds": []}, "seeds: expected integers"),
+        ("toy/grpo/versions.json", lambda content: {**content, "seconds": -1}, "seconds: expected a finite number"),
+        ("toy/grpo/versions.json", lambda content: {**content, "numpy": 2}, "software: expected versions as text"),
+        ("toy/grpo/versions.json", lambda content: {**content, "files": None}, "expected the SHA-256 of config.json"),
     ],
 )  # fmt: skip
 def test_missing_and_corrupt_files_are_named(
@@ -256,11 +278,28 @@ def test_missing_and_corrupt_files_are_named(
     path = source / file
     if spoil is None:
         path.unlink()
+    elif isinstance(spoil, str):
+        path.write_text(spoil)
     else:
-        path.write_text(spoil if isinstance(spoil, str) else json.dumps(spoil(json.loads(path.read_text()))))
+        write_json(path, spoil(read_json(path)))
     with pytest.raises(ValueError, match=message) as error:
         page(source)
-    assert str(error.value).startswith(f"{path}: expected ")
+    assert str(error.value).startswith(f"{path}: ")
     assert main(["--source", str(source)]) == 2
     assert capsys.readouterr().err == f"python -m paper_figs.report: {error.value}\n"
     assert not (source / "report.html").exists()
+
+
+def test_a_drawing_without_a_width_is_refused(source: Path) -> None:
+    (source / "figures" / "score_norm.svg").write_text("<svg/>")
+    for name in read_json(source / "figures" / "index.json")["files"]:
+        (source / "figures" / name).touch()
+    seal(source / "figures" / "index.json")
+    with pytest.raises(ValueError, match=r"score_norm.svg: expected an SVG with its width in points, got another file"):
+        page(source)
+
+
+def test_a_page_has_one_writer(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with only_writer(source):
+        assert main(["--source", str(source)]) == 2
+    assert capsys.readouterr().err.startswith(f"python -m paper_figs.report: {source}: expected no other writer")

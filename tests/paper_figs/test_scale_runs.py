@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from paper_figs.scale_runs import STOCK, blocks, find_runs
 from paper_figs.table1_methods import Evaluation
 from paper_figs.table3_configuration import Configs
 from paper_figs.wording import title
-from tests.paper_figs.make_data import DATA
+from tests.paper_figs.make_data import DATA, seal
+from theory.base.files import read_json, write_json
 
 
 @pytest.fixture
@@ -29,13 +29,14 @@ def source(tmp_path: Path) -> Path:
 
 def edit(folder: Path, where: str, value: Any) -> None:
     path = folder / "config.json"
-    config = json.loads(path.read_text())
+    config = read_json(path)
     *parents, last = where.split(".")
     place = config
     for name in parents:
         place = place[name]
     place[last] = value
-    path.write_text(json.dumps(config))
+    write_json(path, config)
+    seal(folder / "versions.json")
 
 
 def test_reads_what_is_there(source: Path) -> None:
@@ -92,18 +93,13 @@ def test_methods_that_are_not_of_an_experiment_stay_out(source: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("config.json", "{}", "got one without dynamo"),
-        ("config.json", "{", "a file that cannot be read"),
-        (
-            "config.json",
-            '{"dynamo": {}, "actor_rollout_ref": {}, "data": {}, "trainer": {}}',
-            "a run at scale, got one",
-        ),
-        ("metrics.parquet", "PAR1", "a file that cannot be read"),
-        ("metrics.parquet", None, "no such file"),
+        ("config.json", "{", "SHA-256"),
+        ("config.json", None, "No such file"),
+        ("metrics.parquet", "PAR1", "SHA-256"),
+        ("metrics.parquet", None, "No such file"),
     ],
 )
-def test_unfit_runs_are_named(source: Path, file: str, content: str | None, message: str) -> None:
+def test_damaged_runs_are_named(source: Path, file: str, content: str | None, message: str) -> None:
     path = source / "scale" / "grpo-seed2" / file
     path.unlink()
     if content is not None:
@@ -114,12 +110,43 @@ def test_unfit_runs_are_named(source: Path, file: str, content: str | None, mess
         assert str(error.value).startswith(f"{path}: expected ")
 
 
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        ("dynamo", {}, "one without 'dynamo"),
+        ("dynamo.method", ["grpo"], "one without a single value of dynamo.method"),
+        ("dynamo.seed", "1", "one without dynamo.seed: expected an integer, got '1'"),
+        ("dynamo.seed", True, "one without dynamo.seed: expected an integer, got True"),
+        ("trainer.total_training_steps", None, "total_training_steps: expected an integer, got None"),
+    ],
+)
+def test_unfit_settings_are_named(source: Path, where: str, value: Any, message: str) -> None:
+    edit(source / "scale" / "grpo-seed2", where, value)
+    with pytest.raises(ValueError, match=message) as error:
+        find_runs(source)
+    path = source / "scale" / "grpo-seed2" / "config.json"
+    assert str(error.value).startswith(f"{path}: expected the configuration of a run at scale")
+
+
+def test_a_benchmark_that_is_missing_at_a_step_is_no_mean_of_the_others(source: Path) -> None:
+    path = source / "scale" / "grpo-seed1" / "metrics.parquet"
+    table = pq.read_table(path)
+    name = "val-core/tiny-arithmetic/acc/mean@8"
+    other = [x if i else None for i, x in enumerate(table[name].to_pylist())]
+    pq.write_table(table.append_column(name.replace("tiny", "big"), pa.array(other)), path)
+    seal(path.parent / "versions.json")
+    with pytest.raises(ValueError, match="at the same steps, got gaps in some of them") as error:
+        find_runs(source)
+    assert str(error.value).startswith(f"{path}: expected ")
+
+
 def test_a_setting_that_is_not_there_is_named_and_null_is_a_value(source: Path) -> None:
     assert {run.axes["alpha"] for run in find_runs(source)} == {"None"}
     path = source / "scale" / "dynamo-seed1" / "config.json"
-    config = json.loads(path.read_text())
+    config = read_json(path)
     del config["dynamo"]["alpha"]
-    path.write_text(json.dumps(config))
+    write_json(path, config)
+    seal(path.parent / "versions.json")
     with pytest.raises(ValueError, match=r"got one without .dynamo\.alpha."):
         find_runs(source)
 
@@ -134,7 +161,12 @@ def test_rows_of_another_seed_are_refused(source: Path) -> None:
     path = source / "scale" / "grpo-seed1" / "metrics.parquet"
     table = pq.read_table(path)
     pq.write_table(table.set_column(0, "seed", pa.array([9] * len(table))), path)
-    with pytest.raises(ValueError, match="ascending steps of seed 1, got other rows"):
+    seal(path.parent / "versions.json")
+    with pytest.raises(ValueError, match="in order, got other seeds"):
+        find_runs(source)
+    versions = read_json(path.parent / "versions.json")
+    write_json(path.parent / "versions.json", {**versions, "seeds": [9]})
+    with pytest.raises(ValueError, match=r"rows of seed 1, the one of config.json, got other rows"):
         find_runs(source)
 
 
@@ -142,9 +174,17 @@ def test_evaluation(source: Path) -> None:
     path = source / "scale" / "evaluation" / "table.json"
     rows = Evaluation().read(source)
     assert [row["method"] for row in rows] == ["GRPO", "DynaMO"]
-    path.write_text('{"rows": [{"source": "measured", "model": "m"}]}')
-    with pytest.raises(ValueError, match="rows of an evaluation, got one without 'method'") as error:
-        Evaluation().read(source)
-    assert str(error.value).startswith(f"{path}: expected ")
+    average = rows[0]["cells"]["average"]
+    for row, message in (
+        ({"source": "measured", "model": "m"}, "got none named method, cells"),
+        ({**rows[0], "seeds": None}, "seeds of type list, got None"),
+        ({**rows[0], "cells": {"average": {"pass@1": {}}}}, "got none named value, low, high"),
+        ({**rows[0], "cells": {"average": {"pass@1": {**average["pass@1"], "value": True}}}}, "got True"),
+        ({**rows[0], "cells": {"average": {"pass@1": {**average["pass@1"], "low": 99.0}}}}, "low to high"),
+    ):
+        write_json(path, {"rows": [row]})
+        with pytest.raises(ValueError, match=message) as error:
+            Evaluation().read(source)
+        assert str(error.value).startswith(f"{path}: row")
     path.unlink()
     assert Evaluation().read(source) == []
