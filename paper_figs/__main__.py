@@ -8,7 +8,6 @@ call.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -18,14 +17,17 @@ from typing import Any
 from paper_figs.figure import build, items
 from paper_figs.report import read_index
 from theory.base.files import hashes, only_writer, write_json
+from theory.base.terminal import Parser, command
+from theory.base.text import plain
 
 INDEX = "index.json"
 
 
+@command("python -m paper_figs")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     every = items()
-    parser = argparse.ArgumentParser(prog="python -m paper_figs", description="Draw the figures from result files.")
+    parser = Parser(prog="python -m paper_figs", description="Draw the figures from result files.")
     parser.add_argument(
         "--source", type=Path, default=Path("results"), metavar="DIR", help="result files; figures go to DIR/figures"
     )
@@ -35,12 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"--only: expected names among {', '.join(every)}, got {', '.join(unknown)}")
     output = args.source / "figures"
-    try:
-        with only_writer(output):
-            return draw(args.only or list(every), args.source, output, keep=bool(args.only))
-    except (ValueError, OSError) as error:
-        print(f"python -m paper_figs: error: {error}", file=sys.stderr)
-        return 2
+    with only_writer(output):
+        return draw(args.only or list(every), args.source, output, keep=bool(args.only))
 
 
 def draw(names: Sequence[str], source: Path, output: Path, *, keep: bool) -> int:
@@ -62,11 +60,12 @@ def draw(names: Sequence[str], source: Path, output: Path, *, keep: bool) -> int
         except (ValueError, OSError) as error:
             failures += 1
             entries[name] = {"name": name, "title": item.title, "error": str(error)}
-            print(f"{name}: {error}", file=sys.stderr)
+            print(plain(f"{name}: {error}"), file=sys.stderr)
             continue
         entries[name] = built.to_dict()
         files |= hashes(output, entries[name]["files"].values())
-        print(f"{name}: {built.caption}", *(f"  {path}" for path in built.files.values()), sep="\n", flush=True)
+        told = (f"{name}: {built.caption}", *(f"  {path}" for path in built.files.values()))
+        print(*map(plain, told), sep="\n", flush=True)
     there: list[dict[str, Any]] = [entries[name] for name in every if name in entries]
     listed = {name: files[name] for entry in there for name in entry.get("files", {}).values()}
     write_json(output / INDEX, {"items": there, "files": listed})

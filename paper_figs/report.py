@@ -6,7 +6,6 @@ the software and seeds of the runs. Nothing in it comes from the network, and th
 
 from __future__ import annotations
 
-import argparse
 import base64
 import os
 import re
@@ -20,6 +19,8 @@ from typing import Any
 from paper_figs.result_files import made_by, read_json, unfit
 from theory.base import runs
 from theory.base.files import check_fields, only_writer, read_hashed, write_atomically
+from theory.base.terminal import Parser, command
+from theory.base.text import plain
 from theory.claims import Verdict
 
 PAPER = "https://arxiv.org/abs/2602.19208"
@@ -220,20 +221,17 @@ def _made_with(source: Path) -> str:
     )
 
 
+@command("python -m paper_figs.report")
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the report; returns the exit status: 0, or 2 if a file is missing or unfit."""
-    parser = argparse.ArgumentParser(prog="python -m paper_figs.report", description="One page of what was found.")
+    parser = Parser(prog="python -m paper_figs.report", description="One page of what was found.")
     parser.add_argument("--source", type=Path, default=Path("results"), metavar="DIR", help="result files")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: DIR/report.html)")
     args = parser.parse_args(argv)
     path = args.out or args.source / "report.html"
-    try:
-        with only_writer(path.parent):
-            write_atomically(path, page(args.source).encode())
-    except (ValueError, OSError) as error:
-        print(f"python -m paper_figs.report: {error}", file=sys.stderr)
-        return 2
-    print(f"report: {path.resolve()}")
+    with only_writer(path.parent):
+        write_atomically(path, page(args.source).encode())
+    print(plain(f"report: {path.resolve()}"))
     return 0
 
 

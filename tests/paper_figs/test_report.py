@@ -286,7 +286,7 @@ def test_missing_and_corrupt_files_are_named(
         page(source)
     assert str(error.value).startswith(f"{path}: ")
     assert main(["--source", str(source)]) == 2
-    assert capsys.readouterr().err == f"python -m paper_figs.report: {error.value}\n"
+    assert capsys.readouterr().err == f"python -m paper_figs.report: error: {error.value}\n"
     assert not (source / "report.html").exists()
 
 
@@ -302,4 +302,4 @@ def test_a_drawing_without_a_width_is_refused(source: Path) -> None:
 def test_a_page_has_one_writer(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with only_writer(source):
         assert main(["--source", str(source)]) == 2
-    assert capsys.readouterr().err.startswith(f"python -m paper_figs.report: {source}: expected no other writer")
+    assert capsys.readouterr().err.startswith(f"python -m paper_figs.report: error: {source}: expected no other writer")

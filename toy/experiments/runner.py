@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from theory.base import files, require, runs
+from theory.base.text import plain
 from theory.methods import METHODS
 from toy.experiments import summary
 from toy.experiments.design import Sweep
@@ -134,7 +135,7 @@ def conclude(sweep: Sweep, out: Path, write_in: Callable[[Path], None]) -> list[
     if missing:
         write_in(folder)
         for name in missing if (folder / summary.JSON).exists() else ():
-            logger.warning("%s: missing in a finished sweep; made again", folder / name)
+            logger.warning("%s: missing in a finished sweep; made again", plain(folder / name))
         summary.write(sweep, rows, folder, chosen)
     return rows
 

@@ -22,6 +22,7 @@ import torch
 from theory.allocation import SuccessHistory
 from theory.base import files, require, runs
 from theory.base.arrays import FloatArray
+from theory.base.text import plain
 from toy.training import checkpoint, diagnostics, metrics
 from toy.training.config import TrainConfig
 from toy.training.state import Setup, State
@@ -306,7 +307,7 @@ def _train_in(out: Path, trainer: Trainer, start: float, progress: Progress | No
     recorded_steps, missing = _recorded_steps(out, config), _missing(out)
     was_finished, was_saved = versions.name not in missing, saved.name not in missing
     for name in missing if was_finished else ():
-        logger.warning("%s: missing in a finished run; made again", out / name)
+        logger.warning("%s: missing in a finished run; made again", plain(out / name))
     if was_saved:
         start -= trainer.load(saved)
         if not missing and recorded_steps == config.num_steps:  # another process has finished it just now
