@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from paper_figs.figure import build, items
+from paper_figs.figure import Item, build, items
 from paper_figs.report import read_index
 from theory.base.files import hashes, only_writer, write_json
 from theory.base.terminal import Parser, command
@@ -48,28 +48,31 @@ def draw(names: Sequence[str], source: Path, output: Path, *, keep: bool) -> int
         index = read_index(output / INDEX, f"python -m paper_figs --source {source}")
         entries, files = {entry["name"]: entry for entry in index["items"]}, index["files"]
     failures = 0
-    for name in names:
-        item = every[name]
-        try:
-            if item.made_by and not keep and not all(result.exists(source) for result in item.inputs):
-                skipped = f"no results; `{item.made_by}` makes them"
-                entries[name] = {"name": name, "title": item.title, "skipped": skipped}
-                print(f"{name}: skipped: {skipped}", flush=True)
-                continue
-            built = build(item, source, output)
-        except (ValueError, OSError) as error:
-            failures += 1
-            entries[name] = {"name": name, "title": item.title, "error": str(error)}
-            print(plain(f"{name}: {error}"), file=sys.stderr)
-            continue
-        entries[name] = built.to_dict()
-        files |= hashes(output, entries[name]["files"].values())
-        told = (f"{name}: {built.caption}", *(f"  {path}" for path in built.files.values()))
-        print(*map(plain, told), sep="\n", flush=True)
-    there: list[dict[str, Any]] = [entries[name] for name in every if name in entries]
-    listed = {name: files[name] for entry in there for name in entry.get("files", {}).values()}
-    write_json(output / INDEX, {"items": there, "files": listed})
+    try:
+        for name in names:
+            try:
+                entries[name], told = _made(every[name], source, output, always=keep)
+                files |= hashes(output, entries[name].get("files", {}).values())
+            except (ValueError, OSError) as error:
+                failures += 1
+                entries[name] = {"name": name, "title": every[name].title, "error": str(error)}
+                print(plain(f"{name}: {error}"), file=sys.stderr)
+            else:
+                print(*map(plain, told), sep="\n", flush=True)
+    finally:  # the index has what was made, even if nobody reads what is printed
+        there: list[dict[str, Any]] = [entries[name] for name in every if name in entries]
+        listed = {name: files[name] for entry in there for name in entry.get("files", {}).values()}
+        write_json(output / INDEX, {"items": there, "files": listed})
     return 2 if failures else 0
+
+
+def _made(item: Item, source: Path, output: Path, *, always: bool) -> tuple[dict[str, Any], list[str]]:
+    """Make an item, or skip it where it has no results; returns its entry in the index, and what is said of it."""
+    if item.made_by and not always and not all(result.exists(source) for result in item.inputs):
+        skipped = f"no results; `{item.made_by}` makes them"
+        return {"name": item.name, "title": item.title, "skipped": skipped}, [f"{item.name}: skipped: {skipped}"]
+    built = build(item, source, output)
+    return built.to_dict(), [f"{item.name}: {built.caption}", *(f"  {path}" for path in built.files.values())]
 
 
 if __name__ == "__main__":

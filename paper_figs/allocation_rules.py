@@ -16,6 +16,7 @@ from paper_figs.figure import Drawing, Figure
 from paper_figs.result_files import Input
 from paper_figs.style import GUIDE, PALETTE, TEXT_WIDTH, panels
 from paper_figs.wording import counted, span, verdict
+from theory.base.text import as_drawn
 
 UNIFORM, PAPER = "uniform", "dynamo"
 COST = "rollouts"
@@ -63,9 +64,9 @@ def _draw(cells: Sequence[CellResult]) -> Drawing:
     for world, ax in zip(worlds, axes, strict=True):
         by_rule = {cell.axes["rule"]: cell for cell in cells if cell.setting == world}
         _plot(ax, cells, [by_rule.get(rule) for rule in rules])
-        ax.set(xlabel=f"change of pass@1 (points), {world}")
+        ax.set(xlabel=f"change of pass@1 (points), {as_drawn(world)}")
     for ax in axes[::num_columns]:
-        ax.set_yticks(range(len(rules)), rules)
+        ax.set_yticks(range(len(rules)), [as_drawn(rule) for rule in rules])
     axes[0].invert_yaxis()
     handles, _ = axes[0].get_legend_handles_labels()
     spent: dict[str, Any] = {

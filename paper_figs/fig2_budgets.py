@@ -9,6 +9,7 @@ from paper_figs.figure import Drawing, Figure
 from paper_figs.style import METHODS, SERIES, TEXT_WIDTH, legend_above, panels, plot_estimates, zero_line
 from paper_figs.wording import counted, span, verdict
 from theory.base.tables import number
+from theory.base.text import as_drawn
 
 WITH, WITHOUT = "dynamo", "dynamo-no-dra"
 LOOKS = {
@@ -31,7 +32,7 @@ def _draw(cells: Sequence[CellResult]) -> Drawing:
             budgets = [number(cell.axes["rollouts"]) for cell in of_method]
             plot_estimates(left, budgets, [cell.values["pass_at_1"].scaled(100) for cell in of_method], **look)
             left.set_xticks(budgets)
-        left.set(xlabel="average rollouts per prompt", ylabel=f"pass@1 at the end (%), {setting}")
+        left.set(xlabel="average rollouts per prompt", ylabel=f"pass@1 at the end (%), {as_drawn(setting)}")
         legend_above(left, 2)
         zero_line(right)
         for i, (measure, look) in enumerate(SERIES.items()):

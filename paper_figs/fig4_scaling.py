@@ -12,6 +12,7 @@ from paper_figs.experiments import INTERVALS, CellResult, ExperimentResults, abo
 from paper_figs.figure import Drawing, Figure
 from paper_figs.style import SERIES, TEXT_WIDTH, panels, plot_estimates, zero_line
 from paper_figs.wording import counted, span, verdict
+from theory.base.text import as_drawn
 
 METHOD = "dynamo"
 
@@ -68,13 +69,13 @@ def _draw(cells: Sequence[CellResult]) -> Drawing:
                 apart = [v + 0.06 * (i - 1) if size == "models" else v * 1.04 ** (i - 1) for v, _ in there]
                 plot_estimates(ax, apart, [gain.scaled(100) for _, gain in there], **look)
         if size == "models":
-            ax.set_xticks(x, [cell.setting for _, cell in series])
+            ax.set_xticks(x, [as_drawn(cell.setting) for _, cell in series])
             ax.set(xlim=(-0.5, len(x) - 0.5), xlabel="model")
         else:
             ax.set_xscale("log", base=2)
             ax.set_xticks(x, [f"{value:g}" for value in x])
             ax.minorticks_off()
-            ax.set_xlabel(f"{SIZES[size][1]} (world {series[0][1].setting})")
+            ax.set_xlabel(f"{SIZES[size][1]} (world {as_drawn(series[0][1].setting)})")
         ax.set_ylabel("DynaMO minus GRPO (points)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, handlelength=1.8)
     return figure

@@ -18,6 +18,7 @@ from paper_figs.wording import span, verdict
 from theory import methods
 from theory.base.arrays import FloatArray
 from theory.base.tables import Estimate
+from theory.base.text import as_drawn
 from theory.methods import STOCK
 
 BASELINE, METHOD = "grpo", "dynamo"
@@ -133,7 +134,7 @@ def _draw(pairs: Sequence[Pair]) -> Drawing:
                 _plot(ax, run.metrics[metric], name)
             ax.set(
                 xlabel="training step",
-                ylabel=f"{label}, {pair.setting}",
+                ylabel=f"{label}, {as_drawn(pair.setting)}",
                 xlim=(0, pair.baseline.metrics[metric].steps[-1]),
             )
     legend_above(axes[0], 2)

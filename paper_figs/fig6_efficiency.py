@@ -12,6 +12,7 @@ from paper_figs.figure import Drawing, Figure
 from paper_figs.style import GUIDE, METHODS, PALETTE, TEXT_WIDTH, panels
 from paper_figs.wording import span, title, verdict
 from theory import methods
+from theory.base.text import as_drawn
 
 MEASURE, BASELINE, METHOD = "seconds_per_step", "grpo", "dynamo"
 NEAR = 10.0
@@ -57,10 +58,10 @@ def _draw(cells: Sequence[CellResult]) -> Drawing:
         for y, name, value in zip(heights, by_method, seconds, strict=True):
             text = span([extra[name]], "+.0f") + " %" if name in extra else ""
             ax.text(np.nanmax([value.value, value.high]), y, f" {text}", va="center", fontsize=7, color=GUIDE)
-        ax.set_yticks(heights, [title(name) for name in by_method])
+        ax.set_yticks(heights, [as_drawn(title(name)) for name in by_method])
         ax.invert_yaxis()
         ax.margins(x=0.12)
-        ax.set(xlabel=f"seconds per step, {setting}")
+        ax.set(xlabel=f"seconds per step, {as_drawn(setting)}")
     return figure
 
 

@@ -19,6 +19,7 @@ from paper_figs import style
 from paper_figs.result_files import Input
 from theory.base.files import write_atomically
 from theory.base.tables import TextTable
+from theory.base.text import plain
 
 Drawing = matplotlib.figure.Figure
 
@@ -118,14 +119,14 @@ def _place(name: str) -> int:
 def build(item: Item, source: Path, output: Path) -> Built:
     """Read the inputs below `source` and write the figure or table into `output`."""
     data = [result.read(source) for result in item.inputs]
-    caption, reading = item.caption(*data), item.reading(*data)
+    caption, reading = plain(item.caption(*data)), plain(item.reading(*data))
     content: dict[str, Any] = {}
     if isinstance(item, Table):
         table = item.fill(*data)
         contents = {
             "md": table.markdown(item.title, caption).encode(),
             "tex": table.latex(item.name, item.title, caption).encode(),
-            "csv": table.csv().encode(),
+            "csv": table.csv().encode(errors="backslashreplace"),
         }
         content = {"columns": table.headings, "rows": table.texts(), "bold": table.bold()}
     else:

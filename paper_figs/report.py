@@ -61,9 +61,10 @@ def page(source: Path) -> str:
         *_items(source / "figures" / "index.json", f"python -m paper_figs --source {source}"),
         ("made-with", "Made with", _made_with(source)),
     ]
-    links = "".join(f'<li><a href="#{name}">{escape(title)}</a></li>' for name, title, _ in sections)
+    links = "".join(f'<li><a href="#{_text(name)}">{_text(title)}</a></li>' for name, title, _ in sections)
     body = "".join(
-        f'<section id="{name}"><h2>{escape(title)}</h2>\n{content}</section>\n' for name, title, content in sections
+        f'<section id="{_text(name)}"><h2>{_text(title)}</h2>\n{content}</section>\n'
+        for name, title, content in sections
     )
     title = "DynaMO, judged by computation"
     return (
@@ -89,20 +90,21 @@ def _ledger(path: Path) -> str:
     verdicts = [verdict for verdict in VERDICTS if tally[verdict]]
     verdicts += [verdict for verdict in tally if verdict not in VERDICTS]
     counts = ", ".join(f"{tally[verdict]} {verdict}" for verdict in verdicts)
-    parts = [f"<p>{len(rows)} claims: {escape(counts)}. Those that fail come first; open a row for its numbers.</p>"]
+    parts = [f"<p>{len(rows)} claims: {_text(counts)}. Those that fail come first; open a row for its numbers.</p>"]
     if broken := tally[Verdict.UNDECIDED.value]:
         parts.append(
             f'<p class="note">{broken} undecided, above the others: a computation here contradicts an identity that it '
             "must satisfy, so that our formulas are broken, not the claim.</p>"
         )
     for verdict in verdicts:
+        look = _text(verdict.partition(" ")[0])
         for row in rows:
             if row["verdict"] == verdict:
                 parts.append(
-                    f'<details><summary><span class="verdict {escape(verdict.split()[0])}">{escape(verdict)}</span> '
-                    f"<b>{escape(row['id'])}</b> {escape(row['claim'])} "
-                    f'<span class="dim">{escape(row["source"])}</span></summary><p>{escape(row["evidence"])}</p>'
-                    + (f"<p>Counter-example: {escape(text)}</p>" if (text := row["counterexample"]) is not None else "")
+                    f'<details><summary><span class="verdict {look}">{_text(verdict)}</span> '
+                    f"<b>{_text(row['id'])}</b> {_text(row['claim'])} "
+                    f'<span class="dim">{_text(row["source"])}</span></summary><p>{_text(row["evidence"])}</p>'
+                    + (f"<p>Counter-example: {_text(text)}</p>" if (text := row["counterexample"]) is not None else "")
                     + "</details>"
                 )
     return "\n".join(parts)
@@ -153,13 +155,13 @@ def _items(path: Path, command: str) -> list[tuple[str, str, str]]:
 
 def _item(entry: Mapping[str, Any], hashes: Mapping[str, Any], index: Path) -> str:
     if "skipped" in entry or "error" in entry:
-        return f'<p class="note">Not here: {escape(entry["skipped"] if "skipped" in entry else entry["error"])}</p>'
+        return f'<p class="note">Not here: {_text(entry["skipped"] if "skipped" in entry else entry["error"])}</p>'
     shown = _image(entry, hashes, index) if entry["kind"] == "figure" else _table(entry)
-    files = ", ".join(escape(name) for name in entry["files"].values())
+    files = ", ".join(_text(name) for name in entry["files"].values())
     # A box that scrolls is reached by keyboard too.
     return (
-        f'<p>{escape(entry["reading"])}</p>\n<figure><div class="wide" tabindex="0" role="group" '
-        f'aria-label="{escape(entry["title"])}">{shown}</div><figcaption>{escape(entry["caption"])}</figcaption>'
+        f'<p>{_text(entry["reading"])}</p>\n<figure><div class="wide" tabindex="0" role="group" '
+        f'aria-label="{_text(entry["title"])}">{shown}</div><figcaption>{_text(entry["caption"])}</figcaption>'
         f'</figure>\n<p class="dim">Files: {files}</p>'
     )
 
@@ -174,25 +176,30 @@ def _image(entry: Mapping[str, Any], hashes: Mapping[str, Any], index: Path) -> 
         raise unfit(path, "an SVG with its width in points", "another file", command)
     data = base64.b64encode(drawing).decode()
     size = f"--points: {float(width[1]):g}"
-    return f'<img alt="{escape(entry["title"])}" style="{size}" src="data:image/svg+xml;base64,{data}">'
+    return f'<img alt="{_text(entry["title"])}" style="{size}" src="data:image/svg+xml;base64,{data}">'
 
 
 def _table(entry: Mapping[str, Any]) -> str:
     """Return a table; the heading of a group is a row of its own."""
     columns = entry["columns"][1:]
-    lines = ["<tr>" + "".join(f"<th>{escape(column)}</th>" for column in columns) + "</tr>"]
+    lines = ["<tr>" + "".join(f"<th>{_text(column)}</th>" for column in columns) + "</tr>"]
     for (group, *cells), bold in zip(entry["rows"], entry["bold"], strict=True):
         if group:
-            lines.append(f'<tr class="group"><th colspan="{len(columns)}"><span>{escape(group)}</span></th></tr>')
+            lines.append(f'<tr class="group"><th colspan="{len(columns)}"><span>{_text(group)}</span></th></tr>')
         lines.append("<tr>" + "".join(map(_cell, cells, bold)) + "</tr>")
     return f"<table>{''.join(lines)}</table>"
+
+
+def _text(text: str) -> str:
+    """Return text from data for a page; quotes are escaped too, for attributes."""
+    return escape(plain(text))
 
 
 def _cell(text: str, is_bold: bool) -> str:
     """Return a cell; an interval stands below its number."""
     number, interval = parts.groups() if (parts := re.fullmatch(r"(\S+) (\[.+\])", text)) else (text, "")
-    shown = f"<b>{escape(number)}</b>" if is_bold else escape(number)
-    return f"<td>{shown}{f'<small>{escape(interval)}</small>' if interval else ''}</td>"
+    shown = f"<b>{_text(number)}</b>" if is_bold else _text(number)
+    return f"<td>{shown}{f'<small>{_text(interval)}</small>' if interval else ''}</td>"
 
 
 def _made_with(source: Path) -> str:
@@ -214,7 +221,7 @@ def _made_with(source: Path) -> str:
             software[text] += 1
     if not software:
         return "<p>There are no training runs here.</p>"
-    listed = "".join(f"<li>{count} with {escape(text)}</li>" for text, count in sorted(software.items()))
+    listed = "".join(f"<li>{count} with {_text(text)}</li>" for text, count in sorted(software.items()))
     return (
         f"<p>{sum(software.values())} training runs with seeds {min(seeds)} to {max(seeds)}, which took "
         f"{seconds / 60:.0f} minutes one after another:</p><ul>{listed}</ul>"
@@ -223,7 +230,7 @@ def _made_with(source: Path) -> str:
 
 @command("python -m paper_figs.report")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the report; returns the exit status: 0, or 2 if a file is missing or unfit."""
+    """Write the report; returns the exit status: 0, or as in `theory.base.terminal`."""
     parser = Parser(prog="python -m paper_figs.report", description="One page of what was found.")
     parser.add_argument("--source", type=Path, default=Path("results"), metavar="DIR", help="result files")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: DIR/report.html)")

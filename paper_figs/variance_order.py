@@ -11,6 +11,7 @@ from paper_figs.figure import Drawing, Figure
 from paper_figs.result_files import Columns, LedgerData
 from paper_figs.style import GUIDE, PALETTE, TEXT_WIDTH, panels
 from paper_figs.wording import span, verdict
+from theory.base.text import as_drawn
 
 LOOKS = (("-", "o"), ("--", "s"), (":", "D"), ("-.", "^"), ((0, (1, 2)), "v"))
 SHOWN = "rloo"
@@ -53,21 +54,23 @@ def _draw(variances: Columns) -> Drawing:
         rows = (variances["population"] == population) & (variances["estimator"] == shown)
         p, variance = variances["p"][rows], variances["variance"][rows]
         look: dict[str, Any] = {"color": color, "linestyle": line, "marker": marker, "markevery": 0.125}
-        left.plot(p, variance / variance.max(), label=population, **look)
-    left.set(
-        xlabel="success probability $p$", ylabel=f"variance / its largest ({TITLES.get(shown, shown)})", ylim=(0, 1.03)
-    )
+        left.plot(p, variance / variance.max(), label=as_drawn(population), **look)
+    left.set(xlabel="success probability $p$", ylabel=f"variance / its largest ({_title(shown)})", ylim=(0, 1.03))
     left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, columnspacing=0.8, handlelength=1.8)
     # From light to dark, so that the map in grey has the same order.
     right.pcolormesh(table, cmap="Blues", vmin=-1, vmax=1, edgecolors="white", linewidth=1.0)
     for (i, j), value in np.ndenumerate(table):
         text = f"{value:+.2f}".replace("-", "−")
         right.text(j + 0.5, i + 0.5, text, ha="center", va="center", color="white" if value > 0.3 else "black")
-    right.set_xticks(np.arange(len(estimators)) + 0.5, [TITLES.get(name, name) for name in estimators])
-    right.set_yticks(np.arange(len(populations)) + 0.5, populations)
+    right.set_xticks(np.arange(len(estimators)) + 0.5, [_title(name) for name in estimators])
+    right.set_yticks(np.arange(len(populations)) + 0.5, [as_drawn(name) for name in populations])
     right.tick_params(length=0)
     right.spines[["left", "bottom"]].set_visible(False)
     return figure
+
+
+def _title(estimator: str) -> str:
+    return TITLES.get(estimator, as_drawn(estimator))
 
 
 def _caption(variances: Columns) -> str:

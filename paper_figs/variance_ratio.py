@@ -10,6 +10,7 @@ from paper_figs.result_files import Columns, LedgerData
 from paper_figs.style import COLUMN_WIDTH, GUIDE, PALETTE, POINTS, panels
 from paper_figs.wording import verdict
 from theory.allocation import optimal_variance_ratio
+from theory.base.text import as_drawn
 
 UNBOUNDED = "no bounds"
 MARKERS = "osD^vP"
@@ -44,8 +45,8 @@ def _draw(allocations: Columns) -> Drawing:
         for population, marker in markers.items():
             rows = (allocations["kind"] == kind) & (allocations["population"] == population)
             ax.plot(allocations["cv"][rows], allocations["ratio"][rows], marker=marker, color=color, **POINTS)
-        handles.append(Line2D([], [], marker="o", color=color, label=kind, **POINTS))
-    handles += [Line2D([], [], marker=m, color=GUIDE, label=population, **POINTS) for population, m in markers.items()]
+        handles.append(Line2D([], [], marker="o", color=color, label=as_drawn(kind), **POINTS))
+    handles += [Line2D([], [], marker=m, color=GUIDE, label=as_drawn(name), **POINTS) for name, m in markers.items()]
     lines = [(floor, f"floor of the bounds, {floor:.2f}", "--") for floor in floors(allocations)]
     for ratio, label, linestyle in (*lines, (CLAIMED_RATIO, 'claim "by up to 50 %"', ":")):
         ax.axhline(ratio, color=GUIDE, linewidth=0.8, linestyle=linestyle, zorder=0)

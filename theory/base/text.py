@@ -51,12 +51,12 @@ def latex(text: str) -> str:
     return plain(text).translate(LATEX)
 
 
-def matplotlib(text: str) -> str:
+def as_drawn(text: str) -> str:
     r"""Return text for a drawing by matplotlib, which reads what stands between two dollars as mathematics.
 
     Examples
     --------
-    >>> print(matplotlib("$x$"))
+    >>> print(as_drawn("$x$"))
     \$x\$
     """
     return plain(text).replace("$", "\\$")

@@ -170,9 +170,9 @@ def test_fuzz_names_are_exact_in_csv(name: str) -> None:
 @pytest.mark.parametrize("name", ["$x$", "a$b", "$\\frac$", "\\$", "$$", "a\nb", "\udcff"])
 def test_names_are_text_in_a_drawing(name: str) -> None:
     figure = Figure(figsize=(1, 1))
-    shown = figure.text(0, 0, text.matplotlib(name))
-    figure.text(0, 0, f"$p$ {text.matplotlib(name)}")  # beside mathematics of our own
-    figure.canvas.draw()
+    shown = figure.text(0, 0, text.as_drawn(name))
+    figure.text(0, 0, f"$p$ {text.as_drawn(name)}")  # beside mathematics of our own
+    figure.draw_without_rendering()
     assert shown._preprocess_math(shown.get_text()) == (plain(name), False)
 
 
