@@ -243,6 +243,16 @@ def test_what_is_reported():
     assert len(scoring.compute_score("any", "7" * 999, "7")["pred"]) == scoring.SHOWN
 
 
+@pytest.mark.parametrize(("digits", "longest"), [(2, 1000), (500, 1000), (600, 1200)])
+def test_the_longest_answer(digits, longest):
+    """A longer one is not compared, and not wrong."""
+    gold = "7" * digits
+    assert outcome(gold, boxed(gold.zfill(longest))) == "right"
+    assert outcome(gold, boxed(gold.zfill(longest + 1))) == "unverified"
+    found = scoring.compute_score("any", boxed(gold.zfill(longest + 1)), gold)
+    assert found["reason"] == f"an answer of {longest + 1} characters"
+
+
 @pytest.mark.parametrize("timeout", [1e-12, scoring.LONGEST_TIMEOUT])
 def test_any_timeout(timeout):
     """The shortest is no time at all, and not none."""
