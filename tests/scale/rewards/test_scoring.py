@@ -233,6 +233,12 @@ def test_a_right_answer_that_cannot_be_read():
     assert scoring.compute_score("any", boxed("2"), gold)["reason"] == "the right answer cannot be read"
 
 
+def test_an_answer_whose_reading_fails():
+    """An exception of sympy's says nothing of the answer."""
+    found = verifier.judge([verifier.Pair("7", "9" * 5000, False)])
+    assert found == ("unverified", "reading failed: SympifyError")
+
+
 def test_what_is_reported():
     expected = {"score": 0.0, "acc": 0.0, "unverified": 0.0, "pred": "7", "reason": ""}
     assert scoring.compute_score("any", boxed("7"), "8") == expected
