@@ -7,8 +7,11 @@ the run with its cause; verl would go on with a smaller group.
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import ray
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
@@ -33,6 +36,28 @@ def trajectory_seed(seed: int, step: int, key: str, session: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
+LARGEST = float(np.finfo(np.float32).max)
+"""Largest reward, either way: verl keeps rewards in float32."""
+
+
+def require_reward(score: Any, extra: Mapping[str, Any], key: str, function: str) -> None:
+    """Require a finite number as the reward of a response to the prompt `key`, and as its `acc` if there is one.
+
+    Examples
+    --------
+    >>> require_reward(float("nan"), {}, "k7", "r.py:f")
+    Traceback (most recent call last):
+    ValueError: reward: expected a finite number, got score nan of a response to prompt 'k7' by r.py:f
+    """
+    for name, value in {"score": score, **{x: extra[x] for x in ("acc",) if x in extra}}.items():
+        number = isinstance(value, (bool, int, float, np.bool_, np.integer, np.floating))
+        if not number or not math.isfinite(value) or abs(value) > LARGEST:
+            raise ValueError(
+                f"reward: expected a finite number, got {name} {value!r:.80} of a response to prompt {key!r} by "
+                f"{function}"
+            )
+
+
 class SeededWorker(_Worker):  # type: ignore[misc]  # verl is untyped
     """Worker that runs trajectories with their seeds."""
 
@@ -43,6 +68,16 @@ class SeededWorker(_Worker):  # type: ignore[misc]  # verl is untyped
         kwargs["session_id"] += kwargs.pop(FIRST_SESSION, 0)
         seed = trajectory_seed(self.config.dynamo.seed, step, key, kwargs["session_id"])
         return await super()._run_agent_loop({**sampling_params, "seed": seed}, trajectory, **kwargs)
+
+    async def _compute_score(self, outputs: list[Any], kwargs: dict[str, Any]) -> None:
+        """Let verl score a response, in training and in validation; what is no number ends the run."""
+        await super()._compute_score(outputs, kwargs=kwargs)
+        if self.reward_loop_worker_handles is None:  # A reward model scores later; the trainer looks at its rewards.
+            return
+        reward = self.config.reward.custom_reward_function
+        extra = outputs[-1].extra_fields.get("reward_extra_info") or {}
+        key = str((kwargs.get("extra_info") or {}).get("key"))
+        require_reward(outputs[-1].reward_score, extra, key, f"{reward.path}:{reward.name}")
 
 
 class SeededAgentLoopManager(AgentLoopManagerTQ):  # type: ignore[misc]  # verl is untyped
