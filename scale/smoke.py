@@ -97,6 +97,6 @@ def summary(out: Path) -> tuple[str, str, str, str]:
     rewards = run.metrics[HELD_OUT].drop_null().to_pylist()
     counts = [run.config["actor_rollout_ref"]["rollout"]["n"]]
     if not run.config["dynamo"]["stock"]:
-        counts = [n for line in records.read_lines(out / records.ALLOCATION_LOG) for n in line["counts"]]
+        counts = [n for line in records.read_allocation(out / records.ALLOCATION_LOG) for n in line["counts"]]
     seconds = run.versions["seconds"]
     return f"{rewards[0]:.3f}", f"{rewards[-1]:.3f}", f"{min(counts)} to {max(counts)}", f"{seconds:.0f}"

@@ -13,13 +13,15 @@ from __future__ import annotations
 import hashlib
 import random
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from theory.base.files import read_json, write_json
+from scale.manifest import TINY
+from theory.base.files import LOCK_FILE, check_hashes, hashes, only_writer, read_json, write_json
 from theory.base.runs import installed
 
 LEVELS = {"sum": 0.9, "difference": 0.4, "sum with carry": 0.1}
@@ -33,12 +35,13 @@ RIGHT_STEPS, UNSURE_STEPS = 200, 70
 
 RIGHT_RATE, UNSURE_RATE = 4e-3, 2e-3
 
-MANIFEST = "manifest.json"
+PATIENCE = 300.0
+"""Seconds to wait for another process that makes the same; it takes some ten seconds."""
 
 SOURCE = "dapo-math-17k"
 """The data set whose schema `write_source` imitates."""
 
-VERSION = 1
+VERSION = 2
 
 
 class Prompt(NamedTuple):
@@ -104,28 +107,55 @@ def make(folder: Path, *, seed: int = 0) -> dict[str, Any]:
         "warm_up": [RIGHT_STEPS, UNSURE_STEPS, RIGHT_RATE, UNSURE_RATE],
         "libraries": {name: installed(name) for name in ("torch", "transformers", "tokenizers")},
     }
-    if (folder / MANIFEST).exists():
-        manifest = read_json(folder / MANIFEST)
-        if {name: manifest.get(name) for name in asked} == asked:
-            return manifest
+    found = _made(folder, asked)
+    if found is not None:
+        return found
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        with only_writer(partial, PATIENCE):
+            for path in partial.iterdir():  # what a killed call left
+                if path.name != LOCK_FILE:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            found = _made(folder, asked)  # by a call that was waited for
+            try:
+                return found if found is not None else _make(folder, partial / "whole", asked, seed)
+            finally:
+                shutil.rmtree(partial / "whole", ignore_errors=True)
+    finally:
+        with suppress(OSError):  # another call has it
+            partial.rmdir()
+
+
+def _made(folder: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the manifest of a folder that holds what is asked for, unchanged; None for an empty one."""
+    path = folder / TINY
+    if path.exists():
+        manifest = read_json(path)
         different = ", ".join(name for name, value in asked.items() if manifest.get(name) != value)
-        raise ValueError(f"{folder}: expected the tiny setting asked for, got one that differs in {different}")
+        if different:
+            raise ValueError(f"{path}: expected the tiny setting asked for, got one that differs in {different}")
+        listed = manifest.get("files")
+        if not isinstance(listed, dict) or not {"train.parquet", "val.parquet"} <= listed.keys():
+            raise ValueError(f"{path}: expected the SHA-256 of the folder's files, got {listed!r:.80}")
+        check_hashes(folder, listed, path)
+        return manifest
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder}: expected an empty folder or the tiny setting, got other files")
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # what a killed call left
-    partial.mkdir(parents=True)
-    try:
-        train, held_out = split(seed)
-        _write_prompts(partial / "train.parquet", train, 0)
-        _write_prompts(partial / "val.parquet", held_out, len(train))
-        manifest = asked | warm_up(partial / "model", [*train, *held_out], seed)
-        write_json(partial / MANIFEST, manifest)
-        if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    return None
+
+
+def _make(folder: Path, partial: Path, asked: dict[str, Any], seed: int) -> dict[str, Any]:
+    partial.mkdir()
+    train, held_out = split(seed)
+    _write_prompts(partial / "train.parquet", train, 0)
+    _write_prompts(partial / "val.parquet", held_out, len(train))
+    manifest = asked | warm_up(partial / "model", [*train, *held_out], seed)
+    names = sorted(str(path.relative_to(partial)) for path in partial.rglob("*") if path.is_file())
+    manifest["files"] = hashes(partial, names)
+    write_json(partial / TINY, manifest)
+    if folder.exists():
+        folder.rmdir()
+    partial.rename(folder)
     return manifest
 
 

@@ -176,7 +176,8 @@ def _whole_steps(column: pa.Array, path: Path, name: str, first: int, unit: str)
         steps = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
     else:
         x = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
-        whole = np.isfinite(x) & (np.abs(x) < 2.0**53) & (x % 1 == 0)
+        whole = np.isfinite(x) & (np.abs(x) < 2.0**53)
+        whole[whole] = x[whole] % 1 == 0
         if not whole.all():
             row = int(np.argmin(whole))
             raise ValueError(f"{path}: expected whole numbers in {name}, got {x[row]} in {unit} {first + row}")

@@ -24,7 +24,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from scale.audit.log import Columns, Log, Tally
-from scale.run.records import ALLOCATION_LOG, read_lines
+from scale.run.records import ALLOCATION_LOG, METRICS_LOG, read_allocation, require_recorded
 
 FORMATS = ("csv", "parquet", "jsonl", "verl", "trl", "allocation")
 """Tables with a row per rollout; verl's `trainer.rollout_data_dir`; TRL's `log_completions`; our `allocation.jsonl`."""
@@ -62,6 +62,10 @@ def read_log(
     for file, other in kinds.items():
         if other != kind:
             raise ValueError(f"{file}: expected the format of {files[0]}, {kind}, got {other}; one call reads one run")
+    for file in files:  # a run of ours that is finished vouches for its record and its dumps
+        for folder in file.parents[:2]:
+            if (folder / METRICS_LOG).exists():
+                require_recorded(folder, [file])
     tally = Tally(success, told, steps_in_one_file=kind in ("verl", "trl"))
     if kind == "allocation":
         for file in files:
@@ -114,8 +118,11 @@ def _kind(path: Path) -> str:
     if kind == "parquet" and set(_schema(path).names) >= TRL_COLUMNS:
         return "trl"
     if kind == "jsonl":
-        with path.open("rb") as file:
-            line = next((text for text in file if text.strip()), b"")
+        try:
+            with path.open("rb") as file:
+                line = next((text for text in file if text.strip()), b"")
+        except OSError as error:
+            raise ValueError(f"{path}: expected a readable file, got {error}") from error
         names = set(_json_line(line, path, 1)) if line else set()
         if {"keys", "counts", "successes"} <= names:
             return "allocation"
@@ -231,7 +238,7 @@ def _csv_batches(path: Path, columns: list[str]) -> Iterator[tuple[int, pa.Recor
                 if batch.num_rows:
                     yield first, batch
                 first += batch.num_rows
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected a CSV file with {', '.join(columns)}, got {error}") from error
     if first == 1:
         raise ValueError(f"{path}: expected rollouts, got none")
@@ -324,7 +331,7 @@ def _find_damage(block: bytes, path: Path, columns: Sequence[str], first: int) -
 def _json_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: expected JSON in line {number}, got {error}") from error
     if not isinstance(record, dict):
         raise ValueError(f"{path}: expected a JSON object in line {number}, got {type(record).__name__}")
@@ -333,26 +340,11 @@ def _json_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
 
 def _read_allocation(path: Path, tally: Tally) -> None:
     """Read our record, a line per step; while a run goes on, its last line may be unfinished."""
-    lines = read_lines(path)
+    lines = read_allocation(path)
     if not lines:
         raise ValueError(f"{path}: expected rollouts, got none")
-    seen: set[int] = set()
-    for number, line in enumerate(lines, 1):
-        try:
-            step, keys = line["step"], line["keys"]
-            counts, successes = (np.array(line[name], dtype=np.int64) for name in ("counts", "successes"))
-            valid = isinstance(step, int) and step >= 0 and all(isinstance(key, str) for key in keys)
-            valid &= len(keys) == counts.size == successes.size > 0 and len(set(keys)) == len(keys)
-            valid &= bool(np.all((successes >= 0) & (successes <= counts)))
-            valid &= counts.tolist() == line["counts"] and successes.tolist() == line["successes"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path}: expected step, keys, counts and successes in line {number}, got {error!r}"
-            ) from error
-        if not valid or step in seen:
-            what = f"step {step} twice" if valid else "others"
-            raise ValueError(f"{path}: expected a new step and counts of one length in line {number}, got {what}")
-        seen.add(step)
+    for line in lines:
+        counts, successes = (np.array(line[name], dtype=np.int64) for name in ("counts", "successes"))
         some = counts > 0
-        kept = [key for key, one in zip(keys, some.tolist(), strict=True) if one]
-        tally.add_groups(step, kept, counts[some], successes[some])
+        kept = [key for key, one in zip(line["keys"], some.tolist(), strict=True) if one]
+        tally.add_groups(line["step"], kept, counts[some], successes[some])

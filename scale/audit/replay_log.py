@@ -46,6 +46,7 @@ def command(args: argparse.Namespace, console: Console) -> int:
     from scale.audit import comparison, readers, report
     from scale.audit.log import Columns
     from theory.base import require
+    from theory.base.files import only_writer
 
     if args.format != "auto":
         require.one_of("--format", args.format, readers.FORMATS)
@@ -66,8 +67,13 @@ def command(args: argparse.Namespace, console: Console) -> int:
             args.logs, args.format, columns, args.success, lambda n: status.update(f"reading, {n:,} rollouts so far")
         )
         result = comparison.audit(log, args.low, args.high, args.discount, args.steps, args.seed, status.update)
+    written: list[Path] = []
     try:
-        written = [] if args.out is None else report.write(result, log, args.out, console)
+        if args.out is not None:
+            with only_writer(args.out):
+                if not args.force:
+                    report.require_free(args.out)  # again: another call may have written meanwhile
+                written = report.write(result, log, args.out, console)
     finally:  # what was computed is shown, whatever became of the files
         report.show(result, console)
     for path in written:

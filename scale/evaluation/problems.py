@@ -16,6 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from scale.manifest import open_prompts
+
 COLUMNS = ("data_source", "prompt", "reward_model", "extra_info")
 
 
@@ -45,7 +47,7 @@ def read_problems(path: Path) -> list[BenchmarkProblem]:
     if not path.is_file():
         raise ValueError(f"{path}: expected a file of problems, got none; `python -m scale prepare` makes benchmarks")
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(open_prompts(path))
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"{path}: expected a whole Parquet file, got {error}") from error
     missing = [name for name in COLUMNS if name not in table.column_names]
@@ -80,6 +82,10 @@ def _problem(where: str, row: Mapping[str, Any]) -> BenchmarkProblem:
     for name, value in fields.items():
         if not isinstance(value, str) or not value:
             raise ValueError(f"{where}: expected a text as {name}, got {value!r:.80}")
+    try:
+        json.dumps(extra, allow_nan=False)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{where}: expected an extra_info that JSON can hold, got {error}") from error
     if not isinstance(prompt, list) or not prompt or not all(_is_message(x) for x in prompt):
         raise ValueError(f"{where}: expected chat messages (role, content) as prompt, got {prompt!r:.80}")
     messages = [{"role": x["role"], "content": x["content"]} for x in prompt]

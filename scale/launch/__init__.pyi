@@ -1,7 +1,7 @@
 from .checks import (
     check as check,
+    check_folder as check_folder,
     check_prompts as check_prompts,
-    latest_checkpoint as latest_checkpoint,
     other_settings as other_settings,
 )
 from .configuration import (

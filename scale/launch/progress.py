@@ -10,12 +10,17 @@ from typing import Any
 
 from rich.progress import TaskID, TimeElapsedColumn
 
+from scale.launch.checks import check_folder
 from scale.launch.start import Limits, train
 from scale.run import Outcome, interruptible, read_progress, records
 from scale.run.supervisor import LOG
 from theory.base import terminal
+from theory.base.files import only_writer
 from theory.base.terminal import Console
 from theory.methods import STOCK
+
+PATIENCE = 30.0
+"""Seconds to wait for the processes of a run that was just killed: they may write until they have ended."""
 
 
 def train_all(configs: Mapping[Path, Any], limits: Limits, console: Console, jobs: int = 1) -> int:
@@ -34,11 +39,14 @@ def train_all(configs: Mapping[Path, Any], limits: Limits, console: Console, job
                     reward = progress.get("reward", float("nan"))
                     bar.update(task, completed=progress["step"], state=f"reward {reward:.3f}")
 
-            bar.start_task(task)
-            bar.update(task, state="starting")
-            outcome = train(configs[out], out, limits, echo, stop)
-            if outcome.reason == "finished":
-                records.finish(out, configs[out], outcome.seconds)
+            with only_writer(out, PATIENCE) as lock:
+                check_folder(configs[out], out)  # again: another call may have written it meanwhile
+                records.reopen(out)
+                bar.start_task(task)
+                bar.update(task, state="starting")
+                outcome = train(configs[out], out, limits, echo, stop, [lock])
+                if outcome.reason == "finished":
+                    records.finish(out, outcome.seconds)
             return outcome
 
         with ThreadPoolExecutor(jobs) as pool, interruptible():

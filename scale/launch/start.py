@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 from scale.launch import network
 from scale.launch.configuration import joins_ray
 from scale.run import RUN_FOLDER, RUN_ID, Outcome, supervise
-from theory.base.runs import installed
+from theory.base.files import write_json
+from theory.base.runs import CONFIG_FILE, installed
 
 
 @dataclass(frozen=True)
@@ -31,18 +32,20 @@ def train(
     limits: Limits,
     echo: Callable[[str], None] | None = None,
     stop: threading.Event | None = None,
+    keep: Sequence[int] = (),
 ) -> Outcome:
     """Run verl in processes of its own until it ends, or must be ended.
 
-    `config` is checked. `echo` gets every line of the run's log, and `stop` ends the run when it is set.
+    `config` is checked, and written into the folder. `echo` gets every line of the run's log, and `stop` ends the run
+    when it is set. `keep` is as in `supervise`.
     """
     from omegaconf import OmegaConf
 
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, out / "verl.yaml", resolve=True)
+    write_json(out / CONFIG_FILE, dict(OmegaConf.to_container(config, resolve=True)))
     temporary = Path(tempfile.mkdtemp(prefix="dynamo"))
-    command = [sys.executable, "-m", "scale.launch.driver", str(out / "verl.yaml")]
+    command = [sys.executable, "-m", "scale.launch.driver", str(out / CONFIG_FILE)]
     return supervise(
         command,
         folder=out,
@@ -52,6 +55,7 @@ def train(
         echo=echo,
         temporary=temporary,
         stop=stop,
+        keep=keep,
     )
 
 

@@ -117,7 +117,10 @@ class DynamoConfig:
 
 def require_method(checkpoint: object, state: Mapping[str, Any], settings: DynamoConfig) -> None:
     """Require that a checkpoint's state (`trainer`) has the method and the history's discount of the settings."""
-    method, discount = state["method"], state["history"]["discount"]
+    method, history = state.get("method"), state.get("history")
+    if not isinstance(method, Mapping) or not isinstance(history, Mapping):
+        raise ValueError(f"{checkpoint}: expected the method and the history of a checkpoint, got other content")
+    discount = history.get("discount")
     different = [name for name, value in settings.resolved().to_dict().items() if method.get(name) != value]
     different += ["history_discount"] * (discount != settings.history_discount)
     if different:

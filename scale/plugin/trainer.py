@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,6 @@ from theory.allocation import Problem, SuccessHistory, allocate, get_allocator, 
 from theory.base import require
 from theory.base.files import read_json, write_json
 from theory.losses import Scope
-
-STATE = "dynamo.json"
-"""File of a checkpoint with what verl does not know of."""
 
 SAMPLE_POLL = 0.05
 """Seconds between two looks of the trainer for finished rollouts; verl's own are 2."""
@@ -113,9 +110,22 @@ class ReproducibleTrainer(PPOTrainerSync):  # type: ignore[misc]  # verl is unty
             tq.KVBatchMeta(partition_id=batch.partition_id, keys=keys, tags=tags), *args, **kwargs
         )
 
+    def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["rm_scores"])
+        rewards = [row.sum().item() for row in data["rm_scores"].unbind()]
+        uids, reward = [row_of(key)[0] for key in batch.keys], self.config.reward.custom_reward_function
+        require_finite_rewards(rewards, [self.keys.get(x, x) for x in uids], f"{reward.path}:{reward.name}")
+        return super()._compute_advantage(batch, metrics)
+
+    def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        batch = super()._update_actor(batch, metrics)
+        require_finite_gradient(self.global_steps, metrics)
+        return batch
+
     def _validate(self) -> dict[str, Any]:
         metrics: dict[str, Any] = super()._validate()
-        if self.global_steps == 0 or self.config.trainer.get("val_only", False):
+        require_finite_validation(self.global_steps, metrics)
+        if self.global_steps == 0:
             self.records.append(self.global_steps, metrics)
         return metrics
 
@@ -301,23 +311,26 @@ class DynamoTrainer(ReproducibleTrainer):
         """Write our state first, so that every checkpoint that verl calls complete has it."""
         folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / STATE, self.state_dict())
+        write_json(folder / records.STATE, self.state_dict())
         super()._save_checkpoint()
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
         if self.global_steps:
             folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
-            self.load_state_dict(read_json(folder / STATE))
+            self.load_state_dict(read_json(folder / records.STATE), folder / records.STATE)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain data; random numbers follow from the step and need none."""
         return {"method": self.method.to_dict(), "history": self.history.state_dict()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the state of a run of the same method and the same discount of the history."""
-        require_method("checkpoint", state, self.settings)
-        self.history.load_state_dict(state["history"])
+    def load_state_dict(self, state: Mapping[str, Any], where: object = "checkpoint") -> None:
+        """Take over the state of a run of the same method and the same discount of the history, read from `where`."""
+        require_method(where, state, self.settings)
+        try:
+            self.history.load_state_dict(state["history"])
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
 
 
 def require_binary(rewards: Any, rule: str) -> None:
@@ -325,6 +338,36 @@ def require_binary(rewards: Any, rule: str) -> None:
     odd = sorted(set(rewards.tolist()) - {0.0, 1.0})
     if odd:
         raise ValueError(f"rewards: expected 0 or 1, since the rule {rule} counts successes, got {odd[:5]}")
+
+
+def require_finite_rewards(rewards: Sequence[float], keys: Sequence[str], function: str) -> None:
+    """Require finite rewards of a step's responses, given the prompts' keys; of a reward model too."""
+    for reward, key in zip(rewards, keys, strict=True):
+        if not math.isfinite(reward):
+            raise ValueError(
+                f"reward: expected a finite number, got {reward} of a response to prompt {key!r} by {function}"
+            )
+
+
+def require_finite_gradient(step: int, metrics: Mapping[str, Any]) -> None:
+    """Require a finite gradient norm in every mini-batch of a step.
+
+    verl leaves a mini-batch with another norm out and goes on: the step would count as done, with no or a partial
+    update. The metric is the mean over mini-batches, which is not finite if one of them is not.
+    """
+    norm = metrics.get("actor/grad_norm")
+    if norm is None or not math.isfinite(norm):
+        raise ValueError(
+            f"step {step}: expected a finite gradient norm, got {norm}: verl has not learnt from a mini-batch, and the "
+            "step is not counted as done"
+        )
+
+
+def require_finite_validation(step: int, metrics: Mapping[str, Any]) -> None:
+    """Require finite mean rewards of a validation."""
+    odd = [name for name, x in metrics.items() if name.startswith("val-core/") and not math.isfinite(x)]
+    if odd:
+        raise ValueError(f"validation at step {step}: expected finite rewards, got {odd[0]} {metrics[odd[0]]}")
 
 
 def _values(batch: Any, name: str) -> list[Any]:

@@ -129,7 +129,7 @@ def read_progress(folder: Path) -> dict[str, Any] | None:
         said = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: expected progress of a run, got damaged JSON: {error}") from error
     if not isinstance(said, dict) or "step" not in said:
         raise ValueError(f"{path}: expected progress of a run, got {said!r:.80}")
@@ -149,5 +149,5 @@ def _read_failure(path: Path) -> Failure:
     try:
         data = json.loads(path.read_bytes())
         return Failure(**{field.name: data[field.name] for field in fields(Failure)})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return Failure("unknown part", "damaged report", f"{path}: {error!r}", "", 0, 0.0)

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from scale.run import records
 from scale.run.reports import RUN_FOLDER, read_failures
 from tests.scale.sockets import Sockets
+from theory.base.files import read_line
 
 ROOT = Path(__file__).parents[2]
 
@@ -104,8 +106,11 @@ class Runs:
 
 
 def lines(out, file="metrics.jsonl"):
-    """Return the records of a run."""
-    return [json.loads(line) for line in (out / file).read_text().splitlines()]
+    """Return the records of a run, or the samples of an evaluation."""
+    readers = {"metrics.jsonl": records.read_metrics, "allocation.jsonl": records.read_allocation}
+    if file in readers:
+        return readers[file](out / file)
+    return [read_line(line, file) for line in (out / file).read_text().splitlines()]
 
 
 def learning(out):

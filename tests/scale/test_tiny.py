@@ -118,8 +118,8 @@ def test_other_folders_are_refused(made, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="expected an empty folder or the tiny setting, got other files"):
         tiny.make(tmp_path)
-    (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(ValueError, match=r"manifest.json: expected a readable JSON file"):
+    (tmp_path / "tiny.manifest.json").write_text("{")
+    with pytest.raises(ValueError, match=r"tiny.manifest.json: expected JSON that ends with its checksum"):
         tiny.make(tmp_path)
 
 

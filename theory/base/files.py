@@ -271,6 +271,8 @@ def only_writer(folder: Path, patience: float = 0.0) -> Iterator[int]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        except FileNotFoundError:
+            continue  # its last owner has removed the folder meanwhile
         except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
             raise ValueError(f"{folder}: expected a folder that can be written, got {error}") from error
         try:

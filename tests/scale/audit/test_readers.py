@@ -10,6 +10,7 @@ import pytest
 
 from scale.audit import FORMATS, Columns, log as groups, read_log, readers
 from tests.scale.audit.logs import write, write_allocation, write_trl, write_verl
+from theory.base.files import json_line
 
 
 class TestReaders:
@@ -203,19 +204,19 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("line", "message"),
         [
-            ('{"step": 1, "keys": ["a"], "counts": [2]}', "line 17, got KeyError"),
-            ('{"step": 99, "keys": ["a"], "counts": [2], "successes": [3]}', "line 17, got others"),
-            ('{"step": 99, "keys": ["a", "a"], "counts": [2, 2], "successes": [1, 1]}', "line 17, got others"),
-            ('{"step": 99, "keys": ["a"], "counts": [2.5], "successes": [1]}', "line 17, got others"),
-            ('{"step": 3, "keys": ["a"], "counts": [2], "successes": [1]}', "line 17, got step 3 twice"),
-            ("{", "expected JSON in line 17"),
+            ({"keys": ["a"], "counts": [2], "step": 99}, "expected keys, counts and successes of one length"),
+            ({"step": 99, "keys": ["a"], "counts": [2], "successes": [3]}, "expected whole numbers"),
+            ({"step": 99, "keys": ["a", "a"], "counts": [2, 2], "successes": [1, 1]}, "expected different texts"),
+            ({"step": 99, "keys": ["a"], "counts": [2.5], "successes": [1]}, "expected whole numbers"),
+            ({"step": 3, "keys": ["a"], "counts": [2], "successes": [1]}, "expected a step after 16, got 3"),
+            ({}, "expected JSON that ends with its checksum"),
         ],
     )
     def test_damaged_record(self, table, line, message, tmp_path):
         folder = write_allocation(table, tmp_path / "run")
         with (folder / "allocation.jsonl").open("a") as file:
-            file.write(line + "\n")
-        self.refused(folder, rf"allocation.jsonl: expected .*{message}|allocation.jsonl: {message}")
+            file.write(json_line(line) if line else "{\n")
+        self.refused(folder, rf"allocation.jsonl: line 17: {message}")
 
     @pytest.mark.parametrize("size", [50, 2000])
     def test_lines_are_numbered_through_the_blocks(self, table, size, tmp_path, monkeypatch):

@@ -85,9 +85,9 @@ def test_manifest(made, tmp_path):
     for name in ("one", "two"):
         run("--source", made, "--out", tmp_path / name, "--language", "en", "--template", "qwen25-math-cot")
     found = manifest(tmp_path / "one")
-    for name, output in found["outputs"].items():
+    for name, output in found["files"].items():
         content = (tmp_path / "one" / name).read_bytes()
-        assert output == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        assert output == hashlib.sha256(content).hexdigest()
     (source,) = found["sources"]["files"]
     assert source["sha256"] == hashlib.sha256((made / "dapo-math-17k.parquet").read_bytes()).hexdigest()
     assert found["template"] == {"name": "qwen25-math-cot", "before": "", "after": "", "system": text_keys.BOXED}

@@ -16,6 +16,7 @@ import pytest
 
 from scale.evaluation import evaluate, generate, planning
 from scale.plugin.config import DynamoConfig
+from theory.base.files import json_line, read_json, write_json
 from theory.base.terminal import Console
 
 ROOT = Path(__file__).parents[3]
@@ -65,11 +66,11 @@ def run_folder(tmp_path, name, *overrides, step=4, base="tiny", cluster="cpu"):
     out, config = tmp_path / name, composed(base, cluster, *overrides)
     export = out / "checkpoints" / f"global_step_{step}" / "actor" / "huggingface"
     model(export, name)
-    OmegaConf.save(config, out / "verl.yaml", resolve=True)
+    write_json(out / "config.json", OmegaConf.to_container(config, resolve=True))
     (out / "checkpoints" / "latest_checkpointed_iteration.txt").write_text(str(step))
     settings = DynamoConfig.from_mapping(config.dynamo)
     state = {"method": settings.resolved().to_dict(), "history": {"discount": settings.history_discount}}
-    (export.parents[1] / "dynamo.json").write_text(json.dumps(state))
+    write_json(export.parents[1] / "dynamo.json", state)
     return out
 
 
@@ -103,11 +104,11 @@ def fill(arguments, outcomes):
                     "text": "x",
                     **outcomes(item, problem, sample),
                 }
-                file.write(json.dumps(line) + "\n")
+                file.write(json_line(line))
 
 
 def result(folder):
-    return json.loads((folder / "table.json").read_text())
+    return read_json(folder / "table.json")
 
 
 def good(tmp_path):

@@ -55,14 +55,14 @@ def test_calls_beside_each_other(tmp_path, monkeypatch):
     second = run_folder(tmp_path, "second", "dynamo.method=grpo")
     for run in (first, second):
         fill([run, *arguments], lambda *_: {"correct": True})
-    real = evaluate._generate
+    real = evaluate._sample
 
     def meanwhile(*given):
-        monkeypatch.setattr(evaluate, "_generate", real)
+        monkeypatch.setattr(evaluate, "_sample", real)
         command(second, *arguments)
         return 0
 
-    monkeypatch.setattr(evaluate, "_generate", meanwhile)
+    monkeypatch.setattr(evaluate, "_sample", meanwhile)
     status, text = command(first, *arguments)
     assert status == 0
     assert "is by a call beside this one: a call with the checkpoints of both makes one table" in text

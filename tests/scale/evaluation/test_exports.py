@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from scale.evaluation import exports
 from tests.scale.evaluation.made_runs import good, refused, run_folder
+from theory.base.files import write_json
 from theory.methods import METHODS
 
 # Configurations are composed once in a process.
@@ -30,13 +29,13 @@ def test_checkpoints_that_cannot_be_evaluated(tmp_path):
     refused(how, *arguments)
     weights.write_bytes(whole)
     state = {"method": METHODS["grpo"].to_dict(), "history": {"discount": 1.0}}
-    (actor.parent / "dynamo.json").write_text(json.dumps(state))
+    write_json(actor.parent / "dynamo.json", state)
     refused(
         "expected a checkpoint of the method dynamo, got one that differs in title",
         *arguments,
     )
-    (run / "verl.yaml").unlink()
-    refused("expected verl.yaml or config.json beside its checkpoints, got neither", *arguments)
+    (run / "config.json").unlink()
+    refused("expected config.json beside its checkpoints, got none", *arguments)
     refused("no-such: expected the folder of a run, a checkpoint or a model, got none", "no-such", *arguments[1:])
     (tmp_path / "other").mkdir()
     refused(

@@ -6,6 +6,7 @@ import pytest
 
 from scale.evaluation import generate, problems
 from tests.scale.evaluation.made_runs import fill, good, model, refused
+from theory.base.files import json_line, read_line
 
 # Configurations are composed once in a process.
 pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("evaluate")]
@@ -27,9 +28,13 @@ def test_damaged_samples(tmp_path):
     path.write_bytes(b"".join([*lines, lines[0]]))
     refused("expected each sample once, got 0 of 'a' twice", *arguments)
     path.write_bytes(b"".join([b"\0\0\n", *lines]))
-    refused("expected a sample in line 1", *arguments)
+    refused("samples.jsonl: line 1: expected JSON that ends with its checksum", *arguments)
     path.write_bytes(b"".join(lines).replace(b'"key": "a"', b'"key": "z"'))
-    refused("expected samples of its problems and seed, got in line 1", *arguments)
+    refused('samples.jsonl: line 1: expected "checksum"', *arguments)
+    changed = {"key": "z", "seed": 7, "correct": 7, "unverified": None, "tokens": -1, "finish": "abort", "text": 1}
+    for name, value in changed.items():
+        path.write_text("".join([json_line({**read_line(lines[0].decode(), ""), name: value})]))
+        refused("samples.jsonl: line 1: expected a sample", *arguments)
 
 
 @pytest.mark.parametrize("size", [3, 2**16 - 1, 2**16, 2**17 + 5])
@@ -42,18 +47,6 @@ def test_an_unfinished_line_is_dropped(tmp_path, size):
     path.write_bytes(b"a\n")
     generate.drop_unfinished(path)
     assert path.read_bytes() == b"a\n"
-
-
-def test_a_second_writer_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(generate, "LOCK_SECONDS", 0.3)
-    second = generate.only_writer(tmp_path / "s")
-    with (
-        generate.only_writer(tmp_path / "s"),
-        pytest.raises(ValueError, match="expected no other writer, got another evaluation at work"),
-    ):
-        second.__enter__()
-    with generate.only_writer(tmp_path / "s"):
-        pass
 
 
 def test_responses_that_do_not_fit_into_the_models_positions(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pyarrow as pa
@@ -10,9 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from scale.launch import checks
+from scale.run import records
 from tests.scale.launch.conftest import compose, prompts
 from theory.allocation import SuccessHistory
 from theory.base import runs
+from theory.base.files import write_json
 from theory.methods import METHODS
 
 pytestmark = pytest.mark.needs_verl
@@ -178,12 +179,13 @@ def test_a_checkpoint_of_another_method_is_refused(launch, tmp_path):
     folder.mkdir(parents=True)
     (folder.parent / "latest_checkpointed_iteration.txt").write_text("2")
     state = {"method": METHODS["dynamo"].to_dict(), "history": SuccessHistory().state_dict()}
-    (folder / "dynamo.json").write_text(json.dumps(state))
+    write_json(folder / "dynamo.json", state)
+    records.Records(tmp_path / "run").append(1, {})
     launch.check(compose(launch, tmp_path), tmp_path / "run")
     with pytest.raises(ValueError, match="got one that differs in allocator; choose another folder"):
         launch.check(compose(launch, tmp_path, "dynamo.allocator=vip"), tmp_path / "run")
     (folder.parent / "latest_checkpointed_iteration.txt").write_text("")
-    with pytest.raises(ValueError, match=r"iteration.txt: expected the number of the last checkpoint, got ''"):
+    with pytest.raises(ValueError, match=r"iteration.txt: expected the number of the last checkpoint, got b''"):
         launch.check(compose(launch, tmp_path), tmp_path / "run")
 
 
@@ -202,9 +204,9 @@ def test_a_run_of_other_settings_is_not_gone_on_with(launch, tmp_path, change, m
 
     out = tmp_path / "run"
     out.mkdir()
-    OmegaConf.save(compose(launch, tmp_path), out / "verl.yaml", resolve=True)
+    write_json(out / "config.json", OmegaConf.to_container(compose(launch, tmp_path), resolve=True))
     launch.check(compose(launch, tmp_path, change), out)  # it had learnt nothing yet
-    (out / "metrics.jsonl").write_text('{"step": 1}\n')
+    records.Records(out).append(1, {})
     more = ("trainer.total_training_steps=99", "trainer.save_freq=1", "trainer.n_gpus_per_node=2")
     launch.check(compose(launch, tmp_path, *more), out)
     with pytest.raises(ValueError, match=re.escape(message)):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from scale.launch import joins_ray
+from theory.base.files import write_json
 
 pytestmark = pytest.mark.needs_verl
 
@@ -47,8 +48,9 @@ def test_the_driver_hands_its_environment_on(launch, tmp_path, monkeypatch):
     given = []
     monkeypatch.setattr(main_ppo, "run_ppo", lambda config, **more: given.append(config))
     monkeypatch.setenv("DYNAMO_RUN_ID", "x")
-    OmegaConf.save(launch.compose("qwen2.5-math-7b", "2x8-a100", out=tmp_path), tmp_path / "verl.yaml")
-    driver.main(str(tmp_path / "verl.yaml"))
+    config = launch.compose("qwen2.5-math-7b", "2x8-a100", out=tmp_path)
+    write_json(tmp_path / "config.json", OmegaConf.to_container(config))
+    driver.main(str(tmp_path / "config.json"))
     assert given[0].ray_kwargs.ray_init.runtime_env.env_vars.DYNAMO_RUN_ID == "x"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from types import SimpleNamespace
 
@@ -13,7 +14,12 @@ pytest.importorskip("verl")
 import torch
 
 from scale.plugin.config import DynamoConfig
-from scale.plugin.trainer import DynamoTrainer
+from scale.plugin.trainer import (
+    DynamoTrainer,
+    StockTrainer,
+    require_finite_gradient,
+    require_finite_validation,
+)
 from scale.run import records
 from theory.allocation import SuccessHistory, register
 
@@ -59,7 +65,7 @@ def test_R2_rewards_reach_the_history_by_key_in_any_order(tmp_path):
     successes, attempts = made.history.counts(["a", "b"])
     assert (successes.tolist(), attempts.tolist()) == ([1, 2], [2, 3])
     assert metrics["dynamo/rollouts"] == 5
-    line = json.loads((tmp_path / "allocation.jsonl").read_text())
+    (line,) = records.read_allocation(tmp_path / "allocation.jsonl")
     assert line == {"step": 1, "keys": ["a", "b"], "counts": [2, 3], "successes": [1, 2]}
 
 
@@ -70,6 +76,38 @@ def test_rewards_that_are_no_successes(tmp_path):
     uniform = trainer(tmp_path, method="grpo")
     uniform._learn_rates(UIDS, rewards, {})
     assert len(uniform.history) == 0
+
+
+@pytest.mark.parametrize("stock", [False, True])
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_rewards_that_are_not_finite_end_the_run(tmp_path, monkeypatch, stock, odd):
+    """Of a reward model too; with the prompt's key, before verl makes advantages of them."""
+    made = trainer(tmp_path, stock=stock)
+    custom = SimpleNamespace(path="r.py", name="f")
+    made.config = SimpleNamespace(reward=SimpleNamespace(custom_reward_function=custom))
+    rows = [torch.tensor([0.0, x]) for x in (1.0, 0.0, 1.0, odd, 0.0)]
+    data = {"rm_scores": torch.nested.as_nested_tensor(rows, layout=torch.jagged)}
+    monkeypatch.setattr("scale.plugin.trainer.tq.kv_batch_get", lambda **_: data)
+    batch = SimpleNamespace(keys=[f"{uid}_{i}_0" for i, uid in enumerate(UIDS)], partition_id="train")
+    kind = StockTrainer if stock else DynamoTrainer
+    with pytest.raises(ValueError, match=rf"reward: expected a finite number, got {odd} of .* prompt 'b' by r\.py:f"):
+        kind._compute_advantage(made, batch, {})
+
+
+@pytest.mark.parametrize("norm", [math.nan, math.inf, None])
+def test_an_update_that_verl_leaves_out_ends_the_run(norm):
+    require_finite_gradient(7, {"actor/grad_norm": 0.0})
+    with pytest.raises(ValueError, match=rf"step 7: expected a finite gradient norm, got {norm}"):
+        require_finite_gradient(7, {} if norm is None else {"actor/grad_norm": norm})
+
+
+def test_a_validation_without_a_number_ends_the_run():
+    found = {"val-core/x/acc/mean@8": 0.5, "val-aux/x/score/std@1": math.nan}
+    require_finite_validation(7, found)
+    with pytest.raises(
+        ValueError, match=r"validation at step 7: expected finite rewards, got val-core/x/acc/mean@8 na"
+    ):
+        require_finite_validation(7, found | {"val-core/x/acc/mean@8": math.nan})
 
 
 def test_missing_rollouts_are_an_error(tmp_path):

@@ -1,28 +1,158 @@
-"""Lines of metrics that a run leaves behind, and how they are read again."""
+"""Lines of metrics and allocations that a run leaves behind, how they are read again, and a finished run's hashes."""
 
 from __future__ import annotations
 
+import math
+import re
+
+import numpy as np
 import pytest
 
 from scale.run import records
-from theory.base.files import read_json
+from theory.base import runs
+from theory.base.files import json_line, write_json
+
+
+def refused(message, call, *arguments):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call(*arguments)
+
+
+def run(folder, steps=3, total=None):
+    """Write the records of a run with an exported checkpoint, as its processes do."""
+    kept, total = records.Records(folder), steps if total is None else total
+    config = {"dynamo": {"seed": 7}, "trainer": {"total_training_steps": total, "rollout_data_dir": f"{folder}/dumps"}}
+    write_json(folder / "config.json", config)
+    for step in range(1, steps + 1):
+        kept.allocation(step, ["a", "b"], np.array([2, 3]), np.array([0, 3]))
+        kept.append(step, {"x": step})
+    checkpoint = folder / "checkpoints" / f"global_step_{steps}"
+    (checkpoint / "actor" / "huggingface").mkdir(parents=True)
+    (checkpoint / "actor" / "huggingface" / "model.safetensors").write_bytes(b"weights")
+    (checkpoint / "dynamo.json").write_text("state")
+    (folder / "checkpoints" / "latest_checkpointed_iteration.txt").write_text(str(steps))
+    (folder / "dumps").mkdir()
+    (folder / "dumps" / "1.jsonl").write_text("{}")
+    return folder
 
 
 def test_a_resumed_run_drops_what_it_will_do_again(tmp_path):
     kept = records.Records(tmp_path)
     for step in (0, 1, 2, 3):
-        kept.append(step, {"x": step, "nan": float("nan"), "text": "no"})
+        kept.append(step, {"x": step, "text": "no"})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "x"')
     records.Records(tmp_path).truncate(2)
-    assert records.read_lines(tmp_path / "metrics.jsonl") == [{"step": step, "x": float(step)} for step in (0, 1, 2)]
+    assert records.read_metrics(tmp_path / "metrics.jsonl") == [{"step": step, "x": float(step)} for step in (0, 1, 2)]
 
 
-def test_a_damaged_record_is_named(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
-    with pytest.raises(ValueError, match=r"metrics.jsonl: expected JSON in line 2"):
-        records.read_lines(tmp_path / "metrics.jsonl")
-    for content in ("[]", "{"):
-        (tmp_path / "x.json").write_text(content)
-        with pytest.raises(ValueError, match=r"x\.json: expected a"):
-            read_json(tmp_path / "x.json")
+def test_a_number_that_is_not_finite_stays_one_and_is_not_a_missing_one(tmp_path):
+    run(tmp_path, steps=2, total=4)
+    records.Records(tmp_path).append(3, {"x": math.nan, "y": math.inf})
+    records.Records(tmp_path).append(4, {"x": -math.inf})
+    records.finish(tmp_path, 1.0)
+    metrics = runs.read_run(tmp_path).metrics
+    assert str(metrics["x"].to_pylist()) == "[1.0, 2.0, nan, -inf]"
+    assert metrics["y"].to_pylist() == [None, None, math.inf, None]
+
+
+def test_a_run_killed_between_a_checkpoint_and_its_metrics_goes_on_without_them(tmp_path):
+    """Verl writes the checkpoint first; a line without a metric says that nothing was measured."""
+    run(tmp_path, steps=2)
+    records.Records(tmp_path).truncate(3)
+    records.Records(tmp_path).append(4, {"x": 4})
+    found = records.read_metrics(tmp_path / "metrics.jsonl")
+    assert found[1:] == [{"step": 2, "x": 2.0}, {"step": 3}, {"step": 4, "x": 4.0}]
+    records.require_steps(tmp_path, 4, whole=True)
+    refused("expected every step up to 6, got none for 1, the first 5", records.Records(tmp_path).truncate, 6)
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_run_without_all_of_its_steps_is_not_finished(tmp_path, kept):
+    path = run(tmp_path) / "metrics.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:kept]))
+    refused(f"{path}: expected every step up to 3, got none for {3 - kept}", records.finish, tmp_path, 1.0)
+    records.Records(tmp_path).append(2, {})
+    records.Records(tmp_path).append(3, {})
+    refused("every step" if not kept else "expected metrics of the last step, got none", records.finish, tmp_path, 1.0)
+    assert not (tmp_path / "versions.json").exists()
+
+
+def test_a_finished_run_vouches_for_every_file_that_is_read_again(tmp_path):
+    run(tmp_path)
+    records.finish(tmp_path, 1.0)
+    listed = records.recorded(tmp_path)
+    assert sorted(listed) == [
+        "allocation.jsonl",
+        "checkpoints/global_step_3/actor/huggingface/model.safetensors",
+        "checkpoints/global_step_3/dynamo.json",
+        "checkpoints/latest_checkpointed_iteration.txt",
+        "config.json",
+        "dumps/1.jsonl",
+        "metrics.jsonl",
+        "metrics.parquet",
+    ]
+    for name in listed:
+        path = tmp_path / name
+        content = path.read_bytes()
+        for damaged in (content[:-1], bytes([content[0] ^ 1]) + content[1:], None):
+            path.unlink() if damaged is None else path.write_bytes(damaged)
+            refused(f"{path}: expected ", records.reopen, tmp_path)
+            assert (tmp_path / "versions.json").exists()
+        path.write_bytes(content)
+    records.reopen(tmp_path)
+    assert records.recorded(tmp_path) == {}
+    records.finish(tmp_path, 1.0)
+    assert records.recorded(tmp_path) == listed
+
+
+GOOD = {"step": 3, "keys": ["a", "b"], "counts": [2, 3], "successes": [0, 3]}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step": 0}, "line 2: expected a step after 0, got 0"),
+        ({"step": True}, "line 2: expected a step after 0, got True"),
+        ({"step": "3"}, "line 2: expected a step after 0, got '3'"),
+        ({"step": 1.5}, "line 2: expected a step after 0, got 1.5"),
+        ({"step": 2**70}, "line 2: expected a step after 0, got 1180591620717411303424"),
+        ({"keys": ["a", "a"]}, "line 2: expected different texts as keys"),
+        ({"keys": ["a", 1]}, "line 2: expected different texts as keys"),
+        ({"keys": "ab"}, "line 2: expected keys, counts and successes of one length"),
+        ({"counts": [2]}, "line 2: expected keys, counts and successes of one length"),
+        ({"counts": None}, "line 2: expected keys, counts and successes of one length"),
+        ({"counts": [2, 2]}, "line 2: expected whole numbers 0 <= successes <= counts"),
+        ({"counts": [2, 2**40]}, "line 2: expected whole numbers 0 <= successes <= counts"),
+        ({"successes": [0.0, 3]}, "line 2: expected whole numbers 0 <= successes <= counts"),
+        ({"successes": [True, 3]}, "line 2: expected whole numbers 0 <= successes <= counts"),
+    ],
+    ids=str,
+)
+def test_lines_that_no_run_writes_are_refused(tmp_path, change, message):
+    path = tmp_path / "allocation.jsonl"
+    path.write_text(json_line({**GOOD, "step": 0}) + json_line(GOOD))
+    assert len(records.read_allocation(path)) == 2
+    path.write_text(json_line({**GOOD, "step": 0}) + json_line({**GOOD, **change}))
+    refused(f"{path}: {message}", records.read_allocation, path)
+
+
+@pytest.mark.parametrize("value", [None, True, "1", 1, [], {}], ids=str)
+def test_metrics_that_are_no_numbers_are_refused(tmp_path, value):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json_line({"step": 1, "x": value}))
+    refused(f"{path}: line 1: expected a number as x, got", records.read_metrics, path)
+
+
+@pytest.mark.parametrize("content", [b"x", b"-1", b"", b"1.0", b"\xff", "\u0661".encode(), b"9" * 10], ids=str)
+def test_the_number_of_the_last_checkpoint(tmp_path, content):
+    path = tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt"
+    path.parent.mkdir()
+    path.write_bytes(b" 12\n")
+    assert records.latest_checkpoint(tmp_path) == path.parent / "global_step_12"
+    path.write_bytes(content)
+    refused(f"{path}: expected the number of the last checkpoint", records.latest_checkpoint, tmp_path)
+    path.unlink()
+    assert records.latest_checkpoint(tmp_path) is None
+    path.mkdir()
+    refused(f"{path}: expected a readable file", records.latest_checkpoint, tmp_path)

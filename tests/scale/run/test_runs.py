@@ -6,6 +6,7 @@ Every run ends by a failure that is asked for, so that few runs show much.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -16,6 +17,7 @@ from tests.scale.conftest import ended_with_its_cause, eventually, learning, lef
 from tests.scale.sockets import elsewhere
 from theory.allocation import Problem, SuccessHistory, allocate, get_allocator
 from theory.base import runs as run_format
+from theory.base.files import read_json, write_json
 
 # One process has all the runs: they share the machine's two cores badly.
 pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("verl")]
@@ -69,6 +71,16 @@ def test_a_failure_anywhere_ends_the_run_with_its_cause(name, where, part, reque
     ended_with_its_cause(request.getfixturevalue(name), where, part)
 
 
+@pytest.mark.long
+def test_a_reward_that_is_no_number_ends_the_run(runs):
+    """Stock too, and before anything is learnt from it: with the prompt's key and the function's name."""
+    out, _ = runs.fail("nan", "nan", "--stock", after=1)
+    said = runs.said("nan")
+    assert re.search(r"expected a finite number, got score nan of a response\s+to prompt '\w{16}' by", said)
+    assert "faults.py:compute_score" in said
+    assert all(np.isfinite(x) for line in lines(out) for name, x in line.items() if name.startswith("actor/"))
+
+
 def test_kill_9_leaves_nothing(dynamo):
     assert eventually(lambda: not left(dynamo))  # SIGTERM, three seconds, SIGKILL
 
@@ -105,7 +117,7 @@ def test_budget_bounds_and_keys(dynamo):
         seen |= set(row["keys"])
     assert len(seen) == 24, "three batches are an epoch; the second visits the same prompts in another order"
     assert any(len(set(row["counts"])) > 1 for row in rows)
-    state = json.loads((out / "checkpoints" / f"global_step_{rows[-1]['step']}" / "dynamo.json").read_text())
+    state = read_json(out / "checkpoints" / f"global_step_{rows[-1]['step']}" / "dynamo.json")
     saved = SuccessHistory()
     saved.load_state_dict(state["history"])
     assert [x.tolist() for x in saved.counts(sorted(seen))] == [x.tolist() for x in history.counts(sorted(seen))]
@@ -279,14 +291,16 @@ def test_two_ranks_are_one(ranks, dynamo):
 def test_a_finished_run_is_in_the_projects_format(resumed, tmp_path):
     """From the records of a real run."""
     import pyarrow.parquet as pq
-    from omegaconf import OmegaConf
 
     from scale.run import records
 
     for name in ("metrics.jsonl", "allocation.jsonl"):
         shutil.copy(resumed[0] / name, tmp_path / name)
+    config = read_json(resumed[0] / "config.json")
+    config["trainer"]["total_training_steps"] = 6
+    write_json(tmp_path / "config.json", config)
     records.Records(tmp_path).truncate(6)
-    records.finish(tmp_path, OmegaConf.load(resumed[0] / "verl.yaml"), 1.0)
+    records.finish(tmp_path, 1.0)
     table = pq.read_table(tmp_path / "metrics.parquet")
     assert table["step"].to_pylist() == list(range(1, 7))
     assert set(table["seed"].to_pylist()) == {1}
