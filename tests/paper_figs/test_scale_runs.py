@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from paper_figs.experiments import ExperimentResults
 from paper_figs.fig5_dynamics import Dynamics
-from paper_figs.scale_runs import STOCK, blocks, find_runs
+from paper_figs.result_files import Curves
+from paper_figs.scale_runs import CURVES, STOCK, ScaleRun, blocks, find_runs
 from paper_figs.table1_methods import Evaluation
 from paper_figs.table3_configuration import Configs
 from paper_figs.wording import title
@@ -49,6 +52,34 @@ def test_reads_what_is_there(source: Path) -> None:
     assert runs[0].curves["gradient_norm"].values.tolist() == [norms.tolist()]
     assert runs[0].measure("gradient_norm") == pytest.approx(norms.mean())
     assert runs[0].measure("pass_at_32") != runs[0].measure("pass_at_32")  # there is none
+
+
+@pytest.mark.parametrize(
+    ("measure", "expected"),
+    [("pass_at_1", 1.0), ("pass_at_1_mean", 3.0), ("entropy", 1.0), ("gradient_norm", 3.0), ("seconds_per_step", 3.0)],
+)
+def test_a_measure_is_the_last_value_or_the_mean(measure: str, expected: float) -> None:
+    """Of 2, 6 and 1; norms and times are means over the run."""
+    curve = Curves(np.array([1, 2, 3]), np.array([[2.0, 6.0, 1.0]]))
+    run = ScaleRun(Path(), 1, {}, {}, dict.fromkeys(CURVES, curve))
+    assert run.measure(measure) == expected
+
+
+@pytest.mark.parametrize(
+    ("column", "curve"),
+    [
+        ("val-core/math500/acc/mean@8", "pass_at_1"),
+        ("val-core/math500/acc/best@32/mean", "pass_at_32"),
+        ("val-aux/math500/score/best@32/mean", "pass_at_32"),
+        ("val-core/math500/acc/best@8/mean", None),
+        ("val-core/math500/acc/best@32/std", None),
+        ("val-core/math500/acc/best@320/mean", None),
+        ("actor/entropy_loss", None),
+        ("timing_s/step", "seconds_per_step"),
+    ],
+)
+def test_verls_names_of_the_metrics(column: str, curve: str | None) -> None:
+    assert [name for name, like in CURVES.items() if re.fullmatch(like, column)] == ([] if curve is None else [curve])
 
 
 def test_a_run_that_goes_on_is_left_out(source: Path) -> None:
