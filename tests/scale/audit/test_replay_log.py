@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -177,6 +178,14 @@ class TestCommand:
         assert {x.name for x in out.iterdir()} == names
         result = json.loads((out / "audit.json").read_text())
         assert result["replay"]["seed"] == 3
+        told = result["rules"]["knapsack"]
+        plain, grpo = (told["noise_against_uniform"][x] for x in ("exact-baseline", "grpo"))
+        (row,) = (line for line in printed.splitlines() if line.strip().startswith("knapsack "))
+        numbers = [plain["point"][0], *plain["interval"], *grpo["point"]]
+        percents = [*told["degenerate_share"], *told["wasted_share"], told["weight_moved_token_mean"]]
+        texts = [f"{x:.3f}" for x in numbers] + [f"{100 * x:.1f}" for x in percents]
+        assert re.findall(r"\d+\.\d+", row) == [*texts, f"{told['success_rate_of_a_rollout']:.3f}"]
+        assert row.rstrip().endswith(told["verdict"])
         prompts = pd.read_parquet(out / "audit.parquet")
         expected = table.groupby("prompt").reward.agg(["size", "sum"]).loc[prompts.prompt]
         assert prompts.rollouts.tolist() == expected["size"].tolist()

@@ -83,6 +83,21 @@ def test_true_success_rates_are_not_for_rules_that_look_at_none(rule):
         replace(config, success_rates="true")
 
 
+def test_blocks_of_normalizers_divide_what_a_mini_batch_has_of_prompts():
+    """Of 12 prompts, mini-batches of rollouts have 12, and two of whole prompts 6 each."""
+    for minibatch, fitting in (("rollouts", (1, 2, 3, 4, 6, 12)), ("prompts", (1, 2, 3, 6))):
+        config = replace(CONFIG, batch_prompts=12, num_minibatches=2, minibatch=minibatch)
+        for size in range(1, 14):
+            if size in fitting:
+                assert replace(config, normalizer_prompts=size).normalizer_prompts == size
+                continue
+            prompts = 12 if minibatch == "rollouts" else 6
+            with pytest.raises(
+                ValueError, match=f"expected a divisor of the mini-batch's {prompts} prompts, got {size}"
+            ):
+                replace(config, normalizer_prompts=size)
+
+
 def test_missing_fields_are_named():
     data = CONFIG.to_dict()
     del data["world"]["num_answers"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from toy.worlds import WORLDS, Beta, LogisticNormal, Population, SkillChainPopulation, World
+from toy.worlds import WORLDS, Beta, LogisticNormal, Population, SkillChainPopulation, World, populations
 
 BANDITS = [name for name, population in WORLDS.items() if isinstance(population, Population)]
 CHAINS = [name for name in WORLDS if name not in BANDITS]
@@ -82,6 +82,21 @@ def test_a_chain_world_is_that_of_its_law(name, rng):
     assert abs(decides.sum() / world.lengths.sum() - np.average(share, weights=world.lengths)) < 4 * error
     assert stats.chisquare(np.bincount(world.rows[decides], minlength=600)).pvalue > 1e-3
     assert stats.chisquare(np.bincount(world.rows[~decides & world.mask] - 600, minlength=400)).pvalue > 1e-3
+
+
+def test_concentrations_are_uniform_in_their_logarithm(rng):
+    drawn = populations._concentrations(4000, (0.1, 10.0), rng)
+    assert drawn.shape == (4000, 1)
+    assert stats.kstest(np.log10(drawn[:, 0]), stats.uniform(-1, 2).cdf).pvalue > 1e-3
+
+
+def test_the_decision_that_every_chain_has_is_at_any_token(rng):
+    """Of five tokens, all others fillers."""
+    law = replace(WORLDS["skills"], num_prompts=2000, decision_share=0.0, length_low=5, length_high=5)
+    world = law.sample(rng)
+    decides = world.decisions[world.rows]
+    assert (decides.sum(-1) == 1).all()
+    assert stats.chisquare(decides.sum(0)).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("name", ["mixed", "skills"])
