@@ -267,7 +267,7 @@ def commands(path: Path) -> list[str]:
 
 QUOTED = [(path.name, line) for path in PAGES for line in commands(path)]
 OF_PYTHON = [(page, line) for page, line in QUOTED if line.startswith("python -m ")]
-OF_SHELL = {"python3", "source", "pip", "sbatch", "tensorboard", "make", "python"}
+OF_SHELL = {"python3", "source", "pip", "sbatch", "tensorboard", "make", "python", "nft"}
 
 
 class Parsed(Exception):

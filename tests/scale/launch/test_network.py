@@ -13,6 +13,7 @@ import pytest
 
 from scale.launch import network
 from scale.run import RUN_FOLDER, read_failures
+from tests.scale.conftest import eventually
 from tests.scale.launch.conftest import compose
 
 pytestmark = pytest.mark.needs_verl
@@ -92,13 +93,15 @@ def ray(request):
     folder = tempfile.mkdtemp(prefix="ray")  # sockets: the path must be short
     place = [f"--node-ip-address={host}", f"--port={port}", f"--temp-dir={folder}"]
     program = [sys.executable, "-m", "ray.scripts.scripts"]
+    here = [*program, "status", "--address", address]
     process = subprocess.Popen([*program, *words, *place], env=environ, stdout=subprocess.DEVNULL)
-    here = ["status", "--address", address]
-    assert subprocess.run([*program, *here], env=environ, capture_output=True, check=False).returncode == 0
-    yield request.param, address
-    process.terminate()
-    process.wait(60)
-    shutil.rmtree(folder)
+    try:
+        assert eventually(lambda: not subprocess.run(here, env=environ, capture_output=True).returncode, 300)
+        yield request.param, address
+    finally:
+        process.terminate()
+        process.wait(60)
+        shutil.rmtree(folder)
 
 
 @pytest.mark.long
