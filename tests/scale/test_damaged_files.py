@@ -455,9 +455,10 @@ def test_fuzz_readers(name, tmp_path):
         else:
             if changed == content:
                 continue
-            # A last line without an end is of a killed process, and is not one.
-            unfinished = reader.form == LINES and changed is not None and not changed.endswith(b"\n")
-            if seen and not unfinished and found != expected:
+            # A last line without an end is of a killed process, and is not one; whole lines that are missing at the
+            # end are seen by the number of steps or samples, and by the hash of a finished run's file.
+            shorter = reader.form == LINES and (content.startswith(changed) or not changed.endswith(b"\n"))
+            if seen and not shorter and found != expected:
                 wrong.append(f"{what}: read as {found:.200}")
         finally:
             replace(reader.path, content)

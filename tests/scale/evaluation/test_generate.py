@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from scale.evaluation import generate, problems
@@ -57,6 +59,18 @@ def test_responses_that_do_not_fit_into_the_models_positions(tmp_path):
     found = generate.engine_arguments(spec | {"max_position_embeddings": 256}, 129)
     assert found["hf_overrides"] == {"max_position_embeddings": 256}
     assert (found["max_model_len"], found["tensor_parallel_size"], found["dtype"]) == (129, 2, "bfloat16")
+
+
+@pytest.mark.parametrize("content", ['{"version": "1.0"}', "{}", '{"model": {"type": "BPE"}}'])
+def test_a_tokenizer_that_cannot_be_read_is_named(tmp_path, content):
+    """JSON it is; Transformers raises what it likes."""
+    export = model(tmp_path / "m")
+    (export / "tokenizer.json").write_text(content)
+    spec = {"model": str(export), "template": {}}
+    problem = problems.BenchmarkProblem("k", "b", [{"role": "user", "content": "x"}], "33", {"key": "k"})
+    one = SimpleNamespace(problems=[problem], spec={"max_tokens": 8})
+    with pytest.raises(ValueError, match=f"{export}: expected a tokenizer with a chat template, got"):
+        generate._generate(spec, [one], None)
 
 
 def test_the_trainings_reward_scores_in_processes():
