@@ -112,9 +112,14 @@ def read(name):
 
 
 def write(name, lines, note):
-    """Write the lock `name` under a line that says what it is and how to make it again."""
-    (HERE / f"{name}.lock").write_text("\n".join([f"# {note} Made by `make lock`; do not edit.", *lines]) + "\n")
-    print(f"{name}.lock: {len(lines)} pins")
+    """Write the lock `name`, whole or not at all, under a line that says what it is and how to make it again."""
+    path = HERE / f"{name}.lock"
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    with partial.open("x") as file:
+        file.write("\n".join([f"# {note} Made by `make lock`; do not edit.", *lines]) + "\n")
+    partial.replace(path)
+    print(f"{name}.lock: {len(lines)} pins", file=sys.stderr)
 
 
 def versions(lines, env):
@@ -151,4 +156,11 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:  # uv has said why, on standard error too
+        print(f"requirements/lock.py: error: {error!s:.500}".replace("\n", " "), file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("requirements/lock.py: interrupted; the same command makes every lock", file=sys.stderr)
+        sys.exit(130)

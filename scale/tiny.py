@@ -17,12 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from scale.manifest import TINY
 from theory.base.files import LOCK_FILE, check_hashes, hashes, only_writer, read_json, write_json
-from theory.base.runs import installed
+from theory.base.runs import installed, write_columns
 
 LEVELS = {"sum": 0.9, "difference": 0.4, "sum with carry": 0.1}
 """Kinds of prompts (3+4, 9-2, 7+8), and how often the second part of the warm-up states the right result."""
@@ -177,9 +174,8 @@ def write_source(folder: Path, *, seed: int = 0) -> Path:
         }
         for number, (question, answer) in enumerate([*solved, *solved, *odd])
     ]
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{SOURCE}.parquet"
-    pq.write_table(pa.Table.from_pylist(rows), path)
+    _write_rows(path, rows)
     return path
 
 
@@ -194,7 +190,11 @@ def _write_prompts(path: Path, members: list[Prompt], first: int) -> None:
         }
         for number, x in enumerate(members)
     ]
-    pq.write_table(pa.Table.from_pylist(rows), path)
+    _write_rows(path, rows)
+
+
+def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    write_columns(path, {name: [row[name] for row in rows] for name in rows[0]})
 
 
 TEMPLATE = (
