@@ -11,9 +11,9 @@ import functools
 import io
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from typing import IO, Any, NoReturn, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from typing import IO, Any, NoReturn, Protocol, cast
 
 import rich.console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task
@@ -70,10 +70,10 @@ class Words(ProgressColumn):
 
 
 def progress(console: Console, *after: ProgressColumn | str) -> Progress:
-    """Return a progress bar that vanishes at its end: description, bar, count, then columns or formats (`Words`)."""
+    """Return a bar with description and count, then columns or formats; it is shown on a terminal, to its end."""
     columns = [Words(column) if isinstance(column, str) else column for column in after]
     first = (Words("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*first, *columns, console=console, transient=True)
+    return Progress(*first, *columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 class Parser(argparse.ArgumentParser):
@@ -117,27 +117,59 @@ def command(program: str, resumes: Mapping[str, str] | None = None) -> Callable[
     return decorate
 
 
+class _Output:
+    """A stream that knows whether writing to it has failed: an `OSError` does not say of which file it is."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._watched():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._watched():
+            self._stream.flush()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.error = error
+            raise
+
+
 def _run(main: Callable[[], int], name: str, after: str) -> int:
     _open_streams()
     if sys.stdout is None:
         return _fail(f"{name}: error: standard output: expected an open file, got a closed one")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # ASCII has no ±
+    output = _Output(sys.stdout)
     try:
-        try:
-            return main()
-        finally:
-            sys.stdout.flush()
+        with redirect_stdout(cast("IO[str]", output)):
+            try:
+                return main()
+            finally:
+                output.flush()
+                if output.error is not None:  # argparse takes no notice of it
+                    raise output.error
     except KeyboardInterrupt:
         return _fail(f"{name}: interrupted{after}", INTERRUPTED)
     except ValueError as error:
         return _fail(f"{name}: error: {error}")
     except OSError as error:
-        if (cause := _output_error()) is None:
+        if output.error is None:
             return _fail(f"{name}: error: {error}{after}")
-        if isinstance(cause, BrokenPipeError):
+        _drop(sys.stdout)
+        if isinstance(output.error, BrokenPipeError):
             return READER_LEFT
-        return _fail(f"{name}: error: standard output: {cause}{after}")
+        return _fail(f"{name}: error: standard output: {output.error}{after}")
     except RecursionError:
         return _fail(f"{name}: error: expected data of fewer levels, got more than can be read")
     except (MemoryError, RuntimeError) as error:
@@ -157,16 +189,6 @@ def _open_streams() -> None:
         os.close(number)
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-
-
-def _output_error() -> OSError | None:
-    """Return why standard output cannot be written, if so; what is still to be written there is dropped."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        _drop(sys.stdout)
-        return error
-    return None
 
 
 def _fail(message: str, status: int = FAILED) -> int:
