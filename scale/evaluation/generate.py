@@ -12,6 +12,7 @@ import hashlib
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -161,7 +162,16 @@ def scorers(reward: str, arguments: Mapping[str, Any], processes: int) -> Proces
 
 def _start_scoring(name: str, arguments: Mapping[str, Any]) -> None:
     global _reward
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _reward = load_reward(name, arguments)
+
+
+def _end_with_parent() -> None:
+    """End this process with its parent, which may be killed: a pool's processes would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def score_response(problem: BenchmarkProblem, response: str) -> Score:

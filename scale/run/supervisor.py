@@ -127,7 +127,8 @@ def supervise(
     deadline, silence : Seconds in all, and between two calls of `beat` or before the first.
     environ : Environment of the run; that of this process if None.
     echo : Called with every line of output.
-    temporary : Folder to delete when the run has ended, even if this process is dead by then.
+    temporary : Folder for sockets and the like, to delete when the run has ended, even if this process is dead by then.
+        It is left only if this process and the guard are killed before the watcher has started, in the first second.
     stop : Ends the run, as interrupted, when it is set: signals reach the main thread alone.
     keep : File descriptors that stay open until all processes have ended, even if this process is dead by then: locks.
     """
@@ -141,6 +142,8 @@ def supervise(
     run_id = str(uuid.uuid4())
     # SPT_NOENV: setproctitle, which Ray and vLLM call, would overwrite the environment that names a process's run.
     environ |= {RUN_ID: run_id, RUN_FOLDER: str(folder), "SPT_NOENV": "1"}
+    if temporary is not None:
+        environ["VLLM_RPC_BASE_PATH"] = str(temporary)  # vLLM never deletes its sockets.
     guard_command = [sys.executable, "-I", str(GUARD), run_id, str(temporary or ""), str(os.getpid()), *command]
     start = time.monotonic()
     with (folder / LOG).open("ab") as log, (folder / LOG).open("rb") as reader:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +13,8 @@ import pytest
 from scale.evaluation import generate, problems
 from tests.scale.evaluation.made_runs import fill, good, model, refused
 from theory.base.files import json_line, read_line
+
+ROOT = Path(__file__).parents[3]
 
 # Configurations are composed once in a process.
 pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("evaluate")]
@@ -79,3 +85,30 @@ def test_the_trainings_reward_scores_in_processes():
     with generate.scorers("pkg://scale.rewards.scoring:compute_score", {}, 1) as pool:
         found = list(pool.map(generate.score_response, [problem] * 3, [r"\boxed{33.}", r"\boxed{34}", r"\boxed{66/2}"]))
     assert found == [(True, False), (False, False), (True, False)]
+
+
+SCORING = """
+import sys
+from scale.evaluation import generate, problems
+if __name__ == "__main__":
+    problem = problems.BenchmarkProblem("k", "aime24", [{"role": "user", "content": "x"}], "33", {"key": "k"})
+    with generate.scorers("pkg://scale.rewards.scoring:compute_score", {}, 1) as pool:
+        print(*pool.map(generate.score_response, [problem], [r"\\boxed{66/2}"]), flush=True)
+        sys.stdin.read()
+"""
+
+
+def test_processes_that_score_end_with_a_killed_caller(tmp_path):
+    """Also where there is no run and no guard: `--force` scores again in the command's own processes."""
+    import psutil
+
+    (tmp_path / "scoring.py").write_text(SCORING)
+    command, environ = [sys.executable, "scoring.py"], os.environ | {"PYTHONPATH": str(ROOT)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=tmp_path, env=environ, **pipes) as caller:
+        assert b"correct=True" in caller.stdout.readline()
+        processes = psutil.Process(caller.pid).children(recursive=True)
+        assert len(processes) >= 3
+        caller.kill()
+    gone = psutil.wait_procs(processes, timeout=60)[0]
+    assert {*gone} == {*processes}

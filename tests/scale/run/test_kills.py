@@ -129,6 +129,7 @@ def start(tmp_path):
             send([pid])
         run.main.kill()
         run.main.communicate()
+        Path("/dev/shm", run.segment).unlink(missing_ok=True)
 
 
 def send(pids: Iterable[int], number: int = signal.SIGKILL) -> None:
@@ -241,8 +242,9 @@ def test_a_run_stopped_with_its_caller_goes_on(tmp_path):
     for stopped in ([main.pid], [main.pid, command]):
         send(stopped, signal.SIGSTOP)
         time.sleep(8)
-        send(reversed(stopped), signal.SIGCONT)
-        time.sleep(0.5)
+        for pid in stopped:
+            send([pid], signal.SIGCONT)
+            time.sleep(1)
     assert main.communicate(timeout=60)[0] == "finished 0\n"
 
 
@@ -265,6 +267,13 @@ def test_a_guard_whose_caller_is_dead_before_it_looks(tmp_path):
     with subprocess.Popen([sys.executable, "-c", ""]) as caller:
         pass
     assert guarded(tmp_path, caller.pid, "import time; time.sleep(100)") in (128 + signal.SIGTERM, 128 + signal.SIGKILL)
+
+
+def test_a_command_whose_guard_is_dead_before_it_asks(tmp_path):
+    code = "from scale.run.guard import _end_with\n_end_with(-1)\nprint('alive')"
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
 
 
 WITHOUT = [

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -309,3 +311,26 @@ def test_a_finished_run_is_in_the_projects_format(resumed, tmp_path):
     assert found["seeds"] == [1]
     assert json.loads((tmp_path / "config.json").read_text())["dynamo"]["method"] == "dynamo"
     assert run_format.read_run(tmp_path).metrics.num_rows == 6
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("driver", [False, True], ids=["caller and guard", "caller, guard and driver"])
+def test_kill_9_of_several_leaves_nothing(driver, runs, monkeypatch):
+    """Neither Ray's processes nor their folder and sockets; the other combinations are in `test_kills.py`."""
+    import psutil
+
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as folder:  # Sockets need a short path.
+        monkeypatch.setenv("TMPDIR", folder)
+        name = f"killed-{driver}"
+        process, out = runs.start(name, steps=1000)
+        runs.wait_for(process, name, 1)
+        (guard,) = psutil.Process(process.pid).children()
+        drivers = [child for child in guard.children() if "scale.launch.driver" in child.cmdline()]
+        assert len(left(out)) > 10
+        for each in [process, guard, *drivers[: int(driver)]]:
+            each.kill()
+        process.wait()
+        assert eventually(lambda: not left(out))
+        # What torch compiles is for the next run; the locks of verl and a file of vLLM stay, however a run ends.
+        kept = {"torchinductor", "ckpt", "vllm"}
+        assert eventually(lambda: {path.name.split("_")[0] for path in Path(folder).iterdir()} <= kept)

@@ -225,6 +225,14 @@ def test_parent_interrupted(number, tmp_path):
     assert not (tmp_path / "temporary").exists()
 
 
+def test_vllms_sockets_are_gone_with_the_run(tmp_path):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    code = "import os, socket; socket.socket(socket.AF_UNIX).bind(os.path.join(os.environ['VLLM_RPC_BASE_PATH'], 's'))"
+    assert run(code, tmp_path, temporary=temporary).reason == "finished"
+    assert not temporary.exists()
+
+
 def test_guard_killed(tmp_path):
     code = DAEMON.format(hidden=False, ready=str(tmp_path / "ready"))
     code += "\ntime.sleep(0.5); os.kill(os.getppid(), 9)" + HANG
