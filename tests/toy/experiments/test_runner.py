@@ -148,11 +148,12 @@ def test_equal_cells_are_trained_once(expected, tmp_path, monkeypatch):
 def test_finished_copies_are_left_alone(tmp_path):
     sweeps = [replace(tiny(1), name=name) for name in ("first", "second")]
     list(run_sweeps(sweeps, tmp_path))
-    cells = {path: path.stat().st_ino for path in tmp_path.glob("*/*") if path.is_dir()}
+    before = {path: path.stat().st_ino for path in tmp_path.glob("*/*/*")}
+    assert len(before) >= 6 * 3
     seen = []
     list(run_sweeps(sweeps, tmp_path, progress=lambda folder, step: seen.append(folder)))
-    assert {path: path.stat().st_ino for path in cells} == cells
-    assert sorted(seen) == sorted(cells)
+    assert {path: path.stat().st_ino for path in tmp_path.glob("*/*/*")} == before
+    assert sorted(seen) == sorted({path.parent for path in before})
 
 
 def test_a_longer_sweep_extends_the_runs(tmp_path):
