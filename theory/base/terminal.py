@@ -41,7 +41,7 @@ class Console(rich.console.Console):
         return super().render_str(plain(text), **options)
 
     def status(self, status: rich.console.RenderableType, **options: Any) -> Status:
-        """Show a line while something is done."""
+        """Return a line that is shown on a terminal while something is done."""
         return _Status(status, console=self, **options)
 
     def on_broken_pipe(self) -> NoReturn:
@@ -52,6 +52,10 @@ class Console(rich.console.Console):
 class _Status(Status):
     def __init__(self, status: rich.console.RenderableType, **options: Any) -> None:
         super().__init__(Text(plain(status)), **options)
+
+    def start(self) -> None:
+        if self.console.is_terminal:
+            super().start()
 
     def update(self, status: rich.console.RenderableType | None = None, **options: Any) -> None:
         super().update(None if status is None else Text(plain(status)), **options)
