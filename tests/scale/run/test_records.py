@@ -25,7 +25,7 @@ def run(folder, steps=3, total=None):
     write_json(folder / "config.json", config)
     for step in range(1, steps + 1):
         kept.allocation(step, ["a", "b"], np.array([2, 3]), np.array([0, 3]))
-        kept.append(step, {"x": step})
+        kept.append(step, {"x": step, "dynamo/rollouts": 5})
     checkpoint = folder / "checkpoints" / f"global_step_{steps}"
     (checkpoint / "actor" / "huggingface").mkdir(parents=True)
     (checkpoint / "actor" / "huggingface" / "model.safetensors").write_bytes(b"weights")
@@ -62,7 +62,7 @@ def test_a_run_killed_between_a_checkpoint_and_its_metrics_goes_on_without_them(
     records.Records(tmp_path).truncate(3)
     records.Records(tmp_path).append(4, {"x": 4})
     found = records.read_metrics(tmp_path / "metrics.jsonl")
-    assert found[1:] == [{"step": 2, "x": 2.0}, {"step": 3}, {"step": 4, "x": 4.0}]
+    assert found[2:] == [{"step": 3}, {"step": 4, "x": 4.0}]
     records.require_steps(tmp_path, 4, whole=True)
     refused("expected every step up to 6, got none for 1, the first 5", records.Records(tmp_path).truncate, 6)
 
@@ -76,6 +76,18 @@ def test_a_run_without_all_of_its_steps_is_not_finished(tmp_path, kept):
     records.Records(tmp_path).append(3, {})
     refused("every step" if not kept else "expected metrics of the last step, got none", records.finish, tmp_path, 1.0)
     assert not (tmp_path / "versions.json").exists()
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_a_run_without_all_of_its_allocations_is_neither_finished_nor_resumed(tmp_path, kept):
+    path = run(tmp_path) / "allocation.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:kept]))
+    message = f"{path}: expected every step up to 3, got none for {3 - kept}, the first {kept + 1}"
+    refused(message, records.finish, tmp_path, 1.0)
+    refused(message, records.Records(tmp_path).truncate, 3)
+    records.Records(tmp_path).truncate(kept)  # of an earlier checkpoint
+    path.unlink()
+    refused(f"{path}: expected a readable file" if kept else "metrics.jsonl", records.finish, tmp_path, 1.0)
 
 
 def test_a_finished_run_vouches_for_every_file_that_is_read_again(tmp_path):
