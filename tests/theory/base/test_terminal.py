@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from rich.table import Table
@@ -110,3 +113,20 @@ def test_a_wrong_call_is_said_in_plain_text(capsys):
     with pytest.raises(SystemExit, match="2"):
         terminal.Parser().parse_args(["\x1b[31m\n"])
     assert capsys.readouterr().err.endswith("unrecognized arguments: \\x1b[31m\\n\n")
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&-", "<&- 2>&-"])
+def test_a_file_never_gets_the_number_of_a_closed_stream(closed, tmp_path):
+    """What a library writes to standard error would end in it."""
+    code = f"""
+from theory.base import terminal
+
+@terminal.command("x")
+def main(argv=None):
+    with open({str(tmp_path / "file")!r}, "w") as file:
+        return file.fileno()
+
+raise SystemExit(main([]))
+"""
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", code]
+    assert subprocess.run(command, cwd=Path(__file__).parents[3], check=False).returncode > 2
