@@ -28,6 +28,18 @@ from theory.base.files import json_line, read_foreign_json, read_json, read_line
 
 SAMPLES_FILE = "samples.jsonl"
 
+FIELDS: Mapping[str, type] = {
+    "key": str,
+    "sample": int,
+    "seed": int,
+    "correct": bool,
+    "unverified": bool,
+    "tokens": int,
+    "finish": str,
+    "text": str,
+}
+"""What a line of samples holds, and its types."""
+
 FINISHED = ("stop", "length")
 """How vLLM ends a response."""
 
@@ -59,13 +71,13 @@ def read_samples(path: Path, problems: Sequence[BenchmarkProblem], seed: int) ->
     """
     if not path.exists():
         return
-    keys, seen = {x.key for x in problems}, set()
+    keys, seen, name = {x.key for x in problems}, set(), str(path)
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if not line.endswith(b"\n"):
                     return
-                sample = _read_sample(line, f"{path}: line {number}", keys, seed)
+                sample = _read_sample(line, f"{name}: line {number}", keys, seed)
                 which = sample["key"], sample["sample"]
                 if which in seen:
                     raise ValueError(f"{path}: expected each sample once, got {which[1]} of {which[0]!r} twice")
@@ -81,10 +93,8 @@ def _read_sample(line: bytes, where: str, keys: Set[str], seed: int) -> dict[str
     except ValueError as error:
         raise ValueError(f"{where}: expected a sample, got {error}") from error
     sample = read_line(text.removesuffix("\n"), where)
-    whole = {name: type(sample.get(name)) is int and sample[name] >= 0 for name in ("sample", "seed", "tokens")}
-    whole |= {name: type(sample.get(name)) is bool for name in ("correct", "unverified")}
-    whole |= {name: isinstance(sample.get(name), str) for name in ("key", "text", "finish")}
-    wrong = [name for name, fits in whole.items() if not fits]
+    wrong = [name for name, kind in FIELDS.items() if type(sample.get(name)) is not kind]
+    wrong += [name for name in ("sample", "tokens") if not wrong and sample[name] < 0]
     if wrong:
         raise ValueError(f"{where}: expected a sample, got {wrong[0]} {sample.get(wrong[0])!r:.80}")
     if sample["finish"] not in FINISHED or (sample["correct"] and sample["unverified"]):
