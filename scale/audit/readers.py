@@ -169,7 +169,7 @@ def _batches(
             if earlier != path:
                 notes.append(f"{path.name} has the very completions of {earlier.name}; they are counted once.")
                 continue
-        batches = _csv_batches(path, columns) if kind == "csv" else _parquet_batches(path, columns, columns[1:])
+        batches = _csv_batches(path, columns, notes) if kind == "csv" else _parquet_batches(path, columns, columns[1:])
         for first, batch in batches:
             yield path, first, batch
 
@@ -192,6 +192,9 @@ def _require(path: Path, columns: Sequence[str], names: Sequence[str]) -> None:
             f"{path}: expected the columns {', '.join(columns)}, got {', '.join(names) or 'none'}; name them with "
             "--prompt-column, --step-column and --reward-column"
         )
+    twice = [name for name in columns if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{path}: expected one column {twice[0]}, got {names.count(twice[0])}")
 
 
 def _parquet_batches(path: Path, columns: list[str], numbers: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -220,13 +223,16 @@ def _parquet_batches(path: Path, columns: list[str], numbers: Sequence[str]) -> 
         raise ValueError(f"{path}: expected rollouts, got none")
 
 
-def _csv_batches(path: Path, columns: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+def _csv_batches(path: Path, columns: list[str], notes: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
     types = dict(zip(columns, (pa.string(), pa.float64(), pa.float64()), strict=True))
     first = 1
     try:
         # The header alone: a missing column is not to be found after everything was read.
         with path.open("rb") as file:
             header = file.readline()
+            file.seek(-1, os.SEEK_END)
+            if file.read() not in (b"\n", b"\r"):
+                notes.append(f"The last line of {path.name} has no end; if the file was cut off, its reward is wrong.")
         if not header.strip():
             raise ValueError(f"{path}: expected a header and rollouts, got an empty file")
         _require(path, columns, pa.csv.read_csv(pa.BufferReader(header)).column_names)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 
 from scale.data.text_keys import strip_template
 from scale.text import last_boxed
+from theory.base.files import parse_json
 
 BATCH_ROWS = 65_536
 """Rows of a Parquet file in memory at a time."""
@@ -31,7 +33,9 @@ SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 PROBLEM_COLUMNS = ("problem", "question", "Problem", "Question")
 ANSWER_COLUMNS = ("answer", "final_answer", "Answer", "expected_answer")
 SOLUTION_COLUMNS = ("solution", "Solution")
-"""Columns that hold a problem, its answer, or a solution with the answer in a box; the first of them counts."""
+"""Columns that hold a problem, its answer, or a solution with the answer in a box.
+
+The first of them counts, and several answers must be equal."""
 
 DETAIL_COLUMNS = ("level", "subject", "unique_id", "id", "year", "unit", "answer_type")
 """Columns that are kept, as text, in `extra_info`."""
@@ -209,6 +213,7 @@ def _read_parquet(path: Path) -> Iterator[SourceRow]:
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
+            _require_distinct(names)
             convert = _converter(path, names)
             if convert is None:
                 yield from _read_verl(path, file)
@@ -223,7 +228,9 @@ def _read_parquet(path: Path) -> Iterator[SourceRow]:
                 for number, row in enumerate(batch.to_pylist(), first):
                     yield convert(number, row)
                 first += batch.num_rows
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
+        if str(error).startswith(str(path)):
+            raise
         raise ValueError(f"{path}: expected a whole Parquet file, got {error}") from error
 
 
@@ -275,14 +282,16 @@ def _mappings(path: Path) -> Iterator[Mapping[str, Any]]:
                 content = file.read()
                 if content and not content.endswith(("\n", "\r")):
                     raise ValueError("a last line without an end, as of a file that was cut off")
-                for row in csv.DictReader(io.StringIO(content), strict=True):
+                table = csv.DictReader(io.StringIO(content), strict=True)
+                _require_distinct(table.fieldnames or ())
+                for row in table:
                     if None in row or None in row.values():
                         raise ValueError("a line with more or fewer fields than the first")
                     yield row
                 return
             start = file.read(2**10).lstrip()[:1]
             file.seek(0)
-            for record in json.load(file) if start == "[" else (json.loads(line) for line in file if line.strip()):
+            for record in _one_list(path, file.read()) if start == "[" else _lines(path, file):
                 if not isinstance(record, dict):
                     raise ValueError(f"{type(record).__name__} in place of an object")
                 yield record
@@ -292,12 +301,34 @@ def _mappings(path: Path) -> Iterator[Mapping[str, Any]]:
         raise ValueError(f"{path}: expected a whole {path.suffix} file, got {error}") from error
 
 
+def _one_list(path: Path, text: str) -> Any:
+    return parse_json(text, str(path), parse_float=_as_spelt)
+
+
+def _lines(path: Path, file: Iterable[str]) -> Iterator[Any]:
+    for number, line in enumerate(file, 1):
+        if line.strip():
+            yield parse_json(line, f"{path}: line {number}", parse_float=_as_spelt)
+
+
+def _require_distinct(names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"the column {twice[0]} twice")
+
+
+def _as_spelt(text: str) -> float | str:
+    """Return a number of JSON, as its text if float64 would lose a digit."""
+    return float(text) if Decimal(repr(float(text))) == Decimal(text) else text
+
+
 def _converter(path: Path, names: list[str]) -> Callable[[int, Mapping[str, Any]], SourceRow] | None:
     """Return what makes rows of plain columns, or None for verl's schema."""
     if {"prompt", "reward_model"} <= set(names):
         return None
     problem = next((name for name in PROBLEM_COLUMNS if name in names), None)
-    answer = next((name for name in ANSWER_COLUMNS if name in names), None)
+    answers = [name for name in ANSWER_COLUMNS if name in names]
+    answer = answers[0] if answers else None
     solution = next((name for name in SOLUTION_COLUMNS if name in names), None)
     if problem is None or (answer is None and solution is None):
         raise ValueError(
@@ -319,6 +350,10 @@ def _converter(path: Path, names: list[str]) -> Callable[[int, Mapping[str, Any]
                 raise ValueError(f"{where}: expected a solution with \\boxed{{...}}, got {worked[-80:]!r}")
         else:
             value = row.get(answer)
+            for other in answers[1:]:
+                if row.get(other) != value:
+                    got = f"{answer} {value!r:.40} and {other} {row.get(other)!r:.40}"
+                    raise ValueError(f"{where}: expected one answer, got {got}")
         details = {name: str(row[name]) for name in DETAIL_COLUMNS if row.get(name) not in (None, "")}
         return SourceRow(text, _answer(where, value), number, 1, details)
 
@@ -355,11 +390,11 @@ def _text(where: str, name: str, value: Any) -> str:
 
 
 def _answer(where: str, value: Any) -> str:
-    """Return an answer as text: a number in its shortest form, several answers joined by commas."""
+    """Return an answer as text: a finite number in its shortest form, several answers joined by commas."""
     if isinstance(value, list) and value:
         return ", ".join(_answer(where, x) for x in value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return str(value)
     return _text(where, "answer", value).strip()

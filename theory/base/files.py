@@ -15,7 +15,7 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -114,17 +114,20 @@ def check_checksum(text: str, where: str) -> None:
         raise ValueError(f"{where}: expected {expected}, got {got!r}: it was changed or damaged")
 
 
-def parse_json(text: str | bytes, where: str, *, finite: bool = True) -> Any:
+def parse_json(
+    text: str | bytes, where: str, *, finite: bool = True, parse_float: Callable[[str], Any] | None = None
+) -> Any:
     """Return what JSON text holds; `where` names it in the error.
 
-    A name that is there twice is an error. So are NaN, infinity and numbers beyond float64, if `finite`.
+    A name that is there twice is an error. So are NaN, infinity and numbers beyond float64, if `finite`. `parse_float`
+    takes the text of a number with a point or an exponent, by default to a float.
 
     Examples
     --------
     >>> parse_json('{"n": 8}', "config.json")
     {'n': 8}
     """
-    rules: dict[str, Any] = {"parse_constant": _not_finite, "parse_float": _finite} if finite else {}
+    rules: dict[str, Any] = {"parse_constant": _not_finite, "parse_float": parse_float or _finite} if finite else {}
     try:
         return json.loads(text, object_pairs_hook=_distinct, **rules)
     except (ValueError, RecursionError) as error:

@@ -130,6 +130,15 @@ class TestReaders:
         for name in ("step", "prompt", "attempts", "successes"):
             assert getattr(one, name).tolist() == getattr(other, name).tolist()
 
+    def test_a_last_line_without_an_end_is_told(self, table, tmp_path):
+        """It may be cut off: 0.75 would be 0.7."""
+        path = write(table, "csv", tmp_path)
+        assert not read_log([path]).notes
+        path.write_text(path.read_text().removesuffix("\n"))
+        assert read_log([path]).notes == (
+            "The last line of log.csv has no end; if the file was cut off, its reward is wrong.",
+        )
+
 
 class TestRefusals:
     def refused(self, paths, message, **options):
@@ -162,6 +171,17 @@ class TestRefusals:
             message = message.replace("8", "7")
             bad[column] = bad[column].astype(str if isinstance(value, str) else float)
         self.refused(write(bad, kind, tmp_path), rf"log.{kind}: .*{message}")
+
+    @pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
+    @pytest.mark.parametrize("column", ["prompt", "step", "reward"])
+    def test_two_columns_of_one_name(self, table, kind, column, tmp_path):
+        path = write(table.assign(other=table[column]), kind, tmp_path)
+        if kind == "parquet":
+            found = pq.read_table(path)
+            pq.write_table(found.rename_columns([column if x == "other" else x for x in found.column_names]), path)
+        else:
+            path.write_text(path.read_text().replace("other", column))
+        self.refused(path, rf"log.{kind}: expected .*({column}, got 2|twice)")
 
     @pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
     def test_empty(self, table, kind, tmp_path):

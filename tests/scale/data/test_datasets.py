@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import subprocess
 import sys
 
@@ -148,3 +150,45 @@ def test_without_the_hub_s_library(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ValueError, match=r"amc23: expected --source FILE_OR_DIR, or the package huggingface_hub"):
         run("amc23", "--out", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", "problem,answer,answer\nWhat?,1,2\n", "the column answer twice"),
+        ("a.csv", "problem,answer,final_answer\nWhat?,1,2\n", "row 0: expected one answer, got answer '1' and"),
+        ("a.jsonl", '{"problem": "What?", "answer": 1, "answer": 2}\n', "the name 'answer' twice"),
+        ("a.jsonl", '{"problem": "What?", "answer": Infinity}\n', "the number Infinity"),
+        ("a.json", '[{"problem": "What?", "answer": NaN}]\n', "the number NaN"),
+        ("a.json", "[" * 100_000, "recursion"),
+        ("a.csv", "problem,answer\nWhat?,1\nAnd?,2", "a last line without an end"),
+    ],
+    ids=lambda text: text[:30],
+)
+def test_what_could_be_another_answer_is_refused(name, content, said, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=f"^{tmp_path / name}: .*{re.escape(said)}"):
+        list(datasets.read_rows(tmp_path / name))
+
+
+def test_columns_of_parquet_that_could_be_another_answer(tmp_path):
+    texts = [pa.array(["What?"]), pa.array(["1"]), pa.array(["2"])]
+    pq.write_table(pa.table(texts, names=["problem", "answer", "answer"]), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a.parquet: .* the column answer twice"):
+        list(datasets.read_rows(tmp_path / "a.parquet"))
+    for value in (math.inf, -math.inf, math.nan):
+        pq.write_table(pa.table({"problem": ["What?"], "answer": [value]}), tmp_path / "b.parquet")
+        with pytest.raises(ValueError, match=r"b.parquet: row 0: expected a text as answer, got -?(inf|nan)"):
+            list(datasets.read_rows(tmp_path / "b.parquet"))
+
+
+def test_numbers_of_json_keep_their_digits(tmp_path):
+    spelt = {"0.1": "0.1", "2.0": "2", "3.14159265358979323846": "3.14159265358979323846", "1e999": "1e999", "7": "7"}
+    lines = [f'{{"problem": "p{i}", "answer": {text}}}\n' for i, text in enumerate(spelt)]
+    (tmp_path / "a.jsonl").write_text("".join(lines))
+    assert [row.answer for row in datasets.read_rows(tmp_path / "a.jsonl")] == list(spelt.values())
+
+
+def test_equal_answers_are_one(tmp_path):
+    (tmp_path / "a.csv").write_text("problem,answer,final_answer\nWhat?,1,1\n")
+    assert [row.answer for row in datasets.read_rows(tmp_path / "a.csv")] == ["1"]
