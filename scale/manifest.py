@@ -20,10 +20,12 @@ TINY = f"tiny{SUFFIX}"
 
 def open_prompts(path: Path) -> Path | pa.BufferReader:
     """Return what to read a Parquet file of prompts from; one that differs from its manifest is a `ValueError`."""
-    for manifest in (path.with_name(f"{path.stem}{SUFFIX}"), path.with_name(TINY)):
+    own = path.with_name(f"{path.stem}{SUFFIX}")
+    for manifest in (own, path.with_name(TINY)):
         if manifest.exists():
             listed = files.read_json(manifest).get("files")
-            if not isinstance(listed, Mapping) or path.name not in listed:
+            if not isinstance(listed, Mapping) or (manifest == own and path.name not in listed):
                 raise ValueError(f"{manifest}: expected the SHA-256 of {path.name} in files, got {listed!r:.80}")
-            return pa.BufferReader(files.read_hashed(path, listed, manifest))
+            if path.name in listed:
+                return pa.BufferReader(files.read_hashed(path, listed, manifest))
     return path
