@@ -269,6 +269,7 @@ def train(
         with those of "cpu" up to rounding, and are not promised to repeat to the bit.
     """
     require.count("checkpoint_every", checkpoint_every, 1)
+    get_device(device)
     start = time.perf_counter()
     if out is None:
         return _train(Trainer(config, device), start, progress)
