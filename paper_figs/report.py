@@ -209,7 +209,7 @@ def _made_with(source: Path) -> str:
     seconds = 0.0
     for folder, inner, files in os.walk(source):
         inner.sort()
-        if runs.VERSIONS_FILE in files:
+        if runs.VERSIONS_FILE in (*files, *inner):
             inner.clear()  # checkpoints are large
             with made_by("the command of the run"):
                 versions = runs.read_versions(Path(folder))

@@ -99,11 +99,22 @@ def find_runs(source: Path) -> tuple[ScaleRun, ...]:
     folders = []
     for folder, inner, files in os.walk(source / "scale"):
         inner.sort()
-        if "versions.json" in files:  # it is written last
+        if "versions.json" in (*files, *inner):  # it is written last
             folders.append(Path(folder))
         if "metrics.jsonl" in files or "versions.json" in files:
             inner.clear()  # checkpoints are large
-    return tuple(_read(folder, tuple(sorted(f.stat().st_mtime_ns for f in folder.glob("*.*")))) for folder in folders)
+    return tuple(_read(folder, _written(folder)) for folder in folders)
+
+
+def _written(folder: Path) -> tuple[int, ...]:
+    """Return when the files of a run were written, in nanoseconds."""
+    times = []
+    for name in (runs.CONFIG_FILE, runs.METRICS_FILE, runs.VERSIONS_FILE):
+        try:
+            times.append((folder / name).stat().st_mtime_ns)
+        except OSError as error:
+            raise unfit(folder / name, "a readable file", str(error), "python -m scale train") from error
+    return tuple(times)
 
 
 @cache
