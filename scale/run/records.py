@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from scale.run.reports import require_current
 from theory.base import files, require, runs as run_format
 
 METRICS_LOG, ALLOCATION_LOG = "metrics.jsonl", "allocation.jsonl"
@@ -67,6 +68,7 @@ class Records:
                     self.append(step, {})
 
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
+        require_current()
         with (self.folder / name).open("a") as file:
             file.write(files.json_line(line))
 

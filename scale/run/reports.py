@@ -5,6 +5,7 @@ Called in every process of verl and vLLM, so it imports the standard library alo
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import json
@@ -20,12 +21,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from scale.run.guard import RUN_ID
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 RUN_FOLDER = "DYNAMO_RUN_FOLDER"
 """Variable of the environment with the folder of the run that a process belongs to."""
 
 PROGRESS, FAILURES = "progress.json", "failures"
+
+CURRENT = "run_id"
+"""File with the id of the last run in the folder: what is left of an earlier one reports nothing."""
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +61,7 @@ def report_failure(where: str, error: BaseException) -> None:
         if folder is None:
             logger.warning("%s failed outside a supervised run, %s is not set: %r", where, RUN_FOLDER, error)
             return
+        require_current()
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         failure = Failure(where, type(error).__name__, str(error), text, os.getpid(), time.time())
         _write_json(Path(folder, FAILURES, f"{time.time_ns()}-{failure.pid}.json"), asdict(failure))
@@ -108,7 +115,18 @@ def beat(step: int, **values: float) -> None:
     """Tell the supervisor that a step is done, with numbers to show; nothing happens outside a supervised run."""
     folder = os.environ.get(RUN_FOLDER)
     if folder is not None:
+        require_current()
         _write_json(Path(folder, PROGRESS), {**values, "step": step, "time": time.time()})
+
+
+def require_current() -> None:
+    """Require that no later run has begun in this process's folder; otherwise this process must write no more."""
+    folder, own = os.environ.get(RUN_FOLDER), os.environ.get(RUN_ID)
+    if folder is None or own is None:
+        return
+    with contextlib.suppress(FileNotFoundError):
+        if (current := Path(folder, CURRENT).read_text()) != own:
+            raise RuntimeError(f"{folder}: expected run {own}, got a later one, {current:.40}, in its place")
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from scale.run.guard import RUN_ID, end_run
-from scale.run.reports import FAILURES, PROGRESS, RUN_FOLDER, Failure, read_failures, read_progress
+from scale.run.reports import CURRENT, FAILURES, PROGRESS, RUN_FOLDER, Failure, read_failures, read_progress
 
 LOG = "log.txt"
 
@@ -144,6 +144,7 @@ def supervise(
     environ |= {RUN_ID: run_id, RUN_FOLDER: str(folder), "SPT_NOENV": "1"}
     if temporary is not None:
         environ["VLLM_RPC_BASE_PATH"] = str(temporary)  # vLLM never deletes its sockets.
+    (folder / CURRENT).write_text(run_id)
     guard_command = [sys.executable, "-I", str(GUARD), run_id, str(temporary or ""), str(os.getpid()), *command]
     start = time.monotonic()
     with (folder / LOG).open("ab") as log, (folder / LOG).open("rb") as reader:

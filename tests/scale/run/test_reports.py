@@ -11,6 +11,8 @@ import time
 import pytest
 
 from scale.run import reports
+from scale.run.guard import RUN_ID
+from scale.run.records import Records
 from scale.run.reports import beat, read_failures, read_progress, report_failure, reported
 from scale.run.supervisor import Outcome
 
@@ -117,3 +119,21 @@ def test_damaged_progress_is_named(content, tmp_path):
     (tmp_path / "progress.json").write_text(content)
     with pytest.raises(ValueError, match=r"progress\.json: expected progress"):
         read_progress(tmp_path)
+
+
+def test_what_is_left_of_an_earlier_run_writes_nothing(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv(reports.RUN_FOLDER, str(tmp_path))
+    monkeypatch.setenv(RUN_ID, "earlier")
+    (tmp_path / reports.CURRENT).write_text("earlier")
+    beat(1)
+    Records(tmp_path).append(1, {"a": 1.0})
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(before) == 3
+    (tmp_path / reports.CURRENT).write_text("later")
+    for write in (lambda: beat(999), lambda: Records(tmp_path).append(2, {"a": 2.0})):
+        with pytest.raises(RuntimeError, match=f"^{tmp_path}: expected run earlier, got a later one, later"):
+            write()
+    report_failure("part", ValueError("x"))
+    assert "could not be reported" in caplog.text
+    (tmp_path / reports.CURRENT).write_text("earlier")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

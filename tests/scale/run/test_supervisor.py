@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from scale.run.reports import Failure, read_failures
+from scale.run.reports import CURRENT, Failure, read_failures
 from scale.run.supervisor import Outcome, supervise
 from tests.scale.conftest import eventually, left
 
@@ -133,7 +133,9 @@ def test_beats_keep_a_run_alive(tmp_path):
 def test_run_starts_anew_in_a_folder(tmp_path):
     run("from scale.run.reports import beat\nbeat(1)\nprint('first')\n" + REPORT, tmp_path)
     assert len(read_failures(tmp_path)) == 1
-    outcome = run("print('second')", tmp_path)
+    earlier = (tmp_path / CURRENT).read_text()
+    outcome = run("from scale.run.reports import require_current; require_current(); print('second')", tmp_path)
+    assert (tmp_path / CURRENT).read_text() != earlier
     assert (outcome.reason, outcome.failures, outcome.progress, outcome.lines) == ("finished", (), None, ("second",))
     assert (tmp_path / "log.txt").read_text().startswith("first\n")
 
