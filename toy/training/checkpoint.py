@@ -54,8 +54,6 @@ def _arrays(content: bytes) -> Arrays:
         names = [entry.filename for entry in entries]
         if len(set(names)) < len(names) or not all(name.endswith(".npy") for name in names):
             raise ValueError(f"expected arrays with different names, got {names!r:.200}")
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ValueError("expected arrays that are not compressed")
         if sum(entry.file_size for entry in entries) > len(content):
             raise ValueError("expected arrays that fit into the file, got larger ones")
         return {entry.filename.removesuffix(".npy"): _array(archive.read(entry)) for entry in entries}
