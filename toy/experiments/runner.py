@@ -14,10 +14,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from multiprocessing.connection import Connection
 from multiprocessing.queues import SimpleQueue
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +222,8 @@ def _train_in_processes(
 ) -> Iterator[Path]:
     context = multiprocessing.get_context("spawn")  # A fork would copy half of torch's state.
     steps: SimpleQueue[tuple[Path, int]] = context.SimpleQueue()
-    stop = context.Event()
+    # A closed pipe says stop. An event has a lock, which a worker that is killed while it looks would hold for good.
+    stop, stopper = context.Pipe(duplex=False)
     with ProcessPoolExecutor(jobs, context, _start_worker, (steps, stop)) as pool:
         try:
             with _ignoring_interrupts():
@@ -237,8 +239,11 @@ def _train_in_processes(
                 for future in done:
                     future.result()
                     yield futures[future]
+        except BrokenProcessPool as error:
+            reason = "expected training processes that go on, got one that was killed, as for lack of memory"
+            raise ChildProcessError(reason) from error
         finally:
-            stop.set()
+            stopper.close()
             pool.shutdown(cancel_futures=True)
 
 
@@ -257,10 +262,10 @@ class _Stopped(Exception):
 
 
 _steps: SimpleQueue[tuple[Path, int]]
-_stop: Event
+_stop: Connection
 
 
-def _start_worker(steps: SimpleQueue[tuple[Path, int]], stop: Event) -> None:
+def _start_worker(steps: SimpleQueue[tuple[Path, int]], stop: Connection) -> None:
     global _steps, _stop
     _steps, _stop = steps, stop
     torch.set_num_threads(1)
@@ -277,7 +282,7 @@ def _end_with_parent() -> None:
 def _train_cell(folder: Path, config: TrainConfig, checkpoint_every: int, device: str) -> None:
     def progress(step: int, _: float) -> None:
         _steps.put((folder, step))
-        if _stop.is_set():
+        if _stop.poll():
             raise _Stopped
 
     train(config, out=folder, checkpoint_every=checkpoint_every, progress=progress, device=device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -177,6 +178,17 @@ def test_jobs_are_a_number(jobs, tmp_path):
         list(run_sweeps([tiny()], tmp_path, jobs=jobs))
 
 
+def test_a_killed_process_ends_the_sweep_and_the_same_call_goes_on(expected, tmp_path):
+    def kill(folder: Path, step: int) -> None:
+        if step == 3:
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+    with pytest.raises(ChildProcessError, match="got one that was killed"):
+        list(run_sweeps([tiny()], tmp_path, jobs=2, checkpoint_every=1, progress=kill))
+    list(run_sweeps([tiny()], tmp_path, jobs=2))
+    assert files(tmp_path) == files(expected)
+
+
 def test_a_failing_process_is_heard_of(tmp_path):
     """A file stands where a cell's folder should be."""
     (tmp_path / "tiny").mkdir()
@@ -256,7 +268,7 @@ def test_ctrl_c_stops_all_processes_and_the_same_call_goes_on(tmp_path):
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         _, errors = process.communicate(timeout=600)
     assert process.returncode == 130
-    assert errors.splitlines() == ["interrupted; the same command resumes at the last checkpoint"]
+    assert errors.splitlines() == ["python -m toy sweep: interrupted; the same command resumes"]
     while group_lives(process.pid):
         assert time.monotonic() < deadline, "a process is left over"
         time.sleep(0.01)
