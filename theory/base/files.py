@@ -294,8 +294,10 @@ def only_writer(folder: Path, patience: float = 0.0) -> Iterator[int]:
         os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield lock
     finally:
-        path.unlink(missing_ok=True)
-        os.close(lock)
+        try:
+            path.unlink(missing_ok=True)
+        finally:
+            os.close(lock)
 
 
 def _is_file(path: Path, descriptor: int) -> bool:
