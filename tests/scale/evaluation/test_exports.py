@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scale.evaluation import exports
+from scale.plugin.config import DynamoConfig
 from tests.scale.evaluation.made_runs import good, refused, run_folder
 from theory.base.files import write_json
 from theory.methods import METHODS
@@ -78,8 +79,8 @@ def test_other_weights_at_either_end_or_in_the_middle_are_another_model(tmp_path
     ],
 )
 def test_a_method_is_named_with_what_differs_from_it(tmp_path, name, value):
-    config = {"dynamo": {"method": "dynamo", name: value, "seed": 3}}
-    assert exports.Checkpoint("x", tmp_path, config, 1).method == f"DynaMO ({name} {value})"
+    settings = DynamoConfig(method="dynamo", seed=3, **{name: value})
+    assert exports.Checkpoint("x", tmp_path, {}, 1, settings).method == f"DynaMO ({name} {value})"
 
 
 def test_every_way_to_name_a_checkpoint_finds_the_same_export(tmp_path):
