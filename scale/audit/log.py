@@ -91,9 +91,11 @@ class Tally:
             row = int(np.argmin(np.isfinite(r)))
             raise ValueError(f"{path}: expected finite numbers in {names.reward}, got {r[row]} in {unit} {first + row}")
         coded = prompt if pa.types.is_dictionary(prompt.type) else prompt.dictionary_encode()
-        id_of_code: IntArray = np.array(
-            [self._id(text) for text in coded.dictionary.cast(pa.string()).to_pylist()], dtype=np.int64
-        )
+        try:
+            texts = coded.dictionary.cast(pa.string()).to_pylist()
+        except (UnicodeDecodeError, pa.ArrowException) as error:
+            raise ValueError(f"{path}: expected texts in {names.prompt}, got {error}") from error
+        id_of_code: IntArray = np.array([self._id(text) for text in texts], dtype=np.int64)
         ids: IntArray = id_of_code[coded.indices.to_numpy(zero_copy_only=False)]
         self._count(t, ids, np.ones(t.size, dtype=np.int64), self._flags(r, path))
         if self.steps_in_one_file:

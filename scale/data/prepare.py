@@ -134,7 +134,7 @@ def read_texts(path: Path) -> list[str]:
     try:
         rows = pq.read_table(open_prompts(path), columns=["extra_info"]).column("extra_info").to_pylist()
         return [str(row["problem"]) for row in rows]
-    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+    except (OSError, pa.ArrowException, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected a prepared file with extra_info.problem, got {error!r}") from error
 
 

@@ -48,7 +48,9 @@ def read_problems(path: Path) -> list[BenchmarkProblem]:
         raise ValueError(f"{path}: expected a file of problems, got none; `python -m scale prepare` makes benchmarks")
     try:
         table = pq.read_table(open_prompts(path))
-    except (OSError, pa.ArrowException) as error:
+        table.validate(full=True)  # texts that are no UTF-8, among others
+        rows = table.to_pylist()
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected a whole Parquet file, got {error}") from error
     missing = [name for name in COLUMNS if name not in table.column_names]
     if missing:
@@ -59,7 +61,7 @@ def read_problems(path: Path) -> list[BenchmarkProblem]:
     if not table.num_rows:
         raise ValueError(f"{path}: expected at least one problem, got none")
     problems: dict[str, BenchmarkProblem] = {}
-    for number, row in enumerate(table.select(COLUMNS).to_pylist()):
+    for number, row in enumerate(rows):
         problem = _problem(f"{path}: row {number}", row)
         first = problems.setdefault(problem.key, problem)
         if first is not problem:

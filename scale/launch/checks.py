@@ -198,9 +198,11 @@ def check_prompts(path: Path, at_least: int) -> None:
         raise ValueError(f"{path}: expected a file of prompts, got none; `python -m scale prepare` makes them")
     try:
         table = pq.read_table(open_prompts(path), columns=["extra_info"])
-    except (OSError, pa.ArrowException) as error:
+        table.validate(full=True)
+        rows = table.column("extra_info").to_pylist()
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected a Parquet file of prompts with a column extra_info, got {error}") from error
-    keys = [info.get("key") if isinstance(info, dict) else None for info in table.column("extra_info").to_pylist()]
+    keys = [info.get("key") if isinstance(info, dict) else None for info in rows]
     missing = [row for row, key in enumerate(keys) if not isinstance(key, str) or not key]
     if missing:
         raise ValueError(
