@@ -25,6 +25,9 @@ CHECKSUM = "checksum"
 
 LOCK_FILE = ".lock"
 
+LOST = 100
+"""Times that a folder may be gone before it is locked; one that cannot be made is gone every time."""
+
 BLOCK = 2**20
 
 
@@ -269,14 +272,15 @@ def only_writer(folder: Path, patience: float = 0.0) -> Iterator[int]:
     """
     import fcntl  # POSIX alone
 
-    path, start = folder / LOCK_FILE, time.monotonic()
+    path, start, lost = folder / LOCK_FILE, time.monotonic(), 0
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
-        except FileNotFoundError:
-            continue  # its last owner has removed the folder meanwhile
-        except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        except OSError as error:
+            lost += isinstance(error, FileNotFoundError)
+            if 0 < lost < LOST:
+                continue  # its last owner has removed the folder meanwhile
             raise ValueError(f"{folder}: expected a folder that can be written, got {error}") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

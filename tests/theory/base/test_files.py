@@ -157,6 +157,15 @@ def test_two_writers_of_a_folder_are_refused_and_a_dead_one_is_not(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("place", ["file/inner", "/proc/none/out", "/dev/full"])
+def test_a_folder_that_cannot_be_made_is_an_error(place: str, tmp_path: Path) -> None:
+    """None in /proc can: there a folder that is made is found missing, as one that its last owner has removed."""
+    (tmp_path / "file").touch()
+    folder = tmp_path / place
+    with pytest.raises(ValueError, match=f"^{folder}: expected a folder that can be written"), only_writer(folder):
+        raise AssertionError
+
+
 def test_a_child_that_inherits_the_lock_holds_it(tmp_path: Path) -> None:
     """As the guard of a run does, when the command that started it was killed."""
     code = f"""
