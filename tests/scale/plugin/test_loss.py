@@ -30,6 +30,7 @@ from theory.losses import (
     modulate,
     policy_loss,
     scope_of,
+    select_tokens,
 )
 from theory.methods import METHODS, register_loss, register_shaping
 from theory.policy import token_statistics
@@ -282,3 +283,113 @@ def test_only_modulated_micro_batches_are_dumped(name, tmp_path):
     method = METHODS[name]
     run(MethodLoss(method, actor(method), dump=str(tmp_path / "modulated")), Batch(), [range(4), range(4, 8)])
     assert len(list(tmp_path.glob("modulated/*.pt"))) == (2 if method.compares else 0)
+
+
+def numbers(metrics):
+    """Return what verl makes of our metrics of micro-batches: sums, least and largest."""
+    by_name = {}
+    for found in metrics:
+        for name, x in found.items():
+            if name.startswith("dynamo/"):
+                by_name.setdefault(name, []).append(x)
+    kinds = {"SUM": sum, "MIN": min, "MAX": max}
+    return {
+        name: kinds[parts[0].aggregation.name](float(part.aggregate()) for part in parts)
+        for name, parts in by_name.items()
+    }
+
+
+@pytest.mark.parametrize("parts", [[range(8)], [[7, 0, 3], [5], [1, 2, 4, 6]]], ids=["whole", "in parts"])
+def test_metrics_of_factors_are_over_tokens_alone(parts):
+    method, batch = METHODS["dynamo"], Batch()
+    _, _, metrics = run(MethodLoss(method, actor(method)), batch, parts)
+    fixed = type(batch.stats)(*(x.detach() for x in batch.stats))
+    xi = method.loss.update_coefficient(fixed.log_prob, batch.old, batch.advantages)
+    over = rollout_scope(batch, method)
+    factors = method.shaping.apply(batch.advantages, fixed, batch.mask, coefficient=xi, scope=over).factors
+    found = numbers(metrics)
+    for name, factor in factors.items():
+        own = factor[batch.mask]
+        expected = {"mean": own.mean(), "min": own.min(), "max": own.max()}
+        assert expected["min"] < expected["mean"] < expected["max"]
+        for kind, value in expected.items():
+            assert found[f"dynamo/{name}_{kind}"] == pytest.approx(float(value), rel=1e-5), (name, kind)
+
+
+@pytest.mark.parametrize("parts", [[range(8)], [[7, 0, 3], [5], [1, 2, 4, 6]]], ids=["whole", "in parts"])
+@pytest.mark.parametrize("name", ["clip-cov", "kl-cov", "fork-tokens"])
+def test_metrics_of_tokens_that_are_singled_out_are_shares(name, parts):
+    method, batch = VARIANTS[name], Batch()
+    selection = select_tokens(
+        method.loss,
+        batch.stats.log_prob.detach(),
+        batch.old,
+        batch.advantages,
+        batch.mask,
+        token_selection=method.token_selection,
+        entropy=batch.stats.entropy.detach(),
+        uniforms=batch.uniforms,
+    )
+    _, _, metrics = run(MethodLoss(method, actor(method)), batch, parts)
+    found = numbers(metrics)
+    for kind in ("counted", "targeted"):
+        share = float((getattr(selection, kind) & batch.mask).sum()) / sum(LENGTHS)
+        assert found[f"dynamo/{kind}"] == pytest.approx(share), kind
+    assert found["dynamo/counted"] < 1 or found["dynamo/targeted"] > 0
+    assert 0 <= found["dynamo/clipped"] <= 1
+
+
+@each_variant
+def test_losses_and_sums_are_scaled_for_the_mean_over_ranks(name):
+    """Verl takes the mean over data-parallel ranks: a rank's part of two counts twice; extremes stay."""
+    method, batch, found = variant(name), Batch(), {}
+    loss = MethodLoss(method, actor(method))
+    for ranks in (1, 2):
+        data = batch.data(range(8))
+        tu.assign_non_tensor(data, dp_size=ranks)
+        if method.compares:
+            tu.assign_non_tensor_data(data, SCOPE, rollout_scope(batch, method))
+        outputs = batch.outputs(range(8))
+        if looks_ahead(method, loss.scope):
+            loss.prepare({name: x.detach() for name, x in outputs.items()}, data, None)
+        value, metrics = loss(outputs, data)
+        found[ranks] = value.item(), numbers([metrics])
+    assert found[2][0] == pytest.approx(2 * found[1][0], rel=1e-6)
+    for key, x in found[1][1].items():
+        scale = 1 if key.endswith(("_min", "_max")) else 2
+        assert found[2][1][key] == pytest.approx(scale * x, rel=1e-6), key
+
+
+@pytest.mark.parametrize("name", ["clip-cov", "kl-cov", "fork-tokens", "prompt-mean", "dynamo"])
+def test_two_ranks_share_a_mini_batch(name, monkeypatch):
+    """What a rank's tokens are told is what they are told in one part, whatever the rows' widths on either rank."""
+    method, batch = VARIANTS[name], Batch()
+    loss = MethodLoss(method, actor(method), "mini-batch")
+    parts, sent = ([0, 1, 3], [2, 4, 5, 6, 7]), {}
+
+    def prepared(rows):
+        data = batch.data(rows)
+        loss.prepare({name: x.detach() for name, x in batch.outputs(rows).items()}, data, "group")
+        told = [data[x] for x in ("counted_tokens", "targeted_tokens", "token_weights") if x in data]
+        return vars(tu.get(data, SCOPE)) if method.compares else {}, [
+            [row.tolist() for row in x.unbind()] for x in told
+        ]
+
+    def gather(ranks, mine, group):
+        sent[rank] = mine
+        ranks[:] = [sent.get(i, mine) for i in range(2)]
+
+    scope, whole = prepared([i for part in parts for i in part])
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda group: 2)
+    monkeypatch.setattr("torch.distributed.get_rank", lambda group: rank)
+    monkeypatch.setattr("torch.distributed.all_gather_object", gather)
+    for rank in (0, 1):  # each says what it has
+        prepared(parts[rank])
+    found = []
+    for rank in (0, 1):
+        own, told = prepared(parts[rank])
+        assert {name: float(x) for name, x in own.items()} == {name: float(x) for name, x in scope.items()}
+        found.append(told)
+    assert [first + second for first, second in zip(*found, strict=True)] == whole
+    assert whole or name == "dynamo"

@@ -14,13 +14,18 @@ pytest.importorskip("verl")
 import torch
 
 from scale.plugin.config import DynamoConfig
+from scale.plugin.engine import LOOK_AHEAD, STATISTICS
+from scale.plugin.loss import SCOPE
 from scale.plugin.trainer import (
     DynamoTrainer,
+    PPOTrainerSync,
     StockTrainer,
     require_finite_gradient,
     require_finite_validation,
 )
 from scale.run import records
+from scale.run.reports import read_progress
+from tests.scale.plugin import test_loss
 from theory.allocation import SuccessHistory, register
 
 pytestmark = pytest.mark.needs_verl
@@ -186,3 +191,168 @@ def test_state_survives_json_and_is_the_methods_own(tmp_path):
         ValueError, match="checkpoint: expected a checkpoint of the method grpo, got one that differs in"
     ):
         trainer(tmp_path, method="grpo").load_state_dict(state)
+
+
+# What a step hands on
+
+
+def test_a_trainer_has_the_settings_of_its_config(tmp_path, monkeypatch):
+    monkeypatch.setattr(PPOTrainerSync, "__init__", lambda self, config: setattr(self, "config", config))
+    settings = {"method": "grpo", "allocator": "neyman", "history_discount": 0.5}
+    sizes = SimpleNamespace(
+        dynamo=settings,
+        trainer=SimpleNamespace(default_local_dir=str(tmp_path / "run" / "checkpoints")),
+        data=SimpleNamespace(train_batch_size=32),
+        actor_rollout_ref=SimpleNamespace(actor=SimpleNamespace(ppo_mini_batch_size=8), rollout=SimpleNamespace(n=16)),
+    )
+    made = DynamoTrainer(sizes)
+    assert (made.history.discount, made.method.allocator, made.records.folder) == (0.5, "neyman", tmp_path / "run")
+    assert (made.num_minibatches, made.budget) == (4, 32 * 16)
+
+
+def test_metrics_of_an_allocation_go_by_what_was_known_before_it(tmp_path):
+    """Rates (k + 1) / (n + 2) of the past: 4/6 and 1/8; the step's own are 1/2 and 2/3."""
+    made, metrics = trainer(tmp_path, method="grpo", rollouts_low=2, rollouts_high=5), {}
+    made.history.update(["a", "b"], [3, 0], [4, 6])
+    made._learn_rates(UIDS, torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0]), metrics)
+    a, b = 4 / 6, 1 / 8
+    v = np.array([a * (1 - a), b * (1 - b)])
+    assert metrics["dynamo/estimate_error"] == pytest.approx((abs(1 / 2 - a) + abs(2 / 3 - b)) / 2)
+    assert metrics["dynamo/variance_ratio_predicted"] == pytest.approx((v / [2, 3]).sum() / (v / 2.5).sum())
+    assert (metrics["dynamo/at_lower_bound"], metrics["dynamo/at_upper_bound"]) == (0.5, 0.0)
+
+
+def test_every_step_and_every_seed_draws_anew(tmp_path, monkeypatch):
+    """For rules and for losses, of which none has the other's numbers."""
+
+    class Drawing:
+        name = "drawing"
+
+        def counts(self, problem, rng):
+            asked.append((problem.low, problem.high, problem.successes.tolist(), problem.attempts.tolist()))
+            drawn.append(float(rng.random()))
+            return [16, 16]
+
+    asked, drawn = [], []
+    register(Drawing())
+    mask = torch.nested.as_nested_tensor([torch.ones(1, dtype=torch.int64)] * 2, layout=torch.jagged)
+    for seed in (1, 2):
+        made, _ = allocating(tmp_path, monkeypatch, allocator="drawing", seed=seed)
+        made.history.update(["b"], [3], [4])
+        own = trainer(tmp_path, method="clip-cov", seed=seed)
+        for step in (1, 2):
+            made.global_steps = own.global_steps = step
+            made._submit_batch_to_rollout(UIDS[:2])
+            drawn += own._uniforms(["1-0_0_0", "1-1_0_0"], {"response_mask": mask})["uniforms"].values().tolist()
+    assert asked == [(8, 24, [0, 3], [0, 4])] * 4
+    assert len(set(drawn)) == len(drawn) == 12
+
+
+def test_a_checkpoint_has_the_history_and_a_resumed_run_the_records_so_far(tmp_path, monkeypatch):
+    """Our state is there before verl's; a run from scratch validates again, so that no line of it is left."""
+    folder = tmp_path / "checkpoints"
+
+    def made_at(step):
+        made = trainer(tmp_path, method="grpo", history_discount=0.5)
+        made.config = SimpleNamespace(trainer=SimpleNamespace(default_local_dir=str(folder)))
+        made.global_steps = step
+        return made
+
+    saved = []
+    monkeypatch.setattr(
+        PPOTrainerSync, "_save_checkpoint", lambda self: saved.extend(folder.glob(f"global_step_{self.global_steps}/*"))
+    )
+    run = made_at(0)
+    run.records.append(0, {"x": 0})
+    known = {}
+    for step in (1, 2, 3):
+        run.global_steps = step
+        run._learn_rates(UIDS, torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0]), {})
+        run.records.append(step, {"x": step})
+        run._save_checkpoint()
+        known[step] = [x.tolist() for x in run.history.counts(["a", "b"])]
+    assert [path.parent.name for path in saved] == ["global_step_1", "global_step_2", "global_step_3"]
+    for step, kept in ((2, [0, 1, 2]), (0, [])):
+        monkeypatch.setattr(
+            PPOTrainerSync, "_load_checkpoint", lambda self, step=step: setattr(self, "global_steps", step)
+        )
+        again = made_at(9)
+        again._load_checkpoint()
+        assert [line["step"] for line in records.read_metrics(tmp_path / "metrics.jsonl")] == kept
+        assert [x.tolist() for x in again.history.counts(["a", "b"])] == known.get(step, [[0, 0], [0, 0]])
+
+
+def test_a_step_ends_with_its_record_and_a_beat(tmp_path, monkeypatch):
+    """The share of unverified responses is one of real ones, and absent where the reward function tells nothing."""
+    monkeypatch.setenv("DYNAMO_RUN_FOLDER", str(tmp_path))
+    monkeypatch.setattr(PPOTrainerSync, "_compute_metrics", lambda self, batch, metrics: metrics.update(x=1.5))
+    told = {"a": {"unverified": 1}, "b": {"unverified": 0}, "c": {"unverified": 0}, "padding": {"unverified": 1}}
+
+    def fields(keys, **_):
+        return {"extra_fields": [{"reward_extra_info": told[key]} for key in keys]}
+
+    monkeypatch.setattr("scale.plugin.trainer.tq.kv_batch_get", fields)
+    made = trainer(tmp_path)
+    made.total_training_steps = 9
+    tags = [{}, {}, {"is_padding": True}, {"is_padding": False}]
+    batch = SimpleNamespace(keys=["a", "b", "padding", "c"], tags=tags, partition_id="train")
+    made._compute_metrics(batch, {"critic/score/mean": 0.25, "critic/score/max": 1.0})
+    expected = {"critic/score/mean": 0.25, "critic/score/max": 1.0, "x": 1.5, "dynamo/unverified": pytest.approx(1 / 3)}
+    assert records.read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, **expected}]
+    said = read_progress(tmp_path)
+    assert (said["step"], said["reward"], said["of"]) == (1, 0.25, 9)
+    told["b"] = {}
+    assert made._unverified(batch) == {}
+
+
+def update(monkeypatch, made, batch=None, **changes):
+    """Let a trainer hand a batch to verl's update; returns what the workers are told, and the metrics."""
+    batch = batch or test_loss.Batch()
+    rows = range(len(test_loss.LENGTHS))
+    outputs = {name: x.detach() for name, x in batch.outputs(rows).items()}
+    data = {name: x for name, x in batch.data(rows).items() if name in ("advantages", "response_mask")}
+    data |= {name: outputs[name] for name in STATISTICS} | {"old_log_probs": batch.nested(batch.old, test_loss.LENGTHS)}
+    monkeypatch.setattr("scale.plugin.trainer.tq.kv_batch_get", lambda **_: data | changes)
+    monkeypatch.setattr(PPOTrainerSync, "_update_actor", lambda self, batch, metrics: batch)
+    meta, metrics = SimpleNamespace(extra_info={}, keys=[], partition_id="train"), {"actor/grad_norm": 1.0}
+    made._update_actor(meta, metrics)
+    return meta.extra_info, metrics
+
+
+def test_normalisers_and_quantiles_are_those_of_the_whole_batch(tmp_path, monkeypatch):
+    """Tokens alone count, not what fills the rows; under the policy that sampled, the coefficient is the advantage."""
+    batch, made = test_loss.Batch(), trainer(tmp_path)
+    stats = type(batch.stats)(batch.old, *(x.detach() for x in batch.stats[1:]))
+    told, metrics = update(monkeypatch, made, batch)
+    expected = made.method.shaping.scope(stats, batch.advantages, batch.mask)
+    for name, value in vars(expected).items():
+        assert float(getattr(told[SCOPE], name)) == pytest.approx(float(value), rel=1e-6), name
+    shaped = made.method.shaping.apply(
+        batch.advantages, stats, batch.mask, coefficient=batch.advantages, scope=expected
+    )
+    assert set(shaped.factors) == {"compensation", "stabilization"}
+    for name, factor in shaped.factors.items():
+        for q in (5, 50, 95):
+            found = metrics[f"dynamo/{name}_q{q:02d}"]
+            assert found == pytest.approx(np.quantile(factor[batch.mask].numpy(), q / 100), rel=1e-6), name
+
+
+def test_what_is_compared_in_a_mini_batch_is_looked_at_ahead(tmp_path, monkeypatch):
+    for scope, ahead, given in (
+        ("rollout-batch", False, True),
+        ("mini-batch", True, False),
+        ("micro-batch", False, False),
+    ):
+        told, _ = update(monkeypatch, trainer(tmp_path, scope=scope))
+        assert (told[LOOK_AHEAD], SCOPE in told) == (ahead, given), scope
+
+
+def test_log_probabilities_and_advantages_are_looked_at_once(tmp_path, monkeypatch):
+    batch = test_loss.Batch()
+    for name, values, message in (
+        ("old_log_probs", batch.old + 5.0, "old_log_probs: expected values <= 0"),
+        ("old_log_probs", batch.old * math.nan, "old_log_probs: expected finite"),
+        ("advantages", batch.advantages * math.inf, "advantages: expected finite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            update(monkeypatch, trainer(tmp_path), **{name: batch.nested(values, test_loss.LENGTHS)})
