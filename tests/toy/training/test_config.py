@@ -15,6 +15,26 @@ from toy.worlds import WORLDS, LogisticNormal
 CONFIG = TrainConfig.named("dynamo", "mixed")
 
 
+def test_defaults_are_the_papers_scaled_down():
+    """Table 3: bounds, average and gradient norm are the paper's; AdamW's constants are those of torch."""
+    sizes = (CONFIG.num_seeds, CONFIG.first_seed, CONFIG.num_steps, CONFIG.batch_prompts, CONFIG.num_minibatches)
+    assert sizes == (32, 0, 200, 64, 4)
+    assert (CONFIG.rollouts, CONFIG.rollouts_low, CONFIG.rollouts_high, CONFIG.history_discount) == (16, 8, 24, 1.0)
+    kinds = (CONFIG.success_rates, CONFIG.minibatch, CONFIG.num_epochs, CONFIG.normalizer_prompts)
+    assert kinds == ("history", "rollouts", 1, None)
+    assert (CONFIG.diagnose_every, CONFIG.method, CONFIG.world) == (0, METHODS["dynamo"], WORLDS["mixed"])
+    optimizer = CONFIG.optimizer
+    assert (optimizer.name, optimizer.learning_rate, optimizer.weight_decay) == ("sgd", 10.0, 0.0)
+    assert optimizer.max_grad_norm == 1.0
+    assert (optimizer.beta1, optimizer.beta2, optimizer.epsilon) == (0.9, 0.999, 1e-8)
+
+
+def test_the_last_seed_is_one():
+    assert replace(CONFIG, first_seed=2**32 - 3, num_seeds=3).seeds[-1] == 2**32 - 1
+    with pytest.raises(ValueError, match="first_seed: expected seeds up to 4294967295, got 4294967294"):
+        replace(CONFIG, first_seed=2**32 - 2, num_seeds=3)
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("world", WORLDS)
 def test_every_config_survives_json(method, world):

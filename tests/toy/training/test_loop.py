@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from tests.toy.helpers import assert_same
 from theory.base import files, runs
 from toy.training import checkpoint, metrics
 from toy.training.config import OptimizerConfig
-from toy.training.loop import train
+from toy.training.loop import Trainer, train
 
 
 @pytest.mark.parametrize("method", ["dynamo", "clip-cov"])
@@ -138,3 +139,55 @@ def test_unusable_folders_are_named(small, tmp_path):
     (tmp_path / runs.VERSIONS_FILE).write_text("{}")
     with pytest.raises(ValueError, match=r"versions.json: expected JSON that ends with its checksum, got none"):
         runs.read_run(tmp_path)
+
+
+def test_metrics_of_a_step_are_means_over_its_optimiser_steps(small):
+    """Over both epochs and all mini-batches, as the optimiser itself has seen them."""
+    trainer = Trainer(small(num_minibatches=3, num_epochs=2))
+    seen, step = [], trainer.state.optimizer.step
+    trainer.state.optimizer.step = lambda logits, gradient: [seen.append(step(logits, gradient)), seen[-1]][1]
+    trainer.step()
+    assert len(seen) == 6
+    assert np.ptp(seen, axis=0).min() > 1e-3
+    np.testing.assert_allclose(trainer.result()["gradient_norm"][:, -1], np.mean(seen, axis=0), rtol=1e-12)
+
+
+def test_the_seconds_of_a_run_are_those_of_all_its_parts(small, tmp_path, monkeypatch):
+    """A clock on which every look takes a second: parts add up, in the file and in what is returned."""
+    clock = itertools.count()
+    monkeypatch.setattr("toy.training.loop.time.perf_counter", lambda: float(next(clock)))
+    first = train(small(num_steps=2), out=tmp_path)
+    saved = checkpoint.load(tmp_path / checkpoint.NAME)[1]["seconds"]
+    assert 0 < saved <= first.seconds
+    assert files.read_json(tmp_path / runs.VERSIONS_FILE)["seconds"] == first.seconds
+    longer = train(small(num_steps=4), out=tmp_path)
+    assert longer.seconds > saved + 1
+    assert files.read_json(tmp_path / runs.VERSIONS_FILE)["seconds"] == longer.seconds
+    saved = checkpoint.load(tmp_path / checkpoint.NAME)[1]["seconds"]
+    assert train(small(num_steps=4), out=tmp_path).seconds > saved
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"first_seed": 1},
+        {"batch_prompts": 4},
+        {"rollouts": 9},
+        {"rollouts_low": 3},
+        {"history_discount": 0.5},
+        {"success_rates": "true"},
+        {"num_minibatches": 2},
+        {"minibatch": "prompts"},
+        {"num_epochs": 2},
+        {"normalizer_prompts": 3},
+        {"diagnose_every": 1},
+        {"optimizer": OptimizerConfig(learning_rate=3.0)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_every_field_but_the_number_of_steps_makes_another_run(change, small, tmp_path):
+    files.write_json(tmp_path / runs.CONFIG_FILE, small().to_dict())
+    with pytest.raises(
+        ValueError, match=f"config.json: expected a run of the same config.*differs in {next(iter(change))}"
+    ):
+        train(small(**change), out=tmp_path)

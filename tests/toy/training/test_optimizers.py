@@ -38,3 +38,16 @@ def test_gradients_are_clipped_seed_by_seed():
     norms = Optimizer(OptimizerConfig(learning_rate=1.0), logits).step(logits, gradient)
     np.testing.assert_allclose(norms, [5.0, 0.5])
     np.testing.assert_allclose(logits[:, 0], [[-0.6, -0.8], [-0.3, -0.4]], rtol=1e-6)
+
+
+def test_a_gradient_is_scaled_down_as_torch_does():
+    """By norm / (norm + 1e-6), which shows where the norm itself is small."""
+    from toy.training.optimizers import Optimizer
+
+    gradient = torch.tensor([[[3e-4, 4e-4]]], dtype=torch.float64)
+    parameter = torch.nn.Parameter(torch.zeros_like(gradient))
+    parameter.grad = gradient.clone()
+    torch.nn.utils.clip_grad_norm_([parameter], 1e-4)
+    logits = torch.zeros_like(gradient)
+    Optimizer(OptimizerConfig(learning_rate=1.0, max_grad_norm=1e-4), logits).step(logits, gradient)
+    torch.testing.assert_close(logits, -parameter.grad, rtol=1e-12, atol=0.0)

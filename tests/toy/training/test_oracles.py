@@ -15,6 +15,7 @@ from toy.training.config import TrainConfig
 from toy.training.generators import Stream
 from toy.training.loop import Trainer
 from toy.training.step import allocate, draw_prompts, roll_out
+from toy.worlds import WORLDS
 
 
 def test_oracles_know_the_prompts_of_their_batch(small):
@@ -48,3 +49,29 @@ def test_true_success_rates_are_what_the_rule_goes_by():
         assert counts[s].tolist() == expected.tolist()
     blind = Trainer(replace(config, success_rates="history"))
     assert (allocate(blind.setup, blind.state, rollouts) == 16).all()
+
+
+def test_true_success_rates_are_those_of_the_policy_as_it_is(small):
+    """After steps as before them, and of the prompts that are asked for."""
+    trainer = Trainer(small("dynamo", success_rates="true", num_minibatches=1))
+    batch = np.array([7, 2, 4])
+    for _ in range(2):
+        for s in range(3):
+            probs = np.exp(log_softmax(trainer.state.logits[s].numpy()))
+            expected = (probs * trainer.setup.correct[s].numpy()).sum(-1)[batch]
+            found = oracles.knowledge(trainer.setup, trainer.state.logits, s, batch).success_rates
+            np.testing.assert_allclose(found, expected, rtol=1e-12)
+        trainer.step()
+
+
+def test_a_prompts_weight_in_the_loss_is_that_of_its_rollouts_or_tokens(small):
+    """Prompts of unequal length: a mean over sequences counts rollouts, one over tokens their tokens."""
+    trainer = Trainer(small("grpo", replace(WORLDS["skills"], num_prompts=12, length_low=2, length_high=9)))
+    batch, n = np.arange(12), np.arange(13)
+    lengths = trainer.setup.worlds[1].lengths[batch, None]
+    assert len(np.unique(lengths)) > 1
+    expected = {"prompt-mean": 0 * lengths + 0 * n + 1, "sequence-mean": 0 * lengths + n, "token-mean": lengths * n}
+    for mode, weights in expected.items():
+        config = trainer.setup.config
+        setup = replace(trainer.setup, config=replace(config, method=replace(config.method, aggregation=mode)))
+        np.testing.assert_array_equal(oracles.loss_weights(setup, 1, batch), weights, err_msg=mode)
