@@ -19,7 +19,7 @@ import pytest
 from theory.allocation.rules import ALLOCATORS
 from theory.base import files, runs
 from theory.methods import METHODS
-from toy.__main__ import main, parser, resolve
+from toy.__main__ import SIZES, main, mean_and_interval, parser, resolve
 from toy.experiments.design import Cell
 from toy.experiments.sweeps import SWEEPS
 from toy.training import checkpoint
@@ -40,7 +40,7 @@ def test_a_run_ends_with_its_result_and_its_folder(tmp_path, capsys):
     last = capsys.readouterr().out.splitlines()[-1]
     values = runs.read_run(tmp_path).metrics.to_pandas().pivot_table(values="pass_at_1", index="seed", columns="step")
     assert last.startswith(f"grpo on binary: pass@1 {values[0].mean():.4f} -> {values[4].mean():.4f} ± ")
-    assert "95 % over 3 seeds" in last
+    assert "95 % over 3 seeds), 4 steps, " in last
     assert last.endswith(str(tmp_path))
     assert main(command) == 0
     again = capsys.readouterr().out.splitlines()[-1]
@@ -49,8 +49,6 @@ def test_a_run_ends_with_its_result_and_its_folder(tmp_path, capsys):
 
 def test_the_interval_is_students(capsys):
     """Seeds 0.1, 0.2, 0.6: mean 0.3, standard error 0.1528, t(0.975, 2) = 4.3027 (tables)."""
-    from toy.__main__ import mean_and_interval
-
     assert mean_and_interval(np.array([0.1, 0.2, 0.6])) == "0.3000 ± 0.6572"
     assert mean_and_interval(np.array([0.1])) == "0.1000"
 
@@ -63,6 +61,62 @@ def test_overrides_reach_the_config():
     assert (config.method.allocator, config.method.aggregation) == ("neyman", "prompt-mean")
     assert config.method.shaping.alpha == 0.2
     assert (config.optimizer.name, config.optimizer.learning_rate) == ("adamw", 0.03)
+
+
+def test_every_number_of_a_run_has_its_option():
+    values = dict(zip(SIZES, (5, 7, 9, 32, 17, 3, 30, 6, 2, 4), strict=True))
+    words = [word for name, value in values.items() for word in (SIZES[name][0], str(value))]
+    config = resolve(parser().parse_args(["run", *words, "--prompts", "99", "--alpha", "0"]))
+    assert {name: getattr(config, name) for name in values} == values
+    assert (config.world.num_prompts, config.method.shaping.alpha) == (99, 0.0)
+    assert [option for option, _ in SIZES.values()] == (
+        [
+            "--seeds",
+            "--first-seed",
+            "--steps",
+            "--batch",
+            "--rollouts",
+            "--low",
+            "--high",
+            "--minibatches",
+            "--epochs",
+            "--diagnose-every",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], {"out": None, "checkpoint_every": 20, "device": "cpu"}),
+        (
+            ["--out", "here", "--checkpoint-every", "3", "--device", "cuda"],
+            {"out": Path("here"), "checkpoint_every": 3, "device": "cuda"},
+        ),
+    ],
+)
+def test_options_of_a_run_reach_the_trainer(words, expected, monkeypatch):
+    told = []
+
+    def train(config, *, progress, **options):
+        told.append(options)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("toy.__main__.train", train)
+    assert main(["run", *words]) == 2
+    assert told == [expected]
+
+
+def test_a_run_ends_with_what_has_changed(capsys):
+    """pass@1, pass@32 and entropy: before, after, and after minus before."""
+    assert main(["run", *SMALL]) == 0
+    printed = capsys.readouterr().out
+    metrics = train(resolve(parser().parse_args(["run", *SMALL]))).metrics
+    for name in ("pass_at_1", "pass_at_32", "entropy"):
+        first, last = metrics[name][:, 0], metrics[name][:, -1]
+        (row,) = [line for line in printed.splitlines() if f"│ {name} " in line]
+        cells = [cell.strip() for cell in row.strip("│").split("│")]
+        assert cells == [name, *(mean_and_interval(x) for x in (first, last, last - first))]
 
 
 def test_list_names_everything(capsys):
@@ -139,7 +193,7 @@ def test_a_sweep_of_no_jobs_or_of_unknown_choices_exits_with_2(tmp_path, capsys)
         (["--long"], "results/toy-long", (64, 400, 10.0)),
         (["--tuned", "chosen.json"], "results/toy-tuned", (32, 200, 30.0)),
         (["--long", "--tuned", "chosen.json"], "results/toy-long-tuned", (64, 400, 30.0)),
-        (["--out", "here", "--jobs", "1"], "here", (32, 200, 10.0)),
+        (["--out", "here", "--jobs", "1", "--device", "cuda"], "here", (32, 200, 10.0)),
     ],
 )
 def test_options_of_a_sweep_reach_its_configs(options, folder, sizes, monkeypatch, tmp_path):
@@ -156,6 +210,7 @@ def test_options_of_a_sweep_reach_its_configs(options, folder, sizes, monkeypatc
     (((sweep,), out, given),) = called
     assert out == Path(folder)
     assert given["jobs"] == (1 if "--jobs" in options else 2)
+    assert given["device"] == ("cuda" if "--device" in options else "cpu")
     config = sweep.cells[0].config
     assert (config.num_seeds, config.num_steps, config.optimizer.learning_rate) == sizes
 
@@ -173,8 +228,11 @@ def test_a_sweep_prints_what_it_has_found(tmp_path, capsys, monkeypatch, small):
         assert f"{row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}]" in out
         if row["reference"]:
             assert f"{row['difference']:+.4f} [{row['difference_low']:+.4f}, {row['difference_high']:+.4f}]" in out
-    first = max((row for row in rows if row["measure"] == "pass_at_1"), key=lambda row: row["value"])
-    assert f"Highest pass@1 at the end: mixed {first['method']} {first['value']:.4f}" in out
+    for measure, title in (("pass_at_1", "pass@1 at the end"), ("pass_at_32", "pass@32 at the end")):
+        first = max((row for row in rows if row["measure"] == measure), key=lambda row: row["value"])
+        assert f"Highest {title}: mixed {first['method']} {first['value']:.4f}" in out
+    assert "Highest gradient norm" not in out
+    assert out.count("minus grpo") == len(sweep.measures)
     assert "over 3 seeds" in out
     assert main(command) == 0
     assert capsys.readouterr().out == out

@@ -17,7 +17,7 @@ from verl.workers.utils.losses import ppo_loss
 
 from scale.launch.configuration import NO_DUAL_CLIP
 from scale.plugin.engine import STATISTICS
-from scale.plugin.loss import SCOPE, VERL_AGGREGATIONS, MethodLoss, looks_ahead
+from scale.plugin.loss import SCOPE, VERL_AGGREGATIONS, MethodLoss, looks_ahead, weighs_itself
 from tests.theory.methods.own import Calm, Likelihood
 from tests.theory.waits import Waits
 from theory.losses import (
@@ -212,6 +212,23 @@ def test_theory_never_waits_for_the_device(name, scope):
     waits = Waits()
     run(MethodLoss(method, actor(method), scope), batch, [range(4), range(4, 8)], during=lambda: waits)
     assert not waits.found
+
+
+@pytest.mark.parametrize(
+    ("fields", "ours"),
+    [
+        ({}, False),
+        ({"aggregation": "sequence-mean"}, False),
+        ({"aggregation": "prompt-mean"}, True),
+        ({"allocator": "reinforce-ada"}, False),
+        ({"allocator": "reinforce-ada", "aggregation": "sequence-mean"}, True),
+        ({"loss": KL_COV.loss}, True),
+    ],
+    ids=str,
+)
+def test_weights_are_ours_where_verl_has_none_or_counts_padding(fields, ours):
+    """A rule in rounds may leave budget, which becomes padding: verl's mean over sequences would count its rows."""
+    assert weighs_itself(replace(METHODS["grpo"], **fields)) == ours
 
 
 def test_micro_batch_scope_depends_on_packing():

@@ -182,3 +182,91 @@ def test_cells_of_other_axes_are_refused(small):
     cells = (Cell({"method": "a"}, small()), Cell({"world": "b"}, small()))
     with pytest.raises(ValueError, match="cells: expected the axes method, got b in s"):
         Sweep(name="s", title="", reproduces="", cells=cells, blocks=(), reference={"method": "a"})
+
+
+MEASURED = ("pass_at_1", "pass_at_1_mean", "pass_at_32")
+MAPPED = ("pass_at_1", "pass_at_1_mean", "rollouts")
+LONG, SHORT = {"mixed": 200, "skills": 60}, {"mixed": 100}
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "steps", "measures", "reference"),
+    [
+        ("table1", 18, LONG, (*MEASURED, "gradient_norm"), ("method", "grpo")),
+        ("table2", 16, LONG, MEASURED, ("method", "dynamo")),
+        ("fig2", 8, SHORT, MEASURED, ("method", "dynamo-no-dra")),
+        ("fig3", 13, SHORT, MEASURED, ("factor", "default")),
+        ("fig4", 24, {"mixed": 100, "skills": 100}, MEASURED, ("method", "grpo")),
+        (
+            "fig5",
+            4,
+            LONG,
+            ("entropy", "entropy_roughness", "gradient_norm", "gradient_norm_tail"),
+            ("method", "grpo"),
+        ),
+        ("fig6", 18, {"mixed": 20, "skills": 20}, (TIMING,), ("method", "grpo")),
+        ("allocation-map", 42, dict.fromkeys(("binary", "diffuse", "mixed"), 100), MAPPED, ("rule", "uniform")),
+        ("allocation-map-more", 28, dict.fromkeys(("peaked", "skills"), 100), MAPPED, ("rule", "uniform")),
+        ("bounds", 56, SHORT, MAPPED, ("rule", "uniform")),
+        ("paper-vs-code", 18, LONG, MEASURED, ("variant", "paper")),
+        ("lag", 23, {"mixed": 200}, MEASURED, ("rule", "uniform")),
+        ("learning-rate", 64, LONG, MEASURED, ("method", "grpo")),
+        ("tuning", 180, LONG, ("pass_at_1_mean", "pass_at_1"), ("learning_rate", "10")),
+    ],
+)
+def test_sizes_and_measures_are_those_of_the_reported_results(name, cells, steps, measures, reference):
+    sweep = SWEEPS[name]
+    assert len(sweep.cells) == cells
+    assert {cell.config.world_name: cell.config.num_steps for cell in sweep.cells} == steps
+    assert len({(cell.config.world_name, cell.config.num_steps) for cell in sweep.cells}) == len(steps)
+    seeds = range(1000, 1016) if name == "tuning" else range(32)
+    assert {cell.config.seeds for cell in sweep.cells} == {tuple(seeds)}
+    assert (sweep.measures, dict([reference])) == (measures, dict(sweep.reference))
+    assert sweep.chooses == ("learning_rate" if name == "tuning" else None)
+
+
+@by_sweep
+def test_what_an_axis_says_is_what_the_config_has(sweep):
+    for cell in sweep.cells:
+        config = cell.config
+        held = {
+            "world": config.world_name,
+            "rule": config.method.allocator,
+            "rollouts": str(config.rollouts),
+            "bounds": f"{config.rollouts_low}-{config.rollouts_high}",
+            "learning_rate": f"{config.optimizer.learning_rate:g}",
+            "discount": "true" if config.success_rates == "true" else f"{config.history_discount:g}",
+        }
+        assert {axis: held[axis] for axis in held.keys() & cell.axes.keys()} == {
+            axis: cell.axes[axis] for axis in held.keys() & cell.axes.keys()
+        }
+        if "method" in cell.axes:
+            assert config.method == METHODS[cell.axes["method"]]
+
+
+def test_settings_are_those_that_the_reports_name():
+    """16 rollouts are a micro-batch of the public code: 4 prompts' part of a mini-batch of a quarter of 16 rollouts."""
+    lags = {cell.axes["discount"] for cell in SWEEPS["lag"].cells}
+    assert lags == {"1", "0.5", "0", "true"}
+    bounds = {cell.axes["bounds"] for cell in SWEEPS["bounds"].cells}
+    assert bounds == {"12-20", "8-24", "4-48", "2-64"}
+    rates = {name: {cell.axes["learning_rate"] for cell in SWEEPS[name].cells} for name in ("tuning", "learning-rate")}
+    assert rates["tuning"] == {"10", "30", "100", "300", "1000", "3000"}
+    assert rates["learning-rate"] == {"3", "7", "10", "11", "12", "14", "20", "30"}
+    sizes = {(cell.axes["size"], cell.axes["setting"]) for cell in SWEEPS["fig4"].cells}
+    grown = {"answers": (8, 32, 128, 512), "prompts": (64, 1024), "length": (2, 8, 16), "skills": (12, 48, 192)}
+    assert sizes == {(size, str(setting)) for size, settings in grown.items() for setting in settings}
+    for cell in SWEEPS["fig4"].cells:
+        world, setting = cell.config.world, int(cell.axes["setting"])
+        if cell.axes["size"] == "skills":
+            assert (world.num_skills, world.num_decisions) == (setting, setting // 2)
+        elif cell.axes["size"] == "length":
+            assert (world.length_low, world.length_high) == (setting, setting)
+        else:
+            assert getattr(world, f"num_{cell.axes['size']}") == setting
+    blocks = {
+        cell.axes["variant"]: cell.config.normalizer_prompts
+        for cell in SWEEPS["paper-vs-code"].cells
+        if cell.config.normalizer_prompts is not None
+    }
+    assert blocks == {"micro-batch": 4, "all-of-the-code": 4}
