@@ -130,10 +130,10 @@ def write(result: dict[str, Any], log: Log, out: Path, console: Console) -> list
                 buffer = io.BytesIO()
                 figure.savefig(buffer, format=suffix, metadata={key: None} if key else None)
                 plots[out / f"{PLOT}.{suffix}"] = buffer.getvalue()
-    run_format.write_metrics(out / PROMPTS_FILE, _prompts(log))
-    files.write_json(out / RESULT_FILE, {**result, "files": files.hashes(out, [PROMPTS_FILE])})
     for path, content in plots.items():
         files.write_atomically(path, content)
+    run_format.write_metrics(out / PROMPTS_FILE, _prompts(log))
+    files.write_json(out / RESULT_FILE, {**result, "files": files.hashes(out, [PROMPTS_FILE])})
     return [out / RESULT_FILE, out / PROMPTS_FILE, *plots]
 
 

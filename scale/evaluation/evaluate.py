@@ -226,11 +226,12 @@ def _run(folder: Path, spec: Mapping[str, Any], total: int, console: Console, lo
     from scale import launch
     from scale.run import reports, supervisor
 
-    temporary = Path(tempfile.mkdtemp(prefix="dynamo"))
-    environ = dict(os.environ) if spec["gpus"] else launch.cpu_environment(temporary) | VLLM_ON_CPU
-    environ |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    files.write_json(temporary / "spec.json", spec)
-    with terminal.progress(console, "{task.fields[state]}", TimeElapsedColumn(), TimeRemainingColumn()) as bar:
+    bars = terminal.progress(console, "{task.fields[state]}", TimeElapsedColumn(), TimeRemainingColumn())
+    with tempfile.TemporaryDirectory(prefix="dynamo", ignore_cleanup_errors=True) as name, bars as bar:
+        temporary = Path(name)
+        environ = dict(os.environ) if spec["gpus"] else launch.cpu_environment(temporary) | VLLM_ON_CPU
+        environ |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        files.write_json(temporary / "spec.json", spec)
         task = bar.add_task(folder.name, total=total, state="loading")
 
         def echo(line: str) -> None:
@@ -283,5 +284,5 @@ def _write(out: Path, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, A
         ".csv": score_table.to_csv(rows, summary["k"]),
     }
     for suffix, text in texts.items():
-        files.write_atomically(out / f"{TABLE}{suffix}", text.encode())
+        files.write_atomically(out / f"{TABLE}{suffix}", text.encode(errors="backslashreplace"))
     files.write_json(out / f"{TABLE}.json", {**summary, "rows": list(rows), "notes": score_table.notes(rows)})

@@ -24,7 +24,7 @@ from typing import Any
 from scale.evaluation.problems import BenchmarkProblem, Score, load_reward, score
 from scale.launch.network import loopback
 from scale.run import beat, reported
-from theory.base.files import json_line, read_foreign_json, read_json, read_line
+from theory.base.files import json_line, no_link, read_foreign_json, read_json, read_line
 
 SAMPLES_FILE = "samples.jsonl"
 
@@ -126,7 +126,7 @@ def drop_unfinished(path: Path) -> None:
 def appending(path: Path) -> Iterator[Any]:
     """Open a file of samples to append to; the caller is its only writer."""
     drop_unfinished(path)
-    with path.open("ab", buffering=0) as file:
+    with open(path, "ab", buffering=0, opener=no_link) as file:
         yield file
 
 

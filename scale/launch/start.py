@@ -44,19 +44,19 @@ def train(
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / CONFIG_FILE, dict(OmegaConf.to_container(config, resolve=True)))
-    temporary = Path(tempfile.mkdtemp(prefix="dynamo"))
     command = [sys.executable, "-m", "scale.launch.driver", str(out / CONFIG_FILE)]
-    return supervise(
-        command,
-        folder=out,
-        deadline=limits.deadline,
-        silence=limits.silence,
-        environ=environment(config, out, temporary),
-        echo=echo,
-        temporary=temporary,
-        stop=stop,
-        keep=keep,
-    )
+    with tempfile.TemporaryDirectory(prefix="dynamo", ignore_cleanup_errors=True) as temporary:
+        return supervise(
+            command,
+            folder=out,
+            deadline=limits.deadline,
+            silence=limits.silence,
+            environ=environment(config, out, Path(temporary)),
+            echo=echo,
+            temporary=Path(temporary),
+            stop=stop,
+            keep=keep,
+        )
 
 
 def environment(config: Any, out: Path, temporary: Path) -> dict[str, str]:

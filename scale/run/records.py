@@ -69,7 +69,7 @@ class Records:
 
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
         require_current()
-        with (self.folder / name).open("a") as file:
+        with open(self.folder / name, "a", opener=files.no_link) as file:
             file.write(files.json_line(line))
 
 

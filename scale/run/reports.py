@@ -133,7 +133,9 @@ def _write_json(path: Path, data: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     # A text may hold what UTF-8 cannot; JSON's escapes can.
-    partial.write_text(json.dumps(data), encoding="ascii")
+    partial.unlink(missing_ok=True)
+    with partial.open("x", encoding="ascii") as file:  # follows no link
+        file.write(json.dumps(data))
     partial.replace(path)
 
 

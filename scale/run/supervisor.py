@@ -25,6 +25,7 @@ from typing import Any
 
 from scale.run.guard import RUN_ID, end_run
 from scale.run.reports import CURRENT, FAILURES, PROGRESS, RUN_FOLDER, Failure, read_failures, read_progress
+from theory.base.files import no_link
 
 LOG = "log.txt"
 
@@ -147,7 +148,7 @@ def supervise(
     (folder / CURRENT).write_text(run_id)
     guard_command = [sys.executable, "-I", str(GUARD), run_id, str(temporary or ""), str(os.getpid()), *command]
     start = time.monotonic()
-    with (folder / LOG).open("ab") as log, (folder / LOG).open("rb") as reader:
+    with open(folder / LOG, "ab", opener=no_link) as log, (folder / LOG).open("rb") as reader:
         tail = _Tail(reader, echo)
         with interruptible():
             reason, last = "interrupted", start

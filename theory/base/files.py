@@ -51,6 +51,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def no_link(path: str, flags: int) -> int:
+    """Open a file for `open(..., opener=no_link)`, but no symbolic link: it may point at a file of somebody else."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write plain data as a JSON object with its checksum."""
     write_atomically(path, (_sealed(data, "\n  ", "\n", indent=2, allow_nan=False) + "\n").encode())
@@ -276,7 +281,7 @@ def only_writer(folder: Path, patience: float = 0.0) -> Iterator[int]:
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+            lock = no_link(str(path), os.O_RDWR | os.O_CREAT)
         except OSError as error:
             lost += isinstance(error, FileNotFoundError)
             if 0 < lost < LOST:

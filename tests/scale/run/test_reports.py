@@ -6,6 +6,8 @@ import asyncio
 import logging
 import math
 import os
+import sys
+import threading
 import time
 
 import pytest
@@ -14,7 +16,7 @@ from scale.run import reports
 from scale.run.guard import RUN_ID
 from scale.run.records import Records
 from scale.run.reports import beat, read_failures, read_progress, report_failure, reported
-from scale.run.supervisor import Outcome
+from scale.run.supervisor import Outcome, supervise
 
 
 def test_the_first_report_comes_first_whatever_its_process_is_called(tmp_path, monkeypatch):
@@ -137,3 +139,19 @@ def test_what_is_left_of_an_earlier_run_writes_nothing(tmp_path, monkeypatch, ca
     assert "could not be reported" in caplog.text
     (tmp_path / reports.CURRENT).write_text("earlier")
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_records_and_reports_follow_no_link(tmp_path, monkeypatch):
+    monkeypatch.setenv(reports.RUN_FOLDER, str(tmp_path / "run"))
+    (tmp_path / "run").mkdir()
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    partial = f".{reports.PROGRESS}.{os.getpid()}.{threading.get_ident()}"
+    for name in (partial, reports.PROGRESS, "metrics.jsonl", "log.txt"):
+        (tmp_path / "run" / name).symlink_to(victim)
+    beat(1)
+    with pytest.raises(OSError, match="symbolic link"):
+        Records(tmp_path / "run").append(1, {"a": 1.0})
+    with pytest.raises(OSError, match="symbolic link"):
+        supervise([sys.executable, "-c", ""], folder=tmp_path / "run", deadline=20, silence=20)
+    assert victim.read_text() == "mine"

@@ -113,6 +113,16 @@ def test_writing_follows_no_link(tmp_path: Path) -> None:
     assert (victim.read_text(), path.read_text(), path.is_symlink()) == ("mine", "new", False)
 
 
+def test_what_is_appended_to_is_no_link(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / "log").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="symbolic link"), open(tmp_path / "log", "a", opener=files.no_link):
+        raise AssertionError
+    with open(tmp_path / "other", "a", opener=files.no_link) as file:
+        file.write("x")
+    assert (tmp_path / "other").read_text() == "x"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
 def test_a_full_disk_is_named_and_the_file_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.json"
