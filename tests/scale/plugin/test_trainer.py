@@ -90,7 +90,7 @@ def test_rewards_that_are_not_finite_end_the_run(tmp_path, monkeypatch, stock, o
     made = trainer(tmp_path, stock=stock)
     custom = SimpleNamespace(path="r.py", name="f")
     made.config = SimpleNamespace(reward=SimpleNamespace(custom_reward_function=custom))
-    rows = [torch.tensor([0.0, x]) for x in (1.0, 0.0, 1.0, odd, 0.0)]
+    rows = [torch.tensor([0.0, x, 0.0]) for x in (1.0, 0.0, 1.0, odd, 0.0)]
     data = {"rm_scores": torch.nested.as_nested_tensor(rows, layout=torch.jagged)}
     monkeypatch.setattr("scale.plugin.trainer.tq.kv_batch_get", lambda **_: data)
     batch = SimpleNamespace(keys=[f"{uid}_{i}_0" for i, uid in enumerate(UIDS)], partition_id="train")
@@ -356,3 +356,27 @@ def test_log_probabilities_and_advantages_are_looked_at_once(tmp_path, monkeypat
     ):
         with pytest.raises(ValueError, match=message):
             update(monkeypatch, trainer(tmp_path), **{name: batch.nested(values, test_loss.LENGTHS)})
+
+
+def test_a_reward_is_the_sum_over_its_tokens(tmp_path, monkeypatch):
+    """For the history, and for advantages of our own, which replace verl's."""
+    made, sent, metrics = trainer(tmp_path, method="w-reinforce"), [], {}
+    made.config = SimpleNamespace(reward=SimpleNamespace(custom_reward_function=SimpleNamespace(path="r.py", name="f")))
+    scores = [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.5, 0.0, 0.5], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
+    ones = [torch.ones(3, dtype=torch.int64)] * 5
+    data = {
+        "rm_scores": torch.nested.as_nested_tensor([torch.tensor(row) for row in scores], layout=torch.jagged),
+        "response_mask": torch.nested.as_nested_tensor(ones, layout=torch.jagged),
+    }
+    monkeypatch.setattr("scale.plugin.trainer.tq.kv_batch_get", lambda **_: data)
+    monkeypatch.setattr("scale.plugin.trainer.tq.kv_batch_put", lambda fields, **_: sent.append(fields))
+    monkeypatch.setattr(PPOTrainerSync, "_compute_advantage", lambda self, batch, metrics: batch)
+
+    class Rows(SimpleNamespace):
+        def __len__(self):
+            return len(self.keys)
+
+    made._compute_advantage(Rows(keys=[f"{uid}_{i}_0" for i, uid in enumerate(UIDS)], partition_id="train"), metrics)
+    assert [x.tolist() for x in made.history.counts(["a", "b"])] == [[1, 2], [2, 3]]
+    found = torch.stack(sent[0]["advantages"].unbind())
+    torch.testing.assert_close(found, torch.tensor([[0.1], [-1.0], [0.1], [-1.0], [0.1]]).expand(5, 3))

@@ -50,8 +50,10 @@ def test_a_number_that_is_not_finite_stays_one_and_is_not_a_missing_one(tmp_path
     run(tmp_path, steps=2, total=4)
     records.Records(tmp_path).append(3, {"x": math.nan, "y": math.inf})
     records.Records(tmp_path).append(4, {"x": -math.inf})
-    records.finish(tmp_path, 1.0)
-    metrics = runs.read_run(tmp_path).metrics
+    records.finish(tmp_path, 12.3456)
+    metrics, versions = runs.read_run(tmp_path).metrics, runs.read_run(tmp_path).versions
+    assert (metrics["seed"].to_pylist(), metrics["step"].to_pylist()) == ([7] * 4, [1, 2, 3, 4])
+    assert (versions["seeds"], versions["seconds"]) == ([7], 12.346)
     assert str(metrics["x"].to_pylist()) == "[1.0, 2.0, nan, -inf]"
     assert metrics["y"].to_pylist() == [None, None, math.inf, None]
 

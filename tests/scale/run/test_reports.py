@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 import os
+import re
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from scale.run import reports
+from scale.run import reports, supervisor
 from scale.run.guard import RUN_ID
 from scale.run.records import Records
 from scale.run.reports import beat, read_failures, read_progress, report_failure, reported
@@ -155,3 +158,47 @@ def test_records_and_reports_follow_no_link(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="symbolic link"):
         supervise([sys.executable, "-c", ""], folder=tmp_path / "run", deadline=20, silence=20)
     assert victim.read_text() == "mine"
+
+
+def test_a_cause_names_the_place_that_raised_and_how_many_followed(tmp_path, monkeypatch):
+    """The innermost of several frames, of the first failure."""
+    monkeypatch.setenv(reports.RUN_FOLDER, str(tmp_path))
+
+    @reported("part")
+    def outer():
+        inner()
+
+    def inner():
+        raise ValueError("no such prompt")
+
+    for _ in range(3):
+        with pytest.raises(ValueError, match="no such prompt"):
+            outer()
+    found = read_failures(tmp_path)
+    cause = Outcome("failed", 1, 61.4, found, progress={"step": 7}).cause()
+    assert cause.startswith(
+        f"failed after 61 s; the last step was 7; the part (process {os.getpid()}) raised ValueError"
+    )
+    (place,) = re.findall(r"\[(.*)\]", cause)
+    assert place.endswith("in inner")
+    assert cause.endswith("]; 2 more failures followed")
+
+
+@pytest.mark.parametrize(
+    ("code", "ended"), [(1, "exit status 1"), (128, "exit status 128"), (129, "signal 1"), (137, "signal 9")]
+)
+def test_a_cause_without_a_report_says_how_the_command_ended(code, ended):
+    assert f"the command ended with {ended};" in Outcome("failed", code, 1.0, lines=("a", "b")).cause()
+    assert Outcome("failed", code, 1.0, lines=("a", "b")).cause().endswith("its last output: b")
+
+
+@pytest.mark.parametrize(("pause", "ended"), [(100.0, "deadline"), (4.0, "silence")])
+def test_a_pause_of_the_whole_machine_is_no_silence(pause, ended, tmp_path, monkeypatch):
+    """After Ctrl-Z, or a laptop's sleep, a run has its time for a step again; what is shorter counts."""
+    looks = itertools.chain([0.0, 1.0, 2.0, 2.0 + pause], itertools.count(3.0 + pause))
+    monkeypatch.setattr(supervisor.time, "monotonic", lambda: next(looks))
+    monkeypatch.setattr(supervisor.select, "select", lambda *_: ([], [], []))
+    guard, tail = SimpleNamespace(stdout=None), SimpleNamespace(read=lambda: None)
+    guard.stdout = tail
+    reason, last = supervisor._watch(guard, tmp_path, tail, 0.0, 110.0, 9.5, None)
+    assert (reason, last) == (ended, pause if pause > supervisor.STOPPED else 0.0)

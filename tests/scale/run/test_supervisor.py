@@ -73,6 +73,13 @@ def test_run_that_fails_shows_its_last_line(tmp_path):
     assert "ValueError: no such prompt" in outcome.cause()
 
 
+def test_the_last_twenty_lines_are_kept_without_empty_ones(tmp_path):
+    echoed = []
+    outcome = run("for i in range(30): print(i, end='\\n\\n')", tmp_path, echo=echoed.append)
+    assert outcome.lines == tuple(str(i) for i in range(10, 30))
+    assert echoed == [x for i in range(30) for x in (str(i), "")]
+
+
 def test_run_ended_by_a_signal(tmp_path):
     outcome = run("import os; os.kill(os.getpid(), 9)", tmp_path)
     assert (outcome.reason, outcome.returncode) == ("failed", 137)
