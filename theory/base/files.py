@@ -288,6 +288,7 @@ def only_writer(folder: Path, patience: float = 0.0) -> Iterator[int]:
                 continue  # its last owner has removed the folder meanwhile
             raise ValueError(f"{folder}: expected a folder that can be written, got {error}") from error
         try:
+            _require_lock(lock)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_file(path, lock):
                 break
@@ -298,15 +299,28 @@ def only_writer(folder: Path, patience: float = 0.0) -> Iterator[int]:
             if time.monotonic() - start >= patience:
                 raise ValueError(f"{folder}: expected no other writer, got {holder}") from None
             time.sleep(0.1)
+        except (OSError, ValueError) as error:
+            os.close(lock)
+            raise ValueError(f"{path}: expected a file that can be locked, got {error}") from error
     try:
-        os.truncate(lock, 0)
-        os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        try:
+            os.truncate(lock, 0)
+            os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         yield lock
     finally:
         try:
             path.unlink(missing_ok=True)
         finally:
             os.close(lock)
+
+
+def _require_lock(descriptor: int) -> None:
+    """Require a file of one name: what is written to the lock must not end up in another file or a pipe."""
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        raise ValueError("one that is no regular file, or has another name, too")
 
 
 def _is_file(path: Path, descriptor: int) -> bool:

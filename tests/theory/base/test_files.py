@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import errno
 import json
 import os
 import signal
@@ -217,6 +218,54 @@ def test_writers_that_take_turns_lose_nothing(tmp_path: Path) -> None:
     writers = [subprocess.Popen([sys.executable, "-c", COUNT, str(tmp_path)]) for _ in range(3)]
     assert [writer.wait(120) for writer in writers] == [0, 0, 0]
     assert (tmp_path / "count").read_text() == "300"
+
+
+def _cannot_be_locked(folder: Path, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{folder}.*{message}"), only_writer(folder):
+        raise AssertionError("written")
+
+
+def test_a_folder_in_a_removed_one_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    _cannot_be_locked(Path("run"), "No such file or directory")
+
+
+def test_the_lock_is_written_to_no_file_of_another_name(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / "run").mkdir()
+    path = tmp_path / "run" / files.LOCK_FILE
+    for make, message in (
+        (lambda: path.hardlink_to(victim), "another name"),
+        (lambda: path.symlink_to(victim), "symbolic links"),
+        (lambda: path.symlink_to(path), "symbolic links"),
+        (lambda: os.mkfifo(path), "no regular file"),
+    ):
+        make()
+        _cannot_be_locked(tmp_path / "run", message)
+        path.unlink()  # it is still there
+    path.mkdir()
+    _cannot_be_locked(tmp_path / "run", "Is a directory")
+    assert victim.read_text() == "mine"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
+def test_a_lock_that_cannot_be_taken_or_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / files.LOCK_FILE
+    write = os.write
+    monkeypatch.setattr(files.os, "write", lambda lock, content: write(os.open("/dev/full", os.O_WRONLY), content))
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"), only_writer(tmp_path):
+        raise AssertionError("written")
+    monkeypatch.undo()
+
+    def unsupported(lock: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", unsupported)  # as some network file systems have it
+    _cannot_be_locked(tmp_path, "No locks available")
 
 
 def test_doctests() -> None:
