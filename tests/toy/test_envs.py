@@ -112,6 +112,8 @@ def test_text_shows_prompt_answers_and_outcome(world):
     assert env.render() == "a  p = 0.300  answers 0 0.500  1* 0.300  2 0.150\n"
     env.step(1)
     assert env.render().endswith("-> 1 correct\n")
+    env.reset(options={"prompt": 1})
+    assert env.render() == "b  p = 0.500  answers 3* 0.400  2 0.300  1 0.200\n"
     assert SoftmaxBandit(world).render() is None
 
 
@@ -227,6 +229,17 @@ def test_environment_and_trainer_have_the_same_law(env_id, name):
     assert ended.all()
     for found in (core, rewards):
         assert abs(found.mean() - p[prompt]) < 4 * np.sqrt(p[prompt] * (1 - p[prompt]) / num)
+
+
+def test_prompts_that_are_given_stay_the_callers(world):
+    """They are drawn anew within the environment, which returns no view of its own either."""
+    envs, given = SoftmaxBanditVector(2, world), np.array([1, 0])
+    first, _ = envs.reset(seed=0, options={"prompt": given})
+    before = first.copy()
+    for _ in range(20):
+        envs.step(np.array([0, 0]))
+    assert given.tolist() == [1, 0]
+    np.testing.assert_array_equal(first, before)
 
 
 def test_vector_seeds_and_uniform_prompts():

@@ -16,8 +16,17 @@ from theory.methods import METHODS
 def test_defaults_are_the_papers():
     """Bounds [8, 24] and lifetime counts; every method of the table, as it stands there."""
     assert (DynamoConfig().rollouts_low, DynamoConfig().rollouts_high, DynamoConfig().history_discount) == (8, 24, 1.0)
+    assert (DynamoConfig().method, DynamoConfig().scope, DynamoConfig().seed) == ("dynamo", "rollout-batch", 1)
+    assert (DynamoConfig().stock, DynamoConfig().dump, tuple(DynamoConfig().modules)) == (False, False, ())
     for name, method in METHODS.items():
         assert DynamoConfig(method=name).resolved() == method
+
+
+def test_every_setting_of_the_method_is_the_methods():
+    fields = {"alpha": 0.0, "sharpness": 7.0, "threshold": 0.25}
+    method = DynamoConfig(**fields, allocator="gvm", aggregation="prompt-mean").resolved()
+    assert {name: getattr(method.shaping, name) for name in fields} == fields
+    assert (method.allocator, method.aggregation) == ("gvm", "prompt-mean")
 
 
 @pytest.mark.parametrize(
