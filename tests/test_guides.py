@@ -6,6 +6,8 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -136,3 +138,31 @@ def test_costs_of_experiments_are_those_of_the_estimate(tmp_path: Path):
             so_far = total.get(cell.model, [0.0, 0.0])
             total[cell.model] = [x + y for x, y in zip(so_far, hours[run], strict=True)]
         assert cost.split("; ") == [f"{in_words(found)} (`{model}`)" for model, found in total.items()], name
+
+
+def test_the_page_on_what_can_go_wrong_counts_the_trials_that_there_are():
+    from tests import test_commands
+    from tests.paper_figs import test_fuzz_readers
+    from tests.scale import test_damaged_files
+    from tests.scale.run import test_kills
+    from tests.theory import fuzzing, test_faults
+
+    kills = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", test_kills.__file__],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.count("::")
+    text = (DOCS / "what-can-go-wrong.md").read_text()
+    rows = re.findall(r"^\|(.+\|.+)\| `(tests/.+)` \|$", text.replace("100,000", "").replace(",", ""), re.M)
+    said = {path: re.findall(r"\d+", row) for row, path in rows}
+    assert said == {
+        "tests/scale/rewards/test_kills.py": ["200"],
+        "tests/scale/run/test_kills.py": [str(kills)],
+        "tests/scale/test_damaged_files.py": [str(len(test_damaged_files.READERS)), str(fuzzing.MOST_DAMAGED)],
+        "tests/paper_figs/test_fuzz_readers.py": [str(len(test_fuzz_readers.READERS)), str(2 * fuzzing.MOST_DAMAGED)],
+        "tests/test_commands.py": [str(test_commands.NUM_CASES)],
+        "tests/scale/sockets.py": [],
+        "tests/theory/test_faults.py": [str(len(test_faults.FAULTS))],
+    }

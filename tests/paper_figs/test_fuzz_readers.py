@@ -29,7 +29,7 @@ from paper_figs.scale_runs import find_runs
 from paper_figs.table1_methods import Evaluation
 from paper_figs.table3_configuration import Configs
 from tests.paper_figs.make_data import DATA, seal
-from tests.theory.fuzzing import EXAMPLES
+from tests.theory.fuzzing import DAMAGED
 from tests.toy.conftest import small_config
 from tests.toy.experiments.test_runner import tiny
 from theory.base import runs
@@ -213,7 +213,7 @@ def test_fuzz_damage(name: str, source: Path, restored: Restored) -> None:
     assert isinstance(whole, bytes)
     kinds, weights = list(DAMAGE), [weight for weight, _ in DAMAGE.values()]
     refused = 0
-    for case in range(EXAMPLES):
+    for case in range(DAMAGED):
         path = source / rng.choice(reader.files)
         kind = rng.choices(kinds, weights)[0]
         DAMAGE[kind][1](path, rng)
@@ -223,7 +223,7 @@ def test_fuzz_damage(name: str, source: Path, restored: Restored) -> None:
         assert told or got == whole, f"case {case}: {kind} of {path}: {got!r:.300}"
         refused += told
         restored.restore(folders_of(reader, source))
-    assert refused > EXAMPLES / 2
+    assert refused > DAMAGED / 2
 
 
 # Forgery
@@ -279,7 +279,7 @@ def test_fuzz_forgery(name: str, source: Path, restored: Restored) -> None:
     reader, rng = READERS[name], random.Random(name)
     whole = outcome(reader, source)
     refused = 0
-    for case in range(EXAMPLES):
+    for case in range(DAMAGED):
         path = source / rng.choice([file for file in reader.files if file.endswith(".json")])
         how, old, new = forge(path, rng)
         got = outcome(reader, source)

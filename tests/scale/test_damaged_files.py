@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import random
 import shutil
 import zlib
@@ -29,10 +28,8 @@ from scale.evaluation import evaluate, exports, generate, planning, problems
 from scale.run import records, reports
 from tests.scale.audit.logs import write
 from tests.scale.evaluation import made_runs
+from tests.theory.fuzzing import DAMAGED
 from theory.base.files import read_json, write_json
-
-CASES = int(os.environ.get("FUZZ_EXAMPLES", "25"))
-"""Damaged files for each reader: 25 in `make check`, 100 in `make test`, 2,000 in `make test-long`."""
 
 DEPTH = 100_000
 
@@ -442,7 +439,7 @@ def test_fuzz_readers(name, tmp_path):
     expected = repr(reader.read())
     rng = random.Random(zlib.crc32(name.encode()))
     wrong = []
-    for _ in range(CASES):
+    for _ in range(DAMAGED):
         what, changed, seen = damaged(content, reader, rng)
         replace(reader.path, changed)
         try:

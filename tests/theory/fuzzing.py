@@ -20,6 +20,11 @@ from hypothesis.extra import numpy as hnp
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "500"))
 
+MOST_DAMAGED = 500
+
+DAMAGED = min(EXAMPLES, MOST_DAMAGED)
+"""Damaged files for each reader, each of which takes longer than an example."""
+
 fuzz = settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 """Decorate a `@given` test with this."""
 
