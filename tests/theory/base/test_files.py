@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -73,6 +74,43 @@ def test_json_of_others_is_an_object_of_finite_numbers(text: str, tmp_path: Path
         return
     with pytest.raises(ValueError, match=f"^{path}: expected "):
         files.read_foreign_json(path)
+
+
+def test_nothing_may_follow_the_checksum(tmp_path: Path) -> None:
+    """Whoever adds a name at the end leaves all that the checksum is of as it was."""
+    path = tmp_path / "a.json"
+    write_json(path, DATA)
+    text = path.read_text().rstrip("}\n")
+    for more in (', "seconds": 1.0}', ', "x": 1}', "}}", "} 1", ""):
+        path.write_text(text + more)
+        with pytest.raises(ValueError, match=r"a\.json: expected "):
+            read_json(path)
+    with pytest.raises(ValueError, match="here: expected "):
+        files.read_line(files.json_line(DATA).rstrip("}\n") + ', "x": 1}\n', "here")
+
+
+def test_a_large_file_is_hashed_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    content = bytes(2 * files.BLOCK + 5)
+    path.write_bytes(content)
+    recorded = hashes(tmp_path, ["large"])
+    assert recorded == {"large": hashlib.sha256(content).hexdigest()}
+    for place in (0, files.BLOCK, len(content) - 1):
+        path.write_bytes(content[:place] + b"x" + content[place + 1 :])
+        with pytest.raises(ValueError, match="large: expected the file whose SHA-256 is in"):
+            check_hashes(tmp_path, recorded, tmp_path / "record.json")
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power cut there is the whole old file or the whole new one."""
+    path, seen, sync = tmp_path / "a", [], os.fsync
+    write_atomically(path, b"old")
+    monkeypatch.setattr(
+        os, "fsync", lambda number: [seen.append((path.read_bytes(), os.fstat(number).st_size)), sync(number)]
+    )
+    write_atomically(path, b"newer")
+    assert seen == [(b"old", 5)]
+    assert path.read_bytes() == b"newer"
 
 
 def test_json_without_a_checksum_is_not_ours(tmp_path: Path) -> None:
