@@ -20,6 +20,8 @@ TINY = f"tiny{SUFFIX}"
 
 def open_prompts(path: Path) -> Path | pa.BufferReader:
     """Return what to read a Parquet file of prompts from; one that differs from its manifest is a `ValueError`."""
+    if not path.is_file():  # a pipe would never end
+        raise ValueError(f"{path}: expected a file of prompts, got none")
     own = path.with_name(f"{path.stem}{SUFFIX}")
     for manifest in (own, path.with_name(TINY)):
         if manifest.exists():

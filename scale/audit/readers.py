@@ -89,6 +89,8 @@ def _files(paths: Sequence[Path]) -> list[Path]:
             files.append(path)
         else:
             raise ValueError(f"{path}: expected a file or a folder, got nothing of that name")
+    if odd := [path for path in files if not path.is_file()]:
+        raise ValueError(f"{odd[0]}: expected a regular file, which is read twice, got another kind of file")
     twice = [path for path in files if files.count(path) > 1] if len(set(files)) < len(files) else []
     if twice:
         raise ValueError(f"{twice[0]}: expected every file once, got it {files.count(twice[0])} times")

@@ -182,6 +182,7 @@ def _sample_checkpoint(args: argparse.Namespace, group: Sequence[Item], gpus: in
         "evaluations": [
             {
                 "folder": str(item.folder.resolve()),
+                "evaluation": item.drawn_with,
                 "samples": args.samples,
                 "problems": [asdict(x) for x in item.problems],
                 **{x: item.settings[x] for x in ("seed", "temperature", "top_p", "max_tokens")},

@@ -186,7 +186,7 @@ def _check_weights(export: Path, folder: Path | None) -> None:
 def _check_whole(file: Path) -> None:
     """Require a file of weights as long as its header says."""
     try:
-        with file.open("rb") as stream:
+        with files.opened(file) as stream:
             length = int.from_bytes(stream.read(8), "little")
             if length > file.stat().st_size:
                 raise ValueError("too few bytes")
@@ -204,11 +204,11 @@ def _check_whole(file: Path) -> None:
 def fingerprint(export: Path) -> str:
     """Return a hash that identifies a model: of its configuration, and of lengths and samples of its weights."""
     try:
-        digest = hashlib.sha256((export / "config.json").read_bytes())
+        digest = hashlib.sha256(files.read_bytes(export / "config.json"))
         for file in sorted(x for pattern in WEIGHTS for x in export.glob(pattern)):
             size = file.stat().st_size
             digest.update(f"{file.name} {size}".encode())
-            with file.open("rb") as stream:
+            with files.opened(file) as stream:
                 for start in (0, size // 2, max(0, size - 2**20)):
                     stream.seek(start)
                     digest.update(stream.read(2**20))

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -24,11 +25,12 @@ from typing import Any
 from scale.evaluation.problems import BenchmarkProblem, Score, load_reward, score
 from scale.launch.network import loopback
 from scale.run import beat, reported
-from theory.base.files import json_line, no_link, read_foreign_json, read_json, read_line
+from theory.base.files import json_line, no_link, opened, read_foreign_json, read_json, read_line
 
 SAMPLES_FILE = "samples.jsonl"
 
 FIELDS: Mapping[str, type] = {
+    "evaluation": str,
     "key": str,
     "sample": int,
     "seed": int,
@@ -38,7 +40,10 @@ FIELDS: Mapping[str, type] = {
     "finish": str,
     "text": str,
 }
-"""What a line of samples holds, and its types."""
+"""What a line of samples holds, and its types; `evaluation` is a hash of all that the response was drawn with."""
+
+LONGEST = 2**26
+"""Bytes that a line of samples has at most."""
 
 FINISHED = ("stop", "length")
 """How vLLM ends a response."""
@@ -64,20 +69,27 @@ def sample_seed(seed: int, key: str, sample: int) -> int:
 # The file of samples
 
 
-def read_samples(path: Path, problems: Sequence[BenchmarkProblem], seed: int) -> Iterator[dict[str, Any]]:
+def read_samples(
+    path: Path, problems: Sequence[BenchmarkProblem], seed: int, evaluation: str
+) -> Iterator[dict[str, Any]]:
     """Return the samples of an evaluation, without a line that a killed process left unfinished; none without the file.
 
-    A finished line that is damaged, of another problem or seed, or there twice is a `ValueError`.
+    A finished line that is damaged, of another evaluation, problem or seed, or there twice is a `ValueError`.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return
     keys, seen, name = {x.key for x in problems}, set(), str(path)
     try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+        with opened(path) as file:
+            for number, line in enumerate(iter(partial(file.readline, LONGEST), b""), 1):
                 if not line.endswith(b"\n"):
-                    return
+                    if len(line) < LONGEST:
+                        return
+                    raise ValueError(f"{name}: line {number}: expected less than {LONGEST} bytes, got more")
                 sample = _read_sample(line, f"{name}: line {number}", keys, seed)
+                if (got := sample["evaluation"]) != evaluation:
+                    expected = f"a sample of evaluation {evaluation}"
+                    raise ValueError(f"{name}: line {number}: expected {expected}, got one of {got!r:.80}")
                 which = sample["key"], sample["sample"]
                 if which in seen:
                     raise ValueError(f"{path}: expected each sample once, got {which[1]} of {which[0]!r} twice")
@@ -136,7 +148,8 @@ class Evaluation:
     def __init__(self, spec: Mapping[str, Any], file: Any) -> None:
         self.spec, self.file = spec, file
         self.problems = [BenchmarkProblem(**x) for x in spec["problems"]]
-        samples = read_samples(Path(spec["folder"], SAMPLES_FILE), self.problems, spec["seed"])
+        path = Path(spec["folder"], SAMPLES_FILE)
+        samples = read_samples(path, self.problems, spec["seed"], spec["evaluation"])
         done = {(x["key"], x["sample"]) for x in samples}
         self.missing = [
             (problem, number)
@@ -148,6 +161,7 @@ class Evaluation:
     def append(self, problem: BenchmarkProblem, number: int, output: Mapping[str, Any], scored: Score) -> None:
         """Add a sample."""
         line = {
+            "evaluation": self.spec["evaluation"],
             "key": problem.key,
             "sample": number,
             "seed": sample_seed(self.spec["seed"], problem.key, number),

@@ -22,6 +22,9 @@ SETTINGS_FILE = "evaluation.json"
 
 ROLLOUT = "actor_rollout_ref.rollout"
 
+OF_SCORES = {"reward", "reward_arguments"}
+"""Settings that the scores depend on, and the responses do not."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -38,7 +41,12 @@ class Item:
     @property
     def identity(self) -> str:
         """Return a hash of the settings."""
-        return hashlib.sha256(json.dumps(_placeless(self.settings), sort_keys=True).encode()).hexdigest()[:16]
+        return _hashed(_placeless(self.settings))
+
+    @property
+    def drawn_with(self) -> str:
+        """Return a hash of the settings that the responses depend on, which every sample carries."""
+        return _hashed({name: x for name, x in self.settings.items() if name not in OF_SCORES})
 
     def stored_settings(self) -> dict[str, Any] | None:
         """Return the settings of the folder's evaluation; None if it has none."""
@@ -60,7 +68,7 @@ class Item:
 
     def only_scores_differ(self) -> bool:
         """Return whether the stored samples can stay, and only their scores are of another reward function."""
-        return bool(self.changed_settings()) and set(self.changed_settings() or ()) <= {"reward", "reward_arguments"}
+        return bool(self.changed_settings()) and set(self.changed_settings() or ()) <= OF_SCORES
 
     def missing(self, samples: int) -> int:
         """Return how many samples are missing, of so many for each problem."""
@@ -71,7 +79,11 @@ class Item:
 
     def samples(self) -> Iterator[dict[str, Any]]:
         """Return the samples in the folder."""
-        return read_samples(self.folder / SAMPLES_FILE, self.problems, self.settings["seed"])
+        return read_samples(self.folder / SAMPLES_FILE, self.problems, self.settings["seed"], self.drawn_with)
+
+
+def _hashed(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _placeless(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ again. Every reader refuses a file whose steps do not ascend.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,10 +105,7 @@ def read_allocation(path: Path) -> list[dict[str, Any]]:
 
 def _read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the place of each line, and the line, without a last one that a killed run did not finish."""
-    try:
-        *lines, _ = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise ValueError(f"{path}: expected a readable file, got {error}") from error
+    *lines, _ = files.read_bytes(path).split(b"\n")
     last = -1
     for number, line in enumerate(lines, 1):
         where = f"{path}: line {number}"
@@ -145,12 +143,9 @@ def require_steps(folder: Path, last: int, *, whole: bool = False) -> None:
 def latest_checkpoint(folder: Path) -> Path | None:
     """Return the folder of a run's last complete checkpoint, if there is one."""
     tracker = folder / CHECKPOINTS / LATEST
-    try:
-        number = tracker.read_bytes().strip()
-    except FileNotFoundError:
+    if not os.path.lexists(tracker):
         return None
-    except OSError as error:
-        raise ValueError(f"{tracker}: expected a readable file, got {error}") from error
+    number = files.read_bytes(tracker).strip()
     if not number.isdigit() or len(number) > 9:
         raise ValueError(f"{tracker}: expected the number of the last checkpoint, got {number!r:.40}")
     return tracker.parent / f"global_step_{int(number)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pyarrow as pa
@@ -34,3 +35,12 @@ def test_a_manifest_of_another_file_is_none(tmp_path):
         write_json(tmp_path / "a.manifest.json", content)
         with pytest.raises(ValueError, match=r"a\.manifest\.json: expected the SHA-256 of a\.parquet in files"):
             open_prompts(path)
+
+
+def test_prompts_that_are_no_file_are_not_waited_for(tmp_path):
+    path = tmp_path / "a.parquet"
+    os.mkfifo(path)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=re.escape(f"{path}: expected a file of prompts")):
+            open_prompts(path)
+        path.unlink(missing_ok=True)

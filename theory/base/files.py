@@ -166,15 +166,15 @@ def check_fields(data: Any, kinds: Mapping[str, tuple[type, ...]], where: str) -
 
 def _read(path: Path) -> str:
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             return file.read().decode()
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: expected a readable JSON file, got {error}") from error
+    except (OSError, ValueError, MemoryError) as error:
+        raise ValueError(f"{path}: expected a readable JSON file, got {_reason(error)}") from error
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a regular file; a pipe would never end, so anything else is an OSError."""
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file to read bytes; a pipe or a device would never end, so anything else is an OSError."""
     nonblocking = getattr(os, "O_NONBLOCK", 0)
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | nonblocking)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -209,10 +209,14 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def read_bytes(path: Path) -> bytes:
     """Return the content of a regular file; any other, or a missing one, is a ValueError that names it."""
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             return file.read()
-    except OSError as error:
-        raise ValueError(f"{path}: expected a readable file, got {error}") from error
+    except (OSError, ValueError, MemoryError) as error:  # a name with a null character is a ValueError
+        raise ValueError(f"{path}: expected a readable file, got {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return "more than fits in memory" if isinstance(error, MemoryError) else str(error)
 
 
 # Hashes of files
@@ -226,10 +230,10 @@ def hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
 def _hash_file(path: Path) -> str:
     digest = hashlib.sha256()
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             while block := file.read(BLOCK):
                 digest.update(block)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path}: expected a readable file, got {error}") from error
     return digest.hexdigest()
 

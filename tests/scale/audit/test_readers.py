@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -264,6 +266,14 @@ class TestRefusals:
         self.refused(tmp_path / "log.txt", "log.txt: expected a file .csv, .parquet, .jsonl, got '.txt'")
         (tmp_path / "empty").mkdir()
         self.refused(tmp_path / "empty", "expected files of one kind, .csv, .parquet, .jsonl, got none")
+        for kind in ("csv", "parquet", "jsonl"):  # a pipe that nobody writes, and a device without an end
+            path = tmp_path / f"odd.{kind}"
+            os.mkfifo(path)
+            self.refused(path, f"odd.{kind}: expected a regular file, which is read twice, got another kind")
+            path.unlink()
+            path.symlink_to("/dev/zero")
+            self.refused(path, f"odd.{kind}: expected a regular file, which is read twice, got another kind")
+            path.unlink()
         nested = pa.table({"prompt": [[{"role": "user"}]], "step": [1], "reward": [1.0]})
         pq.write_table(nested, tmp_path / "nested.parquet")
         self.refused(tmp_path / "nested.parquet", "nested.parquet: expected text or integers in prompt, got list")

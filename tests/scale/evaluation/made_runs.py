@@ -94,6 +94,7 @@ def fill(arguments, outcomes):
         with (item.folder / generate.SAMPLES_FILE).open("a") as file:
             for problem, sample in itertools.product(item.problems, range(parsed(*arguments).samples)):
                 line = {
+                    "evaluation": item.drawn_with,
                     "key": problem.key,
                     "sample": sample,
                     "seed": generate.sample_seed(item.settings["seed"], problem.key, sample),

@@ -18,6 +18,7 @@ from scale import tiny
 from scale.evaluation import evaluate, generate, problems
 from tests.scale.conftest import left
 from tests.scale.evaluation.made_runs import ROOT, command, parquet, result, run_folder
+from theory.base.files import read_line
 
 # One process has all vLLM engines: they share the machine's cores badly.
 pytestmark = [pytest.mark.needs_verl, pytest.mark.long, pytest.mark.xdist_group("verl")]
@@ -60,7 +61,9 @@ class Real:
 
     def samples(self, name):
         path = self.out / "run-step4" / f"{name}-seed1" / generate.SAMPLES_FILE
-        found = generate.read_samples(path, problems.read_problems(self.data[name == "part"]), 1)
+        lines = path.read_text().splitlines()
+        evaluation = read_line(lines[0], str(path))["evaluation"]
+        found = generate.read_samples(path, problems.read_problems(self.data[name == "part"]), 1, evaluation)
         return {(x["key"], x["sample"]): x for x in found}
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from scale.evaluation import generate, problems
-from tests.scale.evaluation.made_runs import fill, good, model, refused
+from tests.scale.evaluation.made_runs import command, fill, good, model, refused, run_folder
 from theory.base.files import json_line, read_line
 
 ROOT = Path(__file__).parents[3]
@@ -43,6 +43,49 @@ def test_damaged_samples(tmp_path):
     for name, value in changed.items():
         path.write_text("".join([json_line({**read_line(lines[0].decode(), ""), name: value})]))
         refused("samples.jsonl: line 1: expected a sample", *arguments)
+
+
+def test_samples_of_another_checkpoint_are_not_this_ones(tmp_path):
+    """They have the same problems, numbers and seeds; exchanged files would exchange the results of two runs."""
+    first, *arguments = good(tmp_path)
+    second = run_folder(tmp_path, "second", "dynamo.seed=2")
+    fill([first, second, *arguments], lambda item, *_: {"correct": item.checkpoint.name == "run-step4"})
+    assert command(first, second, *arguments)[0] == 0
+    path, other = (tmp_path / "out" / f"{name}-step4/d-seed1/{generate.SAMPLES_FILE}" for name in ("run", "second"))
+    other.write_bytes(path.read_bytes())
+    refused(f"{other}: line 1: expected a sample of evaluation", first, second, *arguments)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        f"out/run-step4/d-seed1/{generate.SAMPLES_FILE}",
+        "run/checkpoints/latest_checkpointed_iteration.txt",
+        "run/checkpoints/global_step_4/actor/huggingface/model.safetensors",
+        "run/checkpoints/global_step_4/actor/huggingface/pytorch_model.bin",
+        "d.parquet",
+    ],
+)
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to itself"])
+def test_what_is_no_file_is_named_and_never_waited_for(tmp_path, place, kind):
+    """A pipe that nobody writes, a device without an end, and a link that leads nowhere."""
+    arguments, path = good(tmp_path), tmp_path / place
+    fill(arguments, lambda *_: {})
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else path)
+    refused(str(path), *arguments)
+
+
+def test_a_line_of_samples_without_end_is_not_read_to_its_end(tmp_path, monkeypatch):
+    arguments = good(tmp_path)
+    fill(arguments, lambda *_: {})
+    monkeypatch.setattr(generate, "LONGEST", 2**10)
+    path = tmp_path / "out" / "run-step4" / "d-seed1" / generate.SAMPLES_FILE
+    path.write_bytes(b"\0" * 2**10)
+    refused(f"{path}: line 1: expected less than 1024 bytes, got more", *arguments)
 
 
 @pytest.mark.parametrize("size", [3, 2**16 - 1, 2**16, 2**17 + 5])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 
 import numpy as np
@@ -170,3 +171,16 @@ def test_the_number_of_the_last_checkpoint(tmp_path, content):
     assert records.latest_checkpoint(tmp_path) is None
     path.mkdir()
     refused(f"{path}: expected a readable file", records.latest_checkpoint, tmp_path)
+
+
+def test_a_record_that_is_no_file_is_named_and_never_waited_for(tmp_path):
+    """A pipe that nobody writes, a device without an end, and a link that leads nowhere."""
+    (tmp_path / "checkpoints").mkdir()
+    tracker = tmp_path / "checkpoints" / records.LATEST
+    readers = [(tmp_path / records.METRICS_LOG, records.read_metrics)]
+    readers += [(tmp_path / records.ALLOCATION_LOG, records.read_allocation)]
+    for path, read, argument in [*((x, y, x) for x, y in readers), (tracker, records.latest_checkpoint, tmp_path)]:
+        for make in (os.mkfifo, lambda x: x.symlink_to("/dev/zero"), lambda x: x.symlink_to(x)):
+            make(path)
+            refused(f"{path}: expected a readable file", read, argument)
+            path.unlink()

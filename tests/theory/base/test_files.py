@@ -143,6 +143,24 @@ def test_hashed_files_are_read_as_they_were(tmp_path: Path) -> None:
         check_hashes(tmp_path, recorded, record)
 
 
+def test_a_name_that_no_file_can_have_is_refused_as_a_file(tmp_path: Path) -> None:
+    """Names of files come from data, such as an index."""
+    for name in ("a\0b", "\ud800", "a" * 300):
+        with pytest.raises(ValueError, match="expected a readable file"):
+            files.read_bytes(tmp_path / name)
+        with pytest.raises(ValueError, match="expected a readable file"):
+            hashes(tmp_path, [name])
+
+
+def test_what_does_not_fit_in_memory_is_named(tmp_path: Path) -> None:
+    """A sparse file of 8 TiB, of which no buffer is had."""
+    for read in (read_json, files.read_bytes):
+        with open(path := tmp_path / "a.json", "wb") as file:
+            file.truncate(2**43)
+        with pytest.raises(ValueError, match=f"^{path}: expected a readable .*, got more than fits in memory"):
+            read(path)
+
+
 def test_writing_follows_no_link(tmp_path: Path) -> None:
     victim, path = tmp_path / "victim", tmp_path / "a.json"
     victim.write_text("mine")
