@@ -20,6 +20,7 @@ def main(path: str) -> None:
 
     config = OmegaConf.create(read_json(Path(path)))
     hand_on(config)
+    network.check_nodes(config)
     network.watch(config)
     run_ppo(config, task_runner_class=TaskRunnerV1)
 

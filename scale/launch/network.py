@@ -68,10 +68,8 @@ def variables(config: Any, environ: Mapping[str, str]) -> dict[str, str]:
     if not joins_ray(config):
         # Ray refuses other users of this machine.
         return loopback(environ) | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    from scale.plugin.process_group import INTERFACE  # loads torch
-
     interface = config.network.interface
-    return dict.fromkeys((INTERFACE, "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), interface) if interface else {}
+    return dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), interface) if interface else {}
 
 
 def check(config: Any) -> None:
@@ -109,6 +107,47 @@ def check(config: Any) -> None:
             f"nodes, got {answer.strip().splitlines()[-1:]}; start it with RAY_AUTH_MODE=token, as in scale/examples, "
             f"{TRUST}"
         )
+
+
+def check_nodes(config: Any) -> None:
+    """Require that Ray knows every node by an address of the cluster's interface; called in the driver.
+
+    TransferQueue listens on these addresses before there are workers that could look.
+    """
+    interface = config.network.interface
+    if not joins_ray(config) or interface is None:
+        return
+    import ray
+    from omegaconf import OmegaConf
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    ray.init(**OmegaConf.to_container(config.ray_kwargs.ray_init, resolve=True))
+    try:
+        ask = ray.remote(num_cpus=0)(wrong_address)
+        places = [NodeAffinitySchedulingStrategy(x["NodeID"], soft=False) for x in ray.nodes() if x["Alive"]]
+        wrong = list(filter(None, ray.get([ask.options(scheduling_strategy=x).remote(interface) for x in places])))
+    finally:
+        ray.shutdown()
+    if wrong:
+        raise ValueError(wrong[0])
+
+
+def wrong_address(interface: str) -> str:
+    """Return what is wrong with the address by which Ray knows this node, where a run listens; nothing if it is right.
+
+    It must be one of the interface.
+    """
+    import psutil
+    import ray
+
+    address = ray.util.get_node_ip_address().strip("[]")
+    there = [each.address for each in psutil.net_if_addrs().get(interface, [])]
+    if address in there:
+        return ""
+    return (
+        f"network.interface: expected on {interface} the address by which Ray knows this node, {address}, got "
+        f"{there}; start Ray with --node-ip-address"
+    )
 
 
 def without_token(address: str) -> str:

@@ -77,7 +77,6 @@ def environment(config: Any, out: Path, temporary: Path) -> dict[str, str]:
 HANDED_ON = (
     RUN_ID,
     RUN_FOLDER,
-    "DYNAMO_INTERFACE",
     "GLOO_SOCKET_IFNAME",
     "HF_HOME",
     "HF_HUB_OFFLINE",

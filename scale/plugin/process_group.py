@@ -21,9 +21,6 @@ from scale.run import RUN_ID
 
 SCHEME = "dynamo"
 
-INTERFACE = "DYNAMO_INTERFACE"
-"""Variable of the environment with the network interface that a run on several nodes keeps to."""
-
 
 def rendezvous(url: str, timeout: timedelta, **_: Any) -> Iterator[tuple[Any, int, int]]:
     """Yield the store, the rank and the number of ranks of this worker's group, as torch asks of such a function.
@@ -50,26 +47,10 @@ def listen(host: str, port: int) -> int:
         return made.detach()
 
 
-def require_interface(interface: str, address: str) -> None:
-    """Require that the address by which Ray knows this node, where the run listens, is one of the interface."""
-    import psutil
-
-    there = [each.address for each in psutil.net_if_addrs().get(interface, [])]
-    if address not in there:
-        raise ValueError(
-            f"network.interface: expected on {interface} the address by which Ray knows this node, {address}, got "
-            f"{there}; start Ray with --node-ip-address"
-        )
-
-
 def initialize() -> None:
     """Tell verl in a run's worker how to make its group; on a CPU make it, since verl would name that device twice."""
     if RUN_ID not in os.environ or "WG_PREFIX" not in os.environ or torch.distributed.is_initialized():
         return
-    if os.environ.get(INTERFACE):
-        import ray
-
-        require_interface(os.environ[INTERFACE], ray.util.get_node_ip_address().strip("[]"))
     register_rendezvous_handler(SCHEME, rendezvous)
     os.environ["DIST_INIT_METHOD"] = f"{SCHEME}://"  # what verl calls torch with
     if os.environ.get("VERL_PLATFORM") == "cpu":

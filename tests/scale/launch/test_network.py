@@ -13,8 +13,9 @@ import pytest
 
 from scale.launch import network
 from scale.run import RUN_FOLDER, read_failures
-from tests.scale.conftest import eventually
+from tests.scale.conftest import ROOT, eventually
 from tests.scale.launch.conftest import compose
+from theory.base.files import write_json
 
 pytestmark = pytest.mark.needs_verl
 
@@ -74,7 +75,7 @@ def test_on_several_nodes_the_interface_is_named(launch, cluster, tmp_path, monk
     monkeypatch.setattr(os, "environ", {**os.environ, **launch.environment(named, tmp_path, tmp_path)})
     launch.hand_on(named)
     found = named.ray_kwargs.ray_init.runtime_env.env_vars
-    for name in ("DYNAMO_INTERFACE", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         assert found[name] == "lo"
     assert os.environ.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER") is None
     assert not [name for name in found if "KEY" in name or "TOKEN" in name], "verl prints them"
@@ -119,6 +120,47 @@ def test_on_several_nodes_ray_lets_in_nobody_without_a_token(ray, launch, tmp_pa
     else:
         with pytest.raises(ValueError, match="Ray: expected a cluster that refuses a call without a token"):
             network.check(config)
+
+
+NODES = """
+import sys
+from pathlib import Path
+from scale import launch
+from scale.launch import network
+for interface in ("lo", "nowhere0"):
+    changes = [f"network.interface={interface}", f"ray_kwargs.ray_init.address='{sys.argv[1]}'"]
+    network.check_nodes(launch.compose("qwen2.5-math-7b", "2x8-a100", out=Path(sys.argv[2]), overrides=changes))
+    print("right:", interface, flush=True)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("ray", ["token"], indirect=True)
+def test_nodes_that_ray_knows_by_another_network_are_refused(ray, tmp_path):
+    """Before TransferQueue listens there."""
+    environ = os.environ | network.loopback(os.environ)
+    environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 32, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", NODES, ray[1], tmp_path]
+    done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=300)
+    assert done.stdout.splitlines() == ["right: lo"], done.stderr
+    expected = "network.interface: expected on nowhere0 the address by which Ray knows this node, 127.0.0.1, got []"
+    assert expected in done.stderr.splitlines()[-1]
+
+
+def test_the_nodes_are_looked_at_before_verl_starts(monkeypatch, tmp_path):
+    from scale.launch import driver
+
+    main_ppo = pytest.importorskip("verl.trainer.main_ppo")
+
+    def refuse(config):
+        raise ValueError("network.interface: no")
+
+    monkeypatch.setattr(network, "check_nodes", refuse)
+    monkeypatch.setattr(main_ppo, "run_ppo", lambda *args, **more: pytest.fail("verl has started"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    write_json(tmp_path / "config.json", {"ray_kwargs": {"ray_init": {}}, "network": {"trust": True}})
+    with pytest.raises(ValueError, match=r"network\.interface: no"):
+        driver.main(str(tmp_path / "config.json"))
 
 
 def test_a_vllm_on_several_nodes_is_refused(cluster):
