@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -204,6 +205,10 @@ def read_rows(path: Path) -> Iterator[SourceRow]:
     rows = 0
     for row in _read_parquet(path) if path.suffix == ".parquet" else _read_text(path):
         rows += row.copies
+        try:
+            "".join((row.problem, row.answer, *row.details.values())).encode()
+        except UnicodeEncodeError as error:  # JSON may have half of a surrogate pair, which no file of ours can hold
+            raise ValueError(f"{path}: row {row.number}: expected texts in Unicode, got {error}") from error
         yield row
     if not rows:
         raise ValueError(f"{path}: expected at least one row, got none")
@@ -270,7 +275,7 @@ def _read_text(path: Path) -> Iterator[SourceRow]:
     convert: Callable[[int, Mapping[str, Any]], SourceRow] | None = None
     names: frozenset[str] = frozenset()
     for number, row in enumerate(_mappings(path)):
-        if convert is None or not names <= row.keys():
+        if convert is None or names != row.keys():  # another column may hold another answer
             convert, names = _converter(path, list(row)) or _verl_row(path), frozenset(row)
         yield convert(number, row)
 
@@ -312,9 +317,9 @@ def _lines(path: Path, file: Iterable[str]) -> Iterator[Any]:
 
 
 def _require_distinct(names: Sequence[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, n in Counter(names).items() if n > 1)
     if twice:
-        raise ValueError(f"the column {twice[0]} twice")
+        raise ValueError(f"the column {twice[0]:.80} twice")
 
 
 def _as_spelt(text: str) -> float | str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections import Counter
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -210,8 +211,8 @@ def check_prompts(path: Path, at_least: int) -> None:
             f"{len(missing)} rows, the first {missing[0]}"
         )
     if len(set(keys)) != len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"{path}: expected different keys, got {twice!r} {keys.count(twice)} times")
+        twice, times = Counter(keys).most_common(1)[0]
+        raise ValueError(f"{path}: expected different keys, got {twice!r} {times} times")
     if len(keys) < at_least:
         raise ValueError(f"{path}: expected at least a batch of {at_least} prompts, got {len(keys)}")
 

@@ -15,6 +15,7 @@ import os
 import socket
 import stat
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -201,8 +202,8 @@ def _finite(text: str) -> float:
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     data = dict(pairs)
     if len(data) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r:.80} twice")
+        names = Counter(name for name, _ in pairs)
+        raise ValueError(f"the name {next(name for name, n in names.items() if n > 1)!r:.80} twice")
     return data
 
 

@@ -164,6 +164,14 @@ def test_without_the_hub_s_library(monkeypatch, tmp_path):
         ("a.json", '[{"problem": "What?", "answer": NaN}]\n', "the number NaN"),
         ("a.json", "[" * 100_000, "recursion"),
         ("a.csv", "problem,answer\nWhat?,1\nAnd?,2", "a last line without an end"),
+        (
+            "a.jsonl",
+            '{"problem": "What?", "answer": 1}\n{"problem": "And?", "answer": 1, "final_answer": 2}\n',
+            "row 1: expected one answer, got answer 1 and final_answer 2",
+        ),
+        ("a.jsonl", '{"problem": "What\\ud800", "answer": 1}\n', "row 0: expected texts in Unicode"),
+        ("a.json", '[{"problem": "What?", "answer": "\\udc00"}]\n', "row 0: expected texts in Unicode"),
+        ("a.jsonl", '{"problem": "What?", "answer": 1, "level": "\\ud800"}\n', "row 0: expected texts in Unicode"),
     ],
     ids=lambda text: text[:30],
 )
