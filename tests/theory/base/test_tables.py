@@ -61,6 +61,18 @@ def test_an_interval_that_ends_at_zero_holds_it(low: float, high: float, sign: i
     assert Estimate(0.2, low, high).sign == sign
 
 
+def test_another_unit_is_one_for_the_interval_too() -> None:
+    assert Estimate(0.5, 0.25, 0.75).scaled(100.0) == Estimate(50.0, 25.0, 75.0)
+    assert math.isnan(Estimate(0.5).scaled(100.0).low)
+
+
+def test_signs_and_dashes_of_latex() -> None:
+    assert text.latex("−1 – 2 ± 3 ≤ 4 → 5") == "$-$1 -- 2 $\\pm$ 3 $\\le$ 4 $\\to$ 5"
+    assert text.latex("a^b~c<d>e|f") == (
+        "a\\textasciicircum{}b\\textasciitilde{}c\\textless{}d\\textgreater{}e\\textbar{}f"
+    )
+
+
 def test_formats() -> None:
     texts = {
         "md": TABLE.markdown("A title", "Said & done."),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +73,13 @@ def test_styles_and_lines_of_our_own_stay():
     assert not any("two" in line and "lines" in line for line in written.splitlines())
 
 
+def test_a_file_is_wide_and_a_bar_is_for_terminals_alone():
+    assert terminal.Console(file=io.StringIO()).width == 120
+    for on_terminal in (False, True):
+        console = terminal.Console(file=io.StringIO(), force_terminal=on_terminal)
+        assert terminal.progress(console).disable != on_terminal
+
+
 def ends(raised: BaseException | None, capsys: pytest.CaptureFixture[str], words=("sweep",)) -> tuple[int, str]:
     @terminal.command("python -m x", {"sweep": "the same command resumes"})
     def main(argv=None) -> int:
@@ -130,3 +139,32 @@ raise SystemExit(main([]))
 """
     command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", code]
     assert subprocess.run(command, cwd=Path(__file__).parents[3], check=False).returncode > 2
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (BrokenPipeError(32, "Broken pipe"), 141, ""),
+        (OSError(28, "No space left on device"), 2, "standard output: [Errno 28] No space left on device\n"),
+    ],
+)
+@pytest.mark.parametrize("caught", [False, True], ids=["raised", "taken no notice of"])
+def test_output_that_cannot_be_written_ends_the_command(error, status, said, caught, capsys, monkeypatch):
+    """`head` that has left is no failure to tell of; a full disk is, also where argparse hides it."""
+
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise error
+
+        def fileno(self):
+            return os.open(os.devnull, os.O_WRONLY)
+
+    @terminal.command("python -m x")
+    def main(argv=None) -> int:
+        with contextlib.suppress(OSError) if caught else contextlib.nullcontext():
+            print("result")
+        return 0
+
+    monkeypatch.setattr(sys, "stdout", Closed())
+    assert main([]) == status
+    assert capsys.readouterr().err.endswith(said)
