@@ -362,3 +362,12 @@ def test_fuzz_expected_progress(prompt, n_max, estimator):
 def test_fuzz_single_rollout_variance(prompt, baseline):
     got = fuzzing.call(moments.single_rollout_variance, *prompt, baseline)
     assert got is None or np.all(got >= 0)
+
+
+def test_a_policy_that_does_not_sum_to_one_is_refused_and_rounding_is_divided_out() -> None:
+    for total in (0.9, 1 - 2e-6, 1 + 2e-6, 1.1):
+        with pytest.raises(ValueError, match="probs: expected a sum of 1"):
+            moments.gradient_moments(np.array([0.5, 0.5]) * total, [True, False], 4)
+    for total in (1 - 9e-7, 1 + 9e-7):
+        policy = moments.gradient_moments(np.array([0.3, 0.7]) * total, [True, False], 4).policy
+        np.testing.assert_allclose([policy.p, policy.q], [0.3, 0.7], rtol=1e-14)
