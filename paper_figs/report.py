@@ -171,7 +171,7 @@ def _image(entry: Mapping[str, Any], hashes: Mapping[str, Any], index: Path) -> 
     command = f"python -m paper_figs --only {entry['name']}"
     with made_by(command):
         drawing = read_hashed(path, hashes, index)
-    width = re.search(rb'<svg[^>]*? width="([\d.]+)pt"', drawing)
+    width = re.search(rb'<svg[^>]*? width="(\d+(?:\.\d+)?)pt"', drawing)
     if width is None:
         raise unfit(path, "an SVG with its width in points", "another file", command)
     data = base64.b64encode(drawing).decode()

@@ -290,8 +290,9 @@ def test_missing_and_corrupt_files_are_named(
     assert not (source / "report.html").exists()
 
 
-def test_a_drawing_without_a_width_is_refused(source: Path) -> None:
-    (source / "figures" / "score_norm.svg").write_text("<svg/>")
+@pytest.mark.parametrize("drawing", ["<svg/>", '<svg width="1.2.3pt"/>', '<svg width=".pt"/>'])
+def test_a_drawing_without_a_width_is_refused(drawing: str, source: Path) -> None:
+    (source / "figures" / "score_norm.svg").write_text(drawing)
     for name in read_json(source / "figures" / "index.json")["files"]:
         (source / "figures" / name).touch()
     seal(source / "figures" / "index.json")
