@@ -134,7 +134,7 @@ def without(name: str) -> Callable[[Path], None]:
 def test_a_damaged_run_is_named(source: Path, file: str, spoil: Callable[[Path], object], message: str) -> None:
     path = source / "toy" / "grpo" / file
     spoil(path)
-    with pytest.raises(ValueError, match=f"^{path}: expected .*{message}") as error:
+    with pytest.raises(ValueError, match=f"^{path}: .*{message}") as error:
         RUN.read(source)
     assert str(error.value).endswith(f"; make it with `python -m toy run --method grpo --out {path.parent}`")
 
@@ -147,10 +147,10 @@ def test_a_damaged_run_is_named(source: Path, file: str, spoil: Callable[[Path],
         ("config.json", rewritten(lambda data: {**data, "rollouts": "16"}), "rollouts of type int, got '16'"),
         ("metrics.parquet", edit(lambda t: t.drop_columns(["pass_at_1"])), "without pass_at_1"),
         ("metrics.parquet", edit(lambda t: t.drop_columns(["step"])), "without step"),
-        ("metrics.parquet", edit(lambda t: t.slice(1)), "got 65 rows of 6 seeds and 11 steps"),
-        ("metrics.parquet", edit(lambda t: pa.concat_tables([t, t])), "got 132 rows of 6 seeds"),
+        ("metrics.parquet", edit(lambda t: t.slice(1)), "65 rows of 6 seeds and 11 steps"),
+        ("metrics.parquet", edit(lambda t: pa.concat_tables([t, t])), "132 rows of 6 seeds"),
         ("metrics.parquet", edit(lambda t: t.take(np.random.default_rng(0).permutation(66))), "in order, got other"),
-        ("metrics.parquet", edit(lambda t: t.take(np.arange(66) ^ 1)), "in order, got other steps"),
+        ("metrics.parquet", edit(lambda t: t.take(np.arange(66) ^ 1)), "in order, got other seeds"),
         ("metrics.parquet", cell("seed", 0, 5), "one row for every seed and step"),
         ("metrics.parquet", cell("step", 1, 0), "one row for every seed and step"),
         ("metrics.parquet", cell("seed", 0, None), "no gap in column seed, got 1"),

@@ -173,7 +173,7 @@ def read_table(path: Path, recorded: Mapping[str, Any], record: Path) -> pa.Tabl
     """Read a Parquet file whose SHA-256 is `recorded`, as `theory.base.files.read_hashed` does."""
     content = read_hashed(path, recorded, record)
     try:
-        return pq.read_table(pa.BufferReader(content))
+        return pq.ParquetFile(pa.BufferReader(content)).read()  # also with two columns of one name, for `select`
     except (OSError, ValueError, pa.ArrowException) as error:
         raise ValueError(f"{path}: expected a readable Parquet file, got {_first_line(error)}") from error
 
