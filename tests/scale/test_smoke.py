@@ -36,7 +36,7 @@ def test_data_are_prepared_from_the_hubs_schema(smoke):
     out, said, _ = smoke
     kept = pq.read_table(out / "data" / "dapo-math-17k.parquet")
     source = pq.read_table(out / "source" / "dapo-math-17k.parquet")
-    conflicts = lines(out / "data", "dapo-math-17k.conflicts.jsonl")
+    conflicts = (out / "data" / "dapo-math-17k.conflicts.jsonl").read_text().splitlines()
     assert source.num_rows == 2 * kept.num_rows + 2
     assert len(conflicts) == 1
     assert "expected 17,398 problems" in said
