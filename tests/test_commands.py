@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,8 +43,9 @@ class Command(NamedTuple):
 
 
 def _figures(_: Path, out: Path) -> Sequence[str | Path]:
-    if not out.exists() and out.parent.is_dir():
-        shutil.copytree(DATA / "ledger", out / "ledger")
+    with suppress(OSError):  # a name that is too long
+        if not out.exists() and out.parent.is_dir():
+            shutil.copytree(DATA / "ledger", out / "ledger")
     return ("-m", "paper_figs", "--only", "score_norm", "--source", out)
 
 

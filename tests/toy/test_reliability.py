@@ -61,7 +61,8 @@ def assert_same_folder(folder, run):
     for name, column in run.columns().items():
         np.testing.assert_array_equal(table[name].to_numpy(), column, err_msg=name)
     np.testing.assert_array_equal(checkpoint.load(folder / checkpoint.NAME)[0]["logits"], run.logits)
-    assert {path.name for path in folder.iterdir()} == FINAL
+    # One that was killed after its last file leaves the file of its lock, which locks nothing.
+    assert {path.name for path in folder.iterdir()} - {files.LOCK_FILE} == FINAL
 
 
 @contextmanager
@@ -205,7 +206,8 @@ def test_interrupts_and_a_full_disk_leave_the_last_checkpoint_good(error, small,
             raise error
 
         out, steps = tmp_path / str(line), []
-        with pytest.raises(type(error)) as caught, before_every_line(at_line(line, act)):
+        # What cannot be read is a ValueError with the same cause.
+        with pytest.raises((type(error), ValueError)) as caught, before_every_line(at_line(line, act)):
             train(config, out=out, checkpoint_every=1, progress=lambda step, value, seen=steps: seen.append(step))
         assert error in (caught.value, caught.value.__cause__)  # a file that cannot be written is named
         if steps:
@@ -232,7 +234,7 @@ def test_ctrl_c_at_the_command_line_exits_with_130_and_says_how_to_go_on(tmp_pat
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=600)
     assert process.returncode == 130
-    assert errors.splitlines() == ["interrupted; with --out, the same command resumes at the last checkpoint"]
+    assert errors.splitlines() == ["python -m toy run: interrupted; with --out, the same command resumes"]
     config = TrainConfig.from_dict(files.read_json(tmp_path / runs.CONFIG_FILE))
     assert 0 < checkpoint.load(tmp_path / checkpoint.NAME)[1]["num_steps"] < 150
     assert_same(train(config, out=tmp_path), train(config))
