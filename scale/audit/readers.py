@@ -62,10 +62,9 @@ def read_log(
     for file, other in kinds.items():
         if other != kind:
             raise ValueError(f"{file}: expected the format of {files[0]}, {kind}, got {other}; one call reads one run")
-    for file in files:  # a run of ours that is finished vouches for its record and its dumps
-        for folder in file.parents[:2]:
-            if (folder / METRICS_LOG).exists():
-                require_recorded(folder, [file])
+    for folder in {parent for file in files for parent in file.parents[:2]}:
+        if (folder / METRICS_LOG).exists():  # a run of ours that is finished vouches for its record and its dumps
+            require_recorded(folder, [file for file in files if folder in file.parents[:2]])
     tally = Tally(success, told, steps_in_one_file=kind in ("verl", "trl"))
     if kind == "allocation":
         for file in files:

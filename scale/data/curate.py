@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scale.data.datasets import Dataset, SourceRow, find_files, hash_file, read_rows
+from scale.data.datasets import Dataset, SourceRow, find_files, read_rows
 from scale.data.text_keys import LANGUAGES, answer_form, language, loose_form, prompt_key
 from theory.base import require
+from theory.base.files import hash_file
 
 
 @dataclass

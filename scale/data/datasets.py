@@ -7,7 +7,6 @@ in modest memory.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import math
 from collections import Counter
@@ -183,15 +182,6 @@ def _download(dataset: Dataset, revision: str | None) -> Path:
     return Path(folder)
 
 
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 # Rows
 
 
@@ -296,7 +286,8 @@ def _mappings(path: Path) -> Iterator[Mapping[str, Any]]:
                 return
             start = file.read(2**10).lstrip()[:1]
             file.seek(0)
-            for record in _one_list(path, file.read()) if start == "[" else _lines(path, file):
+            listed = start == "["
+            for record in parse_json(file.read(), str(path), parse_float=_as_spelt) if listed else _lines(path, file):
                 if not isinstance(record, dict):
                     raise ValueError(f"{type(record).__name__} in place of an object")
                 yield record
@@ -304,10 +295,6 @@ def _mappings(path: Path) -> Iterator[Mapping[str, Any]]:
         if str(error).startswith(str(path)):
             raise
         raise ValueError(f"{path}: expected a whole {path.suffix} file, got {error}") from error
-
-
-def _one_list(path: Path, text: str) -> Any:
-    return parse_json(text, str(path), parse_float=_as_spelt)
 
 
 def _lines(path: Path, file: Iterable[str]) -> Iterator[Any]:

@@ -23,6 +23,7 @@ from scale.evaluation import exports, generate, planning, score_table
 from scale.evaluation.exports import Checkpoint
 from scale.evaluation.planning import SETTINGS_FILE, Item, plan
 from scale.plugin.config import VLLM_ON_CPU
+from scale.run.supervisor import PATIENCE
 from theory.base import files, runs as run_format, terminal
 from theory.base.terminal import Console
 
@@ -30,9 +31,6 @@ TABLE = "table"
 
 DEADLINE, SILENCE = 14 * 24 * 3600.0, 3600.0
 """Seconds that a checkpoint's evaluation may take, and between two stored samples, loading included."""
-
-PATIENCE = 30.0
-"""Seconds to wait for another call that writes, such as the processes of one that was just killed."""
 
 ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "checkpoints": {

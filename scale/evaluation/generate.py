@@ -12,7 +12,6 @@ import hashlib
 import multiprocessing
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -26,6 +25,7 @@ from scale.evaluation.problems import BenchmarkProblem, Score, load_reward, scor
 from scale.launch.network import loopback
 from scale.run import beat, reported
 from theory.base.files import json_line, no_link, opened, read_foreign_json, read_json, read_line
+from theory.base.processes import end_with_parent
 
 SAMPLES_FILE = "samples.jsonl"
 
@@ -120,7 +120,7 @@ def drop_unfinished(path: Path) -> None:
     """Cut off a last line without an end."""
     if not path.exists():
         return
-    with path.open("rb+") as file:
+    with open(path, "rb+", opener=no_link) as file:
         length = end = file.seek(0, os.SEEK_END)
         while end > 0:
             start = max(0, end - 2**16)
@@ -186,16 +186,8 @@ def scorers(reward: str, arguments: Mapping[str, Any], processes: int) -> Proces
 
 def _start_scoring(name: str, arguments: Mapping[str, Any]) -> None:
     global _reward
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     _reward = load_reward(name, arguments)
-
-
-def _end_with_parent() -> None:
-    """End this process with its parent, which may be killed: a pool's processes would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def score_response(problem: BenchmarkProblem, response: str) -> Score:

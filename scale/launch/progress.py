@@ -13,14 +13,11 @@ from rich.progress import TaskID, TimeElapsedColumn
 from scale.launch.checks import check_folder
 from scale.launch.start import Limits, train
 from scale.run import Outcome, interruptible, read_progress, records
-from scale.run.supervisor import LOG
+from scale.run.supervisor import LOG, PATIENCE
 from theory.base import terminal
 from theory.base.files import only_writer
 from theory.base.terminal import Console
 from theory.methods import STOCK
-
-PATIENCE = 30.0
-"""Seconds to wait for the processes of a run that was just killed: they may write until they have ended."""
 
 
 def train_all(configs: Mapping[Path, Any], limits: Limits, console: Console, jobs: int = 1) -> int:

@@ -198,8 +198,8 @@ def reopen(folder: Path) -> None:
     What was lost or changed since is a `ValueError`, so that it is not hashed anew. An unfinished run needs nothing.
     """
     path = folder / run_format.VERSIONS_FILE
-    if path.exists():
-        files.check_hashes(folder, run_format.read_versions(folder)["files"], path)
+    if listed := recorded(folder):
+        files.check_hashes(folder, listed, path)
         path.unlink()
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from scale.run.guard import RUN_ID, end_run
 from scale.run.reports import CURRENT, FAILURES, PROGRESS, RUN_FOLDER, Failure, read_failures, read_progress
-from theory.base.files import no_link
+from theory.base.files import no_link, write_atomically
 
 LOG = "log.txt"
 
@@ -41,6 +41,9 @@ STOPPED = 5.0
 """Seconds between two looks after which this process must have been stopped, by Ctrl-Z or with the whole machine."""
 
 LAST_LINES = 20
+
+PATIENCE = 30.0
+"""Seconds to wait for the processes of a run that was just killed: they may write until they have ended."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ def supervise(
     environ |= {RUN_ID: run_id, RUN_FOLDER: str(folder), "SPT_NOENV": "1"}
     if temporary is not None:
         environ["VLLM_RPC_BASE_PATH"] = str(temporary)  # vLLM never deletes its sockets.
-    (folder / CURRENT).write_text(run_id)
+    write_atomically(folder / CURRENT, run_id.encode())
     guard_command = [sys.executable, "-I", str(GUARD), run_id, str(temporary or ""), str(os.getpid()), *command]
     start = time.monotonic()
     with open(folder / LOG, "ab", opener=no_link) as log, (folder / LOG).open("rb") as reader:

@@ -136,9 +136,9 @@ def parse_json(
     >>> parse_json('{"n": 8}', "config.json")
     {'n': 8}
     """
-    rules: dict[str, Any] = {"parse_constant": _not_finite, "parse_float": parse_float or _finite} if finite else {}
+    number, constant = (parse_float or _finite, _not_finite) if finite else (parse_float, None)
     try:
-        return json.loads(text, object_pairs_hook=_distinct, **rules)
+        return json.loads(text, object_pairs_hook=_distinct, parse_float=number, parse_constant=constant)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: expected readable JSON, got {error!s:.200}") from error
 
@@ -167,10 +167,9 @@ def check_fields(data: Any, kinds: Mapping[str, tuple[type, ...]], where: str) -
 
 def _read(path: Path) -> str:
     try:
-        with opened(path) as file:
-            return file.read().decode()
-    except (OSError, ValueError, MemoryError) as error:
-        raise ValueError(f"{path}: expected a readable JSON file, got {_reason(error)}") from error
+        return read_bytes(path, "JSON file").decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected a readable JSON file, got {error}") from error
 
 
 @contextmanager
@@ -207,17 +206,14 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return data
 
 
-def read_bytes(path: Path) -> bytes:
-    """Return the content of a regular file; any other, or a missing one, is a ValueError that names it."""
+def read_bytes(path: Path, kind: str = "file") -> bytes:
+    """Return the content of a regular file; any other, or a missing one, is a ValueError that names it and its kind."""
     try:
         with opened(path) as file:
             return file.read()
     except (OSError, ValueError, MemoryError) as error:  # a name with a null character is a ValueError
-        raise ValueError(f"{path}: expected a readable file, got {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    return "more than fits in memory" if isinstance(error, MemoryError) else str(error)
+        reason = "more than fits in memory" if isinstance(error, MemoryError) else error
+        raise ValueError(f"{path}: expected a readable {kind}, got {reason}") from error
 
 
 # Hashes of files
@@ -225,10 +221,11 @@ def _reason(error: Exception) -> str:
 
 def hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
     """Return the SHA-256 of files in a folder, by name, as `read_hashed` takes them."""
-    return {name: _hash_file(folder / name) for name in names}
+    return {name: hash_file(folder / name) for name in names}
 
 
-def _hash_file(path: Path) -> str:
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file; one that cannot be read is a ValueError that names it."""
     digest = hashlib.sha256()
     try:
         with opened(path) as file:
@@ -245,18 +242,17 @@ def read_hashed(path: Path, recorded: Mapping[str, Any], record: Path) -> bytes:
     A missing file, and one that was changed since, are a ValueError that names it.
     """
     content = read_bytes(path)
-    _require_hash(path, hashlib.sha256(content).hexdigest(), recorded, record)
+    _require_hash(path, hashlib.sha256(content).hexdigest(), recorded.get(path.name), record)
     return content
 
 
 def check_hashes(folder: Path, recorded: Mapping[str, Any], record: Path) -> None:
     """Require every file whose SHA-256 is `recorded`, by its name in the folder, as it was."""
-    for name in recorded:
-        _require_hash(folder / name, _hash_file(folder / name), recorded, record, name)
+    for name, expected in recorded.items():
+        _require_hash(folder / name, hash_file(folder / name), expected, record)
 
 
-def _require_hash(path: Path, found: str, recorded: Mapping[str, Any], record: Path, name: str | None = None) -> None:
-    expected = recorded.get(name or path.name)
+def _require_hash(path: Path, found: str, expected: Any, record: Path) -> None:
     if found != expected:
         hint = "it was changed or damaged"
         raise ValueError(f"{path}: expected the file whose SHA-256 is in {record} ({expected}), got {found}: {hint}")

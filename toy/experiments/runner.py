@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -25,6 +23,7 @@ from typing import Any
 import torch
 
 from theory.base import files, require, runs
+from theory.base.processes import end_with_parent
 from theory.base.text import plain
 from theory.methods import METHODS
 from toy.experiments import summary
@@ -269,14 +268,7 @@ def _start_worker(steps: SimpleQueue[tuple[Path, int]], stop: Connection) -> Non
     global _steps, _stop
     _steps, _stop = steps, stop
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()
 
 
 def _train_cell(folder: Path, config: TrainConfig, checkpoint_every: int, device: str) -> None:

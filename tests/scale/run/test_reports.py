@@ -150,7 +150,7 @@ def test_records_and_reports_follow_no_link(tmp_path, monkeypatch):
     victim = tmp_path / "victim"
     victim.write_text("mine")
     partial = f".{reports.PROGRESS}.{os.getpid()}.{threading.get_ident()}"
-    for name in (partial, reports.PROGRESS, "metrics.jsonl", "log.txt"):
+    for name in (partial, reports.PROGRESS, reports.CURRENT, "metrics.jsonl", "log.txt"):
         (tmp_path / "run" / name).symlink_to(victim)
     beat(1)
     with pytest.raises(OSError, match="symbolic link"):
