@@ -1,4 +1,4 @@
-"""`python -m theory`: judge every claim of the paper, print the ledger, and say what changed.
+"""`python -m theory`: judge every claim of the ledger, print the ledger, and say what changed.
 
 The exit status is 0 when every verdict is the recorded one, 1 when one is not, and else as in `theory.base.terminal`.
 """
@@ -37,7 +37,7 @@ COLOURS = {
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = Parser(prog="python -m theory", description="Judge every claim of the DynaMO paper.")
+    parser = Parser(prog="python -m theory", description="Judge the claims of the ledger.")
     parser.add_argument("--only", nargs="+", metavar="ID", help="judge these rows only, e.g. --only A7 G4")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the ledger as JSON")
     parser.add_argument("--data", type=Path, metavar="DIR", help="write the data of each curve as DIR/ID.parquet")
@@ -66,8 +66,9 @@ def judge(rows: Sequence[Claim], console: Console) -> list[tuple[Claim, Finding,
 def show(judged: Sequence[tuple[Claim, Finding, float]], console: Console) -> None:
     """Print the ledger as a table."""
     table = Table(title="Claims of DynaMO (arXiv 2602.19208), judged by computation", show_lines=True)
-    for heading, options in (("id", {}), ("claim", {"ratio": 3}), ("verdict", {}), ("evidence", {"ratio": 5})):
-        table.add_column(heading, **options)  # type: ignore[arg-type]
+    columns = (("id", None), ("claim", 3), ("said by", None), ("regime", 2), ("verdict", None), ("evidence", 5))
+    for heading, ratio in columns:
+        table.add_column(heading, ratio=ratio)
     for row, finding, _ in judged:
         verdict = Text(finding.verdict.value, COLOURS[finding.verdict])
         if finding.verdict is not row.recorded:
@@ -75,7 +76,10 @@ def show(judged: Sequence[tuple[Claim, Finding, float]], console: Console) -> No
         evidence = plain(finding.evidence)
         if finding.counterexample:
             evidence += f"\nCounter-example: {plain(finding.counterexample)}"
-        table.add_row(row.id, Text(f"{row.statement} ").append(f"({row.source})", "dim"), verdict, Text(evidence))
+        if row.by_construction:
+            verdict.append("\n(by construction)", "dim")
+        statement = Text(f"{row.statement} ").append(f"({row.source})", "dim")
+        table.add_row(row.id, statement, row.said_by.value, Text(row.regime), verdict, Text(evidence))
     console.print(table)
 
 
@@ -92,7 +96,10 @@ def as_json(judged: Sequence[tuple[Claim, Finding, float]]) -> dict[str, Any]:
             {
                 "id": row.id,
                 "claim": row.statement,
+                "said_by": row.said_by.value,
                 "source": row.source,
+                "regime": row.regime,
+                "by_construction": row.by_construction,
                 "verdict": finding.verdict.value,
                 "recorded": row.recorded.value,
                 "evidence": finding.evidence,

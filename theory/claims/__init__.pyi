@@ -1,4 +1,5 @@
 from .ledger import (
+    Author as Author,
     Claim as Claim,
     Finding as Finding,
     Verdict as Verdict,

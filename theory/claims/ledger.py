@@ -1,4 +1,4 @@
-"""A row of the ledger: a claim of the paper, and the computation that judges it.
+"""A row of the ledger: a claim, who made it, and the computation that judges it in a stated regime.
 
 A judge computes numbers and derives its verdict from them, so a broken formula turns its row red. The claim also holds
 the verdict that this project has recorded for the row; `python -m theory` compares the two.
@@ -15,6 +15,19 @@ import numpy as np
 
 ROUNDING = 1e-12
 """Largest error of an identity that counts as rounding."""
+
+
+class Author(str, Enum):
+    """Who made a claim; the documentation shows the text under each."""
+
+    PAPER = "paper"
+    """The paper says it, in the place that the row names."""
+    CODE = "public code"
+    """The authors' released code does it; the paper does not say so."""
+    SUMMARY = "summary"
+    """A machine-made summary, review or rebuttal of the paper says it, not its authors."""
+    OURS = "this project"
+    """A theorem of this project."""
 
 
 class Verdict(str, Enum):
@@ -52,18 +65,40 @@ class Finding:
 
 @dataclass(frozen=True)
 class Claim:
-    """A row of the ledger: the claim and its source, the recorded verdict, and the judge."""
+    """A row of the ledger.
+
+    Attributes
+    ----------
+    id, statement, source : The claim, in the words of its author as far as we have them, and where they stand.
+    recorded : The verdict that this project has recorded.
+    judge : Computes the finding.
+    said_by : Who made the claim.
+    regime : Where the verdict holds: what the computation assumes of the estimator, the loss, the policy, the budget.
+    by_construction : True for a row that tests our own code or copies of numbers, and could hardly come out otherwise.
+    """
 
     id: str
     statement: str
     source: str
     recorded: Verdict
     judge: Callable[[], Finding]
+    said_by: Author = Author.PAPER
+    regime: str = ""
+    by_construction: bool = False
 
 
-def claim(id: str, statement: str, source: str, recorded: Verdict) -> Callable[[Callable[[], Finding]], Claim]:
+def claim(
+    id: str,
+    statement: str,
+    source: str,
+    recorded: Verdict,
+    *,
+    said_by: Author = Author.PAPER,
+    regime: str = "",
+    by_construction: bool = False,
+) -> Callable[[Callable[[], Finding]], Claim]:
     """Make the decorated judge a row of the ledger."""
-    return lambda judge: Claim(id, statement, source, recorded, judge)
+    return lambda judge: Claim(id, statement, source, recorded, judge, said_by, regime, by_construction)
 
 
 def by_column(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> dict[str, np.ndarray[Any, Any]]:
