@@ -19,6 +19,11 @@ from theory.base.arrays import FloatArray
 from theory.base.tables import Estimate, number
 from theory.statistics import NUM_RESAMPLES, paired_gain
 
+CONFIG: Mapping[str, tuple[type, ...]] = {
+    "world_name": (str,), "num_steps": (int,), "batch_prompts": (int,), "world": (dict,), "optimizer": (dict,),
+}  # fmt: skip
+"""What figures need of a configuration."""
+
 
 @dataclass(frozen=True)
 class CellResult:
@@ -50,6 +55,7 @@ class ExperimentResults(Input):
     ----------
     axes : Axes that are varied, apart from the setting.
     measures : Measures that must be there; others are ignored.
+    where_reached : Measures that a cell has if its run gets there, such as those of `horizons`.
     worlds : Whether the sweep has the axis `world`; else its cells share one. The configuration is read of the first
         cell of each world, or of every cell where they share one.
     scale : Axes by which runs at scale differ in this experiment, names of `scale_runs.AXES`; none: it has no such
@@ -65,6 +71,7 @@ class ExperimentResults(Input):
     scale: tuple[str, ...] = ()
     reference: Mapping[str, str] | None = None
     methods: tuple[str, ...] = ()
+    where_reached: tuple[str, ...] = ()
 
     def exists(self, source: Path) -> bool:
         """Return whether there is a summary, fit or not, or a run at scale to compare."""
@@ -94,16 +101,17 @@ class ExperimentResults(Input):
         _require_intervals(rows, path, command)
         cells: list[CellResult] = []
         for name in dict.fromkeys(rows["cell"]):
-            of_cell = {m: np.flatnonzero((rows["cell"] == name) & (rows["measure"] == m)) for m in self.measures}
+            names = (*self.measures, *self.where_reached)
+            of_cell = {m: np.flatnonzero((rows["cell"] == name) & (rows["measure"] == m)) for m in names}
             for measure, matches in of_cell.items():
-                if len(matches) != 1:
+                if len(matches) > 1 or (measure in self.measures and len(matches) < 1):
                     raise unfit(path, f"one row of {measure} for every cell", f"{len(matches)} for {name}", command)
-            row_of = {measure: int(matches[0]) for measure, matches in of_cell.items()}
+            row_of = {measure: int(matches[0]) for measure, matches in of_cell.items() if len(matches)}
             first = next(iter(row_of.values()))
             config: Mapping[str, Any] = {}
             if not self.worlds or all(str(rows["world"][first]) != cell.setting for cell in cells):
                 place = folder / str(name) / "config.json"
-                config = read_json(place, {"world_name": (str,), "num_steps": (int,)}, command)
+                config = read_json(place, CONFIG, command)
                 if self.worlds and config["world_name"] != rows["world"][first]:
                     raise unfit(place, f"the world {rows['world'][first]}", config["world_name"], command)
             cells.append(

@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from paper_figs import entropy_change, fig5_dynamics, variance_order, variance_ratio
-from paper_figs.experiments import CellResult
+from paper_figs.experiments import CellResult, ExperimentResults
 from paper_figs.figure import Figure, Item, Table, items
 from paper_figs.result_files import Curves, LedgerData, RunCurves
 from paper_figs.style import COLUMN_WIDTH, RC, TEXT_WIDTH
@@ -384,6 +384,15 @@ def test_runs_at_scale_are_paired_by_seed_and_stay_out_of_experiments_that_lack_
     assert not tiny["grpo"].differences
     assert "tiny" in built["fig4_scaling"].caption
     assert "tiny" not in built["fig2_budgets"].caption  # there is no run of DynaMO without its allocation
+
+
+def test_a_measure_that_a_run_does_not_reach_is_left_out_and_others_are_required() -> None:
+    (experiment,) = FIGURES["fig2_budgets"].inputs
+    assert isinstance(experiment, ExperimentResults)
+    cells = replace(experiment, measures=("pass_at_1",), where_reached=("pass_at_32", "never")).read(DATA)
+    assert all(list(cell.values) == ["pass_at_1", "pass_at_32"] for cell in cells)
+    with pytest.raises(ValueError, match=r"summary\.parquet: expected one row of never for every cell, got 0"):
+        replace(experiment, measures=("never",)).read(DATA)
 
 
 def test_readings_follow_from_the_data() -> None:
