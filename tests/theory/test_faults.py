@@ -42,6 +42,13 @@ FAULTS = [
         "test_is_the_mean_of_exact_progress_over_the_law_of_p",
     ),
     Fault(
+        "right and wrong exchanged in the best scale",
+        "estimators/optimal",
+        "(1 - r) * v_c + r * v_w",
+        "r * v_c + (1 - r) * v_w",
+        "test_golden_values",
+    ),
+    Fault(
         "sign of the score norm", "policy/softmax", "1 - 2 * xp.exp", "1 + 2 * xp.exp", "test_statistics_by_enumeration"
     ),
     Fault(

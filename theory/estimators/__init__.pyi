@@ -22,6 +22,9 @@ from .moments import (
     implied_weight as implied_weight,
     single_rollout_variance as single_rollout_variance,
 )
+from .optimal import (
+    optimal_scale as optimal_scale,
+)
 from .progress import (
     CENTRED as CENTRED,
     OBJECTIVES as OBJECTIVES,
