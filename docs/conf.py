@@ -76,7 +76,7 @@ from theory import __version__  # noqa: E402
 from theory.allocation import ALLOCATORS, ORACLES, spends_in_rounds  # noqa: E402
 from theory.claims import LEDGER, Claim, Verdict  # noqa: E402
 from theory.methods import METHODS  # noqa: E402
-from toy.experiments import DEFAULT, SWEEPS  # noqa: E402
+from toy.experiments import DEFAULT, HORIZONS, SWEEPS  # noqa: E402
 from toy.training import TrainConfig, metrics as toy_metrics  # noqa: E402
 from toy.worlds import WORLDS  # noqa: E402
 
@@ -205,7 +205,8 @@ def sweeps() -> str:
                 sweep.title,
                 sweep.reproduces,
                 len(sweep.cells),
-                ", ".join(f"`{measure}`" for measure in sweep.measures),
+                ", ".join(f"`{measure}`" for measure in sweep.measures if measure not in HORIZONS)
+                + ", `HORIZONS`" * (HORIZONS[0] in sweep.measures),
             )
             for name, sweep in SWEEPS.items()
         ),

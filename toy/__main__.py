@@ -22,7 +22,19 @@ from theory.base.terminal import Console, Parser, command, progress
 from theory.losses import AGGREGATIONS
 from theory.methods import METHODS, Method
 from theory.statistics import NUM_RESAMPLES
-from toy.experiments import DEFAULT, SWEEPS, TIMING, SummaryRow, Sweep, get_sweeps, runner, summary
+from toy.experiments import (
+    AFTER_VISITS,
+    AT_REFERENCE,
+    DEFAULT,
+    HORIZONS,
+    SWEEPS,
+    TIMING,
+    SummaryRow,
+    Sweep,
+    get_sweeps,
+    runner,
+    summary,
+)
 from toy.training import DEVICES, OPTIMIZERS, OptimizerConfig, Run, TrainConfig, train
 from toy.worlds import WORLDS, Population
 
@@ -45,8 +57,9 @@ examples:
   python -m toy sweep tuning                # then, with the learning rates it has chosen:
   python -m toy sweep table1 --tuned results/toy/tuning/chosen.json
 
-Every cell of a sweep is a run folder DIR/SWEEP/CELL, as of `run --out`; a sweep ends with DIR/SWEEP/summary.parquet and
-summary.json. Stop it at any time: the same command goes on where it was. The number of jobs changes no result.
+Every cell of a sweep is a run folder DIR/SWEEP/CELL, as of `run --out`; a sweep ends with DIR/SWEEP/summary.parquet,
+values.parquet (those of every seed) and summary.json. Stop it at any time: the same command goes on where it was. The
+number of jobs changes no result.
 """
 
 
@@ -297,7 +310,8 @@ def summary_of(sweep: Sweep, rows: Sequence[SummaryRow]) -> Iterator[Table | str
     yield f"{sweep.name} ({sweep.reproduces}): {sweep.title}"
     config = sweep.cells[0].config
     reference = " ".join(sweep.reference.values())
-    for measure in sweep.measures:
+    alone = [measure for measure in sweep.measures if measure not in HORIZONS]
+    for measure in alone:
         table = Table(*sweep.axes, "value", f"minus {reference}", title=summary.title(measure))
         chosen = [row for row in rows if row.measure == measure]
         largest = max(abs(row.value) for row in chosen)
@@ -309,15 +323,44 @@ def summary_of(sweep: Sweep, rows: Sequence[SummaryRow]) -> Iterator[Table | str
         yield table
     if sweep.measures == (TIMING,):
         return
+    yield from horizons(sweep, rows)
     yield (
         f"Interquartile means over {config.num_seeds} seeds with 95 % bootstrap intervals ({NUM_RESAMPLES:,} "
         "resamples); differences are within seeds."
     )
-    for measure in sweep.measures:
+    for measure in alone:
         if measure.startswith("pass") and len(sweep.cells) > len(leaders := summary.leaders(sweep, rows, measure)):
             yield f"Highest {summary.title(measure)}: " + ", ".join(
                 " ".join(row.axes.values()) + f" {row.value:.4f}" for row in leaders
             )
+
+
+def horizons(sweep: Sweep, rows: Sequence[SummaryRow]) -> Iterator[Table]:
+    """Yield a table of pass@1 after equal numbers of visits, and one at equal progress of the reference."""
+    reference = " ".join(sweep.reference.values())
+    found = {(row.cell, row.measure): row for row in rows}
+    heading = f"pass@1 of {reference}, of others minus {reference}, in points: {{}}"
+    for measures, when in (
+        (AFTER_VISITS, "after so many visits a prompt"),
+        (AT_REFERENCE, f"when {reference} has first so much, mean over seeds"),
+    ):
+        there = {name: x for name, x in measures.items() if any(row.measure == name for row in rows)}
+        if not there:
+            continue
+        table = Table(*sweep.axes, *(f"{x:g}" for x in there.values()), title=heading.format(when))
+        for cell in sweep.cells:
+            texts = []
+            for name in there:
+                row = found.get((cell.name, name))
+                if row is None:
+                    texts.append("")
+                elif row.difference is None:
+                    texts.append(f"{100 * row.value:.1f}")
+                else:
+                    ends = (row.difference, row.difference_low, row.difference_high)
+                    texts.append(format_interval("+.1f", *(x if x is None else 100 * x for x in ends)))
+            table.add_row(*cell.axes.values(), *texts)
+        yield table
 
 
 def format_interval(spec: str, value: float | None, low: float | None, high: float | None) -> str:

@@ -115,7 +115,7 @@ def test_lost_files_of_a_sweep_are_made_again(tmp_path, caplog):
     ((_, rows),) = run_sweeps([tiny(3)], tmp_path)
     folder = tmp_path / "tiny"
     before = contents(folder)
-    for name in ("grpo/metrics.parquet", "kl-cov/checkpoint.npz", summary.PARQUET):
+    for name in ("grpo/metrics.parquet", "kl-cov/checkpoint.npz", summary.PARQUET, summary.VALUES):
         (folder / name).unlink()
         ((_, again),) = run_sweeps([tiny(3)], tmp_path)
         assert again == rows
@@ -148,7 +148,7 @@ def test_a_changed_file_is_refused_and_stays(name, change, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["grpo/config.json", "grpo/metrics.parquet", "dynamo/checkpoint.npz",
-                                  "dynamo/versions.json", summary.PARQUET, summary.JSON])  # fmt: skip
+                                  "dynamo/versions.json", summary.PARQUET, summary.VALUES, summary.JSON])  # fmt: skip
 def test_a_changed_file_of_a_sweep_is_refused_and_stays(name, tmp_path):
     list(run_sweeps([tiny(2)], tmp_path))
     flip(tmp_path / "tiny" / name)

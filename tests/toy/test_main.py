@@ -20,7 +20,7 @@ from theory.allocation.rules import ALLOCATORS
 from theory.base import files, runs
 from theory.methods import METHODS
 from toy.__main__ import SIZES, main, mean_and_interval, parser, resolve
-from toy.experiments.design import Cell
+from toy.experiments.design import AFTER_VISITS, AT_REFERENCE, HORIZONS, Cell
 from toy.experiments.sweeps import SWEEPS
 from toy.training import checkpoint
 from toy.training.config import TrainConfig
@@ -216,7 +216,7 @@ def test_options_of_a_sweep_reach_its_configs(options, folder, sizes, monkeypatc
 
 
 def test_a_sweep_prints_what_it_has_found(tmp_path, capsys, monkeypatch, small):
-    cells = tuple(Cell({"world": "mixed", "method": name}, small(name)) for name in ("grpo", "dynamo"))
+    cells = tuple(Cell({"world": "mixed", "method": name}, small(name, num_steps=20)) for name in ("grpo", "dynamo"))
     sweep = replace(SWEEPS["table1"], name="tiny", cells=cells)
     monkeypatch.setattr("toy.experiments.sweeps.SWEEPS", {"tiny": sweep})
     monkeypatch.setattr("toy.__main__.SWEEPS", {"tiny": sweep})
@@ -225,6 +225,11 @@ def test_a_sweep_prints_what_it_has_found(tmp_path, capsys, monkeypatch, small):
     out = capsys.readouterr().out
     rows = json.loads((tmp_path / "tiny" / "summary.json").read_text())["rows"]
     for row in rows:
+        difference = [row[f"difference{end}"] for end in ("", "_low", "_high")]
+        if row["measure"] in HORIZONS:
+            points = [f"{100 * x:+.1f}" for x in difference if x is not None]
+            assert (f"{points[0]} [{points[1]}, {points[2]}]" if points else f" {100 * row['value']:.1f} ") in out
+            continue
         assert f"{row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}]" in out
         if row["reference"]:
             assert f"{row['difference']:+.4f} [{row['difference_low']:+.4f}, {row['difference_high']:+.4f}]" in out
@@ -232,7 +237,12 @@ def test_a_sweep_prints_what_it_has_found(tmp_path, capsys, monkeypatch, small):
         first = max((row for row in rows if row["measure"] == measure), key=lambda row: row["value"])
         assert f"Highest {title}: mixed {first['method']} {first['value']:.4f}" in out
     assert "Highest gradient norm" not in out
-    assert out.count("minus grpo") == len(sweep.measures)
+    assert out.count("minus grpo") == len(set(sweep.measures) - set(HORIZONS)) + 2
+    assert out.count("of others minus grpo") == 2
+    assert [  # 2 steps a visit; none of 16 visits
+        name for name in AFTER_VISITS if any(row["measure"] == name for row in rows)
+    ] == ["pass_at_1_after_4_visits", "pass_at_1_after_8_visits"]
+    assert any(row["measure"] in AT_REFERENCE for row in rows)
     assert "over 3 seeds" in out
     assert main(command) == 0
     assert capsys.readouterr().out == out

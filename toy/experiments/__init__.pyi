@@ -1,4 +1,7 @@
 from .design import (
+    AFTER_VISITS as AFTER_VISITS,
+    AT_REFERENCE as AT_REFERENCE,
+    HORIZONS as HORIZONS,
     TIMING as TIMING,
     Cell as Cell,
     Sweep as Sweep,

@@ -17,6 +17,19 @@ from toy.training import TrainConfig
 TIMING = "seconds_per_step"
 """The one measure that is not of `toy.experiments.MEASURES`: it stands alone in a sweep."""
 
+AFTER_VISITS: Mapping[str, int] = MappingProxyType({f"pass_at_1_after_{n}_visits": n for n in (4, 8, 16, 25, 50)})
+"""Measures of pass@1 after so many visits to a prompt, on average; one exists where the run is that long."""
+
+AT_REFERENCE: Mapping[str, float] = MappingProxyType(
+    {f"pass_at_1_at_reference_{x:g}": x for x in (0.5, 0.6, 0.7, 0.8, 0.9)}
+)
+"""Measures of pass@1 at the first step at which the reference has so much of it, mean over seeds; one exists where the
+reference starts below it and gets there."""
+
+HORIZONS = (*AFTER_VISITS, *AT_REFERENCE)
+"""Measures that show a comparison at several points of the training, since a method may be ahead early and behind late:
+at equal cost, and at equal progress of the reference."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -42,7 +55,7 @@ class Sweep:
     cells : The runs, all with the same axes.
     blocks : Axes; the cells that agree on all of them compete with each other.
     reference : Values on other axes; one cell of each block has them all, and the others are compared with it.
-    measures : Names of `toy.experiments.MEASURES`, or `TIMING` alone.
+    measures : Names of `toy.experiments.MEASURES`, or `TIMING` alone; a cell lacks those of `HORIZONS` beyond its end.
     chooses : Axis whose best value per block, by the first measure, is written to `chosen.json`; None: no choice.
     """
 

@@ -2,14 +2,15 @@
 
 Aggregates are interquartile means over seeds; comparisons are interquartile means of the differences per seed, since
 methods share worlds, prompts and draws (`theory.statistics.paired_gain`). A row depends on its own two cells and on
-nothing else. With hundreds of rows, one in twenty intervals misses by chance.
+nothing else. With hundreds of rows, one in twenty intervals misses by chance. The numbers of the seeds are kept beside
+the aggregates.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -19,39 +20,65 @@ import numpy as np
 from theory.base import files, runs
 from theory.base.arrays import FloatArray
 from theory.statistics import NUM_RESAMPLES, paired_gain
-from toy.experiments.design import TIMING, Cell, Sweep
+from toy.experiments.design import AFTER_VISITS, AT_REFERENCE, TIMING, Cell, Sweep
+from toy.training import TrainConfig
 
 TIMING_TITLE = "seconds per step of all seeds together, wall time: not reproducible"
 
-PARQUET, CHOSEN, JSON = "summary.parquet", "chosen.json", "summary.json"
+PARQUET, VALUES, CHOSEN, JSON = "summary.parquet", "values.parquet", "chosen.json", "summary.json"
 
 Curves = Mapping[str, FloatArray]
 """Columns of a run by name, each [S, steps + 1]."""
 
 
+class Measured(NamedTuple):
+    """A finished run: its config, its curves, and those of the run that it is compared with (its own, if none)."""
+
+    config: TrainConfig
+    curves: Curves
+    reference: Curves
+
+
 class Measure(NamedTuple):
-    """One number per seed of a run: what it is, and how it is taken from the curves."""
+    """One number per seed of a run: what it is, and how it is taken from the curves; None where there is no such."""
 
     title: str
-    of: Callable[[Curves], FloatArray]
+    of: Callable[[Measured], FloatArray | None]
 
 
-def _last(name: str) -> Callable[[Curves], FloatArray]:
-    return lambda curves: curves[name][:, -1]
+def _last(name: str) -> Callable[[Measured], FloatArray]:
+    return lambda run: run.curves[name][:, -1]
 
 
-def _mean(name: str) -> Callable[[Curves], FloatArray]:
-    return lambda curves: np.asarray(curves[name][:, 1:].mean(-1))
+def _mean(name: str) -> Callable[[Measured], FloatArray]:
+    return lambda run: np.asarray(run.curves[name][:, 1:].mean(-1))
 
 
-def _tail(curves: Curves) -> FloatArray:
-    norms = curves["gradient_norm"][:, 1:]
+def _tail(run: Measured) -> FloatArray:
+    norms = run.curves["gradient_norm"][:, 1:]
     return np.asarray(np.quantile(norms, 0.99, axis=-1) / np.median(norms, axis=-1))
 
 
-def _roughness(curves: Curves) -> FloatArray:
-    bends = np.diff(curves["entropy"], n=2, axis=-1)
+def _roughness(run: Measured) -> FloatArray:
+    bends = np.diff(run.curves["entropy"], n=2, axis=-1)
     return np.asarray(np.sqrt((bends**2).mean(-1)))
+
+
+def _after(visits: int) -> Callable[[Measured], FloatArray | None]:
+    def of(run: Measured) -> FloatArray | None:
+        step = -(-visits * run.config.world.num_prompts // run.config.batch_prompts)  # rounded up
+        return run.curves["pass_at_1"][:, step] if step <= run.config.num_steps else None
+
+    return of
+
+
+def _at_reference(accuracy: float) -> Callable[[Measured], FloatArray | None]:
+    def of(run: Measured) -> FloatArray | None:
+        reached = run.reference["pass_at_1"].mean(0) >= accuracy
+        step = int(reached.argmax())  # 0 where it never does
+        return run.curves["pass_at_1"][:, step] if 0 < step <= run.config.num_steps else None
+
+    return of
 
 
 MEASURES: Mapping[str, Measure] = MappingProxyType(
@@ -65,6 +92,14 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
         "gradient_norm_tail": Measure("gradient norm, 99 % quantile over median of the steps", _tail),
         "rollouts": Measure("rollouts spent per step, pilots included", _mean("rollouts")),
         "degenerate_groups": Measure("share of groups with one reward only", _mean("degenerate_groups")),
+        **{
+            name: Measure(f"pass@1 after {visits} visits a prompt", _after(visits))
+            for name, visits in AFTER_VISITS.items()
+        },
+        **{
+            name: Measure(f"pass@1 when the reference has first {accuracy:g}, mean over seeds", _at_reference(accuracy))
+            for name, accuracy in AT_REFERENCE.items()
+        },
     }
 )
 
@@ -83,6 +118,7 @@ class SummaryRow:
     value, low, high : Interquartile mean over seeds, and its interval (None for timings).
     reference : Name of the cell that it is compared with; None for the reference itself.
     difference, difference_low, difference_high : Interquartile mean of the differences per seed, and its interval.
+    per_seed : What `value` is taken of, [S]; None for timings.
     """
 
     cell: str
@@ -96,6 +132,7 @@ class SummaryRow:
     difference: float | None = None
     difference_low: float | None = None
     difference_high: float | None = None
+    per_seed: FloatArray | None = field(default=None, repr=False, compare=False)
 
 
 def read_curves(cell: Cell, folder: Path) -> Curves:
@@ -122,26 +159,45 @@ def summarise(sweep: Sweep, folder: Path) -> list[SummaryRow]:
             SummaryRow(cell.name, cell.axes, TIMING, cell.config.num_seeds, x)
             for cell, x in zip(sweep.cells, seconds, strict=True)
         ]
+    curves = {cell.name: read_curves(cell, folder / cell.name) for cell in sweep.cells}
+    values = {cell.name: _values(sweep, cell, curves, folder) for cell in sweep.cells}
+    return [row for cell in sweep.cells for row in _rows(sweep, cell, values)]
+
+
+def _values(sweep: Sweep, cell: Cell, curves: Mapping[str, Curves], folder: Path) -> dict[str, FloatArray]:
+    """Return the cell's numbers per seed, [S], by measure; those that do not exist for it are left out."""
+    run = Measured(cell.config, curves[cell.name], curves[sweep.reference_of(cell).name])
     values = {}
-    for cell in sweep.cells:
-        curves = read_curves(cell, folder / cell.name)
+    for measure in sweep.measures:
         with np.errstate(divide="ignore", invalid="ignore"):
-            values[cell.name] = np.stack([MEASURES[name].of(curves) for name in sweep.measures], axis=-1)
-        if not np.isfinite(values[cell.name]).all():
-            measure = sweep.measures[int(np.argmin(np.isfinite(values[cell.name]).all(0)))]
+            found = MEASURES[measure].of(run)
+        if found is None:
+            continue
+        if not np.isfinite(found).all():
             path = folder / cell.name / runs.METRICS_FILE
             raise ValueError(f"{path}: expected a finite {title(measure)}, got NaN or infinity")
-    rows = []
-    for cell in sweep.cells:
-        reference = sweep.reference_of(cell)
-        own, paired = _gains(values[cell.name]), _gains(values[cell.name], values[reference.name])
-        for i, measure in enumerate(sweep.measures):
-            row = SummaryRow(cell.name, cell.axes, measure, cell.config.num_seeds, *own[i])
-            if reference is not cell:
-                point, low, high = paired[i]
-                row = replace(row, reference=reference.name, difference=point, difference_low=low, difference_high=high)
-            rows.append(row)
-    return rows
+        values[measure] = found
+    return values
+
+
+def _rows(sweep: Sweep, cell: Cell, values: Mapping[str, Mapping[str, FloatArray]]) -> list[SummaryRow]:
+    own, others = values[cell.name], values[sweep.reference_of(cell).name]
+    rows = {
+        measure: SummaryRow(cell.name, cell.axes, measure, cell.config.num_seeds, *gain, per_seed=own[measure])
+        for measure, gain in zip(own, _gains(np.stack(list(own.values()), axis=-1)), strict=True)
+    }
+    shared = [measure for measure in own if measure in others]
+    if sweep.reference_of(cell) is not cell and shared:
+        paired = _gains(*(np.stack([each[measure] for measure in shared], axis=-1) for each in (own, others)))
+        for measure, (point, low, high) in zip(shared, paired, strict=True):
+            rows[measure] = replace(
+                rows[measure],
+                reference=sweep.reference_of(cell).name,
+                difference=point,
+                difference_low=low,
+                difference_high=high,
+            )
+    return list(rows.values())
 
 
 def _gains(values: FloatArray, reference: FloatArray | None = None) -> list[tuple[float, float | None, float | None]]:
@@ -162,9 +218,10 @@ def leaders(sweep: Sweep, rows: Sequence[SummaryRow], measure: str) -> list[Summ
 
 
 def write(sweep: Sweep, rows: Sequence[SummaryRow], folder: Path, chosen: Mapping[str, Any] | None = None) -> None:
-    """Write `summary.parquet`, `chosen.json` if the sweep chooses, and `summary.json` with their SHA-256, last.
+    """Write the summary, the values of seeds, what the sweep chooses, if it does, and last a JSON with their SHA-256.
 
-    A summary has a row per cell and measure; axes are columns of their own.
+    A summary has a row per cell and measure, and axes are columns of their own. The values are those of every seed, so
+    that anybody can take another mean or interval of them; timings have none.
     """
     records = _records(rows)
     columns = {}
@@ -173,31 +230,53 @@ def write(sweep: Sweep, rows: Sequence[SummaryRow], folder: Path, chosen: Mappin
         columns[name] = np.array([record[name] for record in records], dtype=object if text else None)
     (folder / JSON).unlink(missing_ok=True)  # killed from here on, the same call writes all of them
     runs.write_metrics(folder / PARQUET, columns)
+    if VALUES in (names := _files(sweep, chosen)):
+        runs.write_metrics(folder / VALUES, _per_seed(sweep, rows))
     if chosen is not None:
         files.write_json(folder / CHOSEN, chosen)
-    hashes = files.hashes(folder, [PARQUET, *([CHOSEN] if chosen is not None else [])])
-    files.write_json(folder / JSON, {**_about(sweep), "rows": records, "files": hashes})
+    files.write_json(folder / JSON, {**_about(sweep), "rows": records, "files": files.hashes(folder, names)})
 
 
 def missing(
     sweep: Sweep, rows: Sequence[SummaryRow], folder: Path, chosen: Mapping[str, Any] | None = None
 ) -> list[str]:
     """Return the names of the files that `write` has to write; one that was changed since is an error that names it."""
-    names = [PARQUET, *([CHOSEN] if chosen is not None else []), JSON]
+    names = [*_files(sweep, chosen), JSON]
     if not os.path.lexists(folder / JSON):
         return names
-    record = runs.read_record(folder / JSON, names[:-1])
+    record = runs.read_record(folder / JSON, [PARQUET])
     left = [name for name in names if not os.path.lexists(folder / name)]
-    files.check_hashes(folder, {name: record["files"][name] for name in names[:-1] if name not in left}, folder / JSON)
+    recorded = {name: record["files"][name] for name in names if name in record["files"]}
+    files.check_hashes(folder, {name: recorded[name] for name in recorded if name not in left}, folder / JSON)
     described = {name: value for name, value in record.items() if name != "files"}
-    is_same = described == {**_about(sweep), "rows": _records(rows)}
-    return left if is_same else names  # runs were extended since
+    is_same = described == {**_about(sweep), "rows": _records(rows)} and [*recorded, JSON] == names
+    return left if is_same else names  # runs were extended since, or the summary is of an earlier version
+
+
+def _files(sweep: Sweep, chosen: Mapping[str, Any] | None) -> list[str]:
+    """Return the names of the files whose SHA-256 the summary has."""
+    has_values = sweep.measures != (TIMING,)
+    return [PARQUET, *([VALUES] if has_values else []), *([CHOSEN] if chosen is not None else [])]
+
+
+def _per_seed(sweep: Sweep, rows: Sequence[SummaryRow]) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the table of `values.parquet`: one row per cell, measure and seed."""
+    seeds = {cell.name: cell.config.seeds for cell in sweep.cells}
+    sizes = [row.num_seeds for row in rows]
+    return {
+        **{
+            name: np.repeat(np.array([getattr(row, name) for row in rows], dtype=object), sizes)
+            for name in ("cell", "measure")
+        },
+        "seed": np.concatenate([np.array(seeds[row.cell], dtype=np.int64) for row in rows]),
+        "value": np.concatenate([row.per_seed for row in rows if row.per_seed is not None]),
+    }
 
 
 def _records(rows: Sequence[SummaryRow]) -> list[dict[str, Any]]:
     records = []
     for row in rows:
-        numbers = {name: value for name, value in vars(row).items() if name not in ("cell", "axes")}
+        numbers = {name: value for name, value in vars(row).items() if name not in ("cell", "axes", "per_seed")}
         records.append({"cell": row.cell, **row.axes, **numbers})
     return records
 

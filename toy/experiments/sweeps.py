@@ -15,7 +15,7 @@ from theory.allocation import ALLOCATORS
 from theory.base import require
 from theory.losses import Modulation
 from theory.methods import METHODS, Budget, Method, grids
-from toy.experiments.design import TIMING, Cell, Sweep
+from toy.experiments.design import HORIZONS, TIMING, Cell, Sweep
 from toy.training import OptimizerConfig, TrainConfig
 from toy.worlds import WORLDS
 
@@ -25,6 +25,9 @@ of a bandit are learnt prompt by prompt, skills are shared."""
 
 FEW_STEPS = 100
 """Steps of the sweeps with many cells."""
+
+PERFORMANCE = ("pass_at_1", "pass_at_1_mean", "pass_at_32", *HORIZONS)
+BY_RULE = ("pass_at_1", "pass_at_1_mean", "rollouts", *HORIZONS)
 
 DYNAMO = METHODS["dynamo"]
 
@@ -99,6 +102,9 @@ def _paper_and_code() -> Iterable[tuple[str, str, Method, dict[str, Any]]]:
     yield "grpo", "grpo", METHODS["grpo"], {}
 
 
+HORIZON = {"binary": 200, "peaked": 200, "diffuse": 200, "mixed": 200, "skills": 200, "skills-long": 100}
+"""Every world, with 50 visits a prompt, or as many as take seconds: 25."""
+
 LAGGING = ("dynamo", "neyman", "gvm", "vip", "log-progress")
 """Rules that go by success rates, for the sweep of their age."""
 
@@ -123,7 +129,7 @@ _SWEEPS = (
         cells=_by_method(grids.METHODS_OF_TABLE_1),
         blocks=("world",),
         reference={"method": "grpo"},
-        measures=("pass_at_1", "pass_at_1_mean", "pass_at_32", "gradient_norm"),
+        measures=("pass_at_1", "pass_at_1_mean", "pass_at_32", "gradient_norm", *HORIZONS),
     ),
     Sweep(
         name="table2",
@@ -132,6 +138,7 @@ _SWEEPS = (
         cells=_by_method(grids.METHODS_OF_TABLE_2),
         blocks=("world",),
         reference={"method": "dynamo"},
+        measures=PERFORMANCE,
     ),
     Sweep(
         name="fig2",
@@ -150,6 +157,7 @@ _SWEEPS = (
         ),
         blocks=("rollouts",),
         reference={"method": "dynamo-no-dra"},
+        measures=PERFORMANCE,
     ),
     Sweep(
         name="fig3",
@@ -168,6 +176,7 @@ _SWEEPS = (
         ),
         blocks=(),
         reference={"factor": "default"},
+        measures=PERFORMANCE,
     ),
     Sweep(
         name="fig4",
@@ -186,6 +195,7 @@ _SWEEPS = (
         ),
         blocks=("size", "setting"),
         reference={"method": "grpo"},
+        measures=PERFORMANCE,
     ),
     Sweep(
         name="fig5",
@@ -212,7 +222,7 @@ _SWEEPS = (
         cells=_by_rule("binary", "diffuse", "mixed"),
         blocks=("world",),
         reference={"rule": "uniform"},
-        measures=("pass_at_1", "pass_at_1_mean", "rollouts"),
+        measures=BY_RULE,
     ),
     Sweep(
         name="allocation-map-more",
@@ -221,7 +231,7 @@ _SWEEPS = (
         cells=_by_rule("peaked", "skills"),
         blocks=("world",),
         reference={"rule": "uniform"},
-        measures=("pass_at_1", "pass_at_1_mean", "rollouts"),
+        measures=BY_RULE,
     ),
     Sweep(
         name="bounds",
@@ -242,7 +252,7 @@ _SWEEPS = (
         ),
         blocks=("bounds",),
         reference={"rule": "uniform"},
-        measures=("pass_at_1", "pass_at_1_mean", "rollouts"),
+        measures=BY_RULE,
     ),
     Sweep(
         name="paper-vs-code",
@@ -255,6 +265,20 @@ _SWEEPS = (
         ),
         blocks=("world",),
         reference={"variant": "paper"},
+        measures=PERFORMANCE,
+    ),
+    Sweep(
+        name="horizons",
+        title="DynaMO, its allocation alone and its modulation alone, in every world, at several horizons",
+        reproduces="when is DynaMO ahead of GRPO?",
+        cells=tuple(
+            _cell({"world": world, "method": name}, name, world, num_steps=steps)
+            for world, steps in HORIZON.items()
+            for name in ("grpo", "dynamo", "dynamo-only-dra", "dynamo-no-dra")
+        ),
+        blocks=("world",),
+        reference={"method": "grpo"},
+        measures=PERFORMANCE,
     ),
     Sweep(
         name="lag",
@@ -293,6 +317,7 @@ _SWEEPS = (
         ),
         blocks=(),
         reference={"rule": "uniform"},
+        measures=PERFORMANCE,
     ),
     Sweep(
         name="learning-rate",
@@ -312,6 +337,7 @@ _SWEEPS = (
         ),
         blocks=("world", "learning_rate"),
         reference={"method": "grpo"},
+        measures=PERFORMANCE,
     ),
     Sweep(
         name="tuning",

@@ -184,15 +184,18 @@ def test_cells_of_other_axes_are_refused(small):
         Sweep(name="s", title="", reproduces="", cells=cells, blocks=(), reference={"method": "a"})
 
 
-MEASURED = ("pass_at_1", "pass_at_1_mean", "pass_at_32")
-MAPPED = ("pass_at_1", "pass_at_1_mean", "rollouts")
+VISITS = tuple(f"pass_at_1_after_{visits}_visits" for visits in (4, 8, 16, 25, 50))
+ACCURACIES = tuple(f"pass_at_1_at_reference_0.{tenths}" for tenths in range(5, 10))
+MEASURED = ("pass_at_1", "pass_at_1_mean", "pass_at_32", *VISITS, *ACCURACIES)
+MAPPED = ("pass_at_1", "pass_at_1_mean", "rollouts", *VISITS, *ACCURACIES)
 LONG, SHORT = {"mixed": 200, "skills": 60}, {"mixed": 100}
+EVERYWHERE = {**dict.fromkeys(WORLDS, 200), "skills-long": 100}
 
 
 @pytest.mark.parametrize(
     ("name", "cells", "steps", "measures", "reference"),
     [
-        ("table1", 18, LONG, (*MEASURED, "gradient_norm"), ("method", "grpo")),
+        ("table1", 18, LONG, (*MEASURED[:3], "gradient_norm", *MEASURED[3:]), ("method", "grpo")),
         ("table2", 16, LONG, MEASURED, ("method", "dynamo")),
         ("fig2", 8, SHORT, MEASURED, ("method", "dynamo-no-dra")),
         ("fig3", 13, SHORT, MEASURED, ("factor", "default")),
@@ -209,6 +212,7 @@ LONG, SHORT = {"mixed": 200, "skills": 60}, {"mixed": 100}
         ("allocation-map-more", 28, dict.fromkeys(("peaked", "skills"), 100), MAPPED, ("rule", "uniform")),
         ("bounds", 56, SHORT, MAPPED, ("rule", "uniform")),
         ("paper-vs-code", 18, LONG, MEASURED, ("variant", "paper")),
+        ("horizons", 24, EVERYWHERE, MEASURED, ("method", "grpo")),
         ("lag", 23, {"mixed": 200}, MEASURED, ("rule", "uniform")),
         ("learning-rate", 64, LONG, MEASURED, ("method", "grpo")),
         ("tuning", 180, LONG, ("pass_at_1_mean", "pass_at_1"), ("learning_rate", "10")),
