@@ -40,8 +40,10 @@ LARGEST = float(np.finfo(np.float32).max)
 """Largest reward, either way: verl keeps rewards in float32."""
 
 
-def require_reward(score: Any, extra: Mapping[str, Any], key: str, function: str) -> None:
+def require_reward(score: Any, extra: Mapping[str, Any], key: str, function: str) -> float:
     """Require a finite number as the reward of a response to the prompt `key`, and as its `acc` if there is one.
+
+    Returns the reward as a float, since verl puts it into a tensor, which takes no scalar of NumPy.
 
     Examples
     --------
@@ -56,6 +58,7 @@ def require_reward(score: Any, extra: Mapping[str, Any], key: str, function: str
                 f"reward: expected a finite number, got {name} {value!r:.80} of a response to prompt {key!r} by "
                 f"{function}"
             )
+    return float(score)
 
 
 class SeededWorker(_Worker):  # type: ignore[misc]  # verl is untyped
@@ -77,7 +80,8 @@ class SeededWorker(_Worker):  # type: ignore[misc]  # verl is untyped
         reward = self.config.reward.custom_reward_function
         extra = outputs[-1].extra_fields.get("reward_extra_info") or {}
         key = str((kwargs.get("extra_info") or {}).get("key"))
-        require_reward(outputs[-1].reward_score, extra, key, f"{reward.path}:{reward.name}")
+        function = f"{reward.path}:{reward.name}"
+        outputs[-1].reward_score = require_reward(outputs[-1].reward_score, extra, key, function)
 
 
 class SeededAgentLoopManager(AgentLoopManagerTQ):  # type: ignore[misc]  # verl is untyped

@@ -9,8 +9,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("verl")
+
+from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
 
 from scale.plugin import agent_loop
 from scale.plugin.agent_loop import SeededWorker, require_reward, trajectory_seed
@@ -59,7 +62,18 @@ def test_a_trajectory_is_sampled_with_its_seed(trajectory, told, asked, monkeypa
 
 @pytest.mark.parametrize("score", [1, 0.5, -2.0, True, np.float32(1), np.int64(0), np.bool_(True)], ids=repr)
 def test_numbers_are_rewards(score):
-    require_reward(score, {"acc": True, "pred": "7", "similarity": math.nan}, "k", "r.py:f")
+    reward = require_reward(score, {"acc": True, "pred": "7", "similarity": math.nan}, "k", "r.py:f")
+    assert type(reward) is float
+    assert reward == score
+
+
+@pytest.mark.parametrize("score", [1, 0.5, True, np.float32(0.5), np.int64(0), np.bool_(True), 10**30], ids=repr)
+def test_verl_takes_every_number_that_is_a_reward(score):
+    """Into the tensor of its own output, as it goes into the queue."""
+    output = AgentLoopOutput(prompt_ids=[1], response_ids=[2, 3], response_mask=[1, 1], metrics=AgentLoopMetrics())
+    output.reward_score = score
+    asyncio.run(worker(["a reward worker"])._compute_score([output], kwargs={}))
+    assert torch.equal(output.as_dict()["rm_scores"], torch.tensor([0.0, float(score)]))
 
 
 @pytest.mark.parametrize(
@@ -72,16 +86,19 @@ def test_what_is_no_number_is_no_reward(score):
             require_reward(*given, "k", "r.py:f")
 
 
+def worker(handles):
+    made = SeededWorker.__new__(SeededWorker)
+    made.reward_loop_worker_handles = handles
+    custom = SimpleNamespace(path="r.py", name="f")
+    made.config = SimpleNamespace(reward=SimpleNamespace(custom_reward_function=custom))
+    return made
+
+
 @pytest.mark.parametrize("handles", [None, ["a reward worker"]])
 def test_a_worker_looks_at_every_reward(handles):
     """Without reward workers a reward model scores later."""
-    worker = SeededWorker.__new__(SeededWorker)
-    worker.reward_loop_worker_handles = handles
-    worker.config = SimpleNamespace(
-        reward=SimpleNamespace(custom_reward_function=SimpleNamespace(path="r.py", name="f"))
-    )
     output = SimpleNamespace(reward_score=math.nan, extra_fields={}, metrics=SimpleNamespace())
-    call = worker._compute_score([output], kwargs={"extra_info": {"key": "k7"}})
+    call = worker(handles)._compute_score([output], kwargs={"extra_info": {"key": "k7"}})
     if handles is None:
         asyncio.run(call)
     else:
