@@ -7,7 +7,6 @@ the run with its cause; verl would go on with a smaller group.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,10 +52,11 @@ def require_reward(score: Any, extra: Mapping[str, Any], key: str, function: str
     """
     for name, value in {"score": score, **{x: extra[x] for x in ("acc",) if x in extra}}.items():
         number = isinstance(value, (bool, int, float, np.bool_, np.integer, np.floating))
-        if not number or not math.isfinite(value) or abs(value) > LARGEST:
+        large = isinstance(value, int) and abs(value) > LARGEST  # perhaps beyond float64, and beyond what is written
+        if not number or large or not abs(float(value)) <= LARGEST:
+            got = "an integer beyond float32" if large else f"{value!r:.80}"
             raise ValueError(
-                f"reward: expected a finite number, got {name} {value!r:.80} of a response to prompt {key!r} by "
-                f"{function}"
+                f"reward: expected a finite number, got {name} {got} of a response to prompt {key!r} by {function}"
             )
     return float(score)
 

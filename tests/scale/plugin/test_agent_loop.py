@@ -86,6 +86,16 @@ def test_what_is_no_number_is_no_reward(score):
             require_reward(*given, "k", "r.py:f")
 
 
+@pytest.mark.parametrize(
+    "score", [10**39, -(10**400), 10**5000], ids=["float64", "int", "more digits than are written"]
+)
+def test_an_integer_beyond_float32_is_no_reward(score):
+    for name, given in (("score", (score, {})), ("acc", (1.0, {"acc": score}))):
+        message = f"reward: expected a finite number, got {name} an integer beyond float32 of a response to prompt 'k'"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            require_reward(*given, "k", "r.py:f")
+
+
 def worker(handles):
     made = SeededWorker.__new__(SeededWorker)
     made.reward_loop_worker_handles = handles
