@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import inspect
 import json
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from scale.manifest import open_prompts
 
@@ -179,7 +180,7 @@ def score(reward: Callable[..., Any], problem: BenchmarkProblem, response: str) 
     )
     unverified = bool(result.get("unverified", False)) if isinstance(result, Mapping) else False
     value = result.get("acc", result.get("score")) if isinstance(result, Mapping) else result
-    if not isinstance(value, (bool, int, float)) or not math.isfinite(value) or value not in (0, 1):
+    if not isinstance(value, (bool, int, float, np.bool_, np.integer, np.floating)) or value not in (0, 1):
         raise ValueError(
             f"reward: expected 0 or 1, or a dict with such an acc or score, got {result!r:.80} for problem "
             f"{problem.key!r}; pass@k counts correct responses"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -67,6 +69,8 @@ def test_files_that_are_no_data(tmp_path):
         (1.0, (True, False)),
         (0, (False, False)),
         (True, (True, False)),
+        (np.float32(1), (True, False)),
+        ({"score": np.int64(1), "acc": np.bool_(False)}, (False, False)),
         ({"score": 0.0, "unverified": True}, (False, True)),
         ({"score": 1.0, "unverified": True}, (False, True)),
         ({"score": -1.0, "acc": 0}, (False, False)),
@@ -86,7 +90,9 @@ def test_other_problems_and_other_answers_are_other_data():
     assert problems.fingerprint([replace(first, extra_info={"key": "k", "index": 2})]) == before
 
 
-@pytest.mark.parametrize("found", [-1.0, 0.5, None, "1", {}, float("nan"), {"acc": None, "score": 1}])
+@pytest.mark.parametrize(
+    "found", [-1.0, 0.5, None, "1", {}, math.nan, {"acc": None, "score": 1}, np.ones(1), {"score": 10**400}]
+)
 def test_scores_that_tell_no_correctness(found):
     problem = problems.BenchmarkProblem("k", "b", [{"role": "user", "content": "x"}], "7", {"key": "k"})
     with pytest.raises(ValueError, match="reward: expected 0 or 1, or a dict with such an acc or score, got"):
