@@ -52,10 +52,18 @@ def model_name(config: Mapping[str, Any]) -> str:
     return next((part for part in reversed(parts) if part not in ("model", "huggingface")), "model")
 
 
+def method_name(config: Mapping[str, Any]) -> str:
+    """Return the name of the method; verl's own GRPO has one of its own."""
+    stock = _setting(config, "dynamo.stock")
+    if not isinstance(stock, bool):
+        raise ValueError("true or false as dynamo.stock")
+    return STOCK if stock else str(_setting(config, "dynamo.method"))
+
+
 AXES: Mapping[str, Callable[[Mapping[str, Any]], str]] = MappingProxyType(
     {
         "model": model_name,
-        "method": lambda c: STOCK if _setting(c, "dynamo.stock") else str(_setting(c, "dynamo.method")),
+        "method": method_name,
         "rollouts": lambda c: f"{_setting(c, 'actor_rollout_ref.rollout.n')}",
         "bounds": lambda c: f"{_setting(c, 'dynamo.rollouts_low')}-{_setting(c, 'dynamo.rollouts_high')}",
         "allocator": lambda c: str(_setting(c, "dynamo.allocator")),

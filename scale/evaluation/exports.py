@@ -113,7 +113,9 @@ def resolve_checkpoint(path: Path, trust: bool = False) -> Checkpoint:
     settings = _settings(run, config, trust)
     step = int(folder.name.removeprefix("global_step_"))
     state = folder / records.STATE
-    if not settings.stock and state.exists():
+    if state.exists():
+        if settings.stock:
+            raise ValueError(f"{state}: expected none in a run of stock GRPO (dynamo.stock), got the state of a method")
         require_method(state, files.read_json(state), settings)
     return Checkpoint(f"{run.name}-step{step}", export, config, step, settings)
 

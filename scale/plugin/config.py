@@ -76,6 +76,9 @@ class DynamoConfig:
                 importlib.import_module(module)
             except ImportError as error:
                 raise ValueError(f"dynamo.modules: expected modules to import, got {module!r}: {error}") from error
+        for name in ("stock", "dump"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ValueError(f"dynamo.{name}: expected true or false, got {value!r:.80}")
         require.one_of("dynamo.scope", self.scope, SCOPES)
         low = require.count("dynamo.rollouts_low", self.rollouts_low, 2)
         require.count("dynamo.rollouts_high", self.rollouts_high, low)

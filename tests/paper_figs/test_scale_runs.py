@@ -146,6 +146,8 @@ def test_damaged_runs_are_named(source: Path, file: str, content: str | None, me
     [
         ("dynamo", {}, "one without 'dynamo"),
         ("dynamo.method", ["grpo"], "one without a single value of dynamo.method"),
+        ("dynamo.stock", "false", "one without true or false as dynamo.stock"),
+        ("dynamo.stock", None, "one without true or false as dynamo.stock"),
         ("dynamo.seed", "1", "one without dynamo.seed: expected an integer, got '1'"),
         ("dynamo.seed", True, "one without dynamo.seed: expected an integer, got True"),
         ("trainer.total_training_steps", None, "total_training_steps: expected an integer, got None"),

@@ -7,7 +7,7 @@ import pytest
 from scale.evaluation import exports
 from scale.plugin.config import DynamoConfig
 from tests.scale.evaluation.made_runs import good, refused, run_folder
-from theory.base.files import write_json
+from theory.base.files import read_json, write_json
 from theory.methods import METHODS
 
 # Configurations are composed once in a process.
@@ -91,3 +91,18 @@ def test_every_way_to_name_a_checkpoint_finds_the_same_export(tmp_path):
     assert {(x.name, x.method, x.seed, x.step) for x in found} == {("run-step4", "KL-COV", 7, 4)}
     other = run_folder(tmp_path, "other", "dynamo.allocator=neyman", "dynamo.alpha=0.2")
     assert exports.resolve_checkpoint(other).method == "DynaMO (allocator neyman, alpha 0.2)"
+
+
+def test_a_run_is_of_stock_grpo_by_true_alone_and_without_the_state_of_a_method(tmp_path):
+    run = run_folder(tmp_path, "run")
+    state, config = run / "checkpoints" / "global_step_4" / "dynamo.json", read_json(run / "config.json")
+    config["dynamo"]["stock"] = "false"
+    write_json(run / "config.json", config)
+    with pytest.raises(ValueError, match=r"config\.json: .* dynamo\.stock: expected true or false, got 'false'"):
+        exports.resolve_checkpoint(run)
+    config["dynamo"]["stock"] = True
+    write_json(run / "config.json", config)
+    with pytest.raises(ValueError, match=rf"{state}: expected none in a run of stock GRPO"):
+        exports.resolve_checkpoint(run)
+    state.unlink()
+    assert exports.resolve_checkpoint(run).method == "GRPO (stock)"

@@ -43,6 +43,8 @@ def test_every_setting_of_the_method_is_the_methods():
         ({"history_discount": 1.5}, "dynamo.history_discount"),
         ({"seed": -1}, "dynamo.seed"),
         ({"aggregation": "mean"}, "aggregation"),
+        ({"stock": "false"}, "dynamo.stock: expected true or false, got 'false'"),
+        ({"dump": 1}, "dynamo.dump: expected true or false, got 1"),
     ],
 )
 def test_bad_settings(fields, message):
