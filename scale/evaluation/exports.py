@@ -18,9 +18,11 @@ WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 INDEX = "model.safetensors.index.json"
 
+MODEL = "actor_rollout_ref.model.path"
+
 READ: Mapping[str, type] = {
     "actor_rollout_ref.model.override_config.max_position_embeddings": int,
-    "actor_rollout_ref.model.path": str,
+    MODEL: str,
     "actor_rollout_ref.rollout.tensor_model_parallel_size": int,
     "data.apply_chat_template_kwargs": dict,
     "data.max_response_length": int,
@@ -30,7 +32,7 @@ READ: Mapping[str, type] = {
     "reward.custom_reward_function.reward_kwargs": dict,
     "trainer.device": str,
 }
-"""Settings of a run that an evaluation reads, and their types."""
+"""Settings of a run that an evaluation reads, and their types; integers are from 1 and below 2^31."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ class Checkpoint:
     @property
     def model(self) -> str:
         """Return the name of the model that the training began with: the last telling part of its path."""
-        path = Path(self.setting("actor_rollout_ref.model.path", str(self.export)))
-        return path.parent.name if path.name in ("model", "huggingface") else path.name
+        path = Path(self.setting(MODEL, str(self.export)))
+        return (path.name in ("model", "huggingface") and path.parent.name) or path.name
 
     @property
     def method(self) -> str:
@@ -129,6 +131,11 @@ def _run_config(run: Path) -> dict[str, Any]:
         value = run_format.lookup(config, name, None)
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
             raise ValueError(f"{path}: expected a value of type {kind.__name__} as {name}, got {value!r:.80}")
+        if kind is int and value is not None and not 1 <= value < 2**31:
+            raise ValueError(f"{path}: expected an integer from 1 and below 2^31 as {name}, got {value!r:.80}")
+    model = run_format.lookup(config, MODEL, None)
+    if model is None or not Path(model).name.strip():
+        raise ValueError(f"{path}: expected the path of a model as {MODEL}, got {model!r:.80}")
     return config
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import re
+
 import pytest
 
 from scale.evaluation import exports
@@ -106,3 +109,46 @@ def test_a_run_is_of_stock_grpo_by_true_alone_and_without_the_state_of_a_method(
         exports.resolve_checkpoint(run)
     state.unlink()
     assert exports.resolve_checkpoint(run).method == "GRPO (stock)"
+
+
+POSITIONS = "actor_rollout_ref.model.override_config.max_position_embeddings"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        (exports.MODEL, None, "the path of a model as"),
+        (exports.MODEL, "", "the path of a model as"),
+        (exports.MODEL, "/", "the path of a model as"),
+        (exports.MODEL, 7, "a value of type str as"),
+        ("actor_rollout_ref", None, "the path of a model as"),
+        ("data.max_response_length", 0, "an integer from 1 and below 2^31 as"),
+        ("data.max_response_length", 10**30, "an integer from 1 and below 2^31 as"),
+        ("data.max_response_length", True, "a value of type int as"),
+        (POSITIONS, -1, "an integer from 1 and below 2^31 as"),
+        ("actor_rollout_ref.rollout.tensor_model_parallel_size", 2**31, "an integer from 1 and below 2^31 as"),
+    ],
+)
+def test_settings_that_no_run_has_are_named(tmp_path, name, value, expected):
+    run = run_folder(tmp_path, "run")
+    config = read_json(run / "config.json")
+    *parents, last = name.split(".")
+    functools.reduce(dict.__getitem__, parents, config)[last] = value
+    write_json(run / "config.json", config)
+    shown = exports.MODEL if name == "actor_rollout_ref" else name
+    with pytest.raises(ValueError, match=re.escape(f"config.json: expected {expected} {shown}, got {value!r:.80}")):
+        exports.resolve_checkpoint(run)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("Qwen/Qwen2.5-Math-7B", "Qwen2.5-Math-7B"),
+        ("/runs/tiny/model", "tiny"),
+        ("model", "model"),
+        ("/model", "model"),
+    ],
+)
+def test_a_model_is_named_by_the_last_telling_part_of_its_path(tmp_path, path, name):
+    config = {"actor_rollout_ref": {"model": {"path": path}}}
+    assert exports.Checkpoint("x", tmp_path, config, 1, DynamoConfig()).model == name
