@@ -74,7 +74,7 @@ from scale.plugin.config import DynamoConfig  # noqa: E402
 from scale.plugin.metrics import METRICS  # noqa: E402
 from theory import __version__  # noqa: E402
 from theory.allocation import ALLOCATORS, ORACLES, spends_in_rounds  # noqa: E402
-from theory.claims import LEDGER, Claim, Verdict  # noqa: E402
+from theory.claims import LEDGER, Author, Claim, Verdict  # noqa: E402
 from theory.methods import METHODS  # noqa: E402
 from toy.experiments import DEFAULT, HORIZONS, SWEEPS  # noqa: E402
 from toy.training import TrainConfig, metrics as toy_metrics  # noqa: E402
@@ -188,11 +188,20 @@ def _part(value: object) -> str:
 
 
 def ledger() -> str:
-    """Return the rows of the ledger, as recorded."""
+    """Return the rows of the ledger, as recorded, by who made the claim."""
     return table(
-        ("row", "claim", "source", "recorded verdict"),
-        ((row.id, row.statement, row.source, row.recorded.value) for row in LEDGER),
+        ("row", "claim", "said by", "where", "judged for", "recorded verdict"),
+        (
+            (row.id, row.statement, row.said_by.value, row.source, row.regime, _recorded(row))
+            for author in Author
+            for row in LEDGER
+            if row.said_by is author
+        ),
     )
+
+
+def _recorded(row: Claim) -> str:
+    return row.recorded.value + " (by construction)" * row.by_construction
 
 
 def sweeps() -> str:
@@ -319,15 +328,16 @@ def tests_of(number: int) -> str:
     return "\n".join(f"- {name}" for name in names)
 
 
-def verdicts() -> str:
-    """Return what each verdict of the ledger means."""
-    body = ast.parse(inspect.getsource(Verdict)).body[0].body  # type: ignore[attr-defined]
+def meanings(kind: type[Author] | type[Verdict], heading: str) -> str:
+    """Return what each author, or each verdict, of the ledger means."""
+    body = ast.parse(inspect.getsource(kind)).body[0].body  # type: ignore[attr-defined]
     said = [ast.literal_eval(node.value) for node in body if isinstance(node, ast.Expr)][1:]
-    return table(("verdict", "what it means"), ((v.value, text) for v, text in zip(Verdict, said, strict=True)))
+    return table((heading, "what it means"), ((x.value, text) for x, text in zip(kind, said, strict=True)))
 
 
 NAME = ("metric", "what it is")
 GENERATED: dict[str, Callable[[], str]] = {
+    "authors": partial(meanings, Author, "said by"),
     **{f"tests of R{number}": partial(tests_of, number) for number in range(1, 17)},
     **{f"api {package}": partial(api, package) for package in ("theory", "toy", "scale", "paper_figs")},
     **{
@@ -350,7 +360,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "scale settings": partial(settings, DynamoConfig),
     "sweeps": sweeps,
     "toy settings": partial(settings, TrainConfig),
-    "verdicts": verdicts,
+    "verdicts": partial(meanings, Verdict, "verdict"),
     "worlds": worlds,
 }
 

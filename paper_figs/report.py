@@ -16,17 +16,23 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from paper_figs.result_files import made_by, read_json, unfit
+from markdown_it import MarkdownIt
+
+from paper_figs.findings import FINDINGS, FIRST_SCREEN, Evidence, Missing
+from paper_figs.formulas import mathml, typeset
+from paper_figs.result_files import made_by, unfit
 from theory.base import runs
 from theory.base.files import check_fields, only_writer, read_hashed, write_atomically
 from theory.base.terminal import Parser, command
 from theory.base.text import plain
-from theory.claims import Verdict
+from theory.claims import Author, Verdict
 
 PAPER = "https://arxiv.org/abs/2602.19208"
 
 VERDICTS = tuple(verdict.value for verdict in reversed(Verdict))
 """Verdicts of the ledger, the surprising ones first: a broken formula, then claims that fail."""
+
+MARKDOWN = MarkdownIt("commonmark", {"html": False})
 
 # A figure keeps a size at which its text is read; where the screen is narrower it scrolls in its own box.
 STYLE = """
@@ -42,6 +48,7 @@ th, td { text-align: left; vertical-align: top; padding: .25rem .6rem; border-bo
 td small { display: block; white-space: nowrap; color: var(--dim); font-weight: normal; }
 tr > :first-child { position: sticky; left: 0; background: #fff; } .group th { padding-top: 1rem; }
 .group span { position: sticky; left: .6rem; }
+ol.found li { margin-bottom: .6rem; } math { font-size: 1.05rem; }
 nav ul { columns: 2 16rem; padding-left: 1.2rem; } a { color: #0b5394; }
 details { border-bottom: 1px solid var(--line); padding: .4rem 0; } summary { cursor: pointer; }
 .verdict { display: inline-block; min-width: 6.5rem; font-size: .8rem; padding: 0 .4rem; margin-right: .4rem;
@@ -56,8 +63,10 @@ details { border-bottom: 1px solid var(--line); padding: .4rem 0; } summary { cu
 
 def page(source: Path) -> str:
     """Return the report on a result folder."""
+    evidence = Evidence(source)
     sections = [
-        ("ledger", "The ledger: every claim, judged by computation", _ledger(source / "ledger" / "ledger.json")),
+        ("found", "What was found", _found(evidence)),
+        ("ledger", "The ledger: every claim, judged by computation", _ledger(evidence.rows())),
         *_items(source / "figures" / "index.json", f"python -m paper_figs --source {source}"),
         ("made-with", "Made with", _made_with(source)),
     ]
@@ -79,35 +88,54 @@ def page(source: Path) -> str:
     )
 
 
-def _ledger(path: Path) -> str:
-    command = f"python -m theory --json {path} --data {path.parent}"
-    rows = read_json(path, {"rows": (list,)}, command)["rows"]
-    kinds: dict[str, tuple[type, ...]] = dict.fromkeys(("id", "claim", "source", "verdict", "evidence"), (str,))
-    with made_by(command):
-        for row in rows:
-            check_fields(row, {**kinds, "counterexample": (str, type(None))}, f"{path}: row")
-    tally = Counter(row["verdict"] for row in rows)
-    verdicts = [verdict for verdict in VERDICTS if tally[verdict]]
-    verdicts += [verdict for verdict in tally if verdict not in VERDICTS]
-    counts = ", ".join(f"{tally[verdict]} {verdict}" for verdict in verdicts)
-    parts = [f"<p>{len(rows)} claims: {_text(counts)}. Those that fail come first; open a row for its numbers.</p>"]
-    if broken := tally[Verdict.UNDECIDED.value]:
+def _found(evidence: Evidence) -> str:
+    """Return the first screen: five findings."""
+    items = []
+    for name in FIRST_SCREEN:
+        found = FINDINGS[name]
+        try:
+            items.append(f"<li>{typeset(MARKDOWN.renderInline(found.markdown(evidence)))}</li>")
+        except Missing:
+            items.append(f'<li class="dim">{_text(found.title)}: not here; {_text(" and ".join(found.commands))}</li>')
+    return f'<ol class="found">{"".join(items)}</ol>'
+
+
+def _ledger(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows by who made the claim, and then by verdict."""
+    broken = sum(row["verdict"] == Verdict.UNDECIDED.value for row in rows)
+    parts = ["<p>Each row says for which case it was judged. Open it for the numbers.</p>"]
+    if broken:
         parts.append(
-            f'<p class="note">{broken} undecided, above the others: a computation here contradicts an identity that it '
-            "must satisfy, so that our formulas are broken, not the claim.</p>"
+            f'<p class="note">{broken} undecided: a computation here contradicts an identity that it must satisfy, so '
+            "that our formulas are broken, not the claim.</p>"
         )
-    for verdict in verdicts:
-        look = _text(verdict.partition(" ")[0])
-        for row in rows:
-            if row["verdict"] == verdict:
-                parts.append(
-                    f'<details><summary><span class="verdict {look}">{_text(verdict)}</span> '
-                    f"<b>{_text(row['id'])}</b> {_text(row['claim'])} "
-                    f'<span class="dim">{_text(row["source"])}</span></summary><p>{_text(row["evidence"])}</p>'
-                    + (f"<p>Counter-example: {_text(text)}</p>" if (text := row["counterexample"]) is not None else "")
-                    + "</details>"
-                )
+    for author in dict.fromkeys([*(author.value for author in Author), *(row["said_by"] for row in rows)]):
+        own = [row for row in rows if row["said_by"] == author]
+        if own:
+            tally = Counter(row["verdict"] for row in own)
+            verdicts = sorted(tally, key=lambda verdict: VERDICTS.index(verdict) if verdict in VERDICTS else -1)
+            counts = ", ".join(f"{tally[verdict]} {verdict}" for verdict in verdicts)
+            parts.append(f"<h3>Said by: {_text(author)}</h3><p>{len(own)} claims: {_text(counts)}.</p>")
+            parts += [_row(row) for verdict in verdicts for row in own if row["verdict"] == verdict]
     return "\n".join(parts)
+
+
+def _row(row: Mapping[str, Any]) -> str:
+    look, verdict = _text(row["verdict"].partition(" ")[0]), _text(row["verdict"])
+    other = row["counterexample"]
+    details = (
+        mathml(row["id"]),
+        "By construction: this tests our own code, or copied numbers." if row["by_construction"] else "",
+        f"Judged for: {typeset(_text(row['regime']))}." if row["regime"] else "",
+        typeset(_text(row["evidence"])),
+        "" if other is None else f"Counter-example: {typeset(_text(other))}",
+    )
+    return (
+        f'<details><summary><span class="verdict {look}">{verdict}</span> <b>{_text(row["id"])}</b> '
+        f'{typeset(_text(row["claim"]))} <span class="dim">{_text(row["source"])}</span></summary>'
+        + "".join(f"<p>{text}</p>" for text in details if text)
+        + "</details>"
+    )
 
 
 def read_index(path: Path, command: str) -> dict[str, Any]:

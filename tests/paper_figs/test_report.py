@@ -29,8 +29,11 @@ ROWS = [
     {
         "id": id, "claim": f"claim {id} <of> a & b", "source": "eq. 1", "verdict": verdict, "recorded": verdict,
         "evidence": f"evidence {id}", "numbers": {}, "counterexample": other, "seconds": 0.1,
+        "said_by": author, "regime": f"regime of {id}", "by_construction": id == "S1",
     }
-    for id, verdict, other in (("S1", "exact", None), ("M4", "fails", "p < 1/2"), ("A7", "conditional", None))
+    for id, author, verdict, other in (
+        ("S1", "paper", "exact", None), ("M4", "summary", "fails", "p < 1/2"), ("A7", "paper", "conditional", None),
+    )
 ]  # fmt: skip
 
 
@@ -155,17 +158,20 @@ def test_numbers_of_a_table_are_where_they_belong(html: str, whole: Path) -> Non
     assert sum(map(sum, entry["bold"])) >= 4
 
 
-def test_every_row_of_the_ledger_is_there_the_surprising_ones_first(html: str) -> None:
+def test_every_row_of_the_ledger_is_there_by_who_said_it_the_surprising_ones_first(html: str) -> None:
     reader = parsed(html)
     assert reader.tags["details"] == len(ROWS)
     places = [reader.text.index(row["claim"]) for row in ROWS]
-    assert sorted(range(len(ROWS)), key=places.__getitem__) == [1, 2, 0]
+    assert sorted(range(len(ROWS)), key=places.__getitem__) == [2, 0, 1]
     for row in ROWS:
         assert row["evidence"] in reader.text
+        assert f"Judged for: {row['regime']}." in reader.text
+    assert reader.text.count("By construction") == 1
     assert "Counter-example: p < 1/2" in reader.text
-    assert "3 claims: 1 fails, 1 conditional, 1 exact." in reader.text
+    assert "Said by: paper2 claims: 1 conditional, 1 exact." in reader.text
+    assert "Said by: summary1 claims: 1 fails." in reader.text
     assert "<of>" not in html
-    assert "above the others" not in html  # no formula is broken
+    assert "undecided: a computation" not in html  # no formula is broken
 
 
 def test_every_verdict_has_its_place_and_a_broken_formula_is_told_first(source: Path) -> None:
@@ -176,7 +182,7 @@ def test_every_verdict_has_its_place_and_a_broken_formula_is_told_first(source: 
     html = page(source)
     assert re.findall(r'class="verdict \w+">([a-z ]+)<', html) == wanted
     assert "6 claims: 1 undecided, 1 fails, 1 conditional, 1 approximate, 1 bound holds, 1 exact." in html
-    assert "1 undecided, above the others" in html
+    assert "1 undecided: a computation" in html
     assert re.search(r"\.undecided \{ background", html)
 
 

@@ -13,8 +13,11 @@ from __future__ import annotations
 import os
 import platform
 import re
+import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ import pyarrow.parquet as pq
 
 from theory.base import require
 from theory.base.files import check_fields, check_hashes, hashes, read_hashed, read_json, write_atomically, write_json
+from theory.base.text import plain
 
 CONFIG_FILE, METRICS_FILE, VERSIONS_FILE = "config.json", "metrics.parquet", "versions.json"
 
@@ -77,8 +81,46 @@ def write_metrics(path: Path, columns: Mapping[str, np.ndarray[Any, Any]]) -> No
 
 
 def software(*others: str) -> dict[str, str]:
-    """Return the versions of the present software: Python, `PACKAGES` and other distributions."""
-    return {"python": platform.python_version(), **{name: installed(name) for name in (*PACKAGES, *others)}}
+    """Return what results depend on: versions of Python, `PACKAGES` and other distributions, BLAS, machine, commit."""
+    return {
+        "python": platform.python_version(),
+        **{name: installed(name) for name in (*PACKAGES, *others)},
+        "blas": _blas(),
+        "machine": _machine(),
+        "commit": _commit(),
+    }
+
+
+@cache
+def _blas() -> str:
+    """Return the library that NumPy multiplies matrices with."""
+    found: Any = np.show_config(mode="dicts")
+    library = found.get("Build Dependencies", {}).get("blas", {})
+    return plain(f"{library.get('name', 'unknown')} {library.get('version', '')}".strip())
+
+
+@cache
+def _machine() -> str:
+    """Return the system and the processor."""
+    model = platform.processor()
+    with suppress(OSError, UnicodeDecodeError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
+    return plain(f"{platform.system()} {platform.machine()} {model}".strip())
+
+
+@cache
+def _commit() -> str:
+    """Return the commit of this project, with a mark where files differ from it; "unknown" outside a checkout."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return "unknown"
+    command = ("git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return plain(found.stdout.strip())
 
 
 def installed(package: str) -> str:

@@ -1,0 +1,123 @@
+"""What findings are computed from: rows of the ledger and summaries of sweeps, and words that follow from numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from paper_figs.result_files import made_by, read_json
+from theory.base import runs
+from theory.base.files import check_fields
+from theory.base.tables import Estimate
+
+ROW: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("id", "claim", "said_by", "source", "regime", "verdict", "evidence"), (str,)),
+    "numbers": (dict,),
+    "by_construction": (bool,),
+    "counterexample": (str, type(None)),
+}
+"""Fields of a row in `ledger.json`."""
+
+NUMBERS = ("value", "low", "high", "difference", "difference_low", "difference_high")
+"""Numbers of a row in a summary."""
+
+
+def read_rows(source: Path) -> list[dict[str, Any]]:
+    """Read the rows of `ledger/ledger.json` below a folder."""
+    path = source / "ledger" / "ledger.json"
+    command = f"python -m theory --json {path} --data {path.parent}"
+    rows: list[dict[str, Any]] = read_json(path, {"rows": (list,)}, command)["rows"]
+    with made_by(command):
+        for row in rows:
+            check_fields(row, ROW, f"{path}: row")
+    return rows
+
+
+class Missing(LookupError):
+    """Results that a finding needs are not there, or are of runs too short for it."""
+
+
+class Evidence:
+    """The ledger and the summaries of sweeps below a folder, each read when it is asked for, and once."""
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._summaries: dict[str, list[dict[str, Any]]] = {}
+        self.read: set[Path] = set()
+        """Files that were read."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows of the ledger."""
+        if not self._rows:
+            self._rows = {row["id"]: row for row in read_rows(self.source)}
+            self.read.add(self.source / "ledger" / "ledger.json")
+        return list(self._rows.values())
+
+    def numbers(self, row: str) -> Mapping[str, float]:
+        """Return the numbers of a row of the ledger."""
+        self.rows()
+        if row not in self._rows:
+            raise Missing(f"row {row} of the ledger")
+        numbers: Mapping[str, float] = self._rows[row]["numbers"]
+        return numbers
+
+    def gain(self, sweep: str, measure: str = "pass_at_1", /, **axes: str) -> Estimate:
+        """Return the gain of a cell over its reference, in points (hundredths)."""
+        found = self._record(sweep, measure, axes)
+        if found["difference"] is None:
+            raise Missing(f"{sweep}: a difference of {', '.join(axes.values())}")
+        return _estimate(found, NUMBERS[3:]).scaled(100)
+
+    def value(self, sweep: str, measure: str = "pass_at_1", /, **axes: str) -> Estimate:
+        """Return what was measured of a cell."""
+        return _estimate(self._record(sweep, measure, axes), NUMBERS[:3])
+
+    def regime(self, sweep: str, /, **axes: str) -> str:
+        """Say under which settings a cell was trained."""
+        record = self._record(sweep, "pass_at_1", axes)
+        path = self.source / "toy" / sweep / record["cell"] / "config.json"
+        self.read.add(path)
+        kinds = {"optimizer": (dict,), "method": (dict,), "num_seeds": (int,), "rollouts_high": (int,)}
+        config = read_json(path, kinds, f"python -m toy sweep {sweep}")
+        optimizer = {"sgd": "", "adamw": "AdamW, "}[config["optimizer"]["name"]]
+        rate, aggregation = config["optimizer"]["learning_rate"], config["method"]["aggregation"]
+        return (
+            f"{optimizer}learning rate {rate:g}, {aggregation}, {config['rollouts']} rollouts in "
+            f"[{config['rollouts_low']}, {config['rollouts_high']}], {config['num_seeds']} seeds"
+        )
+
+    def has(self, sweep: str, measure: str, /, **axes: str) -> bool:
+        """Return whether a cell has the measure, such as one of a step that its run does not reach."""
+        return len(self._matches(sweep, measure, axes)) == 1
+
+    def _matches(self, sweep: str, measure: str, axes: Mapping[str, str]) -> list[dict[str, Any]]:
+        if sweep not in self._summaries:
+            self._summaries[sweep] = self._read_summary(self.source / "toy" / sweep)
+        wanted = {"measure": measure, **axes}
+        return [row for row in self._summaries[sweep] if all(row.get(name) == x for name, x in wanted.items())]
+
+    def _read_summary(self, folder: Path) -> list[dict[str, Any]]:
+        path, record = folder / "summary.parquet", folder / "summary.json"
+        command = f"python -m toy sweep {folder.name} --out {folder.parent}"
+        if not record.exists():
+            raise Missing(command)
+        with made_by(command):
+            table = runs.read_table(path, runs.read_record(record, (path.name,))["files"], record)
+            runs.select(table, path, numbers=("value",), numbers_or_null=NUMBERS[1:], texts=("cell", "measure"))
+        self.read |= {path, record}
+        rows: list[dict[str, Any]] = table.to_pylist()
+        return rows
+
+    def _record(self, sweep: str, measure: str, axes: Mapping[str, str]) -> dict[str, Any]:
+        found = self._matches(sweep, measure, axes)
+        if len(found) != 1:
+            raise Missing(f"{sweep}: {measure} of {', '.join(axes.values())}")
+        return found[0]
+
+
+def _estimate(row: Mapping[str, Any], names: Sequence[str]) -> Estimate:
+    numbers = [row[name] for name in names]
+    return Estimate(*(math.nan if x is None else float(x) for x in numbers))
