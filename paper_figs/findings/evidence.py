@@ -64,6 +64,10 @@ class Evidence:
         numbers: Mapping[str, float] = self._rows[row]["numbers"]
         return numbers
 
+    def values(self, sweep: str, axis: str) -> list[str]:
+        """Return the values of an axis, in order."""
+        return list(dict.fromkeys(str(row[axis]) for row in self._rows_of(sweep)))
+
     def gain(self, sweep: str, measure: str = "pass_at_1", /, **axes: str) -> Estimate:
         """Return the gain of a cell over its reference, in points (hundredths)."""
         found = self._record(sweep, measure, axes)
@@ -71,7 +75,7 @@ class Evidence:
             raise Missing(f"{sweep}: a difference of {', '.join(axes.values())}")
         return _estimate(found, NUMBERS[3:]).scaled(100)
 
-    def value(self, sweep: str, measure: str = "pass_at_1", /, **axes: str) -> Estimate:
+    def measured(self, sweep: str, measure: str = "pass_at_1", /, **axes: str) -> Estimate:
         """Return what was measured of a cell."""
         return _estimate(self._record(sweep, measure, axes), NUMBERS[:3])
 
@@ -94,10 +98,13 @@ class Evidence:
         return len(self._matches(sweep, measure, axes)) == 1
 
     def _matches(self, sweep: str, measure: str, axes: Mapping[str, str]) -> list[dict[str, Any]]:
+        wanted = {"measure": measure, **axes}
+        return [row for row in self._rows_of(sweep) if all(row.get(name) == x for name, x in wanted.items())]
+
+    def _rows_of(self, sweep: str) -> list[dict[str, Any]]:
         if sweep not in self._summaries:
             self._summaries[sweep] = self._read_summary(self.source / "toy" / sweep)
-        wanted = {"measure": measure, **axes}
-        return [row for row in self._summaries[sweep] if all(row.get(name) == x for name, x in wanted.items())]
+        return self._summaries[sweep]
 
     def _read_summary(self, folder: Path) -> list[dict[str, Any]]:
         path, record = folder / "summary.parquet", folder / "summary.json"

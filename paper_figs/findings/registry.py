@@ -9,6 +9,12 @@ from paper_figs.findings.evidence import Evidence
 
 Tell = Callable[[Evidence], str]
 
+COMMANDS = {
+    "tuned/table1": "python -m toy sweep tuning && "
+    "python -m toy sweep table1 --tuned results/toy/tuning/chosen.json --out results/toy/tuned",
+}
+"""Commands that make sweeps with options, by their folder below `results/toy`."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -29,7 +35,9 @@ class Finding:
     @property
     def commands(self) -> tuple[str, ...]:
         """The commands that make its evidence."""
-        return tuple(f"python -m toy sweep {sweep}" for sweep in self.sweeps) or ("python -m theory",)
+        return tuple(COMMANDS.get(sweep, f"python -m toy sweep {sweep}") for sweep in self.sweeps) or (
+            "python -m theory --json results/ledger/ledger.json",
+        )
 
     def markdown(self, evidence: Evidence) -> str:
         """Return the finding as a paragraph of Markdown."""
