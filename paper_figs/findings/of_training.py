@@ -123,15 +123,13 @@ WORLDS = (*BANDITS, "skills")
 def worlds(e: Evidence) -> str:
     """Follow the difference over visits in every world."""
     gains = {world: over_visits(e, "horizons", world=world, method="dynamo") for world in WORLDS}
-    texts = [
-        f"{numbers(of_world)} in `{world}`" + (f" after {visits_of(of_world)}" if world in (WORLDS[0], "skills") else "")
-        for world, of_world in gains.items()
-    ]
+    texts = [f"{numbers(of_world)} in `{world}`" for world, of_world in gains.items()]
+    regime = e.regime("horizons", world="mixed", method="dynamo")
     first, last = VISITS[0], VISITS[-1]
     starts = {f"`{world}`": of_world[first] for world, of_world in gains.items()}
     ends = {f"`{world}`": of_world[last] for world, of_world in gains.items() if last in of_world}
     return (
-        f"DynaMO minus GRPO is, in points, {'; '.join(texts)} ({e.regime('horizons', world='mixed', method='dynamo')}). "
+        f"After {visits_of(gains['mixed'])}, DynaMO minus GRPO is, in points, {'; '.join(texts)} ({regime}). "
         f"After {first} visits it is {sides(starts)}; after {last} {sides(ends)}."
     )
 
@@ -164,9 +162,9 @@ def rules(e: Evidence) -> str:
     names = {text.split("`")[1] for text in best.values()}
     several = "No rule is furthest ahead in all of them" if len(names) > 1 else "It is one rule in all of them"
     return (
-        f"GRPO with the paper's rule is, in points against uniform allocation, {sides(first)} after 4 visits a prompt; after"
-        f" 25 it is {sides(last)} ({e.regime('allocation-map', world='mixed', rule='dynamo')}). Furthest ahead after 25, "
-        f"oracles apart, are {listed(list(best.values()))}. {several}."
+        f"GRPO with the paper's rule is, in points against uniform allocation, {sides(first)} after 4 visits a prompt; "
+        f"after 25 it is {sides(last)} ({e.regime('allocation-map', world='mixed', rule='dynamo')}). Furthest ahead "
+        f"after 25, oracles apart, are {listed(list(best.values()))}. {several}."
     )
 
 
