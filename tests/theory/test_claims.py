@@ -55,6 +55,7 @@ SABOTAGE = {
     "S5": (entropy_change, "first_order", scaled),
     "S6": (entropy_change, "first_order", shifted),
     "S7": (entropy_change, "first_order_sequence", lambda f: lambda *args: np.roll(f(*args), 1, axis=-1)),
+    "S8": (entropy_change, "first_order", lambda f: lambda stats, *args: np.exp(stats.log_prob)),
     "G1": (softmax, "score_norm_squared", scaled),
     "G2": (softmax, "expected_score_norm_squared", scaled),
     "G3": (softmax, "score_norm_bound", lambda f: scaled(f, 0.9)),

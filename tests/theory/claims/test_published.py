@@ -78,5 +78,8 @@ def test_gaps_that_do_not_widen(put):
     numbers = ROWS["T7"].judge().numbers
     assert numbers["gap_pass@32_7B"] / numbers["gap_pass@32_1.5B"] == pytest.approx(36.8 / 10.9)
     assert (numbers["wider_pass@1"], numbers["wider_pass@32"]) == (4, 6)
-    assert put("T7", 28.6, "DynaMO", "Olympiad", LARGE).verdict is Verdict.FAILS
     assert put("T7", 35.0, "DynaMO", "Minerva", SMALL).verdict is Verdict.FAILS
+
+
+def test_a_cell_that_is_level_with_grpo(put):
+    assert put("T7", 28.6, "DynaMO", "Olympiad", LARGE).verdict is Verdict.FAILS

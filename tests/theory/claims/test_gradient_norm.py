@@ -1,0 +1,63 @@
+"""theory.claims.gradient_norm: a response of decisions and fillers against the enumeration of every response."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from theory.claims import LEDGER
+from theory.claims.gradient_norm import FILLER_SHARES, _Chain
+from theory.policy import expected_score_norm_squared, token_statistics
+
+
+def enumerated(chain: _Chain) -> tuple[float, float]:
+    """E[A^2 |s|^2] and E|s|^2, means over tokens, by the sum over all V^T responses; the first tokens decide."""
+    p, decisions = chain.success, round(chain.length * (1 - chain.filler_share))
+    right = p ** (1 / decisions)
+    pi = np.full(chain.num_tokens, (1 - right) / (chain.num_tokens - chain.num_right))
+    pi[: chain.num_right] = right / chain.num_right
+    norms = ((np.eye(chain.num_tokens) - pi) ** 2).sum(-1)
+    left = 0.0
+    for response in product(range(chain.num_tokens), repeat=chain.length):
+        reward = all(token < chain.num_right for token in response[:decisions])
+        advantage = (reward - p) / np.sqrt(p * (1 - p))
+        left += np.prod(pi[list(response)]) * advantage**2 * norms[list(response)].mean()
+    return left, float(pi @ norms)
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        _Chain(0.3, 2, 1, 1, 0.0),
+        _Chain(0.9, 2, 1, 4, 0.0),
+        _Chain(0.9, 2, 1, 8, 0.75),
+        _Chain(0.1, 3, 1, 4, 0.5),
+        _Chain(0.7, 5, 2, 2, 0.0),
+        _Chain(0.7, 4, 3, 4, 0.75),
+    ],
+)
+def test_means_over_a_response(chain: _Chain):
+    left, independent, bound = chain.means()
+    assert (left, independent) == pytest.approx(enumerated(chain), rel=1e-12)
+    assert bound > independent
+
+
+def test_dependence_fades_with_fillers_and_in_no_other_way():
+    """Row G4 of the ledger: long chains of sure decisions keep f + (1 - f) p/q, so that at p = .5 nothing is seen."""
+    data = next(row for row in LEDGER if row.id == "G4").judge().data
+    long = (data["length"] == 1024) & (data["num_tokens"] == 2)
+    for p, expected in ((0.1, 1 / 9), (0.5, 1.0), (0.9, 9.0)):
+        here = long & (data["success"] == p)
+        dependence = dict(zip(data["filler_share"][here], data["dependence"][here], strict=True))
+        assert list(dependence) == list(FILLER_SHARES)
+        assert dependence[0.0] == pytest.approx(expected, rel=0.02)
+        assert dependence[0.75] == pytest.approx(0.75 + 0.25 * expected, rel=0.01)
+        assert abs(dependence[FILLER_SHARES[-1]] - 1) < 0.07
+
+
+def test_the_score_of_a_sure_policy_is_above_rounding():
+    """The limit of row G5 is fitted down to q = 1e-5, where |s|^2 = 2 q^2 = 2e-10."""
+    stats = token_statistics(np.log(np.array([[1 - 1e-5, 1e-5]])), np.array([0]))
+    assert float(expected_score_norm_squared(stats)[0]) == pytest.approx(2e-5, rel=1e-4)
