@@ -18,6 +18,7 @@ from scipy import stats
 
 from theory.allocation import ALLOCATORS
 from theory.base.arrays import FloatArray
+from theory.base.files import LOCK_FILE, only_writer
 from theory.base.terminal import Console, Parser, command, progress
 from theory.losses import AGGREGATIONS
 from theory.methods import METHODS, Method
@@ -36,6 +37,7 @@ from toy.experiments import (
     summary,
 )
 from toy.training import DEVICES, OPTIMIZERS, OptimizerConfig, Run, TrainConfig, train
+from toy.training.loop import is_finished
 from toy.worlds import WORLDS, Population
 
 EXAMPLES = """\
@@ -259,6 +261,8 @@ def report(run: Run, out: Path | None, console: Console) -> None:
 def run_command(args: argparse.Namespace, console: Console) -> None:
     """Train."""
     config = resolve(args)
+    if args.out is not None:
+        leave_to_its_sweep(args.out, config)
     columns = ("pass@1 {task.fields[pass_at_1]:.4f}", TimeElapsedColumn(), TimeRemainingColumn())
     with progress(console, *columns) as bar:
         name = f"{config.method_name} on {config.world_name}"
@@ -269,6 +273,14 @@ def run_command(args: argparse.Namespace, console: Console) -> None:
 
         run = train(config, out=args.out, checkpoint_every=args.checkpoint_every, progress=advance, device=args.device)
     report(run, args.out, console)
+
+
+def leave_to_its_sweep(out: Path, config: TrainConfig) -> None:
+    """Refuse to train in a folder of a sweep that is at work, which would find its cell locked, and end."""
+    sweep = out.resolve().parent
+    if sweep.name in SWEEPS and (sweep / LOCK_FILE).exists() and not is_finished(out, config):
+        with only_writer(sweep):
+            pass  # the sweep has ended, or was killed
 
 
 def sweep_command(args: argparse.Namespace, console: Console) -> None:

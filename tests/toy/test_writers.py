@@ -13,7 +13,7 @@ import pytest
 
 from tests.toy.experiments.test_runner import tiny
 from theory.base import runs
-from theory.base.files import LOCK_FILE, read_json
+from theory.base.files import LOCK_FILE, only_writer, read_json
 from toy.__main__ import main
 from toy.experiments import runner, summary
 from toy.experiments.runner import run_sweeps
@@ -93,6 +93,7 @@ def test_a_second_sweep_is_refused_and_the_first_ends_as_if_alone(tmp_path, caps
     monkeypatch.setattr("toy.__main__.SWEEPS", {"tiny": tiny()})
     with held(HELD.replace("sys.exit", SWEEP + "sys.exit"), *command) as first:
         refused(tmp_path / "tiny", first.pid, capsys, command)
+        refused(tmp_path / "tiny", first.pid, capsys, [*RUN, "--out", str(tmp_path / "tiny" / "kl-cov")])
         assert first.stdin is not None
         first.communicate("\n" * 9, timeout=600)
     assert first.returncode == 0
@@ -105,13 +106,26 @@ def test_a_second_sweep_is_refused_and_the_first_ends_as_if_alone(tmp_path, caps
 
 def test_a_cell_that_another_command_writes_is_refused_in_the_worker(tmp_path):
     """The sweep is this process's, the cell is not."""
-    from theory.base.files import only_writer
-
     with only_writer(tmp_path / "tiny" / "kl-cov"):
         for jobs in (1, 2):
             with pytest.raises(ValueError, match=f"kl-cov: expected no other writer, got process {os.getpid()}"):
                 list(run_sweeps([tiny()], tmp_path, jobs=jobs))
     assert len(list(run_sweeps([tiny()], tmp_path))) == 1
+
+
+def test_a_cell_is_its_sweeps_while_that_runs(tmp_path, capsys, monkeypatch):
+    """A run in it is refused, but for one that is finished, which is shown; after the sweep anybody may train there."""
+    sweep = tmp_path / "fig5"
+    command = [*RUN, "--steps", "3", "--out", str(sweep / "cell")]
+    with only_writer(sweep):
+        refused(sweep, os.getpid(), capsys, command)
+    (sweep / LOCK_FILE).touch()  # of a sweep that was killed
+    assert main(command) == 0
+    with only_writer(sweep):
+        assert main(command) == 0
+        refused(sweep, os.getpid(), capsys, [*command[:-1], str(sweep / "cell" / ".." / "other")])
+        monkeypatch.chdir(sweep / "cell")
+        refused(sweep, os.getpid(), capsys, [*RUN, "--steps", "4", "--out", "."])
 
 
 def test_what_is_finished_is_shown_without_writing(tmp_path, monkeypatch, capsys):
