@@ -290,7 +290,10 @@ def sweep_command(args: argparse.Namespace, console: Console) -> None:
         sweeps = tuple(sweep.longer() for sweep in sweeps)
     if args.tuned is not None:
         choices = runner.read_choices(args.tuned)
-        sweeps = tuple(sweep.tuned(choices) for sweep in sweeps)
+        try:
+            sweeps = tuple(sweep.tuned(choices) for sweep in sweeps)
+        except ValueError as error:
+            raise ValueError(f"{args.tuned}: {error}") from error
     size = ("-long" if args.long else "") + ("-tuned" if args.tuned is not None else "")
     out = args.out or Path("results") / f"toy{size}"
     sizes = {out / sweep.name / cell.name: cell.config.num_steps for sweep in sweeps for cell in sweep.cells}

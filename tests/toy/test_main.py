@@ -184,6 +184,11 @@ def test_a_sweep_of_no_jobs_or_of_unknown_choices_exits_with_2(tmp_path, capsys)
     assert main(["sweep", "fig5", "--tuned", str(tmp_path / "chosen.json"), "--out", str(tmp_path)]) == 2
     assert "chosen.json: expected a readable JSON file" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+    choice = {"world": "mixed", "method": "grpo", "learning_rate": "30"}
+    files.write_json(tmp_path / "chosen.json", {"chosen": [choice]})
+    assert main(["sweep", "fig5", "--tuned", str(tmp_path / "chosen.json"), "--out", str(tmp_path)]) == 2
+    expected = f"sweep: error: {tmp_path}/chosen.json: tuned: expected a learning rate for dynamo in mixed, got none"
+    assert expected in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
