@@ -7,6 +7,7 @@ the history, by key. Budget, number of rows and number of optimiser steps are ex
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -364,8 +365,9 @@ def require_finite_gradient(step: int, metrics: Mapping[str, Any]) -> None:
 
 
 def require_finite_validation(step: int, metrics: Mapping[str, Any]) -> None:
-    """Require finite mean rewards of a validation."""
-    odd = [name for name, x in metrics.items() if name.startswith("val-core/") and not math.isfinite(x)]
+    """Require finite mean rewards of a validation, a reward model's too: verl has them apart if there is an `acc`."""
+    means = [name for name in metrics if re.fullmatch(r"val-core/.+|val-aux/.+/reward/mean@\d+", name)]
+    odd = [name for name in means if not math.isfinite(metrics[name])]
     if odd:
         raise ValueError(f"validation at step {step}: expected finite rewards, got {odd[0]} {metrics[odd[0]]}")
 

@@ -107,12 +107,20 @@ def test_an_update_that_verl_leaves_out_ends_the_run(norm):
 
 
 def test_a_validation_without_a_number_ends_the_run():
-    found = {"val-core/x/acc/mean@8": 0.5, "val-aux/x/score/std@1": math.nan}
+    found = {"val-core/x/acc/mean@8": 0.5, "val-aux/x/score/std@1": math.nan, "val-aux/x/y/reward/mean@16": 0.5}
     require_finite_validation(7, found)
-    with pytest.raises(
-        ValueError, match=r"validation at step 7: expected finite rewards, got val-core/x/acc/mean@8 na"
-    ):
-        require_finite_validation(7, found | {"val-core/x/acc/mean@8": math.nan})
+    for name in ("val-core/x/acc/mean@8", "val-aux/x/y/reward/mean@16"):
+        with pytest.raises(ValueError, match=rf"validation at step 7: expected finite rewards, got {name} na"):
+            require_finite_validation(7, found | {name: math.nan})
+
+
+def test_rewards_of_a_validation_are_looked_at_beside_an_acc(tmp_path):
+    """A reward model's, in the metrics as verl makes them."""
+    infos = {"reward": [1.0, math.nan], "acc": [1.0, 0.0]}
+    metrics = trainer(tmp_path)._val_metrics_update(["math/x"] * 2, ["a", "b"], infos, [])
+    assert math.isfinite(metrics["val-core/math/x/acc/mean@1"])
+    with pytest.raises(ValueError, match=r"expected finite rewards, got val-aux/math/x/reward/mean@1 nan"):
+        require_finite_validation(7, metrics)
 
 
 def test_missing_rollouts_are_an_error(tmp_path):
