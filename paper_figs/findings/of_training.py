@@ -8,7 +8,7 @@ from typing import Any
 
 from paper_figs.findings.evidence import Evidence
 from paper_figs.findings.registry import finding
-from paper_figs.findings.words import listed, shown, signed
+from paper_figs.findings.words import listed, shown, sides, signed
 from theory.base.tables import Estimate
 
 VISITS = (4, 8, 16, 25, 50)
@@ -137,10 +137,9 @@ def worlds(e: Evidence) -> str:
 def _maps(e: Evidence, measure: str) -> dict[str, dict[str, Estimate]]:
     """Return the gain of every rule over uniform allocation, by world and rule."""
     sweeps = {"allocation-map": ("binary", "diffuse", "mixed"), "allocation-map-more": ("peaked", "skills")}
+    rules = {sweep: [rule for rule in e.values(sweep, "rule") if rule != "uniform"] for sweep in sweeps}
     return {
-        world: {
-            rule: e.gain(sweep, measure, world=world, rule=rule) for rule in e.values(sweep, "rule") if rule != "uniform"
-        }
+        world: {rule: e.gain(sweep, measure, world=world, rule=rule) for rule in rules[sweep]}
         for sweep, of_sweep in sweeps.items()
         for world in of_sweep
     }
@@ -160,10 +159,11 @@ def rules(e: Evidence) -> str:
         rule = max(real, key=lambda name: real[name].value)
         best[world] = f"`{rule}` in `{world}` ({shown(real[rule])})"
     names = {text.split("`")[1] for text in best.values()}
+    regime = e.regime("allocation-map", world="mixed", rule="dynamo")
     several = "No rule is furthest ahead in all of them" if len(names) > 1 else "It is one rule in all of them"
     return (
         f"GRPO with the paper's rule is, in points against uniform allocation, {sides(first)} after 4 visits a prompt; "
-        f"after 25 it is {sides(last)} ({e.regime('allocation-map', world='mixed', rule='dynamo')}). Furthest ahead "
+        f"after 25 it is {sides(last)} ({regime}). Furthest ahead "
         f"after 25, oracles apart, are {listed(list(best.values()))}. {several}."
     )
 
