@@ -131,7 +131,7 @@ def _run_config(run: Path) -> dict[str, Any]:
         value = run_format.lookup(config, name, None)
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
             raise ValueError(f"{path}: expected a value of type {kind.__name__} as {name}, got {value!r:.80}")
-        if kind is int and value is not None and not 1 <= value < 2**31:
+        if isinstance(value, int) and not 1 <= value < 2**31:
             raise ValueError(f"{path}: expected an integer from 1 and below 2^31 as {name}, got {value!r:.80}")
     model = run_format.lookup(config, MODEL, None)
     if model is None or not Path(model).name.strip():
