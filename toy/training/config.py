@@ -28,6 +28,8 @@ MINIBATCHES = ("rollouts", "prompts")
 
 SUCCESS_RATES = ("history", "true")
 
+ROW_DEFECTS = ("none", "expansion", "history", "both")
+
 MAX_SEED = 2**32 - 1
 
 
@@ -90,6 +92,9 @@ class TrainConfig:
     normalizer_prompts : Extremes that the modulation refers to: None, those of the rollout batch under the policy that
         sampled it; a number, those of so many consecutive prompts' part of the mini-batch under the current policy, as
         in public code that takes them over each micro-batch.
+    row_defects : Defects of a public trainer that handles rows by position, simulated (`toy.training.row_defects`):
+        "none"; "expansion", rollouts are expanded by their counts and their ground truth by the mean; "history",
+        outcomes are recorded in another order than their prompts; or "both". For rules that spend the budget at once.
     diagnose_every : Steps between two that are diagnosed (`toy.training.diagnostics`), which takes time; 0 for none.
         Without effect on the training.
     optimizer : How gradients move the logits.
@@ -112,6 +117,7 @@ class TrainConfig:
     minibatch: str = "rollouts"
     num_epochs: int = 1
     normalizer_prompts: int | None = None
+    row_defects: str = "none"
     diagnose_every: int = 0
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
@@ -160,6 +166,11 @@ class TrainConfig:
             if self.batch_prompts % (parts * size):
                 prompts = f"{self.batch_prompts / parts:g} prompts"
                 raise ValueError(f"normalizer_prompts: expected a divisor of the mini-batch's {prompts}, got {size}")
+
+        require.one_of("row_defects", self.row_defects, ROW_DEFECTS)
+        if self.row_defects != "none" and (self.diagnose_every or spends_in_rounds(get_allocator(rule))):
+            what = f"diagnostics every {self.diagnose_every} steps" if self.diagnose_every else f"the rule {rule}"
+            raise ValueError(f"row_defects: expected 'none' with {what}, got {self.row_defects!r}")
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ class Stream(enum.IntEnum):
     ALLOCATION = 3
     LOSS = 4
     DIAGNOSTICS = 5
+    ROW_ORDER = 6
 
 
 def generator(seed: int, stream: Stream, step: int = 0) -> np.random.Generator:

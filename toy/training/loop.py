@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -196,8 +196,12 @@ def get_device(name: str) -> torch.device:
 
 
 def require_same(path: Path, recorded: dict[str, Any], config: TrainConfig) -> None:
-    """Require that `path` belongs to a run of this config; `num_steps` may differ, so that a run can be extended."""
-    different = [name for name in runs.differences(recorded, config.to_dict()) if name != "num_steps"]
+    """Require that `path` belongs to a run of this config; `num_steps` may differ, so that a run can be extended.
+
+    A setting that the run's software did not know yet has its default.
+    """
+    defaults = {f.name: f.default for f in fields(config) if f.default is not MISSING}
+    different = [name for name in runs.differences(defaults | recorded, config.to_dict()) if name != "num_steps"]
     if different:
         raise ValueError(
             f"{path}: expected a run of the same config, got one that differs in {', '.join(different)}; "

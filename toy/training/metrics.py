@@ -103,12 +103,18 @@ def evaluate(
     }
 
 
-def of_batch(successes: IntArray, counts: IntArray) -> dict[str, FloatArray]:
-    """Return the `STEP` metrics that describe the rollouts, each [S], from successes and rollouts [S, Q]."""
+def of_batch(successes: IntArray, sizes: IntArray, counts: IntArray) -> dict[str, FloatArray]:
+    """Return the `STEP` metrics that describe the rollouts, each [S].
+
+    Parameters
+    ----------
+    successes, sizes : Rewarded rollouts, and all, of the groups in which they are compared, [S, Q].
+    counts : Rollouts of the prompts, [S, Q]; the same as `sizes`, unless rows have defects.
+    """
     return {
-        "reward": successes.sum(-1) / counts.sum(-1),
+        "reward": successes.sum(-1) / sizes.sum(-1),
         "rollouts": counts.sum(-1).astype(np.float64),
-        "rollouts_wasted": allocation.wasted_share(successes, counts),
+        "rollouts_wasted": allocation.wasted_share(successes, sizes),
         "allocation_concentration": allocation.concentration(counts),
-        "degenerate_groups": allocation.degenerate_groups(successes, counts).mean(-1),
+        "degenerate_groups": allocation.degenerate_groups(successes, sizes).mean(-1),
     }

@@ -52,7 +52,11 @@ class Batch(NamedTuple):
 
     Attributes
     ----------
-    prompts, counts, successes : The prompts, their rollouts and how many of these are correct, [S, Q].
+    prompts, counts : The prompts, and their rollouts, [S, Q].
+    sizes, successes : Rollouts of the groups in which rewards are compared, and how many of these are rewarded, [S, Q];
+        a prompt's own, unless rows have defects.
+    paid, labels, rewarded : Which rollouts were paid for, the group that each is in, an index of prompts, and which
+        are rewarded, [S, Q, G].
     rows, states, actions : As in `Rollouts`; actions where `mask` is False are those that a prompt would have got with
         more rollouts.
     mask : The tokens of rollouts that were paid for.
@@ -63,7 +67,11 @@ class Batch(NamedTuple):
 
     prompts: IntArray
     counts: IntArray
+    sizes: IntArray
     successes: IntArray
+    paid: BoolArray
+    labels: IntArray
+    rewarded: BoolArray
     rows: torch.Tensor
     states: torch.Tensor
     actions: torch.Tensor

@@ -20,13 +20,13 @@ import numpy as np
 import torch
 
 from theory import allocation
-from theory.allocation import Problem, SuccessHistory, get_allocator
+from theory.allocation import Problem, get_allocator
 from theory.base import require
 from theory.base.arrays import FloatArray, IntArray
 from theory.losses import Scope, Shaped, TokenLoss, entropy_bonus, policy_loss
 from theory.methods import Method
 from theory.policy import TokenStatistics, log_softmax
-from toy.training import metrics, oracles, per_seed
+from toy.training import metrics, oracles, per_seed, row_defects
 from toy.training.config import TrainConfig
 from toy.training.generators import Stream, generator, uniforms
 from toy.training.rollouts import (
@@ -62,10 +62,10 @@ def step(setup: Setup, state: State, inspect: Inspect | None = None) -> dict[str
     rollouts = roll_out(setup, state.logits, prompts, setup.generators(Stream.ROLLOUTS, state.num_steps))
     counts = allocate(setup, state, rollouts)
     batch = with_advantages(setup, rollouts, counts)
-    measured = metrics.of_batch(batch.successes, batch.counts)
+    measured = metrics.of_batch(batch.successes, batch.sizes, batch.counts)
     if inspect is not None:
         measured |= inspect(batch)
-    remember(setup, state.histories, batch)
+    remember(setup, state, batch)
     updates = []
     for part, draws in minibatches(setup, batch, state.num_steps):
         gradient, values = loss_gradient(setup, state.logits, batch, part, draws)  # shape, loss
@@ -137,10 +137,13 @@ def allocate(setup: Setup, state: State, rollouts: Rollouts) -> IntArray:
     return counts
 
 
-def remember(setup: Setup, histories: list[SuccessHistory], batch: Batch) -> None:
+def remember(setup: Setup, state: State, batch: Batch) -> None:
     """Tell the histories how the batch's rollouts went."""
-    for s, history in enumerate(histories):
-        history.update([setup.keys[i] for i in batch.prompts[s]], batch.successes[s], batch.counts[s])
+    successes = batch.successes
+    if setup.config.row_defects in ("history", "both"):
+        successes = row_defects.recorded(batch, setup.generators(Stream.ROW_ORDER, state.num_steps))
+    for s, history in enumerate(state.histories):
+        history.update([setup.keys[i] for i in batch.prompts[s]], successes[s], batch.sizes[s])
 
 
 # Advantage
@@ -154,19 +157,26 @@ def with_advantages(setup: Setup, rollouts: Rollouts, counts: IntArray) -> Batch
     method = setup.config.method
     paid = np.arange(setup.config.rollouts_high) < counts[..., None]
     mask = setup.tensor(paid).unsqueeze(-1) & rollouts.tokens.unsqueeze(2)
-    advantages = group_advantages(method, setup.tensor(rollouts.correct), setup.tensor(paid)).unsqueeze(-1) * mask
+    labels = np.broadcast_to(np.arange(counts.shape[1])[:, None], paid.shape).copy()
+    rewarded, sizes, successes = rollouts.correct, counts, (rollouts.correct & paid).sum(-1)
+    if setup.config.row_defects in ("expansion", "both"):
+        labels = row_defects.labels(paid, setup.config.rollouts)
+        rewarded = row_defects.judge_by_label(setup, rollouts, labels)
+        sizes, successes = (row_defects.by_label(labels, each) for each in (paid, paid & rewarded))
+    rows = tuple(setup.tensor(each) for each in (rewarded, paid, labels))
+    advantages = group_advantages(method, *rows).unsqueeze(-1) * mask
     scope = None
     if method.shaping is not None and method.compares:
         stats = statistics_of(rollouts.logits, rollouts.states, rollouts.log_prob)
         scope = method.shaping.scope(stats, advantages, mask, axis=(1, 2, 3))
-    successes = (rollouts.correct & paid).sum(-1)
     tokens = (rollouts.rows, rollouts.states, rollouts.actions, mask, rollouts.log_prob, advantages)
-    return Batch(rollouts.prompts, counts, successes, *tokens, scope)
+    return Batch(rollouts.prompts, counts, sizes, successes, paid, labels, rewarded, *tokens, scope)
 
 
-def group_advantages(method: Method, correct: torch.Tensor, paid: torch.Tensor) -> torch.Tensor:
-    """Return the advantage of every rollout, 0 where it is not paid for, [S, Q, G]; groups are (seed, prompt)."""
-    groups = torch.arange(paid[..., 0].numel(), device=paid.device).reshape(*paid.shape[:2], 1).expand_as(paid)
+def group_advantages(method: Method, correct: torch.Tensor, paid: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the advantage of every rollout, 0 where it is not paid for, [S, Q, G]; groups are (seed, label)."""
+    first = torch.arange(0, paid[..., 0].numel(), paid.shape[1], device=paid.device)
+    groups = first.reshape(-1, 1, 1) + labels
     advantages = torch.zeros(paid.shape, dtype=torch.float64, device=paid.device)
     rewards = correct[paid].to(torch.float64)
     advantages[paid] = method.advantages(rewards, groups[paid], correct[paid])
