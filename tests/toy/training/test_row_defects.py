@@ -14,6 +14,7 @@ from theory.base import files, runs
 from toy.training import checkpoint, row_defects
 from toy.training.generators import Stream, generator
 from toy.training.loop import Trainer, require_same, train
+from toy.training.step import draw_prompts, roll_out
 
 
 def rows_of(batch, s: int) -> list[tuple[int, int]]:
@@ -173,3 +174,16 @@ def test_runs_of_software_without_this_setting_go_on(small, tmp_path):
     assert_same(train(longer, out=tmp_path), train(longer))
     with pytest.raises(ValueError, match="x: expected a run of the same config, got one that differs in row_defects"):
         require_same(tmp_path / "x", without, replace(config, row_defects="both"))
+
+
+def test_a_chain_that_ends_before_the_ground_truth_is_wrong(small):
+    """Where every token is accepted, length alone decides."""
+    trainer = Trainer(small("grpo", "skills"))
+    trainer.setup.correct[:] = True
+    prompts = draw_prompts(trainer.setup, 0)
+    rollouts = roll_out(trainer.setup, trainer.state.logits, prompts, trainer.setup.generators(Stream.ROLLOUTS, 0))
+    lengths = rollouts.tokens.numpy().sum(-1)
+    labels = np.random.default_rng(0).integers(6, size=rollouts.correct.shape)
+    expected = lengths[:, :, None] >= np.take_along_axis(lengths[:, None], labels, axis=-1)
+    assert 0.2 < expected.mean() < 0.9
+    np.testing.assert_array_equal(row_defects.judge_by_label(trainer.setup, rollouts, labels), expected)
