@@ -10,7 +10,7 @@ from scipy import stats
 from paper_figs.figure import Drawing, Figure
 from paper_figs.result_files import Columns, LedgerData
 from paper_figs.style import GUIDE, PALETTE, TEXT_WIDTH, panels
-from paper_figs.wording import span, verdict
+from paper_figs.wording import span
 from theory.base.text import as_drawn
 
 LOOKS = (("-", "o"), ("--", "s"), (":", "D"), ("-.", "^"), ((0, (1, 2)), "v"))
@@ -20,7 +20,7 @@ SHOWN = "rloo"
 ORDERED = 0.9
 """Rank correlation from which an order counts as kept."""
 
-TITLES = {"reinforce": "REINFORCE", "rloo": "RLOO", "dr_grpo": "Dr. GRPO", "grpo": "GRPO", "maxrl": "MaxRL"}
+TITLES = {"reinforce": "REINFORCE", "rloo": "RLOO", "dr_grpo": "Dr.GRPO", "grpo": "GRPO", "maxrl": "MaxRL"}
 
 
 def correlations(variances: Columns) -> tuple[list[str], list[str], np.ndarray]:
@@ -84,12 +84,13 @@ def _caption(variances: Columns) -> str:
 
 
 def _reading(variances: Columns) -> str:
-    populations, _, table = correlations(variances)
+    populations, estimators, table = correlations(variances)
     parts = [f"{population} {span(row.tolist())}" for population, row in zip(populations, table, strict=True)]
-    return f"Rank correlation of p(1-p) with the exact variance, over estimators: {'; '.join(parts)}. " + verdict(
-        f"p(1-p) stands for the variance of a prompt (taken as a rank correlation of {ORDERED:g} or more)",
-        [value >= ORDERED for value in table.ravel()],
-        "cells of the map",
+    kept = [f"{_title(estimators[j])} with {populations[i]} answers" for i, j in np.argwhere(table >= ORDERED).tolist()]
+    return (
+        f"Rank correlation of p(1-p) with the exact variance, over estimators: {'; '.join(parts)}. The paper says that "
+        f"p(1-p) stands for the variance of a prompt; its order is kept (a correlation of {ORDERED:g} or more) for "
+        f"{', '.join(kept) or 'none of them'}. Answers are of one token: longer ones bring their length into the order."
     )
 
 

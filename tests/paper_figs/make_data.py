@@ -135,12 +135,11 @@ def seal(record: Path) -> None:
 
 
 def thin(source: Path) -> None:
-    """Keep whole policies of S4, pairs with and without bounds of A5, every few rows or columns of the others."""
+    """Keep whole policies of S4, every few rows or columns of the others."""
     keep = {
         "S3": lambda i, table: i % 8 == 0,
         "S4": lambda i, table: table["policy"].to_numpy() < 6,
         "G3": lambda i, table: i % 6 == 0,
-        "A5": lambda i, table: i // 2 % 6 == 0,
         "A7": lambda i, table: i % 49 % 2 == 0,
     }
     for row, chosen in keep.items():

@@ -277,17 +277,20 @@ def test_unknown_family_is_not_left_out_in_silence() -> None:
         FIGURES["score_norm"].draw({**policies, "family": np.full(len(policies["family"]), "sparse", dtype=object)})
 
 
-def test_ratios_and_lines_of_the_variance_figure() -> None:
-    (ax,) = draw("variance_ratio")
-    cv, ratio = line(ax, "$1/(1 + \\mathrm{CV}^2)$ (44)")
-    np.testing.assert_allclose(ratio, 1 / (1 + cv**2), rtol=1e-9)
-    levels = [
-        float(item.get_ydata()[0])
-        for item in ax.lines
-        if len(set(item.get_ydata())) == 1 and len(item.get_xdata()) == 2
-    ]
-    assert levels == pytest.approx([2 / 3, 0.5])
-    assert [text.get_text().strip() for text in ax.texts] == ["floor of the bounds, 0.67", 'claim "by up to 50 %"']
+def test_curves_and_lines_of_the_variance_figure() -> None:
+    """Two answers at p = .5 have variance 1 / (4 n (n - 1)) under RLOO: from 16 to 24 it falls to 240/552; by hand."""
+    axes = draw("variance_ratio")
+    assert [ax.get_title() for ax in axes] == ["two answers", "peaked answers", "diffuse answers"]
+    for ax in axes:
+        levels = [float(item.get_ydata()[0]) for item in ax.lines if len(item.get_xdata()) == 2]
+        assert levels == pytest.approx([1.0, 2 / 3, 0.5])
+    for label, left in (("REINFORCE", 2 / 3), ("RLOO", 240 / 552)):
+        p, ratio = line(axes[0], label)
+        assert p[0] == pytest.approx(1e-6)
+        assert ratio[0] == pytest.approx(left, abs=1e-3)
+    assert [item.get_label() for item in axes[0].lines[-3:]] == [
+        "uniform allocation", "least if the variance were $\\sigma^2/n$, 0.67", 'claim "by up to 50 %"',
+    ]  # fmt: skip
 
 
 def test_slope_of_a_known_remainder() -> None:
@@ -304,20 +307,19 @@ def test_slope_without_errors_to_fit_is_an_error() -> None:
         entropy_change.fitted_slope(sweep)
 
 
-@pytest.mark.parametrize("cv", [0.0, 0.3, 1.0, 2.7, 11.0])
-def test_reference_curve_is_eq_44(cv: float) -> None:
-    assert variance_ratio.ratio_without_bounds(cv) == pytest.approx(1 / (1 + cv**2), rel=1e-12)
-
-
-def test_floor_of_the_papers_bounds_is_two_thirds() -> None:
+def test_floor_of_the_model_is_mean_over_high_of_one_pair_of_bounds() -> None:
     (result,) = FIGURES["variance_ratio"].inputs
-    assert variance_ratio.floors(result.read(DATA)) == [16 / 24]
+    allocations = result.read(DATA)
+    assert variance_ratio.model_floor(allocations) == 16 / 24
+    other = {**allocations, "high": np.where(np.arange(len(allocations["high"])) == 0, 32, allocations["high"])}
+    with pytest.raises(ValueError, match="A5: expected one pair of bounds and one mean, got several"):
+        variance_ratio.model_floor(other)
 
 
 @pytest.mark.parametrize(
     ("name", "column", "message"),
     [
-        ("variance_ratio", "population", "A5: expected at most 6 populations, got 7"),
+        ("variance_ratio", "population", "A5: expected at most 3 in population, got 7"),
         ("advantage_bound", "num_tokens", "G4: expected at most 10 success probabilities and 3 voc.*, got 1 and 7"),
     ],
 )  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from paper_figs import fig5_dynamics, variance_ratio
+from paper_figs import fig5_dynamics
 from paper_figs.experiments import CellResult
 from paper_figs.figure import Figure, Table, items
 from paper_figs.result_files import Curves, RunCurves
@@ -226,9 +226,27 @@ def test_weights_that_allocation_changes() -> None:
     assert reading("implied_weights", {**weights, "token_mean": by_prompt * n / 16}) == (
         "From 8 to 24 rollouts a prompt's weight is multiplied by: RLOO under a mean over prompts 1.00; RLOO under a "
         "mean over tokens 3.00; GRPO under a mean over prompts 1.18 to 1.67; GRPO under a mean over tokens 3.55 to "
-        "5.00. The paper derives allocation on the premise that it changes the variance of the gradient alone, so that "
-        "weights stay; here this appears in 1 of 4 combinations of estimator and mean."
+        "5.00. The paper derives allocation from the variance of the gradient alone, as if weights stayed; so they do "
+        "for RLOO under a mean over prompts."
     )
+
+
+def test_an_order_that_is_kept_for_one_estimator() -> None:
+    p = np.array([0.1, 0.2, 0.3, 0.4])
+    variances = {
+        "population": np.array(["binary"] * 8, dtype=object),
+        "estimator": np.repeat(np.array(["rloo", "grpo"], dtype=object), 4),
+        "p": np.tile(p, 2),
+        "proxy": np.tile(p * (1 - p), 2),
+        "variance": np.concatenate([p, -p]),
+    }
+    assert reading("variance_order", variances) == (
+        "Rank correlation of p(1-p) with the exact variance, over estimators: binary −1.00 to +1.00. The paper says "
+        "that p(1-p) stands for the variance of a prompt; its order is kept (a correlation of 0.9 or more) for RLOO "
+        "with binary answers. Answers are of one token: longer ones bring their length into the order."
+    )
+    variances["variance"] = -np.tile(p, 2)
+    assert "0.9 or more) for none of them." in reading("variance_order", variances)
 
 
 def test_a_norm_above_its_bound_is_told() -> None:
@@ -262,19 +280,22 @@ def test_a_bound_that_fillers_save(filled: float, said: str) -> None:
 
 
 def test_ratios_of_variance() -> None:
+    """RLOO halves the variance at two p of three, GRPO nowhere; with diffuse answers nothing does."""
     allocations = {
-        "kind": np.array(["no bounds", "no bounds", "integers"], dtype=object),
-        "cv": np.array([0.5, 1.2, 1.2]),
-        "ratio": np.array([0.8, 0.41, 0.7]),
-        "mean": np.full(3, 16.0),
-        "high": np.full(3, 24.0),
+        "population": np.repeat(np.array(["binary", "diffuse"], dtype=object), 6),
+        "estimator": np.tile(np.repeat(np.array(["rloo", "grpo"], dtype=object), 3), 2),
+        "p": np.tile([1e-4, 1e-3, 1e-2], 4),
+        "ratio": np.array([0.45, 0.5, 1.2, 0.52, 0.8, 0.9, 0.65, 0.66, 0.7, 0.66, 0.67, 0.71]),
+        "mean": np.full(12, 16.0),
+        "high": np.full(12, 24.0),
     }
     assert reading("variance_ratio", allocations) == (
-        "Without bounds half of the variance goes where the CV is 1.20 or more; within the bounds at most 30 % goes. A "
-        "summary of the paper says that allocation lowers the variance by up to 50 %; here this does not appear."
+        "A summary of the paper says that allocation lowers the variance by up to 50 %; so it is for RLOO with two "
+        "answers up to p = 1.0e-03. The least that is left: two answers 0.45; diffuse answers 0.65. Were the variance "
+        "sigma^2/n, the bounds would leave 0.67 or more."
     )
-    bounded = {**allocations, "kind": np.full(3, "integers", dtype=object), "high": np.array([24.0, 32.0, 24.0])}
-    assert variance_ratio.floors(bounded) == [1 / 2, 2 / 3]
+    allocations["ratio"] = np.maximum(allocations["ratio"], 0.6)
+    assert "so it is for no estimator and no kind of answers here." in reading("variance_ratio", allocations)
 
 
 def test_explained_changes_of_entropy() -> None:

@@ -65,7 +65,7 @@ SABOTAGE = {
     "A2": (allocation, "optimal_variance_ratio", scaled),
     "A3": (allocation, "bernoulli_variance", scaled),
     "A4": (allocation, "proportional", lambda f: lambda w, b: f(np.sqrt(w), b)),
-    "A5": (allocation, "variance_ratio", lambda f: scaled(f, 0.5)),
+    "A5": (moments, "gradient_moments", lambda f: lambda p, c, n, e="grpo": f(p, c, n, "reinforce")),
     "A7": (moments, "gradient_moments", lambda f: lambda p, c, n, e="grpo": f(p, c, n, "reinforce")),
     "A8": (moments, "single_rollout_variance", lambda f: lambda *args: 1 / (1e-3 + f(*args))),
     "A9": (allocation, "water_level", lambda f: lambda w, b, low, high: f(w, b, low, high)[::-1]),

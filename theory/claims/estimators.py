@@ -1,4 +1,4 @@
-"""Section 4.2 and Appendix C: effects of allocation on an estimator, by exact moments of groups (A6 to A8, A10, A11)."""
+"""Section 4.2 and Appendix C: effects of allocation on an estimator, by exact moments of groups (A6 to A8, A10)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from scipy import stats as statistics
 
-from theory import allocation
 from theory.base.arrays import BoolArray, FloatArray
 from theory.claims.allocation import HIGH, LOW, MEAN
 from theory.claims.ledger import ROUNDING, Finding, Verdict, by_column, claim
@@ -32,34 +31,79 @@ def answer_policy(population: str, p: FloatArray) -> tuple[FloatArray, BoolArray
     return probs, np.broadcast_to(np.arange(probs.shape[1]) < len(correct_shares), probs.shape)
 
 
-@claim("A6", "The estimator from n rollouts has variance sigma^2 / n", "App. C", Verdict.FAILS)
+GROUPS = "groups of one prompt, binary reward, on-policy, no clipping; answers of one token"
+"""What the exact moments of this module assume."""
+
+
+@claim(
+    "A6",
+    "The gradient estimator of n rollouts, with the group-normalised advantage, has variance sigma^2 / n",
+    "App. C",
+    Verdict.CONDITIONAL,
+    regime=f"{GROUPS}; n from {LOW} to {HIGH}, p from .01 to .99; binary, peaked and diffuse answers",
+)
 def variance_over_n() -> Finding:
-    """Follow n Var(g) over n for each estimator, on a peaked policy: constant if the claim holds."""
+    """Follow n Var(g) over n, which is constant if the claim holds: in the paper's range for three policies, and beyond.
+
+    The curves beyond it (n = 2 to 128) are of a peaked policy.
+    """
+    p = np.round(np.linspace(0.01, 0.99, 99), 2)
+    within = np.arange(LOW, HIGH + 1)
+    estimators = ("reinforce", "rloo", "dr_grpo", "grpo")
+    change = {}
+    for population, estimator in product(("binary", "peaked", "diffuse"), estimators):
+        probs, correct = answer_policy(population, p)
+        scaled = within * moments.gradient_moments(probs[:, None], correct[:, None], within, estimator).variance
+        change[population, estimator] = scaled.max(axis=1) / scaled.min(axis=1) - 1
+    worst = {cell: float(values.max()) for cell, values in change.items()}
+    steady = p[change["diffuse", "grpo"] < 0.15]
     sizes = np.array([2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128])
     rows: list[tuple[Any, ...]] = []
-    change = dict.fromkeys(("reinforce", "rloo", "dr_grpo", "grpo"), 0.0)
-    for p, estimator in product((0.005, 0.02, 0.1, 0.5), change):
-        probs, correct = answer_policy("peaked", np.array([p]))
+    for rate, estimator in product((0.005, 0.02, 0.1, 0.5), estimators):
+        probs, correct = answer_policy("peaked", np.array([rate]))
         variance = moments.gradient_moments(probs, correct, sizes, estimator).variance
-        rows += [(p, estimator, *row) for row in zip(sizes, variance, strict=True)]
-        change[estimator] = max(change[estimator], float(np.ptp(sizes * variance) / (sizes * variance).max()))
+        rows += [(rate, estimator, *row) for row in zip(sizes, variance, strict=True)]
     data = by_column(("p", "estimator", "num_rollouts", "variance"), rows)
     rare = data["variance"][(data["p"] == 0.005) & (data["estimator"] == "grpo")]
     peak = int(sizes[np.argmax(rare)])
-    constant = Verdict.EXACT if change["grpo"] < ROUNDING else Verdict.FAILS
+    exact = max(worst[population, "reinforce"] for population in ("binary", "peaked", "diffuse"))
+    near, far = worst["diffuse", "rloo"], worst["diffuse", "grpo"]
+    verdict = Verdict.CONDITIONAL if near < 0.15 < far else Verdict.APPROXIMATE if far < 0.15 else Verdict.FAILS
+
+    def cited(estimator: str) -> str:
+        return ", ".join(f"{worst[population, estimator]:.0%}" for population in ("diffuse", "peaked", "binary"))
+
     return Finding(
-        constant if change["reinforce"] < ROUNDING else Verdict.UNDECIDED,
-        f"true of REINFORCE without a baseline (n Var varies by {change['reinforce']:.0e}); n Var varies by {change['rloo']:.0%} for "
-        f"RLOO and {change['grpo']:.0%} for GRPO, whose variance at p = .005 grows with n up to n = {peak}, {rare.max() / rare[0]:.1f} times that of n = 2",
-        {**change, "peak": peak, "growth": float(rare.max() / rare[0])},
-        f"GRPO, p = .005: Var = {rare[0]:.4f} at n = 2 and {rare[sizes == 16][0]:.4f} at n = 16",
+        verdict if exact < ROUNDING else Verdict.UNDECIDED,
+        f"exact for REINFORCE (and any fixed baseline). Largest over smallest n Var, less one, over n = {LOW} to {HIGH} at the worst p, "
+        f"diffuse, peaked and two answers: {cited('rloo')} for RLOO, {cited('grpo')} for GRPO. With diffuse answers RLOO's is "
+        f"{change['diffuse', 'rloo'].min():.1%} to {near:.1%} at every p; GRPO's is below 15 % for p from {steady.min():g} to "
+        f"{steady.max():g} only: at small p its variance grows with n (p = .005, peaked: up to n = {peak}, "
+        f"{rare.max() / rare[0]:.1f} times that of n = 2)",
+        {
+            **{f"{population}_{estimator}": value for (population, estimator), value in worst.items()},
+            "steady_from": float(steady.min(initial=1.0)),
+            "steady_to": float(steady.max(initial=0.0)),
+            "peak": peak,
+            "growth": float(rare.max() / rare[0]),
+        },
+        f"GRPO, peaked, p = .005: Var = {rare[0]:.4f} at n = 2 and {rare[sizes == 16][0]:.4f} at n = 16",
         data,
     )
 
 
-@claim("A7", "p (1 - p) orders the gradient variance of prompts", "4.2.2; review, major comment 1", Verdict.CONDITIONAL)
+@claim(
+    "A7",
+    "p (1 - p) is a proxy for sigma: it orders the gradient variance of prompts",
+    "4.2.2, App. C",
+    Verdict.CONDITIONAL,
+    regime=f"{GROUPS}, or chains whose tokens have logits of their own; trace of the covariance at n = {MEAN}, p known",
+)
 def proxy_order() -> Finding:
-    """Rank-correlate p (1 - p) with the exact variance at n = 16, per estimator and population, over p in (0, 1)."""
+    """Rank-correlate p (1 - p) with the exact variance at n = 16, per estimator and population, over p in (0, 1).
+
+    Also for chains: one token of two decides, and L fair coins follow, with L the same or crossed with p.
+    """
     p = np.linspace(0.02, 0.98, 49)
     rows: list[tuple[Any, ...]] = []
     ranks: dict[tuple[str, str], float] = {}
@@ -74,6 +118,12 @@ def proxy_order() -> Finding:
         )
         rows += [(population, estimator, *row) for row in zip(p, p * (1 - p), variance, strict=True)]
     data = by_column(("population", "estimator", "p", "proxy", "variance"), rows)
+    for estimator, (name, lengths) in product(("rloo", "grpo"), (("equal", (64,)), ("mixed", (4, 8, 16, 32, 64)))):
+        chains = np.stack([_chain_variance(p, length, estimator) for length in lengths])
+        proxy = np.broadcast_to(p * (1 - p), chains.shape)
+        ranks[f"chain_{name}", estimator] = float(
+            statistics.spearmanr(np.round(proxy, 12).ravel(), np.round(chains, 12).ravel()).statistic
+        )
     binary = [float(moments.gradient_moments([x, 1 - x], [True, False], MEAN, "rloo").variance) for x in (0.1, 0.5)]
     diffuse = ranks["diffuse", "rloo"]
     conditional = Verdict.CONDITIONAL if ranks["binary", "rloo"] < 0 else Verdict.EXACT
@@ -81,19 +131,37 @@ def proxy_order() -> Finding:
         conditional if diffuse > 0.9 else Verdict.FAILS,
         f"rank correlation for RLOO: {diffuse:+.2f} with diffuse answers, {ranks['peaked', 'rloo']:+.2f} with peaked ones, "
         f"{ranks['binary', 'rloo']:+.2f} with two; for GRPO (std-normalised) {ranks['diffuse', 'grpo']:+.2f}, {ranks['peaked', 'grpo']:+.2f}, "
-        f"{ranks['binary', 'grpo']:+.2f}",
+        f"{ranks['binary', 'grpo']:+.2f}. Chains of one deciding token and 64 others: RLOO {ranks['chain_equal', 'rloo']:+.2f}, "
+        f"GRPO {ranks['chain_equal', 'grpo']:+.2f}; with 4 to 64 others, whatever p: {ranks['chain_mixed', 'rloo']:+.2f} and "
+        f"{ranks['chain_mixed', 'grpo']:+.2f}, since the variance follows the length as well",
         {f"{population}_{estimator}": value for (population, estimator), value in ranks.items()},
         f"two answers, RLOO, n = 16: Var = {binary[1]:.4f} at p = .5, where p (1 - p) is largest, and {binary[0]:.4f} at p = .1",
         data,
     )
 
 
-@claim("A8", "sigma^2 is reward variance times squared score, with entropy for 1 - C", "eq. 38-42", Verdict.CONDITIONAL)
+def _chain_variance(p: FloatArray, length: int, estimator: str) -> FloatArray:
+    """Trace variance of a group of 16 chains, of which a first token of two decides and `length` fair coins follow.
+
+    Each token has logits of its own and adds its score: v_C = v_W = length / 2, and d is the first token's, |d|^2 = 2.
+    """
+    terms = moments.group_coefficients(p, MEAN, estimator)
+    return (terms.correct + terms.wrong) * length / 2 + terms.mean_variance * 2
+
+
+@claim(
+    "A8",
+    "sigma^2 is about reward variance times squared score, the sum of 1 - C over tokens, with entropy for 1 - C",
+    "App. C, eq. 38-42",
+    Verdict.CONDITIONAL,
+    regime="one rollout, exact baseline p, binary reward; softmax bandits of 2 to 256 answers; chains of 1 to 3 tokens, 3 "
+    "options each, with logits for every prefix or shared by all positions",
+)
 def product_form() -> Finding:
     """Compare sigma^2 of one rollout with p (1 - p) (1 - C) and with p (1 - p) H, over random softmax bandits.
 
     Answers count as diffuse where neither the correct nor the wrong ones collide often: a collision probability below
-    .05 on both sides.
+    .05 on both sides. Then chains, by enumeration of all their trajectories.
     """
     rng = np.random.default_rng(28)
     rows = []
@@ -114,24 +182,91 @@ def product_form() -> Finding:
     data = by_column(("num_answers", "p", "diffuse", "variance", "with_collision", "with_entropy"), rows)
     ratio = data["variance"] / data["with_collision"]
     near, far = (np.quantile(ratio[part], [0.05, 0.95]) for part in (data["diffuse"], ~data["diffuse"]))
+    chains, additive = {}, 0.0
+    for num_tokens, shared in ((1, False), (2, False), (3, False), (3, True)):
+        variance, product_of, squared, sum_of = _chains(rng, num_tokens, shared)
+        additive = max(additive, float(np.abs(squared / sum_of - 1).max()))
+        chains[num_tokens, shared] = np.quantile(variance / product_of, [0.05, 0.95])
     proxies = {"with_collision": data["with_collision"], "with_entropy": data["with_entropy"]}
     proxies["bernoulli"] = data["p"] * (1 - data["p"])
     ranks = {name: float(statistics.spearmanr(data["variance"], values).statistic) for name, values in proxies.items()}
     conditional = Verdict.CONDITIONAL if max(abs(far - 1)) > 0.5 else Verdict.APPROXIMATE
+
+    def cited(num_tokens: int, shared: bool) -> str:
+        low, high = chains[num_tokens, shared]
+        return f"{low:.2f} to {high:.1f}"
+
     return Finding(
-        conditional if max(abs(near - 1)) < 0.15 else Verdict.FAILS,
+        conditional if max(abs(near - 1)) < 0.15 and additive < 1e-9 else Verdict.FAILS,
         f"with diffuse answers sigma^2 is {near[0]:.2f} to {near[1]:.2f} times p (1 - p) (1 - C), in 90 % of "
         f"{int(data['diffuse'].sum())} bandits; otherwise {far[0]:.2f} to {far[1]:.1f} times ({int((~data['diffuse']).sum()):,} "
         f"bandits). Over all, rank correlation {ranks['with_collision']:.2f}, with H for 1 - C {ranks['with_entropy']:.2f}, with "
-        f"p (1 - p) alone {ranks['bernoulli']:.2f}",
-        {"diffuse_low": near[0], "diffuse_high": near[1], "low": far[0], "high": far[1], **ranks},
+        f"p (1 - p) alone {ranks['bernoulli']:.2f}. Chains: that the squared score is the sum of 1 - C over tokens (40, 41) "
+        f"is exact (to {additive:.0e}); sigma^2 is {cited(1, False)}, {cited(2, False)} and {cited(3, False)} times the product at 1, 2 "
+        f"and 3 tokens, and {cited(3, True)} times where 3 positions share their logits and all must be right",
+        {
+            "diffuse_low": near[0],
+            "diffuse_high": near[1],
+            "low": far[0],
+            "high": far[1],
+            **ranks,
+            "additive_error": additive,
+            "chain_3_low": float(chains[3, False][0]),
+            "chain_3_high": float(chains[3, False][1]),
+            "shared_3_low": float(chains[3, True][0]),
+            "shared_3_high": float(chains[3, True][1]),
+        },
         f"two answers at p = .5: sigma^2 = {float(moments.single_rollout_variance([0.5, 0.5], [True, False])):.0f} (both "
         f"answers give one gradient), p (1 - p) (1 - C) = .125",
         data,
     )
 
 
-@claim("A10", "Allocation changes the variance of the gradient, not what it estimates", "4.2", Verdict.FAILS)
+def _chains(
+    rng: np.random.Generator, num_tokens: int, shared: bool
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Enumerate 300 random chains of tokens of 3.
+
+    Every prefix has logits of its own, and a coin says which trajectories are right; or all positions share their logits,
+    and every token must be the first of 3. Returns sigma^2 of (R - p) S, the product
+    p (1 - p) E sum (1 - C), E|S|^2 with the score S of the trajectory, and E sum (1 - C), each [300].
+    """
+    vocabulary, num_prompts = 3, 300
+    trajectories = list(product(range(vocabulary), repeat=num_tokens))
+    row = {x: i for i, x in enumerate(x for t in range(num_tokens) for x in product(range(vocabulary), repeat=t))}
+    logits = rng.normal(size=(num_prompts, 1 if shared else len(row), vocabulary))
+    logits *= rng.uniform(0.2, 2, size=(num_prompts, 1, 1))
+    policy = np.exp(softmax.log_softmax(logits))
+    score = np.zeros((num_prompts, len(trajectories), *policy.shape[1:]))
+    probability = np.ones(score.shape[:2])
+    sum_of = np.zeros_like(probability)
+    for j, actions in enumerate(trajectories):
+        for t, action in enumerate(actions):
+            at = 0 if shared else row[actions[:t]]
+            score[:, j, at] -= policy[:, at]
+            score[:, j, at, action] += 1
+            probability[:, j] *= policy[:, at, action]
+            sum_of[:, j] += 1 - (policy[:, at] ** 2).sum(-1)
+    reward = np.zeros(probability.shape)
+    if not shared:
+        reward[:] = rng.integers(2, size=probability.shape)
+    reward[:, 0], reward[:, -1] = 1.0, 0.0
+    p = (probability * reward).sum(-1)
+    advantage = reward - p[:, None]
+    squared = (score**2).sum((-2, -1))
+    gradient = (probability * advantage)[..., None, None] * score
+    variance = (probability * advantage**2 * squared).sum(-1) - (gradient.sum(1) ** 2).sum((-2, -1))
+    expected = (probability * sum_of).sum(-1)
+    return variance, p * (1 - p) * expected, (probability * squared).sum(-1), expected
+
+
+@claim(
+    "A10",
+    "An allocation can be judged by the variance of the gradient alone: what it estimates stays the same",
+    "4.2.1, App. C (premise, not in words)",
+    Verdict.CONDITIONAL,
+    regime=f"{GROUPS}; n from 2 to 32; mean over prompts, or over tokens at equal lengths",
+)
 def implied_objective() -> Finding:
     """Compute the implied weight w(p, n) of a prompt, E[g] = w grad J, for n in the paper's range.
 
@@ -153,55 +288,15 @@ def implied_objective() -> Finding:
         few, many = weights_of(estimator, column)
         growth[column, estimator] = many / few
     few, many = weights_of("grpo")
-    changes = Verdict.FAILS if abs(growth["prompt_mean", "grpo"] - 1) > 1e-9 else Verdict.EXACT
+    changes = Verdict.CONDITIONAL if abs(growth["prompt_mean", "grpo"] - 1) > 1e-9 else Verdict.EXACT
     unbiased = float(np.abs(data["prompt_mean"][data["estimator"] == "rloo"] - 1).max()) < ROUNDING
     return Finding(
         changes if unbiased else Verdict.UNDECIDED,
-        f"from n = {LOW} to {HIGH} a prompt at p = .05 gains weight: GRPO {growth['prompt_mean', 'grpo']:.2f} times under a prompt "
+        f"true of an unbiased estimator (RLOO, REINFORCE) under a mean over prompts; otherwise an allocation re-weights prompts. "
+        f"From n = {LOW} to {HIGH} one at p = .05 gains weight: GRPO {growth['prompt_mean', 'grpo']:.2f} times under a prompt "
         f"mean and {growth['token_mean', 'grpo']:.1f} times under a token mean; RLOO {growth['prompt_mean', 'rloo']:.2f} and "
-        f"{growth['token_mean', 'rloo']:.1f}. Only an unbiased estimator under a prompt mean keeps the objective",
+        f"{growth['token_mean', 'rloo']:.1f}",
         {f"{column}_{estimator}": value for (column, estimator), value in growth.items()},
         f"GRPO, p = .05: w = {few:.2f} at n = {LOW}, {many:.2f} at n = {HIGH}",
         data,
-    )
-
-
-@claim("A11", "Dynamic allocation provably reduces variance against uniform", "4.2.2", Verdict.CONDITIONAL)
-def rule_against_uniform() -> Finding:
-    """Charge each rule with the exact variance of the estimator at the counts it gives, p known, [8, 24] at 16.
-
-    512 prompts, p from Beta(.7, .7) within [.02, .98]; the best counts possible come from the exact variances themselves,
-    by dynamic programming.
-    """
-    rng = np.random.default_rng(30)
-    p = np.clip(rng.beta(0.7, 0.7, size=512), 0.02, 0.98)
-    budget = MEAN * len(p)
-    rules = {
-        "P": allocation.water_level(p * (1 - p), budget, LOW, HIGH),
-        "sqrt(P)": allocation.water_level(np.sqrt(p * (1 - p)), budget, LOW, HIGH),
-    }
-    ratio = {}
-    for population, estimator in product(("binary", "peaked", "diffuse"), ("rloo", "grpo")):
-        probs, correct = answer_policy(population, p)
-        table = np.zeros((len(p), HIGH + 1))
-        for n in range(LOW, HIGH + 1):
-            table[:, n] = moments.gradient_moments(probs, correct, n, estimator).variance
-        best = allocation.optimal_any(-table, budget, LOW, HIGH)
-        for rule, counts in {**rules, "best": best}.items():
-            variance = table[np.arange(len(p)), counts].sum()
-            ratio[population, estimator, rule] = float(variance / table[:, MEAN].sum())
-
-    def cited(population: str, estimator: str) -> str:
-        return f"{ratio[population, estimator, 'P']:.2f} ({ratio[population, estimator, 'best']:.2f})"
-
-    ours = [value for (*_, rule), value in ratio.items() if rule == "P"]
-    never = Verdict.FAILS if min(ours) >= 1 else Verdict.CONDITIONAL
-    return Finding(
-        never if max(ours) > 1 else Verdict.EXACT,
-        f"variance of the paper's rule over uniform's, and the least possible in brackets. RLOO: "
-        f"{cited('diffuse', 'rloo')} with diffuse answers, {cited('peaked', 'rloo')} with peaked ones, "
-        f"{cited('binary', 'rloo')} with two; GRPO: {cited('diffuse', 'grpo')}, {cited('peaked', 'grpo')}, {cited('binary', 'grpo')}",
-        {"_".join(cell): value for cell, value in ratio.items()},
-        f"two answers, RLOO: {ratio['binary', 'rloo', 'P']:.2f} times uniform's variance",
-        by_column(("population", "estimator", "rule", "ratio"), [(*cell, value) for cell, value in ratio.items()]),
     )

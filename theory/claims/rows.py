@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from theory.claims import allocation, entropy_change, estimators, gradient_norm, modulation, published
+from theory.claims import (
+    allocation,
+    entropy_change,
+    estimators,
+    gradient_norm,
+    modulation,
+    published,
+    variance_reduction,
+)
 from theory.claims.ledger import Claim
 
 SECTIONS = "SGAMT"
@@ -12,7 +20,15 @@ LEDGER: tuple[Claim, ...] = tuple(
     sorted(
         (
             row
-            for module in (entropy_change, gradient_norm, allocation, estimators, modulation, published)
+            for module in (
+                entropy_change,
+                gradient_norm,
+                allocation,
+                estimators,
+                modulation,
+                published,
+                variance_reduction,
+            )
             for row in vars(module).values()
             if isinstance(row, Claim)
         ),

@@ -1,0 +1,232 @@
+"""Rows A3 to A11: their numbers again, by sums over all k that share no code with them; faults that turn them red."""
+
+from __future__ import annotations
+
+from itertools import product
+from math import comb, sqrt
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from theory import allocation
+from theory.allocation.rules import dynamo
+from theory.claims import LEDGER, estimators as claims
+from theory.claims.ledger import Author
+
+ROWS = {row.id: row for row in LEDGER if row.id in {f"A{i}" for i in range(1, 12)}}
+FINDINGS: dict[str, dict[str, float]] = {}
+
+
+def numbers(id: str) -> dict[str, float]:
+    """Return a row's numbers, judged once for all tests."""
+    if id not in FINDINGS:
+        FINDINGS[id] = dict(ROWS[id].judge().numbers)
+    return FINDINGS[id]
+
+
+def binomial(k: int, n: int, p: float) -> float:
+    return comb(n, k) * p**k * (1 - p) ** (n - k)
+
+
+def advantages(k: int, n: int, estimator: str) -> list[float]:
+    """Return what a group of rewards 1 (k times) and 0 gives to each rollout."""
+    rewards = [1.0] * k + [0.0] * (n - k)
+    if estimator == "rloo":
+        return [r - (sum(rewards) - r) / (n - 1) for r in rewards]
+    deviation = float(np.std(rewards))
+    return [(r - k / n) / deviation if deviation > 0 else 0.0 for r in rewards]
+
+
+def group(p: float, n: int, estimator: str, v_right: float, v_wrong: float, distance: float) -> tuple[float, float]:
+    """Return trace variance and weight of a group's gradient, from the spreads of scores given right and wrong, |d|^2.
+
+    A right score is q d on average, a wrong one -p d.
+    """
+    within, first, second = 0.0, 0.0, 0.0
+    for k in range(n + 1):
+        a = advantages(k, n, estimator)
+        along = (sum(a[:k]) * (1 - p) - sum(a[k:]) * p) / n
+        spread = (sum(x * x for x in a[:k]) * v_right + sum(x * x for x in a[k:]) * v_wrong) / n**2
+        within += binomial(k, n, p) * spread
+        first += binomial(k, n, p) * along
+        second += binomial(k, n, p) * along**2
+    return within + (second - first**2) * distance, first / (p * (1 - p))
+
+
+SPREADS = {"binary": (0.0, 0.0, 2.0), "diffuse": (127 / 128, 127 / 128, 2 / 128)}
+"""v given right and wrong, |d|^2: one answer on each side, and 128 alike on each."""
+
+
+def test_every_row_says_its_regime_and_its_author() -> None:
+    assert all(row.regime for row in ROWS.values())
+    assert [row.id for row in ROWS.values() if row.said_by is not Author.PAPER] == ["A5"]
+    assert [row.id for row in ROWS.values() if row.by_construction] == ["A9"]
+
+
+def test_pooled_history_over_all_pairs_of_counts() -> None:
+    pairs = list(product(range(17), repeat=2))
+    pooled = sum(binomial(i, 16, 0.1) * binomial(j, 16, 0.9) * (i + j) * (32 - i - j) / (32 * 31) for i, j in pairs)
+    assert numbers("A3")["moved"] == pytest.approx(pooled, rel=1e-12)
+    assert round(pooled, 3) == 0.255
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_sizes_that_follow_the_estimate_bias_it(p: float) -> None:
+    """Two prompts share 32 rollouts in proportion to P and 1/4, within [8, 24]; the larger remainder is rounded up."""
+    mean = 0.0
+    for i in range(17):
+        estimate = i * (16 - i) / (16 * 15)
+        share = min(max(32 * estimate / (estimate + 0.25), 8.0), 24.0)
+        n = int(share) + (share % 1 >= 0.5)
+        for j in range(n + 1):
+            k, g = i + j, 16 + n
+            mean += binomial(i, 16, p) * binomial(j, n, p) * k * (g - k) / (g * (g - 1))
+    assert numbers("A3")[f"bias_at_{p}"] == pytest.approx(mean / (p * (1 - p)) - 1, rel=1e-9)
+
+
+def level(weights: np.ndarray, mean: float) -> np.ndarray:
+    """Return real shares clip(c w, 8, 24) with this mean, by bisection."""
+    low, high = 0.0, 1e9
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.clip(middle * weights, 8, 24).mean() < mean else (low, middle)
+    return np.clip(low * weights, 8, 24)
+
+
+def test_cost_of_the_variance_in_place_of_the_deviation() -> None:
+    """By bisection over the reals; two values at 1 : 3 just reach both bounds, where the cost is largest."""
+    rng = np.random.default_rng(24)
+    cost, kept = [], []
+    for a in (0.1, 0.3, 0.7, 1.0, 2.0, 5.0):
+        p = np.clip(rng.beta(a, a, size=512), 1e-3, 1 - 1e-3)
+        v = p * (1 - p)
+        published, root = (16 * (v / level(w, 16)).sum() / v.sum() for w in (v, np.sqrt(v)))
+        cost.append(published - root)
+        kept.append((1 - published) / (1 - root))
+        assert published <= 1 + 1e-9
+    found = numbers("A4")
+    assert found["largest_cost"] == pytest.approx(max(cost), abs=1e-3)
+    assert found["kept_at_0.1"] == pytest.approx(kept[0], abs=0.01)
+    assert found["kept_at_1"] == pytest.approx(kept[3], abs=0.03)
+    assert 0.06 < found["two_valued_cost"] < 1 - (1 + sqrt(1 / 3)) ** 2 / (2 * 4 / 3)
+
+
+@pytest.mark.parametrize("estimator", ["rloo", "grpo"])
+def test_batches_half_of_which_are_hopeless(estimator: str) -> None:
+    def variance(p: float, n: int) -> float:
+        return group(p, n, estimator, *SPREADS["binary"])[0]
+
+    for text, p in (("1e-06", 1e-6), ("1e-04", 1e-4), ("1e-03", 1e-3), ("1e-02", 1e-2)):
+        ratio = (variance(0.5, 24) + variance(p, 8)) / (variance(0.5, 16) + variance(p, 16))
+        assert numbers("A5")[f"{estimator}_at_{text}"] == pytest.approx(ratio, rel=1e-8)
+    assert numbers("A5")[f"floor_{estimator}"] == pytest.approx(variance(0.5, 24) / variance(0.5, 16), rel=1e-9)
+
+
+@pytest.mark.parametrize("estimator", ["rloo", "grpo"])
+def test_no_policy_leaves_less_than_the_floor(estimator: str) -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(60):
+        p, n = float(rng.choice([0.5, rng.random(), 10 ** -rng.uniform(2, 4)])), int(rng.integers(8, 25))
+        parts = rng.random(3) ** 4 * (rng.random(3) < 0.7) + [0, 0, 1e-9]
+        ratio = group(p, n, estimator, *parts)[0] / group(p, 16, estimator, *parts)[0]
+        assert ratio > numbers("A5")[f"floor_{estimator}"] - 1e-9
+
+
+def test_how_far_the_variance_is_from_one_over_n() -> None:
+    def change(p: float, estimator: str, population: str = "diffuse") -> float:
+        scaled = [n * group(p, n, estimator, *SPREADS[population])[0] for n in range(8, 25)]
+        return max(scaled) / min(scaled) - 1
+
+    found = numbers("A6")
+    assert change(0.5, "rloo") == pytest.approx(found["diffuse_rloo"], abs=0.002)
+    assert change(0.5, "rloo", "binary") == pytest.approx(found["binary_rloo"], rel=1e-9)
+    assert change(0.01, "grpo") == pytest.approx(found["diffuse_grpo"], rel=1e-9)
+    assert (found["steady_from"], found["steady_to"]) == (0.23, 0.77)
+    assert [change(p, "grpo") < 0.15 for p in (0.22, 0.23, 0.77, 0.78)] == [False, True, True, False]
+
+
+def test_order_of_chains() -> None:
+    """A fair coin's score is (1/2, -1/2) or its negative: squared norm 1/2, and it says nothing of the reward."""
+    p = np.linspace(0.02, 0.98, 49)
+    proxy = np.round(p * (1 - p), 12)
+    for estimator, (name, lengths) in product(("rloo", "grpo"), (("equal", [64]), ("mixed", [4, 8, 16, 32, 64]))):
+        variance = [[group(x, 16, estimator, length / 2, length / 2, 2.0)[0] for x in p] for length in lengths]
+        rank = stats.spearmanr(np.tile(proxy, len(lengths)), np.round(variance, 12).ravel()).statistic
+        assert numbers("A7")[f"chain_{name}_{estimator}"] == pytest.approx(rank, abs=1e-6)
+
+
+@pytest.mark.parametrize(("num_tokens", "shared"), [(1, False), (2, False), (3, False), (3, True)])
+def test_moments_of_a_chain_by_automatic_differentiation(num_tokens: int, shared: bool) -> None:
+    results = claims._chains(np.random.default_rng(5), num_tokens, shared)
+    rng = np.random.default_rng(5)  # the same draws again, in the same order
+    prefixes = [x for t in range(num_tokens) for x in product(range(3), repeat=t)]
+    trajectories = list(product(range(3), repeat=num_tokens))
+    logits = rng.normal(size=(300, 1 if shared else len(prefixes), 3)) * rng.uniform(0.2, 2, size=(300, 1, 1))
+    coins = np.zeros((300, len(trajectories))) if shared else rng.integers(2, size=(300, len(trajectories)))
+    coins[:, 0], coins[:, -1] = 1, 0
+    for i in range(3):
+        z = torch.tensor(logits[i], requires_grad=True)
+        scores, chances, plain = [], [], 0.0
+        for x in trajectories:
+            rows = [0 if shared else prefixes.index(x[:t]) for t in range(num_tokens)]
+            log_prob = sum(torch.log_softmax(z[r], -1)[action] for r, action in zip(rows, x, strict=True))
+            (score,) = torch.autograd.grad(log_prob, z)
+            scores.append(score.flatten().numpy())
+            chances.append(float(log_prob.detach().exp()))
+            plain += chances[-1] * sum(1 - (torch.softmax(z[r].detach(), -1) ** 2).sum().item() for r in rows)
+        chance, score, reward = np.array(chances), np.array(scores), coins[i]
+        p = float(chance @ reward)
+        samples = (reward - p)[:, None] * score
+        variance = float(chance @ (samples**2).sum(1) - ((chance @ samples) ** 2).sum())
+        expected = (variance, p * (1 - p) * plain, float(chance @ (score**2).sum(1)), plain)
+        np.testing.assert_allclose([each[i] for each in results], expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("mean", ["prompt_mean", "token_mean"])
+def test_weight_of_a_rare_success(mean: str) -> None:
+    few, many = (group(0.05, n, "grpo", *SPREADS["binary"])[1] for n in (8, 24))
+    factor = 3 if mean == "token_mean" else 1
+    assert numbers("A10")[f"{mean}_grpo"] == pytest.approx(factor * many / few, rel=1e-9)
+
+
+@pytest.mark.parametrize(("population", "estimator"), list(product(SPREADS, ("rloo", "grpo"))))
+def test_the_rule_against_uniform_by_three_criteria(population: str, estimator: str) -> None:
+    p = np.clip(np.random.default_rng(30).beta(0.7, 0.7, size=512), 0.02, 0.98)
+    counts = allocation.water_level(p * (1 - p), 16 * 512, 8, 24)
+    rule, uniform = (
+        np.array([group(x, int(m), estimator, *SPREADS[population]) for x, m in zip(p, n, strict=True)]).T
+        for n in (counts, np.full(512, 16))
+    )
+    true = (p * (1 - p)) ** 2 * SPREADS[population][2]
+    found = {name.removesuffix(f"_{population}_{estimator}"): value for name, value in numbers("A11").items()}
+    assert numbers("A11")[f"{population}_{estimator}_P"] == pytest.approx(rule[0].sum() / uniform[0].sum(), rel=1e-9)
+    one, own = uniform[0] / uniform[1] ** 2, uniform[1] ** 2
+    assert found["same_objective"] == pytest.approx((rule[0] / rule[1] ** 2).sum() / one.sum(), rel=1e-9)
+    assert found["own_objective"] == pytest.approx((rule[0] / rule[1] ** 2 * own).sum() / (one * own).sum(), rel=1e-9)
+    for name, (variance, weight), shares in (
+        ("uniform", uniform, np.ones(512)),
+        ("prompt_mean", rule, np.ones(512)),
+        ("token_mean", rule, counts / counts.sum()),
+    ):
+        second_moment = (shares**2 * (variance + weight**2 * true)).sum()
+        cosine = (shares * weight * true).sum() / sqrt(true.sum() * second_moment)
+        assert found[f"cosine_{name}"] == pytest.approx(cosine, rel=1e-9)
+
+
+def forgets_the_fallback(counts):
+    return lambda self, problem, rng: counts(dynamo.Dynamo(min_history=2), problem, rng)
+
+
+@pytest.mark.parametrize(
+    ("row", "module", "name", "fault"),
+    [
+        ("A4", allocation, "water_level", lambda f: lambda w, *args: f(np.asarray(w) ** 4, *args)),
+        ("A5", allocation, "water_level", lambda f: lambda w, *args: f(np.ones_like(w), *args)),
+        ("A9", dynamo.Dynamo, "counts", forgets_the_fallback),
+    ],
+)
+def test_another_fault_turns_the_row_red(row: str, module, name: str, fault, monkeypatch) -> None:
+    monkeypatch.setattr(module, name, fault(getattr(module, name)))
+    assert ROWS[row].judge().verdict is not ROWS[row].recorded
