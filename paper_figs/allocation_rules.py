@@ -85,7 +85,7 @@ def _plot(ax: Axes, cells: Sequence[CellResult], of_rules: Sequence[CellResult |
     ax.axvline(0.0, color=GUIDE, linewidth=0.8, linestyle=":", zorder=0)
     there = [(y, cell) for y, cell in enumerate(of_rules) if cell is not None]
     for i, (measure, (label, color, marker)) in enumerate(SERIES.items()):
-        gains = np.array([cell.differences[measure].scaled(100) for _, cell in there])
+        gains = np.array([cell.differences[measure].scaled(100)[:3] for _, cell in there])
         heights = np.array([y for y, _ in there]) + 0.3 * (i - 0.5)
         ends = np.nan_to_num(np.abs(gains[:, 1:].T - gains[:, 0]))
         ax.errorbar(gains[:, 0], heights, xerr=ends, fmt="none", ecolor=color, elinewidth=0.8)

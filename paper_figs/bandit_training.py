@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from paper_figs.experiments import INTERVALS, estimate
+from paper_figs.experiments import estimate, seeds_and_intervals
 from paper_figs.figure import Drawing, Figure
 from paper_figs.result_files import Curves, RunCurves, ToyRun
 from paper_figs.style import TEXT_WIDTH, legend_above, panels, plot_band, zero_line
@@ -56,7 +56,8 @@ def _draw(baseline: RunCurves, run: RunCurves) -> Drawing:
 def _caption(baseline: RunCurves, run: RunCurves) -> str:
     return (
         f"{TITLES[BASELINE]} and {TITLES[METHOD]} in the tabular world '{run.config['world_name']}', "
-        f"{run.config['rollouts']} rollouts per prompt on average, {len(run.seeds)} seeds; bands, and (d): {INTERVALS}."
+        f"{run.config['rollouts']} rollouts per prompt on average, "
+        f"{seeds_and_intervals([len(run.seeds)])}, in (d) of differences within seeds; bands are of each step alone."
     )
 
 

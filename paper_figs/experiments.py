@@ -7,7 +7,7 @@ seed) are summarised here in the same way. Either alone is enough for a figure.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from paper_figs.result_files import Columns, Input, read_columns, read_json, unf
 from paper_figs.scale_runs import ScaleRun, blocks, find_runs
 from theory.base.arrays import FloatArray
 from theory.base.tables import Estimate, number
-from theory.statistics import NUM_RESAMPLES, paired_gain
+from theory.statistics import SIGNS, in_family, interval_method, paired_gain, paired_p_value
 
 CONFIG: Mapping[str, tuple[type, ...]] = {
     "world_name": (str,), "num_steps": (int,), "batch_prompts": (int,), "world": (dict,), "optimizer": (dict,),
@@ -33,8 +33,9 @@ class CellResult:
     ----------
     setting : World of the tabular testbed (`is_toy`), or model at scale; cells compete within one.
     axes : Values on the axes that are varied, as text.
-    values : By measure: interquartile mean over the `num_seeds` seeds.
-    differences : By measure: interquartile mean of the differences per seed to the reference; empty for the reference.
+    values : By measure: aggregate over the `num_seeds` seeds.
+    differences : By measure: aggregate of the differences per seed to the reference; empty for the reference. Signs are
+        decided among all comparisons of the measure: of the sweep, or of the runs at scale.
     config : The resolved configuration; empty where it was not needed.
     """
 
@@ -87,7 +88,7 @@ class ExperimentResults(Input):
     def _toy_cells(self, source: Path) -> list[CellResult]:
         folder = source / "toy" / self.name
         path, command = folder / "summary.parquet", f"python -m toy sweep {self.name} --out {source / 'toy'}"
-        numbers = ("low", "high", "difference", "difference_low", "difference_high")
+        numbers = ("low", "high", "difference", "difference_low", "difference_high", "difference_p")
         axes = ("world", *self.axes) if self.worlds else self.axes
         rows = read_columns(
             path,
@@ -144,11 +145,11 @@ class ExperimentResults(Input):
                 of_block.append(_summarise(setting, axes, runs, reference, self.measures))
             if not self.methods or any(cell.differences for cell in of_block):
                 cells += of_block
-        return cells
+        return _in_families(cells)
 
 
 def _require_intervals(rows: Columns, path: Path, command: str) -> None:
-    """Require seeds, and intervals that are whole and in order, or not there."""
+    """Require seeds, intervals that are whole and in order, or not there, and p-values of differences."""
     if rows["num_seeds"].min() < 1:
         raise unfit(path, "num_seeds of at least 1", str(rows["num_seeds"].min()), command)
     for name, low, high in (("value", "low", "high"), ("difference", "difference_low", "difference_high")):
@@ -157,6 +158,20 @@ def _require_intervals(rows: Columns, path: Path, command: str) -> None:
         if bad.any():
             got = f"{rows[low][bad][0]} to {rows[high][bad][0]}"
             raise unfit(path, f"an interval of every {name}, or none", got, command)
+    p, there = rows["difference_p"].astype(np.float64), ~np.isnan(rows["difference_low"].astype(np.float64))
+    bad = (p < 0) | (p > 1) | (~np.isnan(p) & ~there)
+    if bad.any():
+        raise unfit(path, "difference_p from 0 to 1, of differences with an interval", str(p[bad][0]), command)
+
+
+def _in_families(cells: Sequence[CellResult]) -> list[CellResult]:
+    """Return cells whose differences in a measure are one family."""
+    changed: list[dict[str, Estimate]] = [dict(cell.differences) for cell in cells]
+    for measure in {name for differences in changed for name in differences}:
+        having = [differences for differences in changed if measure in differences]
+        for differences, gain in zip(having, in_family(each[measure] for each in having), strict=True):
+            differences[measure] = gain
+    return [replace(cell, differences=of_cell) for cell, of_cell in zip(cells, changed, strict=True)]
 
 
 def _summarise(
@@ -180,8 +195,11 @@ def _summarise(
 
 
 def estimate(values: Sequence[float] | FloatArray, reference: Sequence[float] | FloatArray | None = None) -> Estimate:
-    """Return the gain over a reference, with one value per seed; without a reference, the aggregate (`paired_gain`)."""
-    return Estimate(*(float(x) for x in paired_gain(values, reference)))
+    """Return the gain over a reference, with one value per seed; without a reference, the aggregate (`paired_gain`).
+
+    Its p-value is that of one comparison; those that are counted together want `theory.statistics.in_family`.
+    """
+    return Estimate(*(float(x) for x in (*paired_gain(values, reference), paired_p_value(values, reference))))
 
 
 def settings(cells: Sequence[CellResult]) -> list[str]:
@@ -190,25 +208,27 @@ def settings(cells: Sequence[CellResult]) -> list[str]:
 
 
 def about(cells: Sequence[CellResult]) -> str:
-    """Say where the cells come from, how many seeds they have, and which intervals."""
+    """Say where the cells come from, how many seeds they have, and which intervals follow from that."""
     toy = [cell for cell in cells if cell.is_toy]
     parts = []
     if toy:
         worlds = [f"{world} ({_steps(toy, world)} steps)" for world in settings(toy)]
         parts.append(
-            f"tabular world{'s' * (len(worlds) > 1)} {', '.join(worlds)}, {seeds_of({cell.num_seeds for cell in toy})}"
+            f"tabular world{'s' * (len(worlds) > 1)} {', '.join(worlds)}, "
+            f"{seeds_and_intervals({cell.num_seeds for cell in toy})}"
         )
     for model in settings([cell for cell in cells if not cell.is_toy]):
         of_model = [cell for cell in cells if cell.setting == model]
         parts.append(
-            f"{model} in verl ({_steps(of_model, model)} steps), {seeds_of({cell.num_seeds for cell in of_model})}"
+            f"{model} in verl ({_steps(of_model, model)} steps), "
+            f"{seeds_and_intervals({cell.num_seeds for cell in of_model})}"
         )
     return "; ".join(parts)
 
 
 INTERVALS = (
-    "interquartile means over seeds, differences within seeds; intervals: 95 % percentile bootstrap over seeds, "
-    f"{NUM_RESAMPLES:,} resamples"
+    "differences within seeds; no interval is adjusted for others; ahead and behind: "
+    f"{SIGNS} over all comparisons of a measure"
 )
 
 
@@ -232,3 +252,15 @@ def seeds_of(counts: Collection[int]) -> str:
     """
     low, high = min(counts), max(counts)
     return "1 seed, without interval" if high == 1 else f"{high} seeds" if low == high else f"{low} to {high} seeds"
+
+
+def seeds_and_intervals(counts: Collection[int]) -> str:
+    """Say how many seeds there are, and which aggregates and intervals they have.
+
+    Examples
+    --------
+    >>> seeds_and_intervals([3, 2]), seeds_and_intervals([1])
+    ("2 to 3 seeds (mean with Student's t, 95 %)", '1 seed, without interval')
+    """
+    methods = " or ".join(dict.fromkeys(interval_method(count) for count in sorted(counts) if count > 1))
+    return seeds_of(counts) + (f" ({methods})" if methods else "")

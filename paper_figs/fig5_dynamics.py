@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from paper_figs.experiments import INTERVALS, estimate, seeds_of
+from paper_figs.experiments import estimate, seeds_and_intervals
 from paper_figs.figure import Drawing, Figure
 from paper_figs.result_files import Curves, Input, RunCurves, read_run, unfit
 from paper_figs.scale_runs import ScaleRun, blocks, find_runs
@@ -20,6 +20,7 @@ from theory.base.arrays import FloatArray
 from theory.base.tables import Estimate
 from theory.base.text import as_drawn
 from theory.methods import STOCK
+from theory.statistics import SIGNS, in_family
 
 BASELINE, METHOD = "grpo", "dynamo"
 LABELS = {"entropy": "entropy (nats)", "gradient_norm": "gradient norm"}
@@ -150,12 +151,13 @@ def _plot(ax: Axes, curves: Curves, method: str) -> None:
 def _caption(pairs: Sequence[Pair]) -> str:
     parts = [
         f"{'tabular world ' if pair.is_toy else ''}{pair.setting}{'' if pair.is_toy else ' in verl'} "
-        f"({seeds_of([len(pair.baseline.seeds)])})"
+        f"of {seeds_and_intervals([len(pair.baseline.seeds)])}"
         for pair in pairs
     ]
     return (
         f"Mean entropy of the policy's tokens and norm of the gradient before clipping, GRPO and DynaMO; "
-        f"{'; '.join(parts)}; thick: {INTERVALS}; thin: the first seed alone, so that no spike is averaged away."
+        f"{'; '.join(parts)}; thick: all seeds, intervals of each step alone; thin: the first seed, so that no "
+        f"spike is averaged away; signs: {SIGNS} over all comparisons of the figure."
     )
 
 
@@ -166,7 +168,7 @@ def _reading(pairs: Sequence[Pair]) -> str:
         both = [pair.values(of) for pair in pairs]
         changes[of] = [estimate(second, first) for first, second in both]
         shares[of] = [100 * (float(np.mean(second) / np.mean(first)) - 1) for first, second in both]
-    signs = [change.sign for of in STATISTICS for change in changes[of]]
+    signs = [change.sign for change in in_family(change for of in STATISTICS for change in changes[of])]
     spiky = [float(np.mean(pair.values("spikes")[0])) for pair in pairs]
     return (
         f"GRPO's gradient norm over its running median has a 99 % quantile of {span(spiky, '.2f')}; DynaMO's differs "

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from paper_figs.experiments import CellResult, ExperimentResults, seeds_of, settings
+from paper_figs.experiments import CellResult, ExperimentResults, seeds_and_intervals, settings
 from paper_figs.figure import Drawing, Figure
 from paper_figs.style import GUIDE, METHODS, PALETTE, TEXT_WIDTH, panels
 from paper_figs.wording import span, title, verdict
@@ -78,8 +78,7 @@ def _caption(cells: Sequence[CellResult]) -> str:
     for model in models:
         counts = {cell.num_seeds for cell in cells if cell.setting == model}
         parts.append(
-            f"{model} in verl: interquartile means over {seeds_of(counts)}, intervals: 95 % percentile bootstrap over "
-            "seeds"
+            f"{model} in verl: {seeds_and_intervals(counts)}"
         )
     return (
         f"Wall time of a training step by method, and what it takes more than GRPO's; {'; '.join(parts)}; times are of "

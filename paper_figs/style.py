@@ -125,7 +125,7 @@ def legend_above(ax: Axes, num_columns: int, **options: Any) -> None:
 
 def plot_estimates(ax: Axes, x: Sequence[float], estimates: Sequence[Estimate], **look: Any) -> None:
     """Draw estimates over x as a line with markers, and their intervals as bars where they have one."""
-    values, low, high = np.array(estimates, dtype=np.float64).reshape(-1, 3).T
+    values, low, high, _ = np.array(estimates, dtype=np.float64).reshape(-1, 4).T
     ends = np.nan_to_num(np.stack([values - low, high - values]))
     label, color = look.pop("label", None), look["color"]
     ax.errorbar(x, values, yerr=ends, fmt="none", ecolor=color, elinewidth=0.8, capsize=1.5, capthick=0.8)
@@ -133,7 +133,7 @@ def plot_estimates(ax: Axes, x: Sequence[float], estimates: Sequence[Estimate], 
 
 
 def plot_band(ax: Axes, curves: Curves, method: str, label: str) -> None:
-    """Draw the interquartile mean over seeds at every step, and its interval as a band if there are two or more."""
+    """Draw the aggregate over seeds at every step; with two seeds or more, the interval of each step as a band."""
     look = METHODS[method]
     middle, low, high = paired_gain(curves.values)
     if len(curves.values) > 1:

@@ -30,12 +30,12 @@ def verdict(statement: str, holds: Sequence[bool], of: str, who: str = "The pape
 
 
 def counted(gains: Iterable[Estimate]) -> str:
-    """Say how many differences are above 0, below, or neither beyond their intervals.
+    """Say how many differences of a family are above 0, below, or undecided (`Estimate.sign`).
 
     Examples
     --------
-    >>> counted([Estimate(2.0, 1.0, 3.0), Estimate(-2.0, -3.0, -1.0), Estimate(-0.5, -0.8, -0.2), Estimate(1.0)])
-    'ahead in 1, behind in 2, undecided in 1'
+    >>> counted([Estimate(2.0, 1.0, 3.0, p=0.01), Estimate(-2.0, -3.0, -1.0, p=0.04), Estimate(0.5, 0.1, 0.9, p=0.2)])
+    'ahead in 1, behind in 1, undecided in 1'
     """
     signs = [gain.sign for gain in gains]
     return f"ahead in {signs.count(1)}, behind in {signs.count(-1)}, undecided in {signs.count(0)}"

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from rich.progress import TaskID, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
-from scipy import stats
 
 from theory.allocation import ALLOCATORS
 from theory.base.arrays import FloatArray
@@ -22,7 +21,7 @@ from theory.base.files import LOCK_FILE, only_writer
 from theory.base.terminal import Console, Parser, command, progress
 from theory.losses import AGGREGATIONS
 from theory.methods import METHODS, Method
-from theory.statistics import NUM_RESAMPLES
+from theory.statistics import interval_method, paired_gain
 from toy.experiments import (
     AFTER_VISITS,
     AT_REFERENCE,
@@ -233,12 +232,10 @@ def resolve(args: argparse.Namespace) -> TrainConfig:
     )
 
 
-def mean_and_interval(values: FloatArray) -> str:
-    """Return the mean over seeds with the half-width of its 95 % t interval, as text."""
-    text = f"{values.mean():.4f}"
-    if len(values) > 1:
-        text += f" ± {stats.t.ppf(0.975, len(values) - 1) * stats.sem(values):.4f}"
-    return text
+def over_seeds(values: FloatArray) -> str:
+    """Return the aggregate over seeds with its interval (`paired_gain`), as text."""
+    point, low, high = (float(x) for x in paired_gain(values))
+    return format_interval(".4f", point, *((low, high) if len(values) > 1 else (None, None)))
 
 
 def report(run: Run, out: Path | None, console: Console) -> None:
@@ -247,13 +244,14 @@ def report(run: Run, out: Path | None, console: Console) -> None:
     for name in ("pass_at_1", "pass_at_32", "entropy"):
         values = run.metrics[name]
         first, last = values[:, 0], values[:, -1]
-        table.add_row(name, *(mean_and_interval(np.asarray(x)) for x in (first, last, last - first)))
+        table.add_row(name, *(over_seeds(np.asarray(x)) for x in (first, last, last - first)))
     console.print(table)
     values, config = run.metrics["pass_at_1"], run.config
+    before, after = float(paired_gain(values[:, 0]).point), over_seeds(values[:, -1])
     console.print(
-        f"{config.method_name} on {config.world_name}: pass@1 {values[:, 0].mean():.4f} -> "
-        f"{mean_and_interval(values[:, -1])} (95 % over {config.num_seeds} seeds), {values.shape[1] - 1} steps, "
-        f"{run.seconds:.1f} s, {out if out is not None else 'not written (no --out)'}",
+        f"{config.method_name} on {config.world_name}: pass@1 {before:.4f} -> {after} ({config.num_seeds} seeds: "
+        f"{interval_method(config.num_seeds)}), {values.shape[1] - 1} steps, {run.seconds:.1f} s, "
+        f"{out if out is not None else 'not written (no --out)'}",
         soft_wrap=True,
     )
 
@@ -340,8 +338,8 @@ def summary_of(sweep: Sweep, rows: Sequence[SummaryRow]) -> Iterator[Table | str
         return
     yield from horizons(sweep, rows)
     yield (
-        f"Interquartile means over {config.num_seeds} seeds with 95 % bootstrap intervals ({NUM_RESAMPLES:,} "
-        "resamples); differences are within seeds."
+        f"{config.num_seeds} seeds: {interval_method(config.num_seeds)}; differences are within seeds, and no interval "
+        "is adjusted for the others."
     )
     for measure in alone:
         if measure.startswith("pass") and len(sweep.cells) > len(leaders := summary.leaders(sweep, rows, measure)):

@@ -20,7 +20,7 @@ ROW: Mapping[str, tuple[type, ...]] = {
 }
 """Fields of a row in `ledger.json`."""
 
-NUMBERS = ("value", "low", "high", "difference", "difference_low", "difference_high")
+NUMBERS = ("value", "low", "high", "difference", "difference_low", "difference_high", "difference_p")
 """Numbers of a row in a summary."""
 
 

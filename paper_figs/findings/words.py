@@ -45,11 +45,11 @@ def listed(parts: Sequence[object]) -> str:
 
 
 def sides(gains: Mapping[Any, Estimate]) -> str:
-    """Say where gains are above their reference, below, and neither beyond their intervals.
+    """Say where gains are above their reference, below, or undecided (`Estimate.sign`).
 
     Examples
     --------
-    >>> sides({"a": Estimate(2.0, 1.0, 3.0), "b": Estimate(-2.0, -3.0, -1.0), "c": Estimate(3.0, 2.0, 4.0)})
+    >>> sides({"a": Estimate(2, 1, 3, p=0.01), "b": Estimate(-2, -3, -1, p=0.04), "c": Estimate(3, 2, 4, p=0.01)})
     'ahead in a and c, behind in b'
     """
     parts = []

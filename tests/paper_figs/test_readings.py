@@ -22,7 +22,7 @@ ITEMS = items()
 def gain(value: float, sign: int = 0) -> Estimate:
     """Return a difference whose interval is on one side of 0, or holds it."""
     width = 0.5 * abs(value) if sign else 2 * abs(value) + 0.001
-    return Estimate(value, value - width, value + width)
+    return Estimate(value, value - width, value + width, 0.001 if sign else 0.9)
 
 
 def cell(

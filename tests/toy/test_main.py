@@ -19,7 +19,8 @@ import pytest
 from theory.allocation.rules import ALLOCATORS
 from theory.base import files, runs
 from theory.methods import METHODS
-from toy.__main__ import SIZES, main, mean_and_interval, parser, resolve
+from theory.statistics import paired_gain
+from toy.__main__ import SIZES, main, over_seeds, parser, resolve
 from toy.experiments.design import AFTER_VISITS, AT_REFERENCE, HORIZONS, Cell
 from toy.experiments.sweeps import SWEEPS
 from toy.training import checkpoint
@@ -39,18 +40,20 @@ def test_a_run_ends_with_its_result_and_its_folder(tmp_path, capsys):
     assert main(command) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     values = runs.read_run(tmp_path).metrics.to_pandas().pivot_table(values="pass_at_1", index="seed", columns="step")
-    assert last.startswith(f"grpo on binary: pass@1 {values[0].mean():.4f} -> {values[4].mean():.4f} ± ")
-    assert "95 % over 3 seeds), 4 steps, " in last
+    assert last.startswith(f"grpo on binary: pass@1 {values[0].mean():.4f} -> {values[4].mean():.4f} [")
+    assert "] (3 seeds: mean with Student's t, 95 %), 4 steps, " in last
     assert last.endswith(str(tmp_path))
     assert main(command) == 0
     again = capsys.readouterr().out.splitlines()[-1]
     assert re.sub(r", [0-9.]+ s,", "", again) == re.sub(r", [0-9.]+ s,", "", last)  # loading takes time, too
 
 
-def test_the_interval_is_students(capsys):
+def test_the_interval_is_that_of_paired_gain():
     """Seeds 0.1, 0.2, 0.6: mean 0.3, standard error 0.1528, t(0.975, 2) = 4.3027 (tables)."""
-    assert mean_and_interval(np.array([0.1, 0.2, 0.6])) == "0.3000 ± 0.6572"
-    assert mean_and_interval(np.array([0.1])) == "0.1000"
+    assert over_seeds(np.array([0.1, 0.2, 0.6])) == "0.3000 [-0.3572, 0.9572]"
+    assert over_seeds(np.array([0.1])) == "0.1000"
+    values = np.arange(8.0) ** 2
+    assert over_seeds(values) == "{:.4f} [{:.4f}, {:.4f}]".format(*(float(x) for x in paired_gain(values)))
 
 
 def test_overrides_reach_the_config():
@@ -116,7 +119,7 @@ def test_a_run_ends_with_what_has_changed(capsys):
         first, last = metrics[name][:, 0], metrics[name][:, -1]
         (row,) = [line for line in printed.splitlines() if f"│ {name} " in line]
         cells = [cell.strip() for cell in row.strip("│").split("│")]
-        assert cells == [name, *(mean_and_interval(x) for x in (first, last, last - first))]
+        assert cells == [name, *(over_seeds(x) for x in (first, last, last - first))]
 
 
 def test_list_names_everything(capsys):
@@ -248,7 +251,7 @@ def test_a_sweep_prints_what_it_has_found(tmp_path, capsys, monkeypatch, small):
         name for name in AFTER_VISITS if any(row["measure"] == name for row in rows)
     ] == ["pass_at_1_after_4_visits", "pass_at_1_after_8_visits"]
     assert any(row["measure"] in AT_REFERENCE for row in rows)
-    assert "over 3 seeds" in out
+    assert "3 seeds: mean with Student's t, 95 %; differences are within seeds" in out
     assert main(command) == 0
     assert capsys.readouterr().out == out
 

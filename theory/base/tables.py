@@ -15,22 +15,32 @@ from typing import NamedTuple
 
 from theory.base.text import latex, markdown, plain
 
+SIGN_LEVEL = 0.05
+"""Largest p-value of a difference that is called ahead or behind."""
+
 
 class Estimate(NamedTuple):
-    """A number and its 95 % interval; NaN where there is no interval, as with one seed."""
+    """A number and its 95 % interval; NaN where there is no interval, as with one seed.
+
+    Attributes
+    ----------
+    p : Of a difference: its p-value, adjusted for the comparisons beside it (`theory.statistics.in_family`). NaN where
+        nothing is decided, as with fewer than three seeds.
+    """
 
     value: float
     low: float = math.nan
     high: float = math.nan
+    p: float = math.nan
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the interval is above or below 0; 0 where it holds 0, or there is none."""
-        return int(self.low > 0) - int(self.high < 0)
+        """1 or -1 where a difference is above or below 0: by its p-value, and by its whole interval; else 0."""
+        return (int(self.low > 0) - int(self.high < 0)) * int(self.p <= SIGN_LEVEL)
 
     def scaled(self, factor: float) -> Estimate:
         """Return the estimate in another unit."""
-        return Estimate(*(factor * x for x in self))
+        return Estimate(factor * self.value, factor * self.low, factor * self.high, self.p)
 
 
 Value = Estimate | float | str | None
@@ -63,7 +73,7 @@ class Column:
             return self.blank
         if isinstance(value, str):
             return plain(value)
-        point, low, high = value if isinstance(value, Estimate) else Estimate(value)
+        point, low, high, _ = value if isinstance(value, Estimate) else Estimate(value)
         interval = "" if math.isnan(low) else f"{between}[{self._number(low)}, {self._number(high)}]"
         return self._number(point) + interval
 
@@ -162,7 +172,7 @@ class TextTable:
             values = [row[i] for row in rows]
             if any(isinstance(value, Estimate) for value in values):
                 ends = column.ends or (f"{column.heading} low", f"{column.heading} high")
-                parts = [value if isinstance(value, Estimate) else (value, None, None) for value in values]
+                parts = [value[:3] if isinstance(value, Estimate) else (value, None, None) for value in values]
                 written += zip((column.heading, *ends), *parts, strict=True)
             else:
                 written.append((column.heading, *values))

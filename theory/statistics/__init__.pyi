@@ -1,10 +1,25 @@
+from .crossed import (
+    crossed_interval as crossed_interval,
+)
+from .families import (
+    MARGIN as MARGIN,
+    SIGNS as SIGNS,
+    holm as holm,
+    in_family as in_family,
+    is_level as is_level,
+)
 from .intervals import (
     NUM_RESAMPLES as NUM_RESAMPLES,
     Interval as Interval,
-    crossed_bootstrap_interval as crossed_bootstrap_interval,
     interquartile_mean as interquartile_mean,
-    paired_gain as paired_gain,
     stratified_bootstrap_interval as stratified_bootstrap_interval,
+)
+from .paired import (
+    BOOTSTRAP_SEEDS as BOOTSTRAP_SEEDS,
+    SIGN_SEEDS as SIGN_SEEDS,
+    interval_method as interval_method,
+    paired_gain as paired_gain,
+    paired_p_value as paired_p_value,
 )
 from .passk import (
     exact_pass_at_k as exact_pass_at_k,

@@ -1,9 +1,10 @@
 """The summary of a sweep: one number per seed and measure, aggregated over seeds and compared with a reference.
 
-Aggregates are interquartile means over seeds; comparisons are interquartile means of the differences per seed, since
-methods share worlds, prompts and draws (`theory.statistics.paired_gain`). A row depends on its own two cells and on
-nothing else. With hundreds of rows, one in twenty intervals misses by chance. The numbers of the seeds are kept beside
-the aggregates.
+Methods share worlds, prompts and draws, so comparisons aggregate the differences per seed. The aggregate and its
+interval follow from the number of seeds (`theory.statistics.paired_gain`, `interval_method`). An interval depends on
+its own two cells and on nothing else: with hundreds of rows, one in twenty misses by chance. A p-value is adjusted for
+its family, all comparisons of its measure in the sweep (`theory.statistics.holm`). The numbers of the seeds are kept
+beside the aggregates.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 
 from theory.base import files, runs
 from theory.base.arrays import FloatArray
-from theory.statistics import NUM_RESAMPLES, paired_gain
+from theory.statistics import SIGNS, holm, interval_method, paired_gain, paired_p_value
 from toy.experiments.design import AFTER_VISITS, AT_REFERENCE, TIMING, Cell, Sweep
 from toy.training import TrainConfig
 
@@ -115,9 +116,10 @@ class SummaryRow:
 
     Attributes
     ----------
-    value, low, high : Interquartile mean over seeds, and its interval (None for timings).
+    value, low, high : Aggregate over seeds, and its interval (None for timings).
     reference : Name of the cell that it is compared with; None for the reference itself.
-    difference, difference_low, difference_high : Interquartile mean of the differences per seed, and its interval.
+    difference, difference_low, difference_high : Aggregate of the differences per seed, and its interval.
+    difference_p : Its p-value, adjusted for all comparisons of the measure in the sweep; None below three seeds.
     per_seed : What `value` is taken of, [S]; None for timings.
     """
 
@@ -132,6 +134,7 @@ class SummaryRow:
     difference: float | None = None
     difference_low: float | None = None
     difference_high: float | None = None
+    difference_p: float | None = None
     per_seed: FloatArray | None = field(default=None, repr=False, compare=False)
 
 
@@ -161,7 +164,7 @@ def summarise(sweep: Sweep, folder: Path) -> list[SummaryRow]:
         ]
     curves = {cell.name: read_curves(cell, folder / cell.name) for cell in sweep.cells}
     values = {cell.name: _values(sweep, cell, curves, folder) for cell in sweep.cells}
-    return [row for cell in sweep.cells for row in _rows(sweep, cell, values)]
+    return _in_families([row for cell in sweep.cells for row in _rows(sweep, cell, values)])
 
 
 def _values(sweep: Sweep, cell: Cell, curves: Mapping[str, Curves], folder: Path) -> dict[str, FloatArray]:
@@ -196,8 +199,19 @@ def _rows(sweep: Sweep, cell: Cell, values: Mapping[str, Mapping[str, FloatArray
                 difference=point,
                 difference_low=low,
                 difference_high=high,
+                difference_p=float(paired_p_value(own[measure], others[measure])),
             )
     return list(rows.values())
+
+
+def _in_families(rows: Sequence[SummaryRow]) -> list[SummaryRow]:
+    """Return rows whose p-values in a measure are one family; None where there are too few seeds for one."""
+    p_values = np.array([np.nan if row.difference_p is None else row.difference_p for row in rows])
+    for measure in {row.measure for row in rows}:
+        family = np.array([row.measure == measure for row in rows])
+        p_values[family] = holm(p_values[family])
+    adjusted = [None if np.isnan(p) else p for p in p_values.tolist()]
+    return [replace(row, difference_p=p) for row, p in zip(rows, adjusted, strict=True)]
 
 
 def _gains(values: FloatArray, reference: FloatArray | None = None) -> list[tuple[float, float | None, float | None]]:
@@ -287,6 +301,7 @@ def _about(sweep: Sweep) -> dict[str, Any]:
         "title": sweep.title,
         "reproduces": sweep.reproduces,
         "measures": {name: title(name) for name in sweep.measures},
-        "aggregate": "interquartile mean over seeds; differences: of each seed to the reference's same seed",
-        "interval": f"95 % percentile bootstrap over seeds, {NUM_RESAMPLES} resamples",
+        "aggregate": "over seeds; differences: of each seed to the reference's same seed",
+        "interval": " or ".join(dict.fromkeys(interval_method(cell.config.num_seeds) for cell in sweep.cells)),
+        "sign": f"{SIGNS} over all comparisons of a measure",
     }

@@ -58,11 +58,13 @@ def test_of_two_the_higher_is_bold_and_of_four_two_that_tie() -> None:
     [(0.1, 0.3, 1), (-0.3, -0.1, -1), (-0.1, 0.1, 0), (0.0, 0.3, 0), (-0.3, 0.0, 0), (math.nan, math.nan, 0)],
 )
 def test_an_interval_that_ends_at_zero_holds_it(low: float, high: float, sign: int) -> None:
-    assert Estimate(0.2, low, high).sign == sign
+    assert Estimate(0.2, low, high, p=0.01).sign == sign
+    assert Estimate(0.2, low, high, p=0.051).sign == 0
+    assert Estimate(0.2, low, high).sign == 0
 
 
 def test_another_unit_is_one_for_the_interval_too() -> None:
-    assert Estimate(0.5, 0.25, 0.75).scaled(100.0) == Estimate(50.0, 25.0, 75.0)
+    assert Estimate(0.5, 0.25, 0.75, 0.5).scaled(100.0) == Estimate(50.0, 25.0, 75.0, 0.5)
     assert math.isnan(Estimate(0.5).scaled(100.0).low)
 
 

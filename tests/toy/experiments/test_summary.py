@@ -64,6 +64,10 @@ def bootstrap(values: np.ndarray) -> tuple[float, float]:
     return tuple(np.quantile(means, (0.025, 0.975)))
 
 
+def student(values: np.ndarray, reference: np.ndarray) -> float:
+    return float(stats.ttest_rel(values, reference).pvalue)
+
+
 def test_rows_are_those_of_a_direct_computation(sweep, tmp_path):
     curves = {cell.name: random_curves(i) for i, cell in enumerate(sweep.cells)}
     for cell in sweep.cells:
@@ -96,6 +100,12 @@ def test_rows_are_those_of_a_direct_computation(sweep, tmp_path):
         paired = own - direct[measure](curves[row.reference])
         expected = [stats.trim_mean(paired, 0.25), *bootstrap(paired)]
         np.testing.assert_allclose([row.difference, row.difference_low, row.difference_high], expected)
+        others = [other for other in rows.values() if other.measure == measure and other.reference]
+        assert len(others) == 2
+        raw = {x.cell: student(direct[measure](curves[x.cell]), direct[measure](curves[x.reference])) for x in others}
+        first, last = sorted(raw.values())
+        holm = min(1.0, 2 * first) if raw[name] == first else max(last, min(1.0, 2 * first))
+        assert row.difference_p == pytest.approx(holm, rel=1e-9)
 
 
 def test_differences_are_taken_seed_by_seed(sweep, tmp_path):
@@ -258,8 +268,9 @@ def test_files_hold_the_rows(sweep, tmp_path):
     assert (data["sweep"], data["reproduces"], data["interval"]) == (
         "s",
         "r",
-        "95 % percentile bootstrap over seeds, 2000 resamples",
+        "interquartile mean with percentile bootstrap (2,000 resamples), 95 %",
     )
+    assert data["sign"] == "Student's t-test, Holm's correction over all comparisons of a measure"
     assert data["rows"] == table
     assert [(x["cell"], x["world"], x["method"], x["measure"], x["value"], x["difference"]) for x in table] == [
         (row.cell, row.axes["world"], row.axes["method"], row.measure, row.value, row.difference) for row in rows
@@ -274,6 +285,7 @@ def test_one_seed_has_no_interval(sweep, tmp_path):
     rows = summary.summarise(alone, tmp_path)
     assert [(row.low, row.high, row.difference_low, row.difference_high) for row in rows] == [(None,) * 4] * 4
     assert [row.difference is None for row in rows] == [True, False] * 2
+    assert {row.difference_p for row in rows} == {None}
     summary.write(alone, rows, tmp_path)
 
 
