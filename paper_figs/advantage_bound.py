@@ -67,9 +67,9 @@ def _caption(chains: Columns) -> str:
     short, long = chains["length"].min(), chains["length"].max()
     return (
         f"Mean squared norm of the advantage-weighted score over its entropy bound E[A^2] (1 - e^-H), for responses "
-        f"that succeed with probability p (ledger row G4, exact); the bound is broken above 1. (a) {short:,} to {long:,} "
-        f"equal tokens, all of which decide; (b) {long:,} tokens, of which only a share decides and the others are "
-        f"fillers with the same policy."
+        f"that succeed with probability p (ledger row G4, exact); the bound is broken above 1. (a) {short:,} to "
+        f"{long:,} equal tokens, all of which decide; (b) {long:,} tokens, of which only a share decides and the "
+        f"others are fillers with the same policy."
     )
 
 

@@ -84,6 +84,11 @@ SABOTAGE = {
         "instability",
         lambda f: lambda stats, *args: np.random.default_rng(0).random(stats.entropy.shape),
     ),
+    "M9": (
+        modulation,
+        "instability",
+        lambda f: lambda stats, *args: np.random.default_rng(0).random(stats.entropy.shape),
+    ),
 }
 
 

@@ -195,9 +195,9 @@ def group_cancellation() -> Finding:
         ratios[name] = float(np.sqrt(chances @ left_over**2 / (chances @ kept_parts**2)))
     rng, random, explained = np.random.default_rng(15), [], []
     for num_tokens, (low, high) in product((4, 64, 512), ((0.5, 0.5), (2.0, 2.0), (6.0, 6.0), (0.3, 10.0))):
-        kept, whole = _random_contexts(rng, num_tokens, low, high)
-        random.append(float(np.sqrt(np.mean((whole - kept) ** 2) / np.mean(kept**2))))
-        explained.append(float(np.corrcoef(kept, whole)[0, 1] ** 2))
+        product_form, change = _random_contexts(rng, num_tokens, low, high)
+        random.append(float(np.sqrt(np.mean((change - product_form) ** 2) / np.mean(product_form**2))))
+        explained.append(float(np.corrcoef(product_form, change)[0, 1] ** 2))
     largest = max(*ratios.values(), *random)
     exact = Verdict.EXACT if largest < ROUNDING else Verdict.APPROXIMATE if largest < 1 else Verdict.FAILS
     return Finding(
