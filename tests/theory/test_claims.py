@@ -8,22 +8,22 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from theory import __main__ as command, allocation
+from theory import __main__ as command, allocation, losses
 from theory.base import runs
 from theory.claims import LEDGER, modulation as claims_of_modulation
 from theory.claims.ledger import Claim, Finding, Verdict
-from theory.estimators import advantages, moments
+from theory.estimators import advantages, moments, optimal
 from theory.losses import Scope, modulation
 from theory.policy import entropy_change, softmax
 
 ROWS = {row.id: row for row in LEDGER}
-CURVES = ("S4", "S7", "G4", "A5", "A6", "A7", "A8", "A10", "M4", "M5", "M6", "M7")
+CURVES = ("S4", "S7", "G4", "A5", "A6", "A7", "A8", "A10", "A12", "A13", "A14", "A15", "A16", "M4", "M5", "M6", "M7")
 
 
 def test_ids_are_unique_and_the_listed_rows_are_there():
     assert len(ROWS) == len(LEDGER)
     listed = [f"S{i}" for i in range(1, 8)] + [f"G{i}" for i in range(1, 6)]
-    listed += [f"A{i}" for i in range(1, 11)] + [f"M{i}" for i in range(1, 8)]
+    listed += [f"A{i}" for i in range(1, 17)] + [f"M{i}" for i in range(1, 8)]
     assert set(listed) <= set(ROWS)
 
 
@@ -72,6 +72,11 @@ SABOTAGE = {
     "A6": (moments, "gradient_moments", lambda f: lambda p, c, n, e="grpo": f(p, c, n, "rloo")),
     "A10": (moments, "implied_weight", scaled),
     "A11": (allocation, "water_level", lambda f: lambda w, *args: f(np.ones_like(w), *args)),
+    "A12": (losses, "aggregation_weights", lambda f: lambda mask, mode: f(mask, "sequence-mean")),
+    "A13": (optimal, "optimal_scale", lambda f: lambda p, n, *triple: f(np.minimum(1.01 * p, 0.99), n, *triple)),
+    "A14": (moments, "implied_weight", scaled),
+    "A15": (moments, "group_advantages", lambda f: lambda *args: [1.01 * a for a in f(*args)]),
+    "A16": (allocation, "bernoulli_variance", scaled),
     "M1": (claims_of_modulation, "modulate", lambda f: lambda a, *args, **kw: f(-a, *args, **kw)),
     "M2": (modulation, "stabilization", lambda f: lambda *args: f(*args)[::-1]),
     "M3": (claims_of_modulation, "Modulation", lambda f: lambda alpha: f(alpha + 1e-9)),

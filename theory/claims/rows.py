@@ -7,7 +7,9 @@ from theory.claims import (
     entropy_change,
     estimators,
     gradient_norm,
+    learning,
     modulation,
+    objective,
     published,
     variance_reduction,
 )
@@ -25,7 +27,9 @@ LEDGER: tuple[Claim, ...] = tuple(
                 gradient_norm,
                 allocation,
                 estimators,
+                learning,
                 modulation,
+                objective,
                 published,
                 variance_reduction,
             )
