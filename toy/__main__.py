@@ -57,6 +57,8 @@ examples:
   python -m toy sweep all --long            # everything with twice the seeds and steps, in hours
   python -m toy sweep tuning                # then, with the learning rates it has chosen:
   python -m toy sweep table1 --tuned results/toy/tuning/chosen.json
+  python -m toy sweep norms                 # or with those of equal early gradient norms:
+  python -m toy sweep table1 --tuned results/toy/norms/chosen.json --out results/toy-norms
 
 Every cell of a sweep is a run folder DIR/SWEEP/CELL, as of `run --out`; a sweep ends with DIR/SWEEP/summary.parquet,
 values.parquet (those of every seed) and summary.json. Stop it at any time: the same command goes on where it was. The
@@ -193,7 +195,7 @@ def parser() -> Parser:
         "--tuned": {
             "type": Path,
             "metavar": "FILE",
-            "help": "take learning rates from the chosen.json of the sweep tuning",
+            "help": "take learning rates from the chosen.json of the sweep tuning, or norms",
         },
         "--device": DEVICE,
     }

@@ -57,6 +57,8 @@ class Sweep:
     reference : Values on other axes; one cell of each block has them all, and the others are compared with it.
     measures : Names of `toy.experiments.MEASURES`, or `TIMING` alone; a cell lacks those of `HORIZONS` beyond its end.
     chooses : Axis whose best value per block, by the first measure, is written to `chosen.json`; None: no choice.
+    equalizes : Measure; the learning rates at which it would be the reference's, were it proportional to the rate, are
+        written to `chosen.json`; None: no choice.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Sweep:
     reference: Mapping[str, str]
     measures: tuple[str, ...] = ("pass_at_1", "pass_at_1_mean", "pass_at_32")
     chooses: str | None = None
+    equalizes: str | None = None
     _references: Mapping[str, Cell] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -129,7 +129,11 @@ def conclude(sweep: Sweep, out: Path, write_in: Callable[[Path], None]) -> list[
     """Summarise a finished sweep and write what it found, unless that is there."""
     folder = out / sweep.name
     rows = summary.summarise(sweep, folder)
-    chosen = None if sweep.chooses is None else choices(sweep, rows)
+    chosen = None
+    if sweep.chooses is not None:
+        chosen = choices(sweep, rows)
+    elif sweep.equalizes is not None:
+        chosen = equal_rates(sweep, rows)
     with saying_what_to_do():
         missing = summary.missing(sweep, rows, folder, chosen)
     if missing:
@@ -160,6 +164,27 @@ def choices(sweep: Sweep, rows: Sequence[SummaryRow]) -> dict[str, Any]:
             }
             for row in best
         ],
+    }
+
+
+def equal_rates(sweep: Sweep, rows: Sequence[SummaryRow]) -> dict[str, Any]:
+    """Return the learning rate of every cell, times what the reference has of `sweep.equalizes` over what it has."""
+    measure = str(sweep.equalizes)
+    values = {
+        row.cell: require.in_range(f"{measure} of {row.cell}", row.value, 0.0, open_low=True)
+        for row in rows
+        if row.measure == measure
+    }
+    chosen = []
+    for cell in sweep.cells:
+        ratio = values[cell.name] / values[sweep.reference_of(cell).name]
+        rate = f"{cell.config.optimizer.learning_rate / ratio:g}"
+        chosen.append({**cell.axes, "learning_rate": rate, measure: values[cell.name], "ratio": ratio})
+    return {
+        "criterion": f"{summary.title(measure)}, interquartile mean over seeds, made equal to the reference's",
+        "seeds": list(sweep.cells[0].config.seeds),
+        "num_steps": sweep.cells[0].config.num_steps,
+        "chosen": chosen,
     }
 
 

@@ -86,8 +86,12 @@ MICRO_BATCH = 4
 """Prompts whose part of a mini-batch stands for a micro-batch: 16 rollouts on average."""
 
 
+SCRIPT = {"alpha_comp": 0.2, "alpha_stab": 0.4, "threshold": 0.99}
+"""The modulation of the public code's script; ours is that of another mode of that code (docs/provenance.md)."""
+
+
 def _paper_and_code() -> Iterable[tuple[str, str, Method, dict[str, Any]]]:
-    """Yield the paper's method with one choice of the public code at a time, then with all, and GRPO."""
+    """Yield the paper's method with one choice or defect of the public code at a time, then with all, and GRPO."""
     per_micro_batch = {"normalizer_prompts": MICRO_BATCH}
     wide, by_sequence = METHODS["clip-higher"].loss, Modulation(mean="sequence")
     yield "paper", "dynamo", DYNAMO, {}
@@ -97,13 +101,59 @@ def _paper_and_code() -> Iterable[tuple[str, str, Method, dict[str, Any]]]:
     yield "sequence-mean", "dynamo", replace(DYNAMO, shaping=by_sequence), {}
     yield "micro-batch", "dynamo", DYNAMO, per_micro_batch
     yield "prompt-mean", "dynamo", replace(DYNAMO, aggregation="prompt-mean"), {}
+    yield "script-settings", "dynamo", _modulated(**SCRIPT), {}
+    for defects in ("expansion", "history", "both"):
+        yield f"row-{defects}", "dynamo", DYNAMO, {"row_defects": defects}
     all_of_it = replace(DYNAMO, allocator="dynamo-code", loss=wide, shaping=by_sequence)
     yield "all-of-the-code", "dynamo", all_of_it, per_micro_batch
+    released = replace(all_of_it, shaping=Modulation(mean="sequence", **SCRIPT))
+    yield "as-released", "dynamo", released, {**per_micro_batch, "row_defects": "both"}
     yield "grpo", "grpo", METHODS["grpo"], {}
 
 
 HORIZON = {"binary": 200, "peaked": 200, "diffuse": 200, "mixed": 200, "skills": 200, "skills-long": 100}
 """Every world, with 50 visits a prompt, or as many as take seconds: 25."""
+
+PARTS = ("grpo", "dynamo", "dynamo-only-dra", "dynamo-no-dra")
+"""GRPO, DynaMO, its allocation alone, and its modulation alone."""
+
+REGIMES: Mapping[str, dict[str, Any]] = MappingProxyType(
+    {
+        "mixed-50-visits-rate-10": {"world": "mixed", "steps": 200, "rate": 10.0},
+        "mixed-50-visits-rate-1000": {"world": "mixed", "steps": 200, "rate": 1000.0},
+        "mixed-12.5-visits-rate-100": {"world": "mixed", "steps": 50, "rate": 100.0},
+        "mixed-4-visits-rate-300": {"world": "mixed", "steps": 16, "rate": 300.0},
+        "mixed-4-visits-rate-100": {"world": "mixed", "steps": 16, "rate": 100.0},
+        "mixed-4-visits-rate-30": {"world": "mixed", "steps": 16, "rate": 30.0},
+        "skills-4-visits-rate-3": {"world": "skills", "steps": 128, "rate": 3.0, "prompts": 2048},
+    }
+)
+"""Visits to a prompt, and progress at each. 1000 is the rate that the sweep `tuning` chooses for GRPO in mixed."""
+
+
+def _in_regime(name: str) -> Iterable[Cell]:
+    """Yield GRPO in a regime with the paper's rule by histories of several ages, with another rule, and DynaMO."""
+    world, rate = REGIMES[name]["world"], REGIMES[name]["rate"]
+    population = WORLDS[world]
+    for variant, method, rule, fields in (
+        ("grpo", "grpo", "uniform", {}),
+        ("allocation", "grpo", "dynamo", {}),
+        ("allocation-last-visit", "grpo", "dynamo", {"history_discount": 0.0}),
+        ("allocation-true-rates", "grpo", "dynamo", {"success_rates": "true"}),
+        ("dynamo", "dynamo", "dynamo", {}),
+        ("log-progress-0.5", "grpo", "log-progress", {"history_discount": 0.5}),
+    ):
+        yield _cell(
+            {"regime": name, "variant": variant},
+            method,
+            world,
+            variant=replace(METHODS[method], allocator=rule),
+            world=replace(population, num_prompts=REGIMES[name].get("prompts", population.num_prompts)),
+            num_steps=REGIMES[name]["steps"],
+            optimizer=OptimizerConfig(learning_rate=rate),
+            **fields,
+        )
+
 
 LAGGING = ("dynamo", "neyman", "gvm", "vip", "log-progress")
 """Rules that go by success rates, for the sweep of their age."""
@@ -274,10 +324,79 @@ _SWEEPS = (
         cells=tuple(
             _cell({"world": world, "method": name}, name, world, num_steps=steps)
             for world, steps in HORIZON.items()
-            for name in ("grpo", "dynamo", "dynamo-only-dra", "dynamo-no-dra")
+            for name in PARTS
         ),
         blocks=("world",),
         reference={"method": "grpo"},
+        measures=PERFORMANCE,
+    ),
+    Sweep(
+        name="regimes",
+        title="visits and learning rate: allocation by old, last and true success rates, DynaMO, another rule",
+        reproduces="how much of the allocation's deficit is lag, and where?",
+        cells=tuple(cell for name in REGIMES for cell in _in_regime(name)),
+        blocks=("regime",),
+        reference={"variant": "grpo"},
+        measures=PERFORMANCE,
+    ),
+    Sweep(
+        name="adamw",
+        title="DynaMO and its parts under AdamW, and GRPO with a 5 % larger step",
+        reproduces="is it the method or the step, under AdamW?",
+        cells=tuple(
+            _cell(
+                {"world": world, "variant": variant},
+                method,
+                world,
+                num_steps=STEPS[world],
+                optimizer=OptimizerConfig(name="adamw", learning_rate=rate),
+            )
+            for world in STEPS
+            for variant, method, rate in (*((name, name, 0.03) for name in PARTS), ("grpo-1.05", "grpo", 0.0315))
+        ),
+        blocks=("world",),
+        reference={"variant": "grpo"},
+        measures=PERFORMANCE,
+    ),
+    Sweep(
+        name="aggregation",
+        title="DynaMO and its parts with a mean over all tokens as loss, and with a mean over prompts",
+        reproduces="does the comparison depend on the aggregation, which the paper's words leave open?",
+        cells=tuple(
+            _cell(
+                {"world": world, "aggregation": aggregation, "method": name},
+                name,
+                world,
+                variant=replace(METHODS[name], aggregation=aggregation),
+                num_steps=STEPS[world],
+            )
+            for world in STEPS
+            for aggregation in ("token-mean", "prompt-mean")
+            for name in PARTS
+        ),
+        blocks=("world", "aggregation"),
+        reference={"method": "grpo"},
+        measures=PERFORMANCE,
+    ),
+    Sweep(
+        name="micro-batch",
+        title="extremes of DynaMO's modulation over the batch, and over micro-batches of 4, 16 and 64 prompts",
+        reproduces="when do normalisers over micro-batches hurt?",
+        cells=tuple(
+            _cell(
+                {"world": world, "mean": mean, "prompts": "batch" if prompts is None else prompts},
+                "dynamo",
+                world,
+                variant=_modulated(mean=mean),
+                num_steps=STEPS[world],
+                normalizer_prompts=prompts,
+            )
+            for world in STEPS
+            for mean in ("vocabulary", "sequence")
+            for prompts in (None, 4, 16, 64)
+        ),
+        blocks=("world", "mean"),
+        reference={"prompts": "batch"},
         measures=PERFORMANCE,
     ),
     Sweep(
@@ -338,6 +457,16 @@ _SWEEPS = (
         blocks=("world", "learning_rate"),
         reference={"method": "grpo"},
         measures=PERFORMANCE,
+    ),
+    Sweep(
+        name="norms",
+        title="gradient norms of the first steps, on seeds of their own",
+        reproduces="a learning rate of equal early gradient norms for every method (--tuned)",
+        cells=_by_method(grids.METHODS_OF_TABLE_1, num_steps=5, num_seeds=16, first_seed=1000),
+        blocks=("world",),
+        reference={"method": "grpo"},
+        measures=("gradient_norm",),
+        equalizes="gradient_norm",
     ),
     Sweep(
         name="tuning",

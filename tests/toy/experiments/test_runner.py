@@ -19,6 +19,7 @@ import pytest
 from tests.toy.conftest import small_config
 from theory.base import runs
 from theory.base.files import read_json
+from theory.statistics import interquartile_mean
 from toy.experiments import runner
 from toy.experiments.design import Cell, Sweep
 from toy.experiments.runner import run_sweeps
@@ -235,6 +236,23 @@ def test_a_choice_at_either_edge_is_marked(best, at_edge):
     rows = [SummaryRow(x.name, x.axes, "pass_at_1", 3, 1.0 if x.name == best else 0.5) for x in cells]
     (choice,) = runner.choices(sweep, rows)["chosen"]
     assert choice == {"learning_rate": best, "pass_at_1": 1.0, "at_edge": at_edge}
+
+
+def test_rates_of_equal_norms_are_those_that_the_ratio_says_and_another_sweep_takes_them(tmp_path):
+    cells = tuple(Cell({"world": "mixed", "method": name}, small_config(name)) for name in ("grpo", "fork-tokens"))
+    sweep = Sweep(
+        name="n", title="", reproduces="", cells=cells, blocks=("world",), reference={"method": "grpo"},
+        measures=("gradient_norm",), equalizes="gradient_norm",
+    )  # fmt: skip
+    list(run_sweeps([sweep], tmp_path))
+    choices = runner.read_choices(tmp_path / "n" / "chosen.json")
+    norms = [interquartile_mean(train(cell.config).metrics["gradient_norm"][:, 1:].mean(-1)) for cell in cells]
+    assert abs(norms[1] / norms[0] - 1) > 0.1
+    expected = [10.0, 10.0 * norms[0] / norms[1]]
+    np.testing.assert_allclose([float(choice["learning_rate"]) for choice in choices], expected, rtol=1e-5)
+    assert [choice["ratio"] for choice in choices] == pytest.approx([1.0, norms[1] / norms[0]])
+    rates = [cell.config.optimizer.learning_rate for cell in replace(sweep, equalizes=None).tuned(choices).cells]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
 
 
 SCRIPT = """

@@ -16,6 +16,9 @@ from toy.experiments.sweeps import DEFAULT, STEPS, SWEEPS, get_sweeps
 from toy.training.config import TrainConfig
 from toy.worlds import WORLDS
 
+CHOOSING = ("tuning", "norms")
+"""Sweeps that choose learning rates; their seeds are no others'."""
+
 by_sweep = pytest.mark.parametrize("sweep", SWEEPS.values(), ids=lambda sweep: sweep.name)
 
 
@@ -42,12 +45,12 @@ def test_cells_compete_at_equal_cost_on_the_same_seeds(sweep):
 @by_sweep
 def test_reported_seeds_are_at_least_32_and_never_those_of_the_tuning(sweep):
     for cell in sweep.cells:
-        if sweep.name == "tuning":
+        if sweep.name in CHOOSING:
             assert min(cell.config.seeds) >= 1000
         else:
             assert cell.config.num_seeds >= 32
     for cell in sweep.longer().cells:
-        assert sweep.name == "tuning" or max(cell.config.seeds) < 1000
+        assert sweep.name in CHOOSING or max(cell.config.seeds) < 1000
 
 
 def test_tables_have_the_rows_of_the_paper():
@@ -121,9 +124,62 @@ def test_paper_and_code_differ_in_what_the_variant_says():
         "sequence-mean": {"method.shaping.mean"},
         "micro-batch": {"normalizer_prompts"},
         "prompt-mean": {"method.aggregation"},
+        "script-settings": {"method.shaping.alpha_comp", "method.shaping.alpha_stab", "method.shaping.threshold"},
+        **{f"row-{defects}": {"row_defects"} for defects in ("expansion", "history", "both")},
     }
     every = {"method.allocator", "method.loss.clip_high", "method.shaping.mean", "normalizer_prompts"}
-    assert changed == {**single, "all-of-the-code": every}
+    released = every | single["script-settings"] | {"row_defects"}
+    assert changed == {**single, "all-of-the-code": every, "as-released": released}
+    assert {name: config["row_defects"] for name, config in cells.items() if config["row_defects"] != "none"} == {
+        "row-expansion": "expansion",
+        "row-history": "history",
+        "row-both": "both",
+        "as-released": "both",
+    }
+    for name in ("script-settings", "as-released"):
+        shaping = cells[name]["method"]["shaping"]
+        assert [shaping[x] for x in ("alpha_comp", "alpha_stab", "threshold", "sharpness")] == [0.2, 0.4, 0.99, 50.0]
+
+
+def test_regimes_differ_in_visits_and_rate_and_variants_in_what_they_say():
+    cells = {(cell.axes["regime"], cell.axes["variant"]): cell.config for cell in SWEEPS["regimes"].cells}
+    assert len(cells) == len(SWEEPS["regimes"].cells) == 7 * 6
+    regimes = dict.fromkeys(regime for regime, _ in cells)
+    for regime in regimes:
+        grpo = cells[regime, "grpo"]
+        visits = grpo.num_steps * grpo.batch_prompts / grpo.world.num_prompts
+        assert regime == f"{grpo.world_name}-{visits:g}-visits-rate-{grpo.optimizer.learning_rate:g}"
+        changed = {
+            variant: set(differences(cells[regime, variant].to_dict(), grpo.to_dict()))
+            for variant in ("allocation", "allocation-last-visit", "allocation-true-rates", "log-progress-0.5")
+        }
+        assert changed == {
+            "allocation": {"method.allocator"},
+            "allocation-last-visit": {"method.allocator", "history_discount"},
+            "allocation-true-rates": {"method.allocator", "success_rates"},
+            "log-progress-0.5": {"method.allocator", "history_discount"},
+        }
+        assert cells[regime, "dynamo"].method == METHODS["dynamo"]
+        assert cells[regime, "allocation-last-visit"].history_discount == 0.0
+        assert cells[regime, "log-progress-0.5"].history_discount == 0.5
+        assert cells[regime, "log-progress-0.5"].method.allocator == "log-progress"
+    assert {cell.config.world.num_prompts for cell in SWEEPS["regimes"].cells} == {256, 2048}
+
+
+def test_under_adamw_the_control_has_a_larger_step_and_nothing_else():
+    cells = {(cell.axes["world"], cell.axes["variant"]): cell.config for cell in SWEEPS["adamw"].cells}
+    for world in STEPS:
+        assert {cells[world, name].optimizer.name for name in ("grpo", "grpo-1.05", "dynamo-no-dra")} == {"adamw"}
+        changed = differences(cells[world, "grpo-1.05"].to_dict(), cells[world, "grpo"].to_dict())
+        assert changed == ["optimizer.learning_rate"]
+        rates = [cells[world, name].optimizer.learning_rate for name in ("grpo-1.05", "grpo")]
+        assert rates[0] == pytest.approx(1.05 * rates[1])
+
+
+def test_every_aggregation_has_a_grpo_of_its_own():
+    for cell in SWEEPS["aggregation"].cells:
+        reference = SWEEPS["aggregation"].reference_of(cell).config
+        assert reference.method == replace(METHODS["grpo"], aggregation=cell.axes["aggregation"])
 
 
 def test_lag_compares_histories_with_true_success_rates():
@@ -211,8 +267,12 @@ EVERYWHERE = {**dict.fromkeys(WORLDS, 200), "skills-long": 100}
         ("allocation-map", 42, dict.fromkeys(("binary", "diffuse", "mixed"), 100), MAPPED, ("rule", "uniform")),
         ("allocation-map-more", 28, dict.fromkeys(("peaked", "skills"), 100), MAPPED, ("rule", "uniform")),
         ("bounds", 56, SHORT, MAPPED, ("rule", "uniform")),
-        ("paper-vs-code", 18, LONG, MEASURED, ("variant", "paper")),
+        ("paper-vs-code", 28, LONG, MEASURED, ("variant", "paper")),
         ("horizons", 24, EVERYWHERE, MEASURED, ("method", "grpo")),
+        ("adamw", 10, LONG, MEASURED, ("variant", "grpo")),
+        ("aggregation", 16, LONG, MEASURED, ("method", "grpo")),
+        ("micro-batch", 16, LONG, MEASURED, ("prompts", "batch")),
+        ("norms", 18, {"mixed": 5, "skills": 5}, ("gradient_norm",), ("method", "grpo")),
         ("lag", 23, {"mixed": 200}, MEASURED, ("rule", "uniform")),
         ("learning-rate", 64, LONG, MEASURED, ("method", "grpo")),
         ("tuning", 180, LONG, ("pass_at_1_mean", "pass_at_1"), ("learning_rate", "10")),
@@ -223,10 +283,11 @@ def test_sizes_and_measures_are_those_of_the_reported_results(name, cells, steps
     assert len(sweep.cells) == cells
     assert {cell.config.world_name: cell.config.num_steps for cell in sweep.cells} == steps
     assert len({(cell.config.world_name, cell.config.num_steps) for cell in sweep.cells}) == len(steps)
-    seeds = range(1000, 1016) if name == "tuning" else range(32)
+    seeds = range(1000, 1016) if name in CHOOSING else range(32)
     assert {cell.config.seeds for cell in sweep.cells} == {tuple(seeds)}
     assert (sweep.measures, dict([reference])) == (measures, dict(sweep.reference))
     assert sweep.chooses == ("learning_rate" if name == "tuning" else None)
+    assert sweep.equalizes == ("gradient_norm" if name == "norms" else None)
 
 
 @by_sweep
@@ -236,6 +297,9 @@ def test_what_an_axis_says_is_what_the_config_has(sweep):
         held = {
             "world": config.world_name,
             "rule": config.method.allocator,
+            "aggregation": config.method.aggregation,
+            "mean": getattr(config.method.shaping, "mean", ""),
+            "prompts": "batch" if config.normalizer_prompts is None else str(config.normalizer_prompts),
             "rollouts": str(config.rollouts),
             "bounds": f"{config.rollouts_low}-{config.rollouts_high}",
             "learning_rate": f"{config.optimizer.learning_rate:g}",
@@ -245,7 +309,8 @@ def test_what_an_axis_says_is_what_the_config_has(sweep):
             axis: cell.axes[axis] for axis in held.keys() & cell.axes.keys()
         }
         if "method" in cell.axes:
-            assert config.method == METHODS[cell.axes["method"]]
+            method = METHODS[cell.axes["method"]]
+            assert config.method == replace(method, aggregation=cell.axes.get("aggregation", method.aggregation))
 
 
 def test_settings_are_those_that_the_reports_name():
@@ -273,4 +338,6 @@ def test_settings_are_those_that_the_reports_name():
         for cell in SWEEPS["paper-vs-code"].cells
         if cell.config.normalizer_prompts is not None
     }
-    assert blocks == {"micro-batch": 4, "all-of-the-code": 4}
+    assert blocks == {"micro-batch": 4, "all-of-the-code": 4, "as-released": 4}
+    sizes = {(cell.axes["mean"], cell.axes["prompts"]) for cell in SWEEPS["micro-batch"].cells}
+    assert sizes == {(mean, size) for mean in ("vocabulary", "sequence") for size in ("batch", "4", "16", "64")}
