@@ -77,9 +77,7 @@ def _caption(cells: Sequence[CellResult]) -> str:
         )
     for model in models:
         counts = {cell.num_seeds for cell in cells if cell.setting == model}
-        parts.append(
-            f"{model} in verl: {seeds_and_intervals(counts)}"
-        )
+        parts.append(f"{model} in verl: {seeds_and_intervals(counts)}")
     return (
         f"Wall time of a training step by method, and what it takes more than GRPO's; {'; '.join(parts)}; times are of "
         "one machine and not reproducible."

@@ -11,6 +11,7 @@ from paper_figs.result_files import made_by, read_json
 from theory.base import runs
 from theory.base.files import check_fields
 from theory.base.tables import Estimate
+from theory.claims import Verdict
 
 ROW: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("id", "claim", "said_by", "source", "regime", "verdict", "evidence"), (str,)),
@@ -56,11 +57,14 @@ class Evidence:
             self.read.add(self.source / "ledger" / "ledger.json")
         return list(self._rows.values())
 
-    def numbers(self, row: str) -> Mapping[str, float]:
-        """Return the numbers of a row of the ledger."""
+    def numbers(self, row: str, verdict: Verdict) -> Mapping[str, float]:
+        """Return the numbers of a row of the ledger with the verdict on which a finding's words rely."""
         self.rows()
         if row not in self._rows:
             raise Missing(f"row {row} of the ledger")
+        if (found := self._rows[row]["verdict"]) != verdict.value:
+            path = self.source / "ledger" / "ledger.json"
+            raise ValueError(f"{path}: expected the verdict {verdict.value!r} on row {row}, got {found!r}")
         numbers: Mapping[str, float] = self._rows[row]["numbers"]
         return numbers
 

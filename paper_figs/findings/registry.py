@@ -24,7 +24,7 @@ class Finding:
     ----------
     name, title : Its name in a page's mark, and a title that says what is compared but not how it ends.
     sweeps : The sweeps whose summaries it reads; one that reads none reads the ledger.
-    tell : Returns its sentences, in Markdown.
+    tell : Returns its sentences, in Markdown; line breaks are spaces.
     """
 
     name: str
@@ -40,8 +40,8 @@ class Finding:
         )
 
     def markdown(self, evidence: Evidence) -> str:
-        """Return the finding as a paragraph of Markdown."""
-        return f"**{self.title}.** {self.tell(evidence)}"
+        """Return the finding as a line of Markdown."""
+        return " ".join(f"**{self.title}.** {self.tell(evidence)}".split())
 
 
 FINDINGS: dict[str, Finding] = {}

@@ -61,9 +61,7 @@ def test_the_method_has_a_name_for_every_number_of_seeds(rng):
 @pytest.mark.parametrize("num_seeds", [3, 8, 32])
 def test_p_value_is_scipys(num_seeds, rng):
     values, reference = rng.normal(size=(2, num_seeds, 4))
-    np.testing.assert_allclose(
-        paired_p_value(values, reference), stats.ttest_rel(values, reference).pvalue, rtol=1e-10
-    )
+    np.testing.assert_allclose(paired_p_value(values, reference), stats.ttest_rel(values, reference).pvalue, rtol=1e-10)
     np.testing.assert_allclose(paired_p_value(values), stats.ttest_1samp(values, 0).pvalue, rtol=1e-10)
 
 
