@@ -64,8 +64,9 @@ def _caption(updates: Columns, sweep: Columns) -> str:
     return (
         "Entropy change of single sampled updates of softmax policies, exact values (ledger rows S3 and S4): (a) "
         f"{len(updates['exact']):,} updates, predicted to first order (27) and by the two factors xi and pi(a) "
-        f"Lambda(a) alone, without the expectation; (b) what the first order leaves out, for {len(remainder(sweep))} "
-        f"policies, median slope {fitted_slope(sweep):.2f} for learning rates up to {FIT_UP_TO}."
+        f"Lambda(a) alone, without the expectation that (28) drops for whole groups; (b) what the first order leaves "
+        f"out, for {len(remainder(sweep))} policies, median slope {fitted_slope(sweep):.2f} for learning rates up to "
+        f"{FIT_UP_TO}."
     )
 
 

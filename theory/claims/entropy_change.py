@@ -15,7 +15,7 @@ from theory.estimators import advantages
 from theory.losses import modulation
 from theory.policy import entropy_change, softmax, token_statistics
 
-_TABULAR = "one token, tabular softmax: every context has logits of its own"
+_TABULAR = "one token with logits of its own"
 
 
 def random_policies(seed: int, num_policies: int = 400) -> list[FloatArray]:
@@ -69,7 +69,7 @@ def entropy_gradient() -> Finding:
 
 @claim(
     "S3", "One sampled update changes the entropy at the rate -xi (pi(a) Lambda(a) - E_pi[pi Lambda])", "eq. 27, 29",
-    Verdict.EXACT, regime=f"{_TABULAR}; first order in the learning rate",
+    Verdict.EXACT, regime=f"{_TABULAR}, first order",
 )  # fmt: skip
 def one_sample() -> Finding:
     """Compare with the derivative of H(softmax(z + eta xi (e_a - pi))) in eta, by automatic differentiation.
@@ -113,7 +113,7 @@ def one_sample() -> Finding:
     "The remainder of the first-order change is second order in the learning rate",
     "eq. 18",
     Verdict.EXACT,
-    regime=f"{_TABULAR}; learning rates of the logits from 1e-4 to 1e-2",
+    regime=f"{_TABULAR}, learning rates from 1e-4 to 1e-2",
 )
 def remainder_order() -> Finding:
     """Fit the log-log slope of |exact - first order| over four decades of the learning rate."""
@@ -155,7 +155,7 @@ def _random_contexts(rng: np.random.Generator, num_tokens: int, low: float, high
 
 @claim(
     "S5", "Over a group, entropy change is dominated by the mean of -xi pi(a) Lambda(a): the E_pi term cancels", "eq. 28",
-    Verdict.APPROXIMATE, regime="groups of 4 by enumeration, GRPO; groups of 16 in random contexts, on-policy",
+    Verdict.APPROXIMATE, regime="GRPO; groups of 4 by enumeration, of 16 in random contexts",
 )  # fmt: skip
 def group_cancellation() -> Finding:
     """Enumerate every group of 4 over 3 tokens, one correct; then clip, modulate, or let the contexts differ.
@@ -221,7 +221,7 @@ def group_cancellation() -> Finding:
 
 @claim(
     "S6", "The change vanishes with any of its factors, and these are three orthogonal mechanisms", "Remark 2",
-    Verdict.CONDITIONAL, regime=f"{_TABULAR}; tokens sampled from 20,000 policies, V = 32",
+    Verdict.CONDITIONAL, regime=f"{_TABULAR}; correlations: 20,000 policies, V = 32",
 )  # fmt: skip
 def factors() -> Finding:
     """Let each factor go to zero, and correlate the factors over sampled tokens.
@@ -264,7 +264,7 @@ def factors() -> Finding:
 @claim(
     "S7", "The mean over the response's tokens stands for E_pi[pi Lambda]",
     "verl/workers/actor/dp_actor.py", Verdict.APPROXIMATE,
-    said_by=Author.CODE, regime="on-policy tokens, |A| = 1, each with a random policy of its own; V = 4 to 512",
+    said_by=Author.CODE, regime="on-policy tokens of random policies, |A| = 1, V = 4 to 512",
 )  # fmt: skip
 def sequence_mean() -> Finding:
     """Compare Xi with both means over vocabularies, lengths and concentrations, with on-policy tokens and |A| = 1.
@@ -302,7 +302,7 @@ def sequence_mean() -> Finding:
 
 @claim(
     "S8", "When both the policy concentration and the coefficient's magnitude are large, entropy changes become substantial",
-    "4.3.2", Verdict.CONDITIONAL, regime=f"{_TABULAR}; xi = 1, one large token is sampled and the others are equal",
+    "4.3.2", Verdict.CONDITIONAL, regime=f"{_TABULAR}, xi = 1; one large token is sampled, the others are equal",
 )  # fmt: skip
 def concentration() -> Finding:
     """Follow the change of entropy by a sampled token while its probability, the concentration, goes to 1."""

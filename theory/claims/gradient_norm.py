@@ -160,7 +160,7 @@ FILLER_SHARES = (0.0, 0.5, 0.75, 0.875, 0.9375, 0.96875, 0.984375, 0.9921875)
 @claim(
     "G4", "E |dz|^2 = eta^2 E[A^2 |s|^2] <= eta^2 E[A^2] (1 - e^-H): the dependence of A and pi is negligible",
     "eq. 7, 35", Verdict.CONDITIONAL,
-    regime="one prompt of success rate p, equal tokens, A = (R - p)/sqrt(p q); mean over the tokens of a response",
+    regime="one prompt, equal tokens, A = (R - p)/sqrt(p q), p = .1 to .9; mean over a response",
 )  # fmt: skip
 def advantage_weighted_bound() -> Finding:
     """Enumerate a bandit, then chains of growing length and share of fillers at the same success probability."""
@@ -222,7 +222,7 @@ def advantage_weighted_bound() -> Finding:
 
 @claim(
     "G5", "Expected updates vanish with entropy, which attenuates those of confident correct actions", "4.3.1, App. B",
-    Verdict.EXACT, regime="one token, on-policy, one right answer; limit pi -> 1, A = (R - p)/sqrt(p q) or independent",
+    Verdict.EXACT, regime="one token, one right answer; limit pi -> 1",
 )  # fmt: skip
 def attenuation() -> Finding:
     """Follow the update of the correct token as its probability goes to 1, V = 2 and 64.

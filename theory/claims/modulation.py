@@ -18,8 +18,8 @@ from theory.estimators import advantages
 from theory.losses import RELEASED_SCRIPT, Modulation, Scope, modulate, modulation, scope_of
 from theory.policy import TokenStatistics, entropy_change, softmax, token_statistics
 
-_BATCHES = "made on-policy batches, GRPO, V = 64, every token with a random policy of its own"
-_DEFAULTS = "alpha = .4, gamma = 50, tau = .9 (ours)"
+_BATCHES = "on-policy batches of random policies, GRPO, V = 64"
+_DEFAULTS = "our alpha .4, gamma 50, tau .9"
 
 
 def sample_batch(
@@ -141,7 +141,7 @@ def _expected_gradient(probs: FloatArray, group_size: int, setting: Modulation) 
     "simulated rebuttal in a machine-made review",
     Verdict.FAILS,
     said_by=Author.SUMMARY,
-    regime="one token, RLOO, batches of two prompts with 3 rollouts, extremes of the batch; gamma = 50, tau = .9 (ours)",
+    regime="one token, RLOO, batches of two prompts with 3 rollouts; our gamma 50, tau .9",
 )
 def bias() -> Finding:
     """Enumerate all batches of two prompts (K = 3, n = 3, RLOO, which is unbiased) over alpha and both mechanisms.
@@ -248,7 +248,7 @@ def offset() -> Finding:
     "Dampening tokens with excessive entropy changes prevents excessive update magnitudes",
     "4.3.2, 4.3.3, 6",
     Verdict.CONDITIONAL,
-    regime=f"128 to 8,192 tokens of {_BATCHES}; one step, no training; {_DEFAULTS}",
+    regime=f"one step on 128 to 8,192 tokens, {_BATCHES}; {_DEFAULTS}",
 )
 def spikes() -> Finding:
     """Measure the second moment and the tail of |A beta s| with stabilisation alone, over batches of growing size.
@@ -321,7 +321,7 @@ def spikes() -> Finding:
     "verl/workers/actor/dp_actor.py; the paper says batch",
     Verdict.FAILS,
     said_by=Author.CODE,
-    regime=f"2,048 tokens of {_BATCHES}; {_DEFAULTS}",
+    regime=f"2,048 tokens, {_BATCHES}; {_DEFAULTS}",
 )
 def packing() -> Finding:
     """Modulate the same tokens whole, in micro-batches with their own extremes, and in micro-batches with the batch's."""
@@ -384,7 +384,7 @@ def _entropy_slope(logits: FloatArray) -> float:
     "Large entropy changes indicate excessive gradient magnitudes",
     "4.3.2",
     Verdict.BOUND,
-    regime=f"any softmax policy; the percentiles: 4,096 tokens of {_BATCHES}",
+    regime=f"any softmax policy; percentiles: {_BATCHES}",
 )
 def indicator_implies_magnitude() -> Finding:
     """Bound the update |A s| from below by Xi, and find where the tokens with the largest Xi stand among all.
@@ -429,7 +429,7 @@ def indicator_implies_magnitude() -> Finding:
     "Entropy changes are an indicator to detect excessive gradient updates",
     "abstract, 4.3.2",
     Verdict.CONDITIONAL,
-    regime=f"4,096 tokens of {_BATCHES}",
+    regime=f"4,096 tokens, {_BATCHES}",
 )
 def indicator_of_magnitude() -> Finding:
     """Correlate Xi with the length |A s| of the update over tokens; judge the uniform policy by itself."""

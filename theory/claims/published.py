@@ -54,7 +54,7 @@ TABLE_2: dict[str, tuple[tuple[float, ...], float]] = {
 
 _OURS = "DynaMO"
 _METRICS = ("pass@1", "pass@32")
-_PUBLISHED = "published means of three runs to one decimal, without intervals"
+_PUBLISHED = "means of three runs, no intervals"
 _TABLE_1 = f"Table 1, 1.5B and 7B: {_PUBLISHED}"
 _TABLE_2 = f"Table 2, pass@1 at 7B: {_PUBLISHED}"
 
@@ -145,7 +145,7 @@ def averages_add_up() -> Finding:
     "Removing GC and UMS degrades more than the sum of individual removals (synergy)",
     "5.3.1, Table 2",
     Verdict.EXACT,
-    regime=f"averages of six benchmarks; {_TABLE_2}",
+    regime=f"averages of six benchmarks, {_TABLE_2}",
 )
 def synergy() -> Finding:
     """Compare each pair of removals with the sum of the two, on the averages and per benchmark.
@@ -179,7 +179,7 @@ def synergy() -> Finding:
     "DRA shows the largest impact on Minerva, GC on Olympiad, and UMS provides stability across benchmarks",
     "5.3.1, Table 2",
     Verdict.EXACT,
-    regime=f"components compared on a benchmark; {_TABLE_2}",
+    regime=f"components compared by benchmark, {_TABLE_2}",
 )
 def largest_impacts() -> Finding:
     """Find the component whose removal costs most on each of the two benchmarks.
@@ -301,7 +301,7 @@ def single_removals() -> Finding:
     "DynaMO consistently outperforms GRPO with widening gaps as scale increases, amplified substantially at 7B",
     "5.5, Table 1",
     Verdict.EXACT,
-    regime=f"average gaps over GRPO at 1.5B and 7B, 14B has no table; {_TABLE_1}",
+    regime=f"average gaps over GRPO, {_TABLE_1}; 14B has no table",
 )
 def widening_gaps() -> Finding:
     """Compare the gaps over GRPO, and over the best other method, at both sizes."""
