@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
@@ -128,10 +129,10 @@ def worlds(e: Evidence) -> str:
     first, last = VISITS[0], VISITS[-1]
     starts = {f"`{world}`": of_world[first] for world, of_world in gains.items()}
     ends = {f"`{world}`": of_world[last] for world, of_world in gains.items() if last in of_world}
-    return (
-        f"After {visits_of(gains['mixed'])}, DynaMO minus GRPO is, in points, {'; '.join(texts)} ({regime}). "
-        f"After {first} visits it is {sides(starts)}; after {last} {sides(ends)}."
-    )
+    return f"""
+        After {visits_of(gains["mixed"])}, DynaMO minus GRPO is, in points, {"; ".join(texts)} ({regime}). After
+        {first} visits it is {sides(starts)}; after {last} {sides(ends)}.
+    """
 
 
 def _maps(e: Evidence, measure: str) -> dict[str, dict[str, Estimate]]:
@@ -161,11 +162,11 @@ def rules(e: Evidence) -> str:
     names = {text.split("`")[1] for text in best.values()}
     regime = e.regime("allocation-map", world="mixed", rule="dynamo")
     several = "No rule is furthest ahead in all of them" if len(names) > 1 else "It is one rule in all of them"
-    return (
-        f"GRPO with the paper's rule is, in points against uniform allocation, {sides(first)} after 4 visits a prompt; "
-        f"after 25 it is {sides(last)} ({regime}). Furthest ahead "
-        f"after 25, oracles apart, are {listed(list(best.values()))}. {several}."
-    )
+    return f"""
+        GRPO with the paper's rule is, in points against uniform allocation, {sides(first)} after 4 visits a prompt;
+        after 25 it is {sides(last)} ({regime}). Furthest ahead after 25, oracles apart, are
+        {listed(list(best.values()))}. {several}.
+    """
 
 
 @finding("tuning", "A learning rate for each method", "tuned/table1")
@@ -188,10 +189,10 @@ def tuning(e: Evidence) -> str:
             + (f"the signs of {listed(turned)} turn, " if turned else "no sign turns, ")
             + f"and DynaMO goes from {shown(common['dynamo'])} to {shown(tuned['dynamo'])} points"
         )
-    return (
-        f"With its own best rate for each method instead of a common one, on the mean of pass@1 over all steps, "
-        f"{'; '.join(texts)}. A tabular world has no noise that punishes a large step."
-    )
+    return f"""
+        With its own best rate for each method instead of a common one, on the mean of pass@1 over all steps,
+        {"; ".join(texts)}. A tabular world has no noise that punishes a large step.
+    """
 
 
 @finding("bounds", "Bounds on the rollouts of a prompt", "bounds")
@@ -201,7 +202,140 @@ def bounds(e: Evidence) -> str:
     for rule in ("dynamo", "log-progress", "gvm", "knapsack"):
         gains = [e.gain("bounds", bounds=x, rule=rule) for x in ("12-20", "8-24", "2-64")]
         texts.append(f"`{rule}` {listed([shown(gain) for gain in gains])}")
-    return (
-        f"In `mixed` after 25 visits, points against uniform allocation within [12, 20], [8, 24] and [2, 64]: "
-        f"{'; '.join(texts)} ({e.regime('bounds', bounds='8-24', rule='dynamo')})."
-    )
+    return f"""
+        In `mixed` after 25 visits, points against uniform allocation within [12, 20], [8, 24] and [2, 64]:
+        {"; ".join(texts)} ({e.regime("bounds", bounds="8-24", rule="dynamo")}).
+    """
+
+
+def _regimes(e: Evidence) -> dict[str, str]:
+    """Return the names of the regimes, and words for them."""
+    parts = {regime: re.split("-visits-rate-|-", regime, maxsplit=2) for regime in e.values("regimes", "regime")}
+    return {name: f"`{world}`, {visits} visits, rate {rate}" for name, (world, visits, rate) in parts.items()}
+
+
+@finding("lag", "Lag, weights and the rest of the allocation", "regimes")
+def lag(e: Evidence) -> str:
+    """Compare the paper's rule by lifetime counts with the last visit's, at several visits and rates."""
+    texts = []
+    for regime, words in _regimes(e).items():
+        whole, last, dynamo = (
+            e.gain("regimes", regime=regime, variant=variant)
+            for variant in ("allocation", "allocation-last-visit", "dynamo")
+        )
+        values = f"{signed(whole.value)}, {signed(last.value)}, {shown(dynamo)}"
+        texts.append(f"{words}: {values}")
+    return f"""
+        What the allocation does depends on the visits to a prompt and on the progress at each. Points at the end
+        against GRPO, for the paper's rule alone, for the same rule by counts of the last visit only, and for the
+        whole of DynaMO: {"; ".join(texts)}. The difference between the first two is lag. (Token mean, 32 seeds.)
+    """
+
+
+@finding("log-progress", "Our rule `log-progress`", "regimes", "bounds")
+def log_progress(e: Evidence) -> str:
+    """Say where the rule is ahead of uniform allocation."""
+    gains = {regime: e.gain("regimes", regime=regime, variant="log-progress-0.5") for regime in _regimes(e)}
+    named = {f"{_regimes(e)[regime]} ({signed(gain.value)})": gain for regime, gain in gains.items()}
+    loose = e.gain("bounds", bounds="2-64", rule="log-progress")
+    return f"""
+        It maximises the expected progress of the sum of log p, here with counts that halve at each visit. Against
+        uniform allocation at the end it is, in points, {sides(named, "; ")}. With bounds of 2 to 64 rollouts and
+        lifetime counts it is at {shown(loose)} after 25 visits in `mixed`. (GRPO, token mean, 32 seeds.)
+    """
+
+
+@finding("adamw", "Under AdamW", "adamw")
+def adamw(e: Evidence) -> str:
+    """Compare the parts of DynaMO and a larger step under AdamW."""
+    texts = []
+    for world in ("mixed", "skills"):
+        parts = [
+            f"{words} {shown(e.gain('adamw', world=world, variant=variant))}"
+            for variant, words in (
+                ("dynamo", "DynaMO"),
+                ("dynamo-no-dra", "its modulation alone"),
+                ("dynamo-only-dra", "its allocation alone"),
+                ("grpo-1.05", "GRPO at a rate 5 % higher"),
+            )
+        ]
+        texts.append(f"in `{world}` {', '.join(parts)}")
+    return f"""
+        Points against GRPO at the end: {"; ".join(texts)} ({e.regime("adamw", world="mixed", variant="dynamo")}).
+    """
+
+
+@finding("aggregation", "A mean over tokens or over prompts", "aggregation")
+def aggregation(e: Evidence) -> str:
+    """Compare DynaMO with GRPO under both aggregations."""
+    texts = []
+    for world in ("mixed", "skills"):
+        gains = [
+            over_visits(e, "aggregation", world=world, aggregation=mean, method="dynamo")
+            for mean in ("token-mean", "prompt-mean")
+        ]
+        texts.append(f"in `{world}` after {visits_of(gains[0])} {numbers(gains[0])} and {numbers(gains[1])}")
+    return f"""
+        The public script takes a mean over tokens; the words of the paper's equation 15 suggest a mean over prompts
+        first. DynaMO minus GRPO, both with the one and both with the other, is {"; ".join(texts)} points. (Learning
+        rate 10, 32 seeds.)
+    """
+
+
+@finding("micro-batch", "Extremes over micro-batches", "micro-batch")
+def micro_batch(e: Evidence) -> str:
+    """Compare extremes over micro-batches with those over the batch, for both means of the modulation."""
+    texts = []
+    for world in ("mixed", "skills"):
+        for mean, words in (("vocabulary", "the paper's mean over tokens"), ("sequence", "the code's")):
+            gains = [e.gain("micro-batch", world=world, mean=mean, prompts=prompts) for prompts in ("4", "16", "64")]
+            texts.append(f"in `{world}` with {words} {listed([shown(gain) for gain in gains])}")
+    return f"""
+        The modulation compares a token with the extremes of a batch; the public code takes those of a micro-batch.
+        What that costs DynaMO at the end, in points, with micro-batches of 4, 16 and 64 prompts: {"; ".join(texts)}
+        ({e.regime("micro-batch", world="mixed", mean="vocabulary", prompts="4")}).
+    """
+
+
+@finding("released", "The public code's choices and two of its defects", "paper-vs-code")
+def released(e: Evidence) -> str:
+    """Give what differences between paper and code do to DynaMO."""
+    variants = {
+        "clip-0.28": "the wider clip",
+        "code-allocation": "its allocation",
+        "sequence-mean": "its mean over the response",
+        "script-settings": "its settings of the modulation",
+        "row-expansion": "rows expanded by two different counts",
+        "row-history": "a history of re-ordered rows",
+        "row-both": "both of these",
+        "as-released": "all together",
+    }
+    texts = []
+    for world in ("mixed", "skills"):
+        gains = {words: e.gain("paper-vs-code", world=world, variant=name) for name, words in variants.items()}
+        texts.append(f"in `{world}` {', '.join(f'{words} {signed(gain.value)}' for words, gain in gains.items())}")
+    return f"""
+        Points that DynaMO gains at the end by one choice of the released trainer (commit `63e5ec9`), or by a defect
+        of it that is simulated here: {"; ".join(texts)}
+        ({e.regime("paper-vs-code", world="mixed", variant="paper")}). These are facts about that commit; which code
+        the paper's runs used is not known.
+    """
+
+
+@finding("norms", "Table 1 at equal gradient norms", "table1", "norm-matched/table1")
+def norms(e: Evidence) -> str:
+    """Compare the methods of table 1 at the common rate and at rates of equal early gradient norms."""
+    texts = []
+    for world in ("mixed", "skills"):
+        methods = [method for method in e.values("table1", "method") if method != "grpo"]
+        rows = {
+            method: [e.gain(sweep, world=world, method=method) for sweep in ("table1", "norm-matched/table1")]
+            for method in methods
+        }
+        pairs = [f"`{m}` {signed(a.value)} to {signed(b.value)}" for m, (a, b) in rows.items()]
+        texts.append(f"in `{world}` {', '.join(pairs)}")
+    return f"""
+        A method with longer gradients takes larger steps. From a common learning rate to rates at which the gradients
+        of the first steps are as long as GRPO's, the difference from GRPO at the end goes, in points,
+        {"; ".join(texts)}.
+    """

@@ -10,8 +10,9 @@ from paper_figs.findings.evidence import Evidence
 Tell = Callable[[Evidence], str]
 
 COMMANDS = {
-    "tuned/table1": "python -m toy sweep tuning && "
-    "python -m toy sweep table1 --tuned results/toy/tuning/chosen.json --out results/toy/tuned",
+    f"{folder}/table1": f"python -m toy sweep {sweep} && "
+    f"python -m toy sweep table1 --tuned results/toy/{sweep}/chosen.json --out results/toy/{folder}"
+    for folder, sweep in (("tuned", "tuning"), ("norm-matched", "norms"))
 }
 """Commands that make sweeps with options, by their folder below `results/toy`."""
 

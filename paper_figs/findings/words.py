@@ -44,7 +44,7 @@ def listed(parts: Sequence[object]) -> str:
     return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
 
-def sides(gains: Mapping[Any, Estimate]) -> str:
+def sides(gains: Mapping[Any, Estimate], between: str = ", ") -> str:
     """Say where gains are above their reference, below, or undecided (`Estimate.sign`).
 
     Examples
@@ -56,4 +56,4 @@ def sides(gains: Mapping[Any, Estimate]) -> str:
     for sign, word in ((1, "ahead"), (-1, "behind"), (0, "undecided")):
         there = [name for name, gain in gains.items() if gain.sign == sign]
         parts += [f"{word} in {listed(there)}"] * bool(there)
-    return ", ".join(parts)
+    return between.join(parts)
