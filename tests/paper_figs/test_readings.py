@@ -260,17 +260,17 @@ def test_a_norm_above_its_bound_is_told() -> None:
 @pytest.mark.parametrize(
     ("filled", "said"),
     [
-        (0.8, "the long responses do at every p if 50 % or more of their tokens are fillers"),
+        (0.8, "the long responses do at every p if 25 % or more of their tokens are fillers"),
         (1.2, "not all long responses do, however many of their tokens are fillers"),
     ],
 )
 def test_a_bound_that_fillers_save(filled: float, said: str) -> None:
     chains = {
-        "success": np.array([0.1, 0.9, 0.1, 0.9, 0.1, 0.9, 0.9]),
-        "num_right": np.array([1, 1, 1, 1, 1, 1, 4]),
-        "length": np.array([1, 1, 8, 8, 8, 8, 8]),
-        "filler_share": np.array([0.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.0]),
-        "ratio": np.array([5.0, 4.0, 0.1, 2.0, 0.3, filled, 9.0]),
+        "success": np.array([0.1, 0.9, 0.1, 0.9, 0.9, 0.1, 0.9, 0.9]),
+        "num_right": np.array([1, 1, 1, 1, 1, 1, 1, 4]),
+        "length": np.array([1, 1, 8, 8, 8, 8, 8, 8]),
+        "filler_share": np.array([0.0, 0.0, 0.0, 0.0, 0.25, 0.5, 0.5, 0.0]),
+        "ratio": np.array([5.0, 4.0, 0.1, 2.0, 0.7, 0.3, filled, 9.0]),
     }
     assert reading("advantage_bound", chains) == (
         "The norm over its bound is 4.00 to 5.00 for responses of 1 token and 0.10 to 2.00 for 8 tokens that all "
