@@ -24,9 +24,10 @@ PUBLISHED = "published"
 
 ESTIMATE_NOTE = (
     "pass@k is the unbiased estimate 1 - C(n-c, k)/C(n, k) from n samples a problem, in percent, a mean over problems "
-    "and runs. Brackets are 95 % intervals of Student's t for runs and problems, both sampled; samples drawn with "
-    "several sampling seeds are averaged within a run. With one run an interval is for the problems only and tells "
-    "nothing of training seeds. The average weighs every benchmark alike. No interval is adjusted for the others."
+    "and runs. Brackets are 95 % intervals with Student's t for runs and problems, both sampled, on the scale of the "
+    "logit; samples drawn with several sampling seeds are averaged within a run. With one run an interval is for the "
+    "problems only and tells nothing of training seeds. With 30 problems near 0 or 100 % it holds the truth in 88 to "
+    "93 % of cases. The average weighs every benchmark alike. No interval is adjusted for the others."
 )
 
 PUBLISHED_NOTE = (
@@ -85,10 +86,10 @@ def measured(
     first = checkpoints[0]
     names = list(runs[0])
     scores = [np.stack([_pass(run[name], k, "correct") for run in runs]) for name in names]
-    interval = crossed_interval(scores)
+    interval = crossed_interval(scores, shares=True)
     # Of a benchmark with one problem nothing is known: its interval is all there is.
     ends = np.nan_to_num(interval.low, nan=0.0), np.nan_to_num(interval.high, nan=1.0)
-    point, low, high = (100 * np.clip(x, 0, 1) for x in (interval.point, *ends))
+    point, low, high = (100 * x for x in (interval.point, *ends))
     cells: dict[str, Any] = {}
     for number, name in enumerate([*names, AVERAGE]):
         cells[name] = {

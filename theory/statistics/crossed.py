@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import expit, logit, stdtrit
 
 from theory.base import require
 from theory.base.arrays import FloatArray
 from theory.statistics.intervals import LARGEST, Interval
 
 
-def crossed_interval(strata: Sequence[Any], confidence: float = 0.95) -> Interval:
+def crossed_interval(strata: Sequence[Any], confidence: float = 0.95, shares: bool = False) -> Interval:
     """Intervals of means over runs and problems, both sampled, and of the mean of the strata.
 
     A score is the sum of what its run adds, of what its problem adds, and of a remainder. With V_P the variance of the
@@ -32,11 +32,14 @@ def crossed_interval(strata: Sequence[Any], confidence: float = 0.95) -> Interva
     strata : One array for each stratum (a benchmark): finite numbers of size up to `LARGEST`, [num_runs, num_problems,
         ...]; only num_problems differs between strata.
     confidence : In (0, 1).
+    shares : Whether scores are in [0, 1], as pass@k is. The interval is then symmetric on the scale of the logit, by
+        the delta method: it stays within [0, 1], and near its ends it holds the truth more often.
 
     Returns
     -------
     Interval : Point, low and high, each [num_strata + 1, ...]; the last is the mean of the strata, all weighted alike.
-        A stratum with one problem has NaN ends, and the mean of the strata with it.
+        A stratum with one problem has NaN ends, and the mean of the strata with it. Where all scores are equal the
+        interval is a point.
 
     Examples
     --------
@@ -47,7 +50,8 @@ def crossed_interval(strata: Sequence[Any], confidence: float = 0.95) -> Interva
     """
     if not isinstance(strata, Sequence) or not strata:
         raise ValueError(f"strata: expected at least one array in a list, got {type(strata).__name__}")
-    values = [require.numbers(f"strata[{i}]", x, low=-LARGEST, high=LARGEST) for i, x in enumerate(strata)]
+    low, high = (0.0, 1.0) if shares else (-LARGEST, LARGEST)
+    values = [require.numbers(f"strata[{i}]", x, low=low, high=high) for i, x in enumerate(strata)]
     for number, x in enumerate(values):
         if x.ndim < 2 or x.size == 0:
             raise ValueError(f"strata[{number}]: expected shape [num_runs, num_problems, ...], got {x.shape}")
@@ -71,7 +75,17 @@ def crossed_interval(strata: Sequence[Any], confidence: float = 0.95) -> Interva
     largest = np.finfo(np.float64).max
     with np.errstate(over="ignore"):
         half = np.sqrt(np.stack(problems) + np.stack(runs)) * scale
+        if shares:
+            return _of_shares(point, half)
         return Interval(point, np.clip(point - half, -largest, largest), np.clip(point + half, -largest, largest))
+
+
+def _of_shares(point: FloatArray, half: FloatArray) -> Interval:
+    """Return the interval of shares: on the scale of the logit the half-width is divided by point (1 - point)."""
+    inner = (point > 0) & (point < 1)
+    share = np.where(inner, point, 0.5)
+    ends = [expit(logit(share) + sign * half / (share * (1 - share))) for sign in (-1, 1)]
+    return Interval(point, *(np.where(inner, end, point + 0 * half) for end in ends))
 
 
 def _of_problems(x: FloatArray, tail: float) -> FloatArray:

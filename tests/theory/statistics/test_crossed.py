@@ -80,6 +80,20 @@ def test_strata_draw_their_problems_independently(num_runs):
     assert mean == pytest.approx(first / np.sqrt(2), rel=1e-10)
 
 
+def test_shares_have_their_interval_on_the_scale_of_the_logit():
+    x = np.random.default_rng(0).random((3, 20))
+    plain, shares = crossed_interval([x]), crossed_interval([x], shares=True)
+    p = plain.point
+    np.testing.assert_array_equal(shares.point, p)
+    for end, other in ((shares.low, plain.low), (shares.high, plain.high)):
+        np.testing.assert_allclose(np.log(end / (1 - end)) - np.log(p / (1 - p)), (other - p) / (p * (1 - p)))
+    for extreme in (0.0, 1.0):
+        assert [float(end[0]) for end in crossed_interval([np.full((2, 3), extreme)], shares=True)] == [extreme] * 3
+    assert np.isnan(crossed_interval([np.ones((2, 1))], shares=True).low).all()
+    with pytest.raises(ValueError, match=r"strata\[0\]: expected finite values in \[0.0, 1.0\], got 1.5"):
+        crossed_interval([[[1.5, 0.0]]], shares=True)
+
+
 def test_one_problem_has_no_interval():
     interval = crossed_interval([np.zeros((3, 1)), np.zeros((3, 2))])
     assert np.isnan(interval.low).tolist() == [True, False, True]
@@ -119,7 +133,9 @@ arrays = fuzzing.float_arrays(
 
 
 @fuzzing.fuzz
-@given(st.lists(arrays, max_size=2), st.just(0.95) | fuzzing.any_float)
-def test_fuzz_crossed_interval(strata, confidence):
-    got = fuzzing.call(crossed_interval, strata, confidence)
+@given(st.lists(arrays, max_size=2), st.just(0.95) | fuzzing.any_float, st.booleans())
+def test_fuzz_crossed_interval(strata, confidence, shares):
+    if shares:
+        strata = [np.abs(x) / 1e300 for x in strata]
+    got = fuzzing.call(crossed_interval, strata, confidence, shares)
     assert got is None or np.all(got.low <= got.high)
