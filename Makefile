@@ -12,7 +12,7 @@ PYTEST := $(SINGLE) $(RUN) pytest -n $(JOBS) --dist loadgroup
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv reproduce check test test-long lint typecheck bench notebooks docs verl scale-cpu lock clean
+.PHONY: help venv reproduce findings check test test-long lint typecheck bench notebooks docs verl scale-cpu lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,14 @@ reproduce: $(VENV)/.reproduce ## the ledger, the toy experiments, the figures an
 	$(SINGLE) $(RUN) theory --json results/ledger/ledger.json --data results/ledger
 	$(SINGLE) $(RUN) paper_figs --source results
 	$(SINGLE) $(RUN) paper_figs.report --source results
+
+findings: $(VENV)/.reproduce ## all results behind the findings of README, into results/: an hour on two cores
+	$(SINGLE) $(RUN) toy sweep default allocation-map-more bounds learning-rate horizons regimes adamw aggregation micro-batch \
+	  tuning norms --jobs $(JOBS) --out results/toy
+	$(SINGLE) $(RUN) toy sweep table1 --tuned results/toy/tuning/chosen.json --jobs $(JOBS) --out results/toy/tuned
+	$(SINGLE) $(RUN) toy sweep table1 --tuned results/toy/norms/chosen.json --jobs $(JOBS) --out results/toy/norm-matched
+	$(SINGLE) $(RUN) theory --json results/ledger/ledger.json --data results/ledger
+	$(SINGLE) $(RUN) paper_figs.findings --source results
 
 check: lint typecheck ## lint, types and the quick tests of the packages, without verl: for every push
 	FUZZ_EXAMPLES=25 $(PYTEST) -m "not long and not needs_verl" $(addprefix tests/,theory toy scale paper_figs)
