@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from paper_figs.result_files import Curves
 from theory.base.tables import Estimate
-from theory.statistics import paired_gain
+from theory.statistics import Interval, paired_gain
 
 # Inches, of the ACL style: one column, and the two columns together.
 COLUMN_WIDTH = 3.03
@@ -123,9 +123,9 @@ def legend_above(ax: Axes, num_columns: int, **options: Any) -> None:
     ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=num_columns, columnspacing=0.8, **options)
 
 
-def plot_estimates(ax: Axes, x: Sequence[float], estimates: Sequence[Estimate], **look: Any) -> None:
+def plot_estimates(ax: Axes, x: Sequence[float], estimates: Sequence[Estimate | Interval], **look: Any) -> None:
     """Draw estimates over x as a line with markers, and their intervals as bars where they have one."""
-    values, low, high, _ = np.array(estimates, dtype=np.float64).reshape(-1, 4).T
+    values, low, high = np.array([x[:3] for x in estimates], dtype=np.float64).reshape(-1, 3).T
     ends = np.nan_to_num(np.stack([values - low, high - values]))
     label, color = look.pop("label", None), look["color"]
     ax.errorbar(x, values, yerr=ends, fmt="none", ecolor=color, elinewidth=0.8, capsize=1.5, capthick=0.8)
