@@ -174,7 +174,7 @@ def compensation(e: Evidence) -> str:
         It should mitigate the short updates of confident correct tokens, and it lengthens them,
         {row["amplified_least"]:.2f} to {row["amplified_most"]:.2f} times above a probability of .9. A token of
         probability .99 has a score {row["required"]:.0f} times shorter than one of .5: {row["restored_99"]:.1%} of
-        the lost length comes back. (Two answers and alpha = .4, which is ours.)
+        the lost length comes back. (Two answers, alpha = .4.)
     """
 
 
@@ -186,8 +186,7 @@ def stabilisation(e: Evidence) -> str:
         The largest entropy change of a batch falls to {row["largest_entropy_change"]:.2f} times or less, the largest
         update keeps up to {row["largest_update"]:.0%} of its length. A large entropy change does indicate a long
         update, but of the 1 % longest updates only {back["top_shared"]:.0%} are among the 1 % largest entropy
-        changes. (Made on-policy batches of 128 to 8,192 tokens, V = 64, alpha = .4 and tau = .9, which are ours; one
-        step.)
+        changes. (Made on-policy batches of 128 to 8,192 tokens, V = 64, alpha = .4 and tau = .9; one step.)
     """
 
 
