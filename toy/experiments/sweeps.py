@@ -341,20 +341,21 @@ _SWEEPS = (
     ),
     Sweep(
         name="adamw",
-        title="DynaMO and its parts under AdamW, and GRPO with a 5 % larger step",
+        title="DynaMO and its parts under AdamW at two learning rates, and GRPO with a 5 % larger step",
         reproduces="is it the method or the step, under AdamW?",
         cells=tuple(
             _cell(
-                {"world": world, "variant": variant},
+                {"world": world, "base": f"{base:g}", "variant": variant},
                 method,
                 world,
                 num_steps=STEPS[world],
-                optimizer=OptimizerConfig(name="adamw", learning_rate=rate),
+                optimizer=OptimizerConfig(name="adamw", learning_rate=base * factor),
             )
             for world in STEPS
-            for variant, method, rate in (*((name, name, 0.03) for name in PARTS), ("grpo-1.05", "grpo", 0.0315))
+            for base in (0.01, 0.03)
+            for variant, method, factor in (*((name, name, 1.0) for name in PARTS), ("grpo-1.05", "grpo", 1.05))
         ),
-        blocks=("world",),
+        blocks=("world", "base"),
         reference={"variant": "grpo"},
         measures=PERFORMANCE,
     ),

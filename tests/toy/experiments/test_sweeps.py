@@ -167,13 +167,17 @@ def test_regimes_differ_in_visits_and_rate_and_variants_in_what_they_say():
 
 
 def test_under_adamw_the_control_has_a_larger_step_and_nothing_else():
-    cells = {(cell.axes["world"], cell.axes["variant"]): cell.config for cell in SWEEPS["adamw"].cells}
-    for world in STEPS:
-        assert {cells[world, name].optimizer.name for name in ("grpo", "grpo-1.05", "dynamo-no-dra")} == {"adamw"}
-        changed = differences(cells[world, "grpo-1.05"].to_dict(), cells[world, "grpo"].to_dict())
-        assert changed == ["optimizer.learning_rate"]
-        rates = [cells[world, name].optimizer.learning_rate for name in ("grpo-1.05", "grpo")]
-        assert rates[0] == pytest.approx(1.05 * rates[1])
+    cells = {tuple(cell.axes.values()): cell.config for cell in SWEEPS["adamw"].cells}
+    assert {config.optimizer.name for config in cells.values()} == {"adamw"}
+    for world, base, variant in cells:
+        config, grpo = cells[world, base, variant], cells[world, base, "grpo"]
+        assert grpo.optimizer.learning_rate == float(base)
+        if variant == "grpo-1.05":
+            assert differences(config.to_dict(), grpo.to_dict()) == ["optimizer.learning_rate"]
+            assert config.optimizer.learning_rate == pytest.approx(1.05 * float(base))
+        else:
+            assert (config.method, config.optimizer) == (METHODS[variant], grpo.optimizer)
+    assert {base for _, base, _ in cells} == {"0.01", "0.03"}
 
 
 def test_every_aggregation_has_a_grpo_of_its_own():
@@ -269,7 +273,7 @@ EVERYWHERE = {**dict.fromkeys(WORLDS, 200), "skills-long": 100}
         ("bounds", 56, SHORT, MAPPED, ("rule", "uniform")),
         ("paper-vs-code", 28, LONG, MEASURED, ("variant", "paper")),
         ("horizons", 24, EVERYWHERE, MEASURED, ("method", "grpo")),
-        ("adamw", 10, LONG, MEASURED, ("variant", "grpo")),
+        ("adamw", 20, LONG, MEASURED, ("variant", "grpo")),
         ("aggregation", 16, LONG, MEASURED, ("method", "grpo")),
         ("micro-batch", 16, LONG, MEASURED, ("prompts", "batch")),
         ("norms", 18, {"mixed": 5, "skills": 5}, ("gradient_norm",), ("method", "grpo")),
