@@ -12,16 +12,20 @@ import numpy as np
 from scale.audit.log import Log
 from theory.allocation import (
     ALLOCATORS,
+    NOISE_ESTIMATORS,
     ORACLES,
+    NoiseRatio,
     degenerate_groups,
+    left_out,
     log_estimates,
     log_replay,
+    noise_ratio,
     spends_in_rounds,
     squared_change,
     wasted_share,
 )
-from theory.base.arrays import FloatArray, IntArray
-from theory.statistics import jeffreys_interval, ratio_intervals
+from theory.base.arrays import BoolArray, FloatArray, IntArray
+from theory.statistics import holm, jeffreys_interval
 
 Allocated = tuple[IntArray, IntArray]
 """Indices of the groups that an allocation is replayed on, and the rollouts that it gives them."""
@@ -29,8 +33,11 @@ Allocated = tuple[IntArray, IntArray]
 MOST_ENTRIES = 2e9
 """Table entries that a rule may visit: five to ten seconds. `log-progress` visits N B (high - low) in a step."""
 
-FEW_PROMPTS = 30
-"""Prompts with a history below which a bootstrap over prompts says little."""
+UNCLEAR, WITHHELD = "cannot say", "withheld"
+
+IMPROBABLE, DOUBTFUL = 0.002, 0.1
+"""Chances, of all right and of all wrong each. Below the first a log counts as filtered: under 1 % of false alarms.
+Below the second, if none of the kind is there, verdicts get a question mark."""
 
 
 def audit(
@@ -50,18 +57,18 @@ def audit(
         times it. They must include the mean of every replayed step.
     discount : Factor on a prompt's old counts at each visit, in [0, 1].
     steps : Steps that are replayed, at most, evenly spaced over those with a history.
-    seed : Seed of the bootstrap.
+    seed : Seed of rules that draw.
     told : Called with a few words when a part of the work begins.
     """
     told("describing the groups")
     described = _described(log)
-    replay, rules, left_out = _replayed(log, low, high, discount, steps, seed, told)
+    replay, rules, skipped = _replayed(log, low, high, discount, steps, seed, described["filtered"]["verdict"], told)
     said = _limits(described, replay, rules)
     return {
         **described,
         "replay": replay,
         "rules": rules,
-        "left_out": left_out,
+        "left_out": skipped,
         "cannot_say": said,
         "notes": [*log.notes],
     }
@@ -84,6 +91,7 @@ def _described(log: Log) -> dict[str, Any]:
     histogram = np.bincount(np.rint(k / n * bins).astype(np.int64), minlength=bins + 1)
     steps, of_step = np.unique(log.step, return_inverse=True)
     shares = np.bincount(of_step, weights=degenerate) / np.bincount(of_step)
+    chances = left_out(k, n)
     return {
         "log": {
             "format": log.format,
@@ -107,6 +115,11 @@ def _described(log: Log) -> dict[str, Any]:
             "success_rate_histogram": histogram.tolist(),
             "interval_width_median": float(np.median(width)),
         },
+        "filtered": {
+            "all_right_chance": chances[0],
+            "all_wrong_chance": chances[1],
+            "verdict": _filtered((k == n, k == 0), chances),
+        },
         "prompts": {
             "visits_mean": float(visits.mean()),
             "seen_once": int((visits == 1).sum()),
@@ -120,8 +133,16 @@ def _described(log: Log) -> dict[str, Any]:
     }
 
 
+def _filtered(kinds: tuple[BoolArray, BoolArray], chances: tuple[float, float]) -> str:
+    """Return whether groups that are all right, or all wrong, were left out: "yes", "perhaps" or "no"."""
+    if min(chances) < IMPROBABLE:
+        return "yes"
+    doubt = (not kind.any() and chance < DOUBTFUL for kind, chance in zip(kinds, chances, strict=True))
+    return "perhaps" if any(doubt) else "no"
+
+
 def _replayed(
-    log: Log, low: int | None, high: int | None, discount: float, steps: int, seed: int, told: Any
+    log: Log, low: int | None, high: int | None, discount: float, steps: int, seed: int, filtered: str, told: Any
 ) -> tuple[dict[str, Any] | None, dict[str, Any], dict[str, str]]:
     """Return what was replayed (None without a history), the rules compared, and why others are left out."""
     past_k, past_n = log_replay.past_counts(log.step, log.prompt, log.successes, log.attempts, discount)
@@ -146,20 +167,20 @@ def _replayed(
         )
     every = np.arange(n.size)
     allocated: dict[str, Allocated] = {"log": (every, n)}
-    left_out: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     fitting = int(MOST_ENTRIES // float(np.max(size * size * mean) * (most - least + 1)))
     for name, rule in ALLOCATORS.items():
         if name in ORACLES:
-            left_out[name] = "needs exact moments of the policy gradient, which no log holds"
+            skipped[name] = "needs exact moments of the policy gradient, which no log holds"
             continue
         if spends_in_rounds(rule):
-            left_out[name] = "asks for outcomes of the step itself, and more of them than the log may hold"
+            skipped[name] = "asks for outcomes of the step itself, and more of them than the log may hold"
             continue
         told(f"replaying {name}")
         part = every
         if name == "log-progress":
             if fitting < min(10, chosen.size):
-                left_out[name] = "its dynamic programme would take too long on steps of this size"
+                skipped[name] = "its dynamic programme would take too long on steps of this size"
                 continue
             part = np.flatnonzero(np.isin(t, _spaced(chosen, fitting)))
         try:
@@ -167,7 +188,7 @@ def _replayed(
                 rule, t[part], past_k[part], past_n[part], n[part], least, most, np.random.default_rng(seed)
             )
         except ValueError as error:
-            left_out[name] = str(error)
+            skipped[name] = str(error)
         else:
             allocated[name] = (part, counts)
     replay = {
@@ -183,8 +204,8 @@ def _replayed(
         "uniform_log": bool(np.array_equal(np.sort(n), np.sort(allocated["uniform"][1])) and np.ptp(n) <= 1),
         "rollouts_past_mean": float(past_n.mean()),
     }
-    told("resampling prompts")
-    return replay, _compared(t, i, n, k, allocated, seed), left_out
+    told("comparing")
+    return replay, _compared(t, k, n, (past_k, past_n), allocated, filtered), skipped
 
 
 def _spaced(steps: IntArray, most: int) -> IntArray:
@@ -195,72 +216,98 @@ def _spaced(steps: IntArray, most: int) -> IntArray:
 
 
 def _compared(
-    t: IntArray, i: IntArray, n: IntArray, k: IntArray, allocated: dict[str, Allocated], seed: int
+    t: IntArray,
+    k: IntArray,
+    n: IntArray,
+    past: tuple[FloatArray, FloatArray],
+    allocated: dict[str, Allocated],
+    filtered: str,
 ) -> dict[str, Any]:
     """Return, for every rule, noise, weights and degenerate groups against uniform and against the log."""
     _, index, size = np.unique(t, return_inverse=True, return_counts=True)
     scale = 1.0 / size[index].astype(np.float64) ** 2  # The gradient of a step is the mean over its prompts.
     uniform = allocated["uniform"][1]
 
-    def noise(m: IntArray, part: IntArray, estimator: str) -> tuple[FloatArray, FloatArray]:
-        low, high = log_estimates.noise_bounds(k[part], n[part], m, estimator)
-        return low * scale[part], high * scale[part]
+    def against(m: IntArray, part: IntArray, other: IntArray) -> dict[str, NoiseRatio]:
+        seen = k[part], n[part], past[0][part], past[1][part]
+        return {x: noise_ratio(*seen, m, other[part], scale[part], x) for x in NOISE_ESTIMATORS}
 
-    names: list[tuple[str, str, str, str]] = []
-    above: list[FloatArray] = []
-    below: list[FloatArray] = []
-    prompts, of_prompt = np.unique(i, return_inverse=True)
-    for name, (part, m) in allocated.items():
-        for estimator in log_estimates.NOISE_ESTIMATORS:
-            own = noise(m, part, estimator)
-            for base, other in (("uniform", uniform[part]), ("log", n[part])):
-                theirs = noise(other, part, estimator)
-                if base == name or (base == "log" and np.array_equal(other, m)):
-                    theirs = own[::-1]  # The same groups: the bounds' gap cancels.
-                for end, x, y in (("low", own[0], theirs[1]), ("high", own[1], theirs[0])):
-                    names.append((name, base, estimator, end))
-                    for sums, some in ((above, x), (below, y)):
-                        sums.append(np.bincount(of_prompt[part], some, prompts.size).astype(np.float64))
-    ends = ratio_intervals(np.stack(above, 1), np.stack(below, 1), prompts, np.random.default_rng(seed))
-    ratios = dict(zip(names, np.stack(ends, axis=1).tolist(), strict=True))
-
-    def against(name: str, base: str) -> dict[str, Any]:
-        """Return the ratio of noise by estimator: its bounds, and the interval around both."""
-        bounds = {x: [ratios[name, base, x, end] for end in ("low", "high")] for x in log_estimates.NOISE_ESTIMATORS}
-        return {
-            x: {"point": [least[0], most[0]], "interval": [least[1], most[2]]} for x, (least, most) in bounds.items()
-        }
-
-    rules = {}
+    rules: dict[str, dict[str, Any]] = {}
     for name, (part, m) in allocated.items():
         degenerate = log_estimates.degenerate_bounds(k[part], n[part], m)
         rate, of = k[part] / n[part], uniform[part]
         weights = [log_estimates.implied_weights(k[part], n[part], x, "grpo") for x in (m, of)]
-        against_uniform = against(name, "uniform")
+        of_uniform = against(m, part, uniform)
+        plain = of_uniform["exact-baseline"]
         rules[name] = {
             "steps": int(np.unique(t[part]).size),
-            "noise_against_uniform": against_uniform,
-            "noise_against_log": against(name, "log"),
+            "noise_against_uniform": _plain(of_uniform),
+            "noise_against_log": _plain(of_uniform if np.array_equal(n, uniform) else against(m, part, n)),
             "degenerate_share": [float(max(x.mean(), 0.0)) for x in degenerate],
             "wasted_share": [float(max((m * x).sum() / m.sum(), 0.0)) for x in degenerate],
             "weight_moved_token_mean": float(log_estimates.moved_weight(t[part], m, of).mean()),
             "weight_moved_prompt_mean_grpo": float(log_estimates.moved_weight(t[part], *weights).mean()),
             "success_rate_of_a_rollout": float((m * rate).sum() / m.sum()),
-            "verdict": _verdict(against_uniform["exact-baseline"]["interval"]),
+            "verdict": _verdict(plain, filtered),
+            "p_value_of_all": None,
         }
+    # One family: noise p (1 - p) / n of every rule that differs from uniform.
+    family = [name for name, x in rules.items() if x["noise_against_uniform"]["exact-baseline"]["method"] != "same"]
+    if family:
+        adjusted = holm([rules[name]["noise_against_uniform"]["exact-baseline"]["p_value"] for name in family])
+        for name, p_value in zip(family, adjusted.tolist(), strict=True):
+            rules[name]["p_value_of_all"] = p_value
     return rules
 
 
-def _verdict(interval: list[float]) -> str:
-    low, high = interval
-    if low == high == 1:
+def _plain(ratios: dict[str, NoiseRatio]) -> dict[str, Any]:
+    return {
+        name: {"point": [*x.bounds], "interval": [*x.interval], "p_value": x.p_value, "method": x.method}
+        for name, x in ratios.items()
+    }
+
+
+def _verdict(ratio: NoiseRatio, filtered: str) -> str:
+    if filtered == "yes":
+        return WITHHELD
+    if ratio.method == "same":
         return "the same"
-    return "less noise" if high < 1 else "more noise" if low > 1 else "cannot say"
+    low, high = ratio.interval
+    if low is None or high is None or low <= 1 <= high:
+        return UNCLEAR
+    return ("less noise" if high < 1 else "more noise") + ("?" if filtered == "perhaps" else "")
+
+
+def _missing(described: dict[str, Any]) -> list[str]:
+    """Return sentences on kinds of groups that the log lacks."""
+    said, filtered = [], described["filtered"]
+    for kind, near in (("right", "wrong"), ("wrong", "right")):
+        share, chance = described["groups"][f"all_{kind}_share"], filtered[f"all_{kind}_chance"]
+        found = f"{round(share * described['log']['groups']):,}" if share else "None"
+        if chance < IMPROBABLE:
+            said.append(
+                f"{found} of {described['log']['groups']:,} groups are all {kind}. Beside the groups with one or two "
+                f"{near} rollouts so few have a chance of at most {max(chance, 1e-12):.0e}. Such groups were left out "
+                "(dynamic sampling), or the sizes of groups followed their own rewards. All numbers are biased, and no "
+                "verdict is given."
+            )
+        elif not share and chance < DOUBTFUL:
+            said.append(
+                f"No group is all {kind}. Beside the groups with one or two {near} rollouts this has a chance of at "
+                f"most {chance:.1%}: such groups may have been left out (dynamic sampling). If they were, all numbers "
+                "are biased, so verdicts have a question mark."
+            )
+        elif not share and chance < 1:
+            said.append(
+                f"No group is all {kind}, and the log is too small to say whether such groups were left out. If they "
+                "were, all numbers are biased."
+            )
+    return said
 
 
 def _limits(described: dict[str, Any], replay: dict[str, Any] | None, rules: dict[str, Any]) -> list[str]:
     """Return, in plain sentences, which questions these data leave open."""
-    said, groups = [], described["groups"]
+    said, groups = _missing(described), described["groups"]
     if replay is None:
         said.append(
             "No prompt comes back in a later step: rules that learn from earlier steps have nothing to learn from, and "
@@ -271,11 +318,6 @@ def _limits(described: dict[str, Any], replay: dict[str, Any] | None, rules: dic
             f"{groups['of_one']:,} groups of one rollout have no variance: they count for the history, and are left "
             "out of the replays with their rollouts."
         )
-    if groups["degenerate_share"] == 0 and described["log"]["groups"] >= 50:
-        said.append(
-            "No group is all right or all wrong. If the log was filtered (dynamic sampling), everything here is about "
-            "the groups that were kept, and is biased."
-        )
     if replay is None:
         return said
     if replay["groups_with_history_share"] < 0.5:
@@ -283,14 +325,13 @@ def _limits(described: dict[str, Any], replay: dict[str, Any] | None, rules: dic
             f"Only {replay['groups_with_history_share']:.0%} of the groups in the replayed steps have a history: the "
             "rules are nearly uniform here, and would differ more in a longer run."
         )
-    if replay["prompts_with_history"] < FEW_PROMPTS:
-        said.append(
-            f"Only {replay['prompts_with_history']} prompts have a history: the intervals, which resample prompts, "
-            "are too narrow."
-        )
-    unclear = [name for name, x in rules.items() if x["verdict"] == "cannot say" and name != "log"]
+    unclear = [name for name, x in rules.items() if x["verdict"] == UNCLEAR and name != "log"]
     if unclear:
         said.append(f"Whether {', '.join(unclear)} make more or less noise than uniform: 1 is in the interval.")
+    said.append(
+        "What other prompts, steps or runs would show: the intervals are for the prompts, the steps and the policies "
+        "of this log."
+    )
     said.append(
         "What the noise of the real gradient is: p (1 - p) / n is right if the scores of all responses have one "
         "length, and a log of rewards does not hold the scores. For prompts with few or peaked answers the order can "

@@ -36,7 +36,7 @@ ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
         "metavar": "N",
         "help": "steps to replay, at most, evenly spaced (%(default)s)",
     },
-    "--seed": {"type": int, "default": 0, "metavar": "N", "help": "seed of the bootstrap (%(default)s)"},
+    "--seed": {"type": int, "default": 0, "metavar": "N", "help": "seed of rules that draw (%(default)s)"},
     "--force": {"action": "store_true", "help": "replace the results in DIR"},
 }
 

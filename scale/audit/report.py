@@ -25,6 +25,8 @@ PLAIN = "exact-baseline"
 
 THIS_LOG = "(this log)"
 
+MARK = "*"
+
 
 def require_free(out: Path) -> None:
     """Require that a folder holds no results of an audit."""
@@ -95,8 +97,9 @@ def _show_rules(result: dict[str, Any], console: Console) -> None:
         plain, grpo = (x["noise_against_uniform"][estimator] for estimator in (PLAIN, "grpo"))
         table.add_row(
             THIS_LOG if name == "log" else name,
-            f"{plain['point'][0]:.3f} ({plain['interval'][0]:.3f}-{plain['interval'][1]:.3f})",
-            "" if replay["uniform_log"] else f"{x['noise_against_log'][PLAIN]['point'][0]:.3f}",
+            f"{_number(plain['point'][0])} ({'-'.join(map(_number, plain['interval']))})"
+            + (MARK if plain["method"] == "predicted" else " "),
+            "" if replay["uniform_log"] else _number(x["noise_against_log"][PLAIN]["point"][0]),
             _span(grpo["point"], ".3f"),
             _span([100 * end for end in x["degenerate_share"]], ".1f"),
             _span([100 * end for end in x["wasted_share"]], ".1f"),
@@ -105,14 +108,39 @@ def _show_rules(result: dict[str, Any], console: Console) -> None:
             x["verdict"],
         )
     console.print(table)
+    rules = result["rules"]
+    starred = any(x["noise_against_uniform"][PLAIN]["method"] == "predicted" for x in rules.values())
     console.print(
-        "In brackets: bootstrap over prompts. Other ranges: what the log leaves open. Weight moved: share of a batch's "
-        "weight on other prompts than under uniform, with a mean over tokens and responses of one length.",
+        "In brackets: 95 %, given the past of each step, by an unbiased estimate of each group's variance and by "
+        + "Student's t. "
+        + (
+            f"{MARK} = too few rollouts for that: squared errors of predictions from the past, wider. "
+            if starred
+            else ""
+        )
+        + _family(rules)
+        + "Other ranges: what the log leaves open, without sampling error. Weight moved: share of a batch's weight on "
+        "other prompts than under uniform, with a mean over tokens and responses of one length.",
     )
 
 
-def _span(ends: list[float], form: str) -> str:
-    low, high = (format(x, form) for x in ends)
+def _family(rules: dict[str, Any]) -> str:
+    """Return a sentence on the number of comparisons, and on what is left of them after Holm's correction."""
+    family = {name: x for name, x in rules.items() if x["p_value_of_all"] is not None}
+    signs = {name: x["p_value_of_all"] for name, x in family.items() if x["verdict"].startswith(("less", "more"))}
+    said = "Each interval, and the word beside it, is for one rule alone. "
+    if not signs:
+        return said
+    kept = ", ".join(THIS_LOG if name == "log" else name for name, p_value in signs.items() if p_value < 0.05)
+    return f"{said}With Holm's correction for {len(family)} rules these words stay: {kept or 'none'}. "
+
+
+def _number(x: float | None) -> str:
+    return "?" if x is None else f"{x:.3f}"
+
+
+def _span(ends: list[float | None], form: str) -> str:
+    low, high = ("?" if x is None else format(x, form) for x in ends)
     return low if low == high else f"{low}-{high}"
 
 
@@ -184,6 +212,8 @@ def _drawn(result: dict[str, Any]) -> Any:
     third.axvline(1, color=grey, linewidth=0.8, linestyle=":")
     for row, x in enumerate(rules.values()):
         noise = x["noise_against_uniform"][PLAIN]
+        if None in noise["interval"]:
+            continue
         third.plot(noise["interval"], [row, row], color=blue, linewidth=1.2)
         third.plot(noise["point"][:1], [row], color=blue, marker="o", markersize=3.5)
     third.set_yticks(range(len(rules)), [THIS_LOG if name == "log" else name for name in rules])

@@ -12,6 +12,12 @@ from .log_estimates import (
     noise_bounds as noise_bounds,
     squared_change as squared_change,
 )
+from .log_intervals import (
+    NoiseRatio as NoiseRatio,
+    estimate_variance as estimate_variance,
+    left_out as left_out,
+    noise_ratio as noise_ratio,
+)
 from .log_replay import (
     past_counts as past_counts,
     replay as replay,

@@ -12,9 +12,9 @@ from scale.audit import audit, comparison, read_log
 from tests.scale.audit.logs import simulated, write
 from theory.allocation import log_replay
 from theory.allocation.log_estimates import degenerate_bounds, noise_bounds
+from theory.allocation.log_intervals import NoiseRatio, left_out, noise_ratio
 from theory.allocation.rules import Neyman, Uniform
 from theory.estimators import implied_weight
-from theory.statistics import ratio_intervals
 
 
 @pytest.fixture(scope="module")
@@ -118,19 +118,51 @@ def test_what_is_said_of_a_rule(log, found, name, rule):
     assert min(told["weight_moved_token_mean"], by_prompt) > 0.001
 
     size = np.array([(t == step).sum() for step in t])
-
-    def ratio(x, y):
-        """Return the ratio of the sums of x and y, noise of the means over a step's prompts, and its interval."""
-        x, y = ((z / size**2)[:, None] for z in (x, y))
-        return [float(end[0]) for end in ratio_intervals(x, y, log.prompt[rows], np.random.default_rng(0))]
-
     for base, other in (("uniform", uniform), ("log", n)):
         for estimator in ("exact-baseline", "rloo", "grpo"):
             (least, most), (low, high) = (noise_bounds(k, n, counts, estimator) for counts in (m, other))
-            ends = [[1.0] * 3] * 2 if base == name else [ratio(least, high), ratio(most, low)]
+            ends = [(x / size**2).sum() / (y / size**2).sum() for x, y in ((least, high), (most, low))]
             told_noise = told[f"noise_against_{base}"][estimator]
-            assert told_noise["point"] == pytest.approx([ends[0][0], ends[1][0]])
-            assert told_noise["interval"] == pytest.approx([ends[0][1], ends[1][2]])
+            assert told_noise["point"] == pytest.approx([1.0] * 2 if np.array_equal(m, other) else ends)
+            interval = noise_ratio(k, n, *past[:, rows], m, other, 1 / size**2, estimator)
+            assert told_noise["interval"] == pytest.approx([*interval.interval])
+            assert (told_noise["p_value"], told_noise["method"]) == (interval.p_value, interval.method)
+    assert found["filtered"] == {
+        "all_right_chance": left_out(log.successes, log.attempts)[0],
+        "all_wrong_chance": left_out(log.successes, log.attempts)[1],
+        "verdict": "no",
+    }
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "method", "verdict"),
+    [
+        (0.8, 0.99, "unbiased", "less noise"),
+        (0.8, 1.0, "unbiased", "cannot say"),
+        (1.01, 1.2, "predicted", "more noise"),
+        (1.0, 1.2, "predicted", "cannot say"),
+        (1.0, 1.0, "same", "the same"),
+        (None, None, "none", "cannot say"),
+        (1.2, None, "predicted", "cannot say"),
+    ],
+)
+def test_verdicts_follow_from_intervals(low, high, method, verdict):
+    ratio = NoiseRatio((low, high), (low, high), 0.5, method)
+    assert comparison._verdict(ratio, "no") == verdict
+    assert comparison._verdict(ratio, "perhaps") == verdict + "?" * verdict.endswith(" noise")
+    assert comparison._verdict(ratio, "yes") == "withheld"
+
+
+def test_filtered_perhaps_only_if_none_is_there():
+    some, none = np.array([True, False]), np.zeros(2, dtype=bool)
+    for kinds, chances, expected in (
+        ((none, some), (0.09, 1.0), "perhaps"),
+        ((some, some), (0.09, 1.0), "no"),
+        ((none, none), (0.11, 0.5), "no"),
+        ((some, none), (0.5, 0.09), "perhaps"),
+        ((some, some), (0.5, 0.001), "yes"),
+    ):
+        assert comparison._filtered(kinds, chances) == expected
 
 
 def test_bounds_follow_from_the_means_of_the_steps(log):

@@ -18,6 +18,7 @@ from scale.audit import Log, audit, comparison, read_log, replay_log, report
 from tests.scale.audit.logs import simulated, write
 from theory.allocation import get_allocator, log_replay, register
 from theory.base.terminal import Console
+from theory.statistics import holm
 
 ROOT = Path(__file__).parents[3]
 
@@ -89,7 +90,7 @@ class TestAudit:
         assert ratio == pytest.approx(1 / own["noise_against_uniform"]["exact-baseline"]["point"][0])
 
     def test_ratios_are_those_of_the_true_rates(self, tmp_path):
-        """A long log with known p: the interval of each rule holds the exact ratio."""
+        """A long log with known p: the points of six rules are within three standard errors of the exact ratios."""
         rng = np.random.default_rng(11)
         num, steps, n = 400, 40, 8
         p = rng.beta(0.8, 0.8, num)
@@ -108,9 +109,10 @@ class TestAudit:
                 get_allocator(name), step[rows], past[0][rows], past[1][rows], log.attempts[rows], 4, 12, rng
             )
             exact = (v / m).sum() / (v / n).sum()
-            low, high = found["rules"][name]["noise_against_uniform"]["exact-baseline"]["interval"]
-            assert low < exact < high
-            assert high - low < 0.1
+            noise = found["rules"][name]["noise_against_uniform"]["exact-baseline"]
+            low, high = noise["interval"]
+            assert abs(exact - noise["point"][0]) < 3 / 1.96 * (high - low) / 2
+            assert high - low < 0.04
             same = p[prompt[rows]] ** m + (1 - p[prompt[rows]]) ** m
             low, high = found["rules"][name]["degenerate_share"]
             assert low - 0.02 < same.mean() < high + 0.02
@@ -136,12 +138,59 @@ class TestAudit:
         report.show(found, Console(quiet=True))
 
     def test_what_cannot_be_said(self, table, tmp_path):
-        said = " ".join(audit(read_log([write(table, "csv", tmp_path)]))["cannot_say"])
+        short = table[table.step < 8]
+        said = " ".join(audit(read_log([write(short, "csv", tmp_path)]))["cannot_say"])
         assert "uniform: 1 is in the interval." in said
         assert "does not hold the scores" in said
+        assert "other prompts, steps or runs" in said
+        assert "left out" not in said
+
+    @pytest.mark.parametrize(("kind", "reward", "other"), [("right", 1.0, "wrong"), ("wrong", 0.0, "right")])
+    def test_a_filtered_log_gets_no_verdict(self, kind, reward, other, tmp_path):
+        """Groups of one kind are missing; the same log, unfiltered, has verdicts."""
+        table = simulated(2, num_prompts=120, size=60, steps=16)
+        whole = audit(read_log([write(table, "parquet", tmp_path)]))
+        assert whole["filtered"]["verdict"] == "no"
+        assert {x["verdict"] for x in whole["rules"].values()} >= {"less noise", "the same"}
+        kept = table.groupby(["step", "prompt"]).reward.transform(lambda x: (x != reward).any())
+        found = audit(read_log([write(table[kept], "csv", tmp_path)]))
+        assert {x["verdict"] for x in found["rules"].values()} == {"withheld"}
+        groups = found["log"]["groups"]
+        assert found["cannot_say"][0].startswith(f"None of {groups:,} groups are all {kind}. Beside the groups with")
+        assert f"one or two {other} rollouts" in found["cannot_say"][0]
+        assert (
+            found["filtered"][f"all_{kind}_chance"] < comparison.IMPROBABLE < found["filtered"][f"all_{other}_chance"]
+        )
+
+    def test_a_small_log_without_such_groups_says_what_it_cannot_tell(self, table, tmp_path):
         kept = table.groupby(["step", "prompt"]).reward.transform("nunique") == 2
-        said = " ".join(audit(read_log([write(table[kept], "parquet", tmp_path)]))["cannot_say"])
-        assert "No group is all right or all wrong. If the log was filtered" in said
+        found = audit(read_log([write(table[kept & (table.step < 9)], "parquet", tmp_path)]))
+        assert found["filtered"]["verdict"] == "perhaps"
+        assert {x["verdict"] for x in found["rules"].values()} <= {
+            "less noise?",
+            "more noise?",
+            "cannot say",
+            "the same",
+        }
+        for sentence, kind in zip(found["cannot_say"], ("right", "wrong"), strict=False):
+            doubtful = found["filtered"][f"all_{kind}_chance"] < comparison.DOUBTFUL
+            said = ". Beside the groups with one or two" if doubtful else ", and the log is too small to say"
+            assert sentence.startswith(f"No group is all {kind}{said}")
+
+    def test_a_log_without_noise_has_no_interval(self, tmp_path):
+        """All groups are all right or all wrong: nothing is known of the ratio, and nothing fails."""
+        rows = [(t, i, float(i < 3)) for t in range(4) for i in range(6) for _ in range(4)]
+        pd.DataFrame(rows, columns=["step", "prompt", "reward"]).to_csv(tmp_path / "log.csv", index=False)
+        printed = run(tmp_path / "log.csv", "--out", tmp_path / "out")
+        result = json.loads((tmp_path / "out" / "audit.json").read_text())
+        nothing = {"point": [None, None], "interval": [None, None], "p_value": 1.0, "method": "none"}
+        of_noise = {x["noise_against_uniform"]["exact-baseline"]["method"] for x in result["rules"].values()}
+        assert of_noise == {"same", "none"}
+        for x in result["rules"].values():
+            noise = x["noise_against_uniform"]["exact-baseline"]
+            assert noise == nothing or noise["method"] == "same"
+            assert x["verdict"] == ("cannot say" if noise == nothing else "the same")
+        assert "? (?-?)" in printed
 
     def test_steps_are_thinned_evenly_and_slow_rules_further(self, table, tmp_path, monkeypatch):
         log = read_log([write(table, "csv", tmp_path)])
@@ -172,12 +221,19 @@ class TestCommand:
             "neyman",
             "What these data cannot say",
             "Left out: dars",
+            "given the past of each step",
+            "is for one rule alone. With Holm's correction for 8 rules these words stay: ",
         ):
-            assert text in printed
+            assert text in " ".join(printed.split())
         names = {"audit.json", "audit.parquet", "audit.pdf", "audit.svg", "audit.png"}
         assert {x.name for x in out.iterdir()} == names
         result = json.loads((out / "audit.json").read_text())
         assert result["replay"]["seed"] == 3
+        family = [x for x in result["rules"].values() if x["p_value_of_all"] is not None]
+        p_values = [x["noise_against_uniform"]["exact-baseline"]["p_value"] for x in family]
+        assert [x["p_value_of_all"] for x in family] == pytest.approx(holm(p_values))
+        kept = [name for name, x in result["rules"].items() if (x["p_value_of_all"] or 0) < 0.05 and x in family]
+        assert f"8 rules these words stay: {', '.join(kept) or 'none'}. " in " ".join(printed.split())
         told = result["rules"]["knapsack"]
         plain, grpo = (told["noise_against_uniform"][x] for x in ("exact-baseline", "grpo"))
         (row,) = (line for line in printed.splitlines() if line.strip().startswith("knapsack "))
