@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from paper_figs.findings import ARCHIVE, Evidence
 from theory import __main__ as command, allocation, losses
 from theory.base import runs
 from theory.claims import LEDGER, modulation as claims_of_modulation
-from theory.claims.ledger import Claim, Finding, Verdict
+from theory.claims.ledger import Author, Claim, Finding, Verdict
 from theory.estimators import advantages, moments, optimal
 from theory.losses import Scope, modulation
 from theory.policy import entropy_change, softmax
@@ -27,9 +28,24 @@ def test_ids_are_unique_and_the_listed_rows_are_there():
     assert set(listed) <= set(ROWS)
 
 
+def test_every_row_says_who_made_the_claim_and_for_which_case_it_is_judged():
+    assert all(row.regime and isinstance(row.said_by, Author) for row in LEDGER)
+    assert {row.said_by for row in LEDGER} == set(Author)
+
+
+@pytest.fixture(scope="module")
+def archived() -> dict[str, dict]:
+    """Return the rows of the archive, from which README quotes."""
+    return {row["id"]: row for row in Evidence(ARCHIVE).rows()}
+
+
 @pytest.mark.parametrize("row", LEDGER, ids=lambda row: row.id)
-def test_verdict_is_the_recorded_one(row: Claim):
+def test_verdict_is_the_recorded_one(row: Claim, archived: dict[str, dict]):
     finding = row.judge()
+    for name, value in archived[row.id]["numbers"].items():
+        # What is an error of rounding here may be another one elsewhere.
+        assert finding.numbers[name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
+    assert finding.verdict.value == archived[row.id]["verdict"]
     assert finding.verdict is row.recorded, finding.evidence
     assert all(np.isfinite(value) for value in finding.numbers.values())
     assert len({len(column) for column in finding.data.values()}) <= 1
