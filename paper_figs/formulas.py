@@ -26,10 +26,14 @@ TEX: Mapping[str, str] = {
     "A12": r"\operatorname{Var}\left(\frac{1}{B}\sum_i n_i\,g_i\right) = \frac{1}{B^2}\sum_i n_i\,\sigma_i^2",
     "A13": r"s^*(k) = p\,q\,\frac{X/Q}{\mathbb{E}[X^2/Q]}, \quad X = r\,(1 - r)",
     "A14": r"\min_n \sum_i \omega_i^2\,\frac{\operatorname{Var}_i(n_i)}{w(p_i, n_i)^2}",
+    "M8": r"\Xi \le c\,\|A\,s\|, \quad c = \max |\pi\,\Lambda|",
     "M1": r"1 \le \beta_{\text{comp}} \le 1 + \alpha, \quad 1 - \alpha \le \beta_{\text{stab}} \le 1",
     "M2": r"\beta_{\text{comp}} = 1 + \alpha\,\frac{H_{\max} - H}{H_{\max} - H_{\min}}",
 }
 """The formula of a row of the ledger by its id, in TeX; most rows are words."""
+
+XMLNS = ' xmlns="http://www.w3.org/1998/Math/MathML"'
+"""What HTML does not need."""
 
 _SUB, _SUP = r"<sub>\1</sub>", r"<sup>\1</sup>"
 # In order: longer names first.
@@ -58,7 +62,7 @@ _HTML = (
 
 def mathml(row: str) -> str:
     """Return the formula of a row of the ledger as MathML, which needs no script; empty if the row has none."""
-    return tex2mathml(TEX[row], as_block=True) if row in TEX else ""
+    return tex2mathml(TEX[row], as_block=True).replace(XMLNS, "") if row in TEX else ""
 
 
 def typeset(escaped: str) -> str:

@@ -113,7 +113,7 @@ def _ledger(rows: Sequence[Mapping[str, Any]]) -> str:
         own = [row for row in rows if row["said_by"] == author]
         if own:
             tally = Counter(row["verdict"] for row in own)
-            verdicts = sorted(tally, key=lambda verdict: VERDICTS.index(verdict) if verdict in VERDICTS else -1)
+            verdicts = [v for v in VERDICTS if tally[v]] + [v for v in tally if v not in VERDICTS]
             counts = ", ".join(f"{tally[verdict]} {verdict}" for verdict in verdicts)
             parts.append(f"<h3>Said by: {_text(author)}</h3><p>{len(own)} claims: {_text(counts)}.</p>")
             parts += [_row(row) for verdict in verdicts for row in own if row["verdict"] == verdict]

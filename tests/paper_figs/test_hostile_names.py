@@ -79,7 +79,7 @@ def test_names_are_text_in_the_report(tmp_path: Path) -> None:
     reader = parsed(html)
     assert "script" not in reader.tags
     assert reader.text.count(plain(NAME)) == 21
-    assert reader.ids == ["ledger", plain(NAME), "b", "c", "made-with"]
+    assert reader.ids == ["found", "ledger", plain(NAME), "b", "c", "made-with"]
     assert all(line.isprintable() for line in html.splitlines())
 
 
