@@ -1,4 +1,4 @@
-"""Which allocation rule is best where, at equal cost: GRPO with every rule, pilots included in the budget."""
+"""Which allocation rule is best where and when, at equal cost: GRPO with every rule, pilots included in the budget."""
 
 from __future__ import annotations
 
@@ -11,21 +11,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from paper_figs import horizons
 from paper_figs.experiments import INTERVALS, CellResult, ExperimentResults, about, settings
 from paper_figs.figure import Drawing, Figure
 from paper_figs.result_files import Input
-from paper_figs.style import GUIDE, PALETTE, TEXT_WIDTH, panels
-from paper_figs.wording import counted, span, verdict
+from paper_figs.style import GUIDE, TEXT_WIDTH, panels
+from paper_figs.wording import TABULAR
 from theory.base.text import as_drawn
 
 UNIFORM, PAPER = "uniform", "dynamo"
 COST = "rollouts"
-SERIES = {
-    "pass_at_1": ("at the end", PALETTE[0], "o"),
-    "pass_at_1_mean": ("mean over steps", PALETTE[2], "^"),
-}
-"""What is drawn, by measure: its label, colour and marker."""
-
 CHEAP = 0.99
 """Share of the uniform rule's rollouts below which a rule's cost is written next to it."""
 
@@ -41,7 +36,7 @@ class Sweeps(Input):
 
 
 def _sweep(name: str) -> ExperimentResults:
-    return ExperimentResults(name=name, axes=("rule",), measures=(*SERIES, COST))
+    return ExperimentResults(name=name, axes=("rule",), measures=(horizons.END, COST), where_reached=horizons.HORIZONS)
 
 
 def _rules(cells: Sequence[CellResult]) -> list[str]:
@@ -59,11 +54,12 @@ def _draw(cells: Sequence[CellResult]) -> Drawing:
     rules, worlds = _rules(cells), settings(cells)
     num_columns = min(3, len(worlds))
     num_rows = -(-len(worlds) // num_columns)
-    height = num_rows * (0.6 + 0.16 * len(rules))
+    measures = horizons.shown(cells)
+    height = num_rows * (0.6 + (0.1 + 0.04 * len(measures)) * len(rules))
     figure, axes = panels(TEXT_WIDTH, height, num_rows, num_columns, len(worlds), sharey=True)
     for world, ax in zip(worlds, axes, strict=True):
         by_rule = {cell.axes["rule"]: cell for cell in cells if cell.setting == world}
-        _plot(ax, cells, [by_rule.get(rule) for rule in rules])
+        _plot(ax, cells, [by_rule.get(rule) for rule in rules], measures)
         ax.set(xlabel=f"change of pass@1 (points), {as_drawn(world)}")
     for ax in axes[::num_columns]:
         ax.set_yticks(range(len(rules)), [as_drawn(rule) for rule in rules])
@@ -81,15 +77,22 @@ def _draw(cells: Sequence[CellResult]) -> Drawing:
     return figure
 
 
-def _plot(ax: Axes, cells: Sequence[CellResult], of_rules: Sequence[CellResult | None]) -> None:
+def _plot(
+    ax: Axes, cells: Sequence[CellResult], of_rules: Sequence[CellResult | None], measures: Sequence[str]
+) -> None:
     ax.axvline(0.0, color=GUIDE, linewidth=0.8, linestyle=":", zorder=0)
     there = [(y, cell) for y, cell in enumerate(of_rules) if cell is not None]
-    for i, (measure, (label, color, marker)) in enumerate(SERIES.items()):
-        gains = np.array([cell.differences[measure].scaled(100)[:3] for _, cell in there])
-        heights = np.array([y for y, _ in there]) + 0.3 * (i - 0.5)
-        ends = np.nan_to_num(np.abs(gains[:, 1:].T - gains[:, 0]))
-        ax.errorbar(gains[:, 0], heights, xerr=ends, fmt="none", ecolor=color, elinewidth=0.8)
-        ax.plot(gains[:, 0], heights, linestyle="none", marker=marker, color=color, label=label, markersize=3)
+    for i, measure in enumerate(measures):
+        look = horizons.LOOKS[measure]
+        having = [(y, cell.differences[measure].scaled(100)) for y, cell in there if measure in cell.differences]
+        heights = np.array([y for y, _ in having]) + 0.7 * ((i + 0.5) / len(measures) - 0.5)
+        for height, gain in zip(heights, (gain for _, gain in having), strict=True):
+            if not np.isnan(gain.low):
+                ax.plot([gain.low, gain.high], [height] * 2, color=look["color"], linewidth=0.8)
+        ax.plot(
+            [gain.value for _, gain in having], heights, linestyle="none", marker=look["marker"], color=look["color"],
+            label=look["label"], markersize=3,
+        )  # fmt: skip
     for y, cell in there:
         share = _cost(cells, cell)
         if share < CHEAP:
@@ -104,23 +107,28 @@ def _plot(ax: Axes, cells: Sequence[CellResult], of_rules: Sequence[CellResult |
 
 def _caption(cells: Sequence[CellResult]) -> str:
     return (
-        "GRPO with every allocation rule minus GRPO with equal rollouts, in pass@1, at one budget with pilots "
-        f"included; percentages: what rules that stop early spend of it; {about(cells)}; {INTERVALS}."
+        "GRPO with every allocation rule minus GRPO with equal rollouts, in pass@1 after equal numbers of visits and "
+        "at the end, at one budget with pilots included; percentages: what rules that stop early spend of it; "
+        f"{horizons.CHOSEN}; {about(cells)}; {INTERVALS}."
     )
 
 
 def _reading(cells: Sequence[CellResult]) -> str:
-    worlds = settings(cells)
-    leaders = {}
-    for world in worlds:
-        final = {c.axes["rule"]: c.values["pass_at_1"].value for c in cells if c.setting == world}
-        leaders[world] = max(final, key=final.__getitem__)
-    gains = [cell.differences["pass_at_1"] for cell in cells if cell.axes["rule"] == PAPER and cell.differences]
+    parts = []
+    for world in settings(cells):
+        of = [cell for cell in cells if cell.setting == world]
+        there = horizons.shown(of)
+        ours = [cell for cell in of if cell.axes["rule"] == PAPER and cell.differences]
+        highest = []
+        for measure in (there[0], there[-1]):
+            having = [cell for cell in of if measure in cell.values]
+            best = max(having, key=lambda cell: cell.values[measure].value)
+            highest.append(f"{best.axes['rule']} {horizons.WHEN[measure]}")
+        told = f"the paper's rule {horizons.told(ours[0], there)}; " if ours else ""
+        parts.append(f"{horizons.conditions(cells, world)}: {told}highest {', '.join(dict.fromkeys(highest))}.")
     return (
-        f"Highest pass@1 at the end: {', '.join(f'{rule} in {world}' for world, rule in leaders.items())}; the "
-        f"paper's rule changes it by {span([100 * gain.value for gain in gains])} points "
-        f"({counted(gains)} of {len(gains)} worlds). "
-        + verdict("its allocation beats equal rollouts", [gain.sign > 0 for gain in gains], "worlds at the end")
+        f"Against equal rollouts, in points of pass@1. {' '.join(parts)} The paper says that its allocation is better "
+        f"than an equal one. {TABULAR}"
     )
 
 

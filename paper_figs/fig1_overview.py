@@ -139,9 +139,11 @@ def _stabilization(ax: Axes) -> None:
 def _caption() -> str:
     setting = Modulation()
     return (
-        f"A training step of DynaMO; no data, no seeds, no interval: curves are the formulas of this package at their "
-        f"defaults. (a) Rollouts by the water level for a history of {ATTEMPTS} rollouts, {MEAN} on average within "
-        f"[{LOW}, {HIGH}] (dotted); (b) compensation (8, 9); (c) stabilization (12, 13); alpha {setting.alpha:g}, "
+        f"A training step of DynaMO; no data, no seeds, no interval: curves are the formulas of this package at its "
+        "defaults (alpha and the threshold are not the paper's, whose text has lost them). (a) Rollouts by the water "
+        "level for a history of "
+        f"{ATTEMPTS} rollouts, {MEAN} on average within [{LOW}, {HIGH}] (dotted); (b) compensation (8, 9); "
+        f"(c) stabilization (12, 13); alpha {setting.alpha:g}, "
         f"sharpness {setting.sharpness:g}, threshold {setting.threshold:g}."
     )
 

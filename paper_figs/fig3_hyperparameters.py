@@ -5,20 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from paper_figs import horizons
 from paper_figs.experiments import INTERVALS, CellResult, ExperimentResults, about
 from paper_figs.figure import Drawing, Figure
-from paper_figs.style import GUIDE, PALETTE, TEXT_WIDTH, legend_above, panels, plot_estimates, zero_line
-from paper_figs.wording import span, verdict
+from paper_figs.style import GUIDE, TEXT_WIDTH, legend_above, panels, plot_estimates, zero_line
+from paper_figs.wording import TABULAR, points
 from theory.base.tables import Estimate
 
-NARROW = 1.0
-"""Points of pass@1 within which a hyper-parameter counts as harmless."""
-
-SERIES = {
-    "pass_at_1": ("at the end", PALETTE[0], "o", "-"),
-    "pass_at_1_mean": ("mean over steps", PALETTE[2], "^", "--"),
-}
-"""What is drawn, by measure: its label, colour, marker and line."""
+SERIES = {name: dict(horizons.LOOKS[name]) for name in ("pass_at_1_after_8_visits", horizons.END)}
+"""What is drawn: horizons, the end among them, and their looks."""
 
 
 class Factor(NamedTuple):
@@ -38,7 +33,7 @@ FACTORS = {
     "bounds": Factor(
         "bounds on the rollouts of a prompt",
         lambda c: (c["rollouts_low"] - c["rollouts_high"], c["rollouts_low"], c["rollouts_high"]),
-        lambda v: f"[{v[1]}, {v[2]}]",
+        lambda v: f"[{v[1]}, {v[2]}]" + " (off)" * (v[1] == v[2]),
     ),
     "sharpness": Factor("sharpness $\\gamma$", lambda c: _shaping(c, "sharpness")),
     "threshold": Factor("threshold $\\tau$", lambda c: _shaping(c, "threshold")),
@@ -59,11 +54,12 @@ def _gain(cell: CellResult, measure: str) -> Estimate:
 
 def _draw(cells: Sequence[CellResult]) -> Drawing:
     figure, axes = panels(TEXT_WIDTH, 3.6, 2, 2)
+    there = [measure for measure in SERIES if horizons.gains_of(cells, measure)]
     for (factor, (label, _, text)), ax in zip(FACTORS.items(), axes, strict=True):
         series = _series(cells, factor)
-        for measure, (name, color, marker, line) in SERIES.items():
+        for measure in there:
             gains = [_gain(cell, measure).scaled(100) for _, cell in series]
-            plot_estimates(ax, list(range(len(series))), gains, color=color, marker=marker, linestyle=line, label=name)
+            plot_estimates(ax, list(range(len(series))), gains, **SERIES[measure])
         default = next(i for i, (_, cell) in enumerate(series) if cell.axes["factor"] == "default")
         ax.axvline(default, color=GUIDE, linewidth=0.8, linestyle=":", zorder=0)
         zero_line(ax)
@@ -83,35 +79,60 @@ def _caption(cells: Sequence[CellResult]) -> str:
     return (
         "Change of pass@1 when one hyper-parameter of DynaMO is another than its default (dotted: alpha "
         f"{texts['alpha']}, bounds {texts['bounds']}, gamma {texts['sharpness']}, tau {texts['threshold']}; pass@1 "
-        f"{100 * default.values['pass_at_1'].value:.1f} % at the end); {about(cells)}; {INTERVALS}."
+        f"{100 * default.values['pass_at_1'].value:.1f} % at the end); equal bounds switch the allocation off; "
+        f"{horizons.CHOSEN}; {about(cells)}; {INTERVALS}."
     )
 
 
+def _is_off(cell: CellResult) -> bool:
+    """Return whether bounds leave nothing to allocate."""
+    return bool(cell.config["rollouts_low"] == cell.config["rollouts_high"])
+
+
+def _range(series: Sequence[tuple[Any, CellResult]], text: Any, measure: str) -> str:
+    """Return the lowest and the highest change, of cells other than the default."""
+    changes = [(cell.differences[measure], value) for value, cell in series if measure in cell.differences]
+    changes.sort(key=lambda pair: pair[0].value)
+    told = [f"{points(gain)} at {text(value)}" for gain, value in changes]
+    return " to ".join(dict.fromkeys((told[0], told[-1]))) if told else "not tried"
+
+
 def _reading(cells: Sequence[CellResult]) -> str:
-    parts, narrow = [], []
-    for factor in FACTORS:
-        gains = [100 * _gain(cell, "pass_at_1").value for _, cell in _series(cells, factor)]
-        parts.append(f"{factor} {span(gains)}")
-        narrow.append(max(gains) - min(gains) <= NARROW)
-    alpha = [cell.values["pass_at_1"].value for _, cell in _series(cells, "alpha")]
-    inside = 0 < alpha.index(max(alpha)) < len(alpha) - 1
-    peak = FACTORS["alpha"].text(_series(cells, "alpha")[alpha.index(max(alpha))][0])
-    flat = ", ".join(factor for factor, is_narrow in zip(FACTORS, narrow, strict=True) if is_narrow) or "none"
+    by_factor = {factor: _series(cells, factor) for factor in FACTORS}
+    off = [pair for pair in by_factor["bounds"] if _is_off(pair[1])]
+    parts = []
+    for measure in SERIES:
+        if horizons.gains_of(cells, measure):
+            ranges = [
+                f"{factor} {_range([pair for pair in series if pair not in off], FACTORS[factor].text, measure)}"
+                for factor, series in by_factor.items()
+            ]
+            switched = f"; without allocation {_range(off, FACTORS['bounds'].text, measure)}" if off else ""
+            parts.append(f"{horizons.WHEN[measure]} {'; '.join(ranges)}{switched}")
+    alpha = by_factor["alpha"]
+    highest = max(alpha, key=lambda pair: pair[1].values[horizons.END].value)[0]
+    words = {1: "behind", -1: "ahead of", 0: "undecided against"}
+    ends = [f"{words[_gain(cell, horizons.END).sign]} {value:g}" for value, cell in (alpha[0], alpha[-1])]
     return (
-        f"Final pass@1 minus the default's, in points: {'; '.join(parts)}; the largest over alpha is at {peak}; within "
-        f"{NARROW:g} point: {flat}. "
-        + verdict(
-            "alpha has an inverted U, and that bounds, sharpness and threshold hardly matter over wide ranges",
-            [inside, *narrow[1:]],
-            f"parts (alpha: a maximum inside the range; the others: a span of at most {NARROW:g} point)",
-        )
+        f"{horizons.conditions(cells, cells[0].setting)}: pass@1 minus the default's, in points, from lowest to "
+        f"highest: {'. And '.join(parts)}. The paper says that alpha has an inverted U: here the default is at the end "
+        f"{' and '.join(ends)}, and the highest is {highest:g}. It says that bounds, sharpness and threshold are "
+        f"stable over wide ranges; no allocation is none of these. {TABULAR}"
     )
 
 
 FIGURE = Figure(
     name="fig3_hyperparameters",
     title="Figure 3: sensitivity to hyper-parameters",
-    inputs=(ExperimentResults(name="fig3", axes=("factor", "setting"), measures=tuple(SERIES), worlds=False),),
+    inputs=(
+        ExperimentResults(
+            name="fig3",
+            axes=("factor", "setting"),
+            measures=(horizons.END,),
+            worlds=False,
+            where_reached=horizons.HORIZONS,
+        ),
+    ),
     draw=_draw,
     caption=_caption,
     reading=_reading,

@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from paper_figs.experiments import estimate, seeds_and_intervals
+from paper_figs import horizons
+from paper_figs.experiments import estimate, seeds_and_intervals, seeds_of
 from paper_figs.figure import Drawing, Figure
 from paper_figs.result_files import Curves, Input, RunCurves, read_run, unfit
 from paper_figs.scale_runs import ScaleRun, blocks, find_runs
 from paper_figs.style import METHODS, TEXT_WIDTH, legend_above, panels, plot_band
-from paper_figs.wording import span, verdict
+from paper_figs.wording import TABULAR
 from theory import methods
 from theory.base.arrays import FloatArray
-from theory.base.tables import Estimate
+from theory.base.runs import lookup
+from theory.base.tables import Column
 from theory.base.text import as_drawn
 from theory.methods import STOCK
 from theory.statistics import SIGNS, in_family
@@ -28,6 +30,12 @@ LABELS = {"entropy": "entropy (nats)", "gradient_norm": "gradient norm"}
 
 WINDOW = 11
 """Steps of the running median that spikes are measured against."""
+
+PREMISES = {"spikes": ("spikes", 2.0), "roughness": ("erratic entropy", 2.0)}
+"""What GRPO must have for DynaMO to remove, and from where on it has it (ours): norms so many times their running
+median, and an entropy that goes so many times the way from its start to its end."""
+
+SPIKES, ROUGHNESS = Column("", signed=True), Column("", decimals=5, signed=True)
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,12 @@ def spikes(norms: FloatArray) -> FloatArray:
 def roughness(values: FloatArray) -> FloatArray:
     """Return the root mean square second difference over steps, per seed: how erratic a curve is."""
     return np.asarray(np.sqrt((np.diff(values, n=2, axis=-1) ** 2).mean(-1)))
+
+
+def detour(values: FloatArray) -> FloatArray:
+    """Return the way of a curve over the distance from its start to its end, per seed: 1 if it never turns."""
+    way, distance = np.abs(np.diff(values, axis=-1)).sum(-1), np.abs(values[:, -1] - values[:, 0])
+    return np.asarray(np.divide(way, distance, out=np.full(len(values), np.inf), where=distance > 0))
 
 
 STATISTICS = {"spikes": ("gradient_norm", spikes), "roughness": ("entropy", roughness)}
@@ -161,25 +175,48 @@ def _caption(pairs: Sequence[Pair]) -> str:
     )
 
 
-def _reading(pairs: Sequence[Pair]) -> str:
-    changes: dict[str, list[Estimate]] = {}
-    shares: dict[str, list[float]] = {}
-    for of in STATISTICS:
-        both = [pair.values(of) for pair in pairs]
-        changes[of] = [estimate(second, first) for first, second in both]
-        shares[of] = [100 * (float(np.mean(second) / np.mean(first)) - 1) for first, second in both]
-    signs = [change.sign for change in in_family(change for of in STATISTICS for change in changes[of])]
-    spiky = [float(np.mean(pair.values("spikes")[0])) for pair in pairs]
+def _conditions(pair: Pair) -> str:
+    seeds = seeds_of([len(pair.baseline.seeds)])
+    if not pair.is_toy:
+        return f"{pair.setting} (in verl, {seeds})"
+    config = pair.baseline.config
     return (
-        f"GRPO's gradient norm over its running median has a 99 % quantile of {span(spiky, '.2f')}; DynaMO's differs "
-        f"by {span(shares['spikes'], '+.0f')} %, and the roughness of its entropy by "
-        f"{span(shares['roughness'], '+.0f')} % (below GRPO's in {sum(s < 0 for s in signs)} of {len(signs)} "
-        f"comparisons, above in {sum(s > 0 for s in signs)}). "
-        + verdict(
-            "DynaMO has smoother gradient norms and entropies than GRPO, which has spikes",
-            [sign < 0 for sign in signs],
-            "comparisons (two in every setting)",
+        f"{pair.setting} (tabular, {horizons.num_visits(config):g} visits a prompt, learning rate "
+        f"{lookup(config, 'optimizer.learning_rate'):g}, {seeds})"
+    )
+
+
+def _reading(pairs: Sequence[Pair]) -> str:
+    parts, judged = [], []
+    absent: dict[str, list[str]] = {}
+    every = in_family(estimate(*reversed(pair.values(of))) for pair in pairs for of in STATISTICS)
+    for i, pair in enumerate(pairs):
+        premises = {
+            "spikes": float(np.mean(pair.values("spikes")[0])),
+            "roughness": float(np.mean(detour(pair.baseline.metrics["entropy"].values))),
+        }
+        changes = dict(zip(STATISTICS, every[len(STATISTICS) * i :], strict=False))
+        parts.append(
+            f"{_conditions(pair)}: the 99 % quantile of GRPO's gradient norm over its running median is "
+            f"{premises['spikes']:.2f}, DynaMO's minus that {SPIKES.text(changes['spikes'])}; GRPO's entropy goes "
+            f"{premises['roughness']:.2f} times the way from its start to its end, and the roughness of DynaMO's minus "
+            f"GRPO's is {ROUGHNESS.text(changes['roughness'])} nats."
         )
+        for of, (name, least) in PREMISES.items():
+            words = {1: "rougher", -1: "smoother", 0: "undecided"}[changes[of].sign]
+            if premises[of] >= least:
+                judged.append(f"{words} in {pair.setting} ({name})")
+            else:
+                absent.setdefault(name, []).append(pair.setting)
+    found = f" DynaMO against GRPO: {', '.join(judged)}." if judged else ""
+    lacking = "; ".join(f"{name} in {' and '.join(where)}" for name, where in absent.items())
+    missing = (
+        f" Premise absent, and no verdict: {lacking} (a spike is {PREMISES['spikes'][1]:g} times the running median, "
+        f"an erratic entropy goes {PREMISES['roughness'][1]:g} times its way; both limits are ours)."
+    )
+    return (
+        f"{' '.join(parts)} The paper says that GRPO has gradient spikes and an erratic entropy, and that DynaMO is "
+        f"smoother.{found}{missing * bool(absent)} {TABULAR}"
     )
 
 

@@ -155,15 +155,14 @@ def _caption(configs: Sequence[tuple[str, Sequence[str | None]]]) -> str:
 
 
 def _reading(configs: Sequence[tuple[str, Sequence[str | None]]]) -> str:
-    parts, complete = [], 0
+    parts = []
     for name, values in configs:
         stated = [(p, v) for p, v in zip(PARAMETERS, values, strict=True) if p.published and v is not None]
         other = [p.name for p, v in stated if not _same(str(p.published), v)]
-        complete += not other
-        parts.append(f"{len(stated) - len(other)} of {len(stated)} in {name} (others: {', '.join(other) or 'none'})")
+        parts.append(f"{name} {', '.join(other) or 'none'}")
     return (
-        f"Of the paper's stated values that mean something in a run, so many are kept: {'; '.join(parts)}. The paper's "
-        f"table appears in full in {complete or 'none'} of {len(configs)} configurations."
+        f"Stated values of the paper that mean something in a run and differ there: {'; '.join(parts)}. A "
+        "configuration is no result, and a world is no language model, whatever it shares with the paper."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from theory.base.tables import Estimate
+from theory.base.tables import Column, Estimate
 from theory.methods import METHODS, STOCK, STOCK_TITLE
 
 
@@ -15,7 +15,7 @@ def title(method: str) -> str:
 
 
 def verdict(statement: str, holds: Sequence[bool], of: str, who: str = "The paper says") -> str:
-    """Say of how many of the comparisons a statement is true.
+    """Say of how many exact comparisons a statement is true; what was trained is told by its numbers instead.
 
     Examples
     --------
@@ -27,6 +27,21 @@ def verdict(statement: str, holds: Sequence[bool], of: str, who: str = "The pape
     if total == 1:
         return f"{who} that {statement}; here this {'appears' if count else 'does not appear'}."
     return f"{who} that {statement}; here this appears in {share}."
+
+
+TABULAR = "A tabular world is no evidence about language models."
+"""What every reading of the toy ends with."""
+
+
+def points(gain: Estimate) -> str:
+    """Return a difference in points, with its interval.
+
+    Examples
+    --------
+    >>> points(Estimate(0.0187, 0.0178, 0.0194))
+    '+1.87 [+1.78, +1.94]'
+    """
+    return Column("", signed=True).text(gain.scaled(100))
 
 
 def counted(gains: Iterable[Estimate]) -> str:

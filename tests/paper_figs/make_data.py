@@ -33,10 +33,8 @@ DATA = Path(__file__).parent / "data"
 ROWS = ("S3", "S4", "G3", "G4", "A5", "A7", "A10", "M4")
 METHODS = ("grpo", "dynamo")
 
-SUMMARIES = (
-    "table1", "table2", "fig2", "fig3", "fig4", "fig5", "fig6", "allocation-map", "allocation-map-more",
-    "paper-vs-code",
-)  # fmt: skip
+SHORT = ("fig4", "fig6", "allocation-map", "allocation-map-more", "paper-vs-code")
+LONGER = ("table1", "table2", "fig2", "fig3", "fig5", "horizons")
 
 # What is kept of runs at scale: of their configs (which hold paths of the machine), and of their metrics.
 SETTINGS = (
@@ -78,9 +76,11 @@ def copy_run(folder: Path, target: Path) -> None:
 
 
 def short(sweep: Sweep, num_seeds: int, num_steps: int) -> Sweep:
-    """Return a sweep with all its cells, few seeds and few steps."""
+    """Return a sweep with few seeds and few steps, and all its cells but those of slow worlds."""
     cells = (
-        replace(cell, config=replace(cell.config, num_seeds=num_seeds, num_steps=num_steps)) for cell in sweep.cells
+        replace(cell, config=replace(cell.config, num_seeds=num_seeds, num_steps=num_steps))
+        for cell in sweep.cells
+        if sweep.name != "horizons" or cell.config.world_name in ("mixed", "skills")
     )
     return replace(sweep, cells=tuple(cells))
 
@@ -158,8 +158,9 @@ if __name__ == "__main__":
     parser.add_argument("--scale", type=Path, metavar="RUNS", help="finished runs at scale; without, they stay")
     args = parser.parse_args()
     write_ledger(args.folder)
-    write_runs(args.folder, num_seeds=6, num_steps=10)
-    write_sweeps(args.folder, SUMMARIES, num_seeds=4, num_steps=8)
+    write_runs(args.folder, num_seeds=6, num_steps=36)
+    write_sweeps(args.folder, SHORT, num_seeds=4, num_steps=8)  # 2 visits to a prompt
+    write_sweeps(args.folder, LONGER, num_seeds=4, num_steps=36)  # 9 visits
     thin(args.folder)
     if args.scale is not None:
         write_scale(args.folder, args.scale)

@@ -29,6 +29,7 @@ def source(tmp_path: Path) -> Path:
 
 def test_unfit_input_is_named_and_the_others_are_drawn(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spoiled = {"fig3_hyperparameters": "toy/fig3/summary.parquet", "table1_methods": "toy/table1/summary.parquet"}
+    spoiled["table1_matched"] = spoiled["table1_methods"]
     for file in spoiled.values():
         (source / file).write_bytes(b"PAR1")
     (source / "toy" / "dynamo" / "config.json").unlink()

@@ -26,7 +26,7 @@ from paper_figs.fig5_dynamics import Dynamics
 from paper_figs.report import page
 from paper_figs.result_files import LedgerData, ToyRun
 from paper_figs.scale_runs import find_runs
-from paper_figs.table1_methods import Evaluation
+from paper_figs.table1_models import Evaluation
 from paper_figs.table3_configuration import Configs
 from tests.paper_figs.make_data import DATA, seal
 from tests.theory.fuzzing import DAMAGED

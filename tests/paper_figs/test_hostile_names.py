@@ -28,7 +28,7 @@ DRAWN = "a$\\frac$\n{0}"
 
 NAMED = (
     "allocation_rules", "fig2_budgets", "fig4_scaling", "fig5_dynamics", "fig6_efficiency", "variance_order",
-    "variance_ratio",
+    "variance_ratio", "when_ahead",
 )  # fmt: skip
 """Figures that show names from result files."""
 

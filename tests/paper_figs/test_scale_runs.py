@@ -16,7 +16,7 @@ from paper_figs.experiments import ExperimentResults
 from paper_figs.fig5_dynamics import Dynamics
 from paper_figs.result_files import Curves
 from paper_figs.scale_runs import CURVES, STOCK, ScaleRun, blocks, find_runs
-from paper_figs.table1_methods import Evaluation
+from paper_figs.table1_models import Evaluation
 from paper_figs.table3_configuration import Configs
 from paper_figs.wording import title
 from tests.paper_figs.make_data import DATA, seal
