@@ -164,8 +164,8 @@ def rules(e: Evidence) -> str:
     several = "No rule is furthest ahead in all of them" if len(names) > 1 else "It is one rule in all of them"
     return f"""
         GRPO with the paper's rule is, in points against uniform allocation, {sides(first)} after 4 visits a prompt;
-        after 25 it is {sides(last)} ({regime}). Furthest ahead after 25, oracles apart, are
-        {listed(list(best.values()))}. {several}.
+        after 25 it is {sides(last)} ({regime}). Furthest ahead after 25, oracles apart and with rules in rounds that
+        may stop before the budget, are {listed(list(best.values()))}. {several}.
     """
 
 
