@@ -14,8 +14,9 @@ from paper_figs.wording import TABULAR, title
 from theory.base.tables import Column, TextTable, Value
 
 METHOD, REFERENCE = "dynamo", "grpo"
-NORM_MATCHED = "table1-norm"
-"""The sweep in which every method's steps are as long as GRPO's, early on."""
+NORM_MATCHED = "norm-matched/table1"
+"""The sweep at learning rates with which early gradient norms are GRPO's: `sweep norms`, then `sweep table1 --tuned`
+with its chosen.json and `--out results/toy/norm-matched`."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,11 @@ def _fill(cells: Sequence[CellResult]) -> TextTable:
 
 
 def _caption(cells: Sequence[CellResult]) -> str:
+    matched = "norm-matched: at learning rates with which early gradient norms are GRPO's; "
     return (
         "pass@1 at the end in percent; gains in pass@1 after equal numbers of visits and at the end, and in pass@32 at "
-        f"the end: minus GRPO, in points; a dash: not reached; bold: the highest of a group; {horizons.CHOSEN}; "
+        f"the end: minus GRPO, in points; a dash: not reached; bold: the highest of a group; "
+        f"{matched * any('norm-matched' in cell.setting for cell in cells)}{horizons.CHOSEN}; "
         f"{about(cells)}; {INTERVALS}."
     )
 

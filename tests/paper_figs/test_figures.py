@@ -23,7 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from paper_figs import entropy_change, fig5_dynamics, variance_order, variance_ratio
-from paper_figs.experiments import CellResult, ExperimentResults
+from paper_figs.experiments import CellResult, ExperimentResults, settings
 from paper_figs.figure import Figure, Item, Table, items
 from paper_figs.result_files import Curves, LedgerData, RunCurves
 from paper_figs.style import COLUMN_WIDTH, RC, TEXT_WIDTH
@@ -423,6 +423,17 @@ def test_a_measure_that_a_run_does_not_reach_is_left_out_and_others_are_required
     assert all(list(cell.values) == ["pass_at_1", "pass_at_32"] for cell in cells)
     with pytest.raises(ValueError, match=r"summary\.parquet: expected one row of never for every cell, got 0"):
         replace(experiment, measures=("never",)).read(DATA)
+
+
+def test_norm_matched_methods_are_rows_of_their_own(source: Path) -> None:
+    (methods,) = TABLES["table1_methods"].inputs
+    worlds = ["mixed", "skills"]
+    assert settings([cell for cell in methods.read(source) if cell.is_toy]) == worlds
+    shutil.copytree(source / "toy" / "table1", source / "toy" / "norm-matched" / "table1")
+    cells = methods.read(source)
+    assert settings(cells) == [*worlds, "tiny", *(f"{world}, norm-matched" for world in worlds)]
+    assert "norm-matched: at learning rates" in TABLES["table1_methods"].caption(cells)
+    assert len(TABLES["table1_methods"].fill(cells).groups) == 5
 
 
 def test_times_are_read_without_a_verdict() -> None:
