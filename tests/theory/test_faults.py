@@ -300,20 +300,6 @@ FAULTS = [
         "test_compensation_is_for_positive_advantages_alone",
     ),
     Fault(
-        "clusters pooled by their numbers",
-        "statistics/rates",
-        "(rng.permutation(num) % MAX_CLUSTERS)[cluster]",
-        "(np.arange(num) % MAX_CLUSTERS)[cluster]",
-        "test_pools_do_not_follow_the_numbers_of_the_clusters",
-    ),
-    Fault(
-        "more resamples than asked for",
-        "statistics/rates",
-        "size=min(256, num_resamples - start)",
-        "size=256",
-        "test_draws_as_many_resamples_as_asked",
-    ),
-    Fault(
         "problems of strata taken for the same",
         "statistics/crossed",
         "np.sum(problems, axis=0) / num**2",

@@ -27,5 +27,4 @@ from .passk import (
 )
 from .rates import (
     jeffreys_interval as jeffreys_interval,
-    ratio_intervals as ratio_intervals,
 )
