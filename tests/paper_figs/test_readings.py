@@ -359,6 +359,13 @@ def test_horizons_are_those_of_the_sweeps() -> None:
     assert (dict(horizons.AFTER), dict(horizons.MATCHED)) == (dict(design.AFTER_VISITS), dict(design.AT_REFERENCE))
 
 
+def test_a_horizon_that_is_the_end_is_shown_once() -> None:
+    values = {"pass_at_1": 0.5, AFTER_4: 0.5}
+    for num_steps, expected in ((16, [horizons.END]), (17, [AFTER_4, horizons.END])):
+        cells = [cell({"method": "grpo"}, values, config={**CONFIG, "num_steps": num_steps})]
+        assert horizons.shown(cells) == expected
+
+
 @pytest.mark.parametrize("path", ["num_steps", "batch_prompts", "world", "optimizer"])
 def test_conditions_that_a_configuration_does_not_tell_are_named(path: str) -> None:
     cells = [cell({"method": "grpo"}, {"pass_at_1": 0.5}, config={**CONFIG, path: {} if path == "world" else "8"})]
