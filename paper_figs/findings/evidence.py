@@ -85,17 +85,25 @@ class Evidence:
 
     def regime(self, sweep: str, /, **axes: str) -> str:
         """Say under which settings a cell was trained."""
-        record = self._record(sweep, "pass_at_1", axes)
-        path = self.source / "toy" / sweep / record["cell"] / "config.json"
-        self.read.add(path)
-        kinds = {"optimizer": (dict,), "method": (dict,), "num_seeds": (int,), "rollouts_high": (int,)}
-        config = read_json(path, kinds, f"python -m toy sweep {sweep}")
+        config = self._config(sweep, axes)
         optimizer = {"sgd": "", "adamw": "AdamW, "}[config["optimizer"]["name"]]
         rate, aggregation = config["optimizer"]["learning_rate"], config["method"]["aggregation"]
         return (
             f"{optimizer}learning rate {rate:g}, {aggregation}, {config['rollouts']} rollouts in "
             f"[{config['rollouts_low']}, {config['rollouts_high']}], {config['num_seeds']} seeds"
         )
+
+    def visits(self, sweep: str, /, **axes: str) -> str:
+        """Return how often a cell's run visits a prompt, on average."""
+        config = self._config(sweep, axes)
+        return f"{config['num_steps'] * config['batch_prompts'] / config['world']['num_prompts']:g}"
+
+    def _config(self, sweep: str, axes: Mapping[str, str]) -> dict[str, Any]:
+        record = self._record(sweep, "pass_at_1", axes)
+        path = self.source / "toy" / sweep / record["cell"] / "config.json"
+        self.read.add(path)
+        kinds = {"optimizer": (dict,), "method": (dict,), "world": (dict,), "num_seeds": (int,), "num_steps": (int,)}
+        return read_json(path, kinds, f"python -m toy sweep {sweep}")
 
     def has(self, sweep: str, measure: str, /, **axes: str) -> bool:
         """Return whether a cell has the measure, such as one of a step that its run does not reach."""
