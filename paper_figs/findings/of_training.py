@@ -128,15 +128,15 @@ WORLDS = (*BANDITS, "skills")
 @finding("worlds", "DynaMO against GRPO in every world", "horizons")
 def worlds(e: Evidence) -> str:
     """Follow the difference over visits in every world."""
-    gains = {world: over_visits(e, "horizons", world=world, method="dynamo") for world in WORLDS}
+    gains = {world: over_visits(e, "horizons", world=world, method="dynamo") for world in (*WORLDS, "skills-long")}
     texts = [f"{numbers(of_world)} in `{world}`" for world, of_world in gains.items()]
     regime = e.regime("horizons", world="mixed", method="dynamo")
     first, last = VISITS[0], VISITS[-1]
     starts = {f"`{world}`": of_world[first] for world, of_world in gains.items()}
     ends = {f"`{world}`": of_world[last] for world, of_world in gains.items() if last in of_world}
     return f"""
-        After {visits_of(gains["mixed"])}, DynaMO minus GRPO is, in points, {"; ".join(texts)} ({regime}). After
-        {first} visits it is {sides(starts)}; after {last} {sides(ends)}.
+        After {visits_of(gains["mixed"])}, DynaMO minus GRPO is, in points and as far as the runs go,
+        {"; ".join(texts)} ({regime}). After {first} visits it is {sides(starts)}; after {last} {sides(ends)}.
     """
 
 
