@@ -153,7 +153,7 @@ def choices(sweep: Sweep, rows: Sequence[SummaryRow]) -> dict[str, Any]:
     tried = list(dict.fromkeys(cell.axes[axis] for cell in sweep.cells))
     best = summary.leaders(sweep, rows, measure)
     return {
-        "criterion": f"largest {summary.title(measure)}, interquartile mean over seeds",
+        "criterion": f"largest {summary.title(measure)}, aggregated over seeds",
         "seeds": list(sweep.cells[0].config.seeds),
         "tried": tried,
         "chosen": [
