@@ -181,7 +181,7 @@ def equal_rates(sweep: Sweep, rows: Sequence[SummaryRow]) -> dict[str, Any]:
         rate = f"{cell.config.optimizer.learning_rate / ratio:g}"
         chosen.append({**cell.axes, "learning_rate": rate, measure: values[cell.name], "ratio": ratio})
     return {
-        "criterion": f"{summary.title(measure)}, interquartile mean over seeds, made equal to the reference's",
+        "criterion": f"{summary.title(measure)}, aggregated over seeds, made equal to the reference's",
         "seeds": list(sweep.cells[0].config.seeds),
         "num_steps": sweep.cells[0].config.num_steps,
         "chosen": chosen,
