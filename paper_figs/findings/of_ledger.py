@@ -68,6 +68,8 @@ def _by_policy(numbers: Mapping[str, float], name: str) -> str:
 def variance(e: Evidence) -> str:
     """Give the variance of the paper's rule over uniform's by policy, in both aggregations."""
     rule = e.numbers("A11", Verdict.CONDITIONAL)
+    for row in ("A7", "A12"):
+        e.numbers(row, Verdict.CONDITIONAL)
     return f"""
         The rule takes p (1 - p) for the variance of a prompt's gradient. Over that of uniform allocation, the
         variance of RLOO's gradient (its trace) is {_by_policy(rule, "{}_rloo_P")}; with GRPO's advantages, and every
@@ -182,6 +184,7 @@ def compensation(e: Evidence) -> str:
 def stabilisation(e: Evidence) -> str:
     """Give what stabilisation leaves of the largest entropy change and of the largest update."""
     row, back = e.numbers("M6", Verdict.CONDITIONAL), e.numbers("M9", Verdict.CONDITIONAL)
+    e.numbers("M8", Verdict.BOUND)
     return f"""
         The largest entropy change of a batch falls to {row["largest_entropy_change"]:.2f} times or less, the largest
         update keeps up to {row["largest_update"]:.0%} of its length. A large entropy change does indicate a long

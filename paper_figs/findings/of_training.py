@@ -191,7 +191,7 @@ def tuning(e: Evidence) -> str:
         turned = [f"`{m}`" for m in common if common[m].sign * tuned[m].sign < 0]
         texts.append(
             f"in `{world}` {len(smaller)} of {len(common)} differences from GRPO shrink, "
-            + (f"the signs of {listed(turned)} turn, " if turned else "no sign turns, ")
+            + (f"the sign turns for {listed(turned)}, " if turned else "no sign turns, ")
             + f"and DynaMO goes from {shown(common['dynamo'])} to {shown(tuned['dynamo'])} points"
         )
     return f"""
