@@ -23,12 +23,15 @@ TEX: Mapping[str, str] = {
     "A6": r"\operatorname{Var}(g_n) = \frac{\sigma^2}{n}",
     "A8": r"\sigma^2 \approx p\,(1 - p)\,(1 - C)",
     "A10": r"\mathbb{E}[g_n] = w(p, n)\,\nabla J",
-    "A12": r"\operatorname{Var}\left(\frac{1}{B}\sum_i n_i\,g_i\right) = \frac{1}{B^2}\sum_i n_i\,\sigma_i^2",
-    "A13": r"s^*(k) = p\,q\,\frac{X/Q}{\mathbb{E}[X^2/Q]}, \quad X = r\,(1 - r)",
-    "A14": r"\min_n \sum_i \omega_i^2\,\frac{\operatorname{Var}_i(n_i)}{w(p_i, n_i)^2}",
-    "M8": r"\Xi \le c\,\|A\,s\|, \quad c = \max |\pi\,\Lambda|",
+    "A12": r"\operatorname{Var}(g_i) = \frac{\sigma_i^2}{n_i} \ \Rightarrow \ "
+    r"\operatorname{Var}\left(\frac{1}{B}\sum_i n_i\,g_i\right) = \frac{1}{B^2}\sum_i n_i\,\sigma_i^2",
+    "A13": r"s^*(k) = p\,q\,\frac{X/Q}{\mathbb{E}[X^2/Q]}, \quad r = \frac{k}{n}, \quad X = r\,(1 - r), "
+    r"\quad Q = X\,\frac{(1 - r)\,v_C + r\,v_W}{n} + X^2\,\|d\|^2",
+    "A14": r"\min_n \sum_i \frac{\operatorname{Var}_i(n_i)}{w(p_i, n_i)^2}",
+    "M8": r"\Xi \le c\,\|A\,s\|, \quad c = \max_\pi \|\pi\,\Lambda\|",
     "M1": r"1 \le \beta_{\text{comp}} \le 1 + \alpha, \quad 1 - \alpha \le \beta_{\text{stab}} \le 1",
-    "M2": r"\beta_{\text{comp}} = 1 + \alpha\,\frac{H_{\max} - H}{H_{\max} - H_{\min}}",
+    "M2": r"\beta_{\text{comp}} = 1 + \alpha\,\frac{H_{\max} - H}{H_{\max} - H_{\min}}\ \text{ if } A > 0, \quad "
+    r"\beta_{\text{stab}} = 1 - \alpha + \frac{\alpha}{1 + \exp(\gamma\,(\Xi / \max \Xi - \tau))}",
 }
 """The formula of a row of the ledger by its id, in TeX; most rows are words."""
 

@@ -83,14 +83,15 @@ class Evidence:
         """Return what was measured of a cell."""
         return _estimate(self._record(sweep, measure, axes), NUMBERS[:3])
 
-    def regime(self, sweep: str, /, **axes: str) -> str:
-        """Say under which settings a cell was trained."""
+    def regime(self, sweep: str, bounds: bool = True, /, **axes: str) -> str:
+        """Say under which settings a cell was trained; `bounds`: also those on a prompt's rollouts."""
         config = self._config(sweep, axes)
         optimizer = {"sgd": "", "adamw": "AdamW, "}[config["optimizer"]["name"]]
         rate, aggregation = config["optimizer"]["learning_rate"], config["method"]["aggregation"]
+        within = f" in [{config['rollouts_low']}, {config['rollouts_high']}]" if bounds else " on average"
         return (
-            f"{optimizer}learning rate {rate:g}, {aggregation}, {config['rollouts']} rollouts in "
-            f"[{config['rollouts_low']}, {config['rollouts_high']}], {config['num_seeds']} seeds"
+            f"{optimizer}learning rate {rate:g}, {aggregation}, {config['rollouts']} rollouts{within}, "
+            f"{config['num_seeds']} seeds"
         )
 
     def visits(self, sweep: str, /, **axes: str) -> str:

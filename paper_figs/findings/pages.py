@@ -34,5 +34,8 @@ def _wrapped(text: str) -> str:
 
 
 def render(page: str, evidence: Evidence) -> str:
-    """Return a page of Markdown with its parts between marks generated again; an unknown name is a `KeyError`."""
+    """Return a page of Markdown with its parts between marks generated again."""
+    named = {name for block in BLOCK.finditer(page) for name in block[2].split()}
+    if unknown := sorted(named - set(FINDINGS)):
+        raise ValueError(f"findings: expected names among {', '.join(FINDINGS)}, got {', '.join(unknown)}")
     return BLOCK.sub(lambda match: f"{match[1]}{items(match[2], evidence)}\n{match[3]}", page)

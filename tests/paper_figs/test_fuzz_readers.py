@@ -102,7 +102,18 @@ READERS = {
 }  # fmt: skip
 
 ROWS = [
-    {"id": id, "claim": "a", "source": "b", "verdict": verdict, "evidence": "c", "counterexample": other}
+    {
+        "id": id,
+        "claim": "a",
+        "said_by": "paper",
+        "source": "b",
+        "regime": "r",
+        "verdict": verdict,
+        "evidence": "c",
+        "numbers": {},
+        "by_construction": False,
+        "counterexample": other,
+    }
     for id, verdict, other in (("S1", "exact", None), ("M4", "fails", "p < 1/2"))
 ]
 
@@ -285,7 +296,8 @@ def test_fuzz_forgery(name: str, source: Path, restored: Restored) -> None:
         got = outcome(reader, source)
         if isinstance(got, str):
             refused += 1
-            assert str(path.parent) in got, f"case {case}: {how} in {path}: {got}"
+            # Of runs that do not fit together the folder around them is named.
+            assert str(path.parent) in got or str(path.parents[1]) in got, f"case {case}: {how} in {path}: {got}"
         elif how.startswith("other") and kind_of(old) is not kind_of(new) and path.name != "config.json":
             assert got == whole or any(field in how for field in NULLABLE), f"case {case}: {how} in {path}"
         restored.restore(folders_of(reader, source))

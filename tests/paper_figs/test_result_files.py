@@ -54,8 +54,8 @@ def test_reads_what_is_there(source: Path) -> None:
 def test_reads_a_run_by_seed_and_step(source: Path) -> None:
     run = RUN.read(source)
     assert run.seeds.tolist() == list(range(6))
-    assert run.metrics["pass_at_1"].steps.tolist() == list(range(11))
-    assert run.metrics["gradient_norm"].steps.tolist() == list(range(1, 11))  # no step led to the first policy
+    assert run.metrics["pass_at_1"].steps.tolist() == list(range(37))
+    assert run.metrics["gradient_norm"].steps.tolist() == list(range(1, 37))  # no step led to the first policy
     row = pq.read_table(source / "toy" / "grpo" / "metrics.parquet").filter(
         (pc.field("seed") == 4) & (pc.field("step") == 7)
     )
@@ -147,10 +147,10 @@ def test_a_damaged_run_is_named(source: Path, file: str, spoil: Callable[[Path],
         ("config.json", rewritten(lambda data: {**data, "rollouts": "16"}), "rollouts of type int, got '16'"),
         ("metrics.parquet", edit(lambda t: t.drop_columns(["pass_at_1"])), "without pass_at_1"),
         ("metrics.parquet", edit(lambda t: t.drop_columns(["step"])), "without step"),
-        ("metrics.parquet", edit(lambda t: t.slice(1)), "65 rows of 6 seeds and 11 steps"),
-        ("metrics.parquet", edit(lambda t: pa.concat_tables([t, t])), "132 rows of 6 seeds"),
-        ("metrics.parquet", edit(lambda t: t.take(np.random.default_rng(0).permutation(66))), "in order, got other"),
-        ("metrics.parquet", edit(lambda t: t.take(np.arange(66) ^ 1)), "in order, got other seeds"),
+        ("metrics.parquet", edit(lambda t: t.slice(1)), "221 rows of 6 seeds and 37 steps"),
+        ("metrics.parquet", edit(lambda t: pa.concat_tables([t, t])), "444 rows of 6 seeds"),
+        ("metrics.parquet", edit(lambda t: t.take(np.random.default_rng(0).permutation(222))), "in order, got other"),
+        ("metrics.parquet", edit(lambda t: t.take(np.arange(222) ^ 1)), "in order, got other seeds"),
         ("metrics.parquet", cell("seed", 0, 5), "one row for every seed and step"),
         ("metrics.parquet", cell("step", 1, 0), "one row for every seed and step"),
         ("metrics.parquet", cell("seed", 0, None), "no gap in column seed, got 1"),
