@@ -67,17 +67,24 @@ def _by_policy(numbers: Mapping[str, float], name: str) -> str:
 @finding("variance", "Noise of the paper's allocation (A7, A11, A12)")
 def variance(e: Evidence) -> str:
     """Give the variance of the paper's rule over uniform's by policy, in both aggregations."""
-    rule = e.numbers("A11", Verdict.CONDITIONAL)
-    for row in ("A7", "A12"):
-        e.numbers(row, Verdict.CONDITIONAL)
+    rule, tokens = (e.numbers(row, Verdict.CONDITIONAL) for row in ("A11", "A12"))
+    e.numbers("A7", Verdict.CONDITIONAL)
     return f"""
         The rule takes p (1 - p) for the variance of a prompt's gradient. Over that of uniform allocation, the
-        variance of RLOO's gradient (its trace) is {_by_policy(rule, "{}_rloo_P")}; with GRPO's advantages, and every
-        prompt's part divided by its weight, {_by_policy(rule, "same_objective_{}_grpo")}. (One-token answers, p
-        known, 8 to 24 rollouts at a mean of 16, a mean over prompts.) Other criteria and losses differ: under a mean
-        over tokens any counts that rise with the true deviation raise this variance at equal lengths, and yet the
-        cosine to the true gradient may rise, for GRPO with diffuse answers from
-        {rule["cosine_uniform_diffuse_grpo"]:.2f} to {rule["cosine_token_mean_diffuse_grpo"]:.2f}.
+        variance of RLOO's gradient (its trace) is {_by_policy(rule, "{}_rloo_P")}; with GRPO's advantages
+        {_by_policy(rule, "{}_grpo_P")}, and, with every prompt's part divided by its weight,
+        {_by_policy(rule, "same_objective_{}_grpo")}. (512 prompts, p known, from Beta(.7, .7) clipped to .02 to .98;
+        one-token answers, 8 to 24 rollouts at a mean of 16, a mean over prompts.) A chain of one deciding token and
+        64 coins is like diffuse answers, with {rule["chain_64_rloo"]:.2f} (RLOO) and {rule["chain_64_grpo"]:.2f}
+        (GRPO). The population of p decides as well: over Beta(a, a) with a = .1, .3, .7, 2, and Beta(.3, 1), clipped
+        1e-4 or .02 from 0 and 1, RLOO's ratio goes from {rule["least_binary_rloo_trace"]:.2f} to
+        {rule["most_binary_rloo_trace"]:.2f} with two answers and from {rule["least_diffuse_rloo_trace"]:.2f} to
+        {rule["most_diffuse_rloo_trace"]:.2f} with diffuse ones. It is less where many prompts are near 0 or 1, and
+        more with few answers and middling p. Other losses and criteria differ. Under a mean over tokens, at equal
+        lengths, counts that rise with the deviation raise the variance if it is sigma^2/n, but not always that of
+        RLOO: two answers, half of the prompts at p = .5 with 24 rollouts and half at .005 with 8, have
+        {tokens["pair_steep"]:.2f} of uniform's. And the cosine to the true gradient may rise, for GRPO with diffuse
+        answers from {rule["cosine_uniform_diffuse_grpo"]:.2f} to {rule["cosine_token_mean_diffuse_grpo"]:.2f}.
     """
 
 
@@ -112,7 +119,8 @@ def proxy(e: Evidence) -> str:
 @finding("optimal", "A better estimator, and allocation at a fixed objective (A13, A14, ours)")
 def optimal(e: Evidence) -> str:
     """Give the variance of the best centred estimator, and of the best counts at one objective."""
-    best = e.numbers("A14", Verdict.EXACT)
+    best, chains = e.numbers("A14", Verdict.EXACT), e.numbers("A13", Verdict.EXACT)
+    rule = e.numbers("A11", Verdict.CONDITIONAL)
     texts = [
         f"{listed([f'{best[name.format(policy)]:.2f}' for policy in ('binary', 'peaked', 'diffuse')])} {words}"
         for name, words in (
@@ -125,7 +133,12 @@ def optimal(e: Evidence) -> str:
     return f"""
         Divide each prompt's part by its weight, and the objective no longer depends on the counts. Then the variance
         over that of RLOO with 16 rollouts each is, with two, peaked and diffuse answers, {"; ".join(texts)}.
-        (One-token answers, true p known, on-policy; with an estimate of p the first is biased.)
+        (One-token answers, p from Beta(.7, .7) clipped to .02 to .98, true p known, on-policy; with an estimate of p
+        the first is biased.) The best advantages gain where the scores of right and of wrong answers differ on
+        average. Where they hardly do, as in a chain of one deciding token and 50 coins, RLOO has at most
+        {chains["chain_loss"]:.1%} more variance. The paper's counts depend on the population of p: over those of
+        A11, RLOO's ratio goes from {rule["least_binary_rloo_trace"]:.2f} to
+        {rule["most_binary_rloo_trace"]:.2f} with two answers.
     """
 
 

@@ -118,7 +118,9 @@ def proxy_order() -> Finding:
         )
         rows += [(population, estimator, *row) for row in zip(p, p * (1 - p), variance, strict=True)]
     data = by_column(("population", "estimator", "p", "proxy", "variance"), rows)
-    for estimator, (name, lengths) in product(("rloo", "grpo"), (("equal", (64,)), ("mixed", (4, 8, 16, 32, 64)))):
+    for estimator, (name, lengths) in product(
+        ("rloo", "grpo"), (("equal", (64,)), ("long", (256,)), ("mixed", (4, 8, 16, 32, 64)))
+    ):
         chains = np.stack([_chain_variance(p, length, estimator) for length in lengths])
         proxy = np.broadcast_to(p * (1 - p), chains.shape)
         ranks[f"chain_{name}", estimator] = float(
@@ -132,7 +134,7 @@ def proxy_order() -> Finding:
         f"rank correlation for RLOO: {diffuse:+.2f} with diffuse answers, {ranks['peaked', 'rloo']:+.2f} with peaked ones, "
         f"{ranks['binary', 'rloo']:+.2f} with two; for GRPO (std-normalised) {ranks['diffuse', 'grpo']:+.2f}, {ranks['peaked', 'grpo']:+.2f}, "
         f"{ranks['binary', 'grpo']:+.2f}. Chains of one deciding token and 64 others: RLOO {ranks['chain_equal', 'rloo']:+.2f}, "
-        f"GRPO {ranks['chain_equal', 'grpo']:+.2f}; with 4 to 64 others, whatever p: {ranks['chain_mixed', 'rloo']:+.2f} and "
+        f"GRPO {ranks['chain_equal', 'grpo']:+.2f}; of 256 others {ranks['chain_long', 'rloo']:+.3f} and {ranks['chain_long', 'grpo']:+.3f}; with 4 to 64 others, whatever p: {ranks['chain_mixed', 'rloo']:+.2f} and "
         f"{ranks['chain_mixed', 'grpo']:+.2f}, since the variance follows the length as well",
         {f"{population}_{estimator}": value for (population, estimator), value in ranks.items()},
         f"two answers, RLOO, n = 16: Var = {binary[1]:.4f} at p = .5, where p (1 - p) is largest, and {binary[0]:.4f} at p = .1",

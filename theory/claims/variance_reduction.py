@@ -6,12 +6,14 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from theory import allocation
 from theory.base.arrays import FloatArray, IntArray
 from theory.claims.allocation import HIGH, LOW, MEAN
 from theory.claims.estimators import GROUPS, answer_policy
 from theory.claims.ledger import Author, Finding, Verdict, by_column, claim
+from theory.claims.objective import Prompts, chains_at, prompts_at, weight_and_variance
 from theory.estimators import Moments, moments
 
 
@@ -96,13 +98,20 @@ def _least_share(estimator: str) -> float:
     return min(float((part / part[:, sizes == MEAN]).min()) for part in parts)
 
 
+LENGTHS = (4, 16, 64, 1024)
+"""Coins that follow the deciding token of a chain."""
+
+EXTREMES = {"least": min, "most": max}
+
+
 @claim(
     "A11",
     "The dynamic allocation strategy provably reduces variance against uniform allocation",
     "4.2.2",
     Verdict.CONDITIONAL,
-    regime=f"{GROUPS}; Alg. 1 with p known (no history), [{LOW}, {HIGH}] at {MEAN}, 512 prompts, p from Beta(.7, .7); mean over "
-    "prompts but for the second cosine",
+    regime=f"{GROUPS}, or chains whose tokens have logits of their own; Alg. 1 with p known (no history), [{LOW}, {HIGH}] at {MEAN}; "
+    "512 prompts, p from Beta(.7, .7) clipped to [.02, .98], and other populations where named; mean over prompts but for "
+    "the second cosine",
 )
 def rule_against_uniform() -> Finding:
     """Charge each rule with the exact moments of the estimator at the counts it gives, p known, [8, 24] at 16.
@@ -110,7 +119,7 @@ def rule_against_uniform() -> Finding:
     512 prompts, p from Beta(.7, .7) within [.02, .98]; the best counts possible come from the exact variances themselves,
     by dynamic programming. Three criteria: the trace of the covariance; the same at one objective, each prompt's part
     divided by its weight w(p, n), and times w(p, 16) for the estimator's own objective; and the cosine of the gradient,
-    noise included, to the true one.
+    noise included, to the true one. Then the trace over ten populations of p, and for chains.
     """
     rng = np.random.default_rng(30)
     p = np.clip(rng.beta(0.7, 0.7, size=512), 0.02, 0.98)
@@ -155,6 +164,25 @@ def rule_against_uniform() -> Finding:
         )
 
     ours = data["ratio"][data["rule"] == "P"]
+    found = {
+        (population, estimator, *key): _rule_ratios(prompts_at(population, rates), estimator)
+        for population, estimator in product(("binary", "peaked", "diffuse"), ("rloo", "grpo"))
+        for key, rates in _rates().items()
+    }
+    spread: dict[tuple[str, str, str], list[float]] = {}
+    for (population, estimator, *_), ratios in found.items():
+        for criterion, value in zip(("trace", "same_objective"), ratios, strict=True):
+            spread.setdefault((population, estimator, criterion), []).append(value)
+    chains = {(e, length): _rule_ratios(chains_at(length, p), e)[0] for e, length in product(("rloo", "grpo"), LENGTHS)}
+    ours = np.concatenate([ours, *(values for (*_, criterion), values in spread.items() if criterion == "trace")])
+
+    def of_chains(estimator: str) -> str:
+        return ", ".join(f"{chains[estimator, length]:.3f}" for length in LENGTHS)
+
+    def between(estimator: str, criterion: str = "trace") -> str:
+        cells = (spread[population, estimator, criterion] for population in ("diffuse", "peaked", "binary"))
+        return ", ".join(f"{min(values):.2f} to {max(values):.2f}" for values in cells)
+
     never = Verdict.FAILS if ours.min() >= 1 else Verdict.CONDITIONAL
     return Finding(
         never if ours.max() > 1 else Verdict.EXACT,
@@ -163,14 +191,44 @@ def rule_against_uniform() -> Finding:
         f"divided by its weight w(p, n): RLOO the same, GRPO {cited('same_objective', 'grpo')} (at its own objective, weights w(p, {MEAN}): "
         f"{cited('own_objective', 'grpo')}). Another criterion, the cosine to the "
         f"true gradient, for GRPO: uniform {cited('cosine_uniform', 'grpo', '.3f')}; the rule {cited('cosine_prompt_mean', 'grpo', '.3f')}, "
-        f"and {cited('cosine_token_mean', 'grpo', '.3f')} under a mean over tokens, which re-weights prompts",
+        f"and {cited('cosine_token_mean', 'grpo', '.3f')} under a mean over tokens, which re-weights prompts. The population of p decides as well. Over Beta(a, a), a = .1, .3, .7, 2, and "
+        f"Beta(.3, 1), clipped to 1e-4 or .02 from 0 and 1: RLOO {between('rloo')}, GRPO {between('grpo')} (at one objective "
+        f"{between('grpo', 'same_objective')}). It is less where many prompts are near 0 or 1, and more with few answers and middling p: two "
+        f"answers, RLOO, clip 1e-4, {found['binary', 'rloo', 0.1, 0.1, 1e-4][0]:.2f} at a = .1 and {found['binary', 'rloo', 2.0, 2.0, 1e-4][0]:.2f} at 2. "
+        f"Chains of one deciding token and {', '.join(map(str, LENGTHS))} coins are the nearer to diffuse answers the longer they are: RLOO "
+        f"{of_chains('rloo')}, GRPO {of_chains('grpo')}",
         {
             **{f"{p}_{e}_{r}": x for p, e, r, x, *_ in rows},
             **{f"{name}_{p}_{e}": of(name, p, e) for name in criteria[1:] for p, e, r, *_ in rows if r == "P"},
+            **{
+                f"{name}_{'_'.join(cell)}": at(values)
+                for cell, values in spread.items()
+                for name, at in EXTREMES.items()
+            },
+            **{f"binary_{e}_beta_{a}_{b}_{clip}": x for (p, e, a, b, clip), (x, _) in found.items() if p == "binary"},
+            **{f"chain_{length}_{e}": value for (e, length), value in chains.items()},
         },
         f"two answers, RLOO: {of('ratio', 'binary', 'rloo'):.2f} times uniform's variance",
         data,
     )
+
+
+def _rates() -> dict[tuple[float, float, float], FloatArray]:
+    """Return 512 quantiles of each Beta(a, b), clipped; by a, b and the clip."""
+    middle = (np.arange(512) + 0.5) / 512
+    shapes = ((0.1, 0.1), (0.3, 0.3), (0.7, 0.7), (2.0, 2.0), (0.3, 1.0))
+    return {
+        (a, b, clip): np.clip(special.betaincinv(a, b, middle), clip, 1 - clip)
+        for (a, b), clip in product(shapes, (1e-4, 0.02))
+    }
+
+
+def _rule_ratios(prompts: Prompts, estimator: str) -> tuple[float, float]:
+    """Return the variance of the paper's rule over uniform's, and the same with each prompt divided by its weight."""
+    p = prompts.p
+    counts = allocation.water_level(p * (1 - p), MEAN * len(p), LOW, HIGH)
+    (w, at_counts), (w_16, uniform) = (weight_and_variance(prompts, n, estimator) for n in (counts, np.array(MEAN)))
+    return float(at_counts.sum() / uniform.sum()), float((at_counts / w**2).sum() / (uniform / w_16**2).sum())
 
 
 def _cosine(group: Moments, shares: FloatArray) -> float:

@@ -151,7 +151,8 @@ def test_order_of_chains() -> None:
     """A fair coin's score is (1/2, -1/2) or its negative: squared norm 1/2, and it says nothing of the reward."""
     p = np.linspace(0.02, 0.98, 49)
     proxy = np.round(p * (1 - p), 12)
-    for estimator, (name, lengths) in product(("rloo", "grpo"), (("equal", [64]), ("mixed", [4, 8, 16, 32, 64]))):
+    chains = {"equal": [64], "long": [256], "mixed": [4, 8, 16, 32, 64]}
+    for estimator, (name, lengths) in product(("rloo", "grpo"), chains.items()):
         variance = [[group(x, 16, estimator, length / 2, length / 2, 2.0)[0] for x in p] for length in lengths]
         rank = stats.spearmanr(np.tile(proxy, len(lengths)), np.round(variance, 12).ravel()).statistic
         assert numbers("A7")[f"chain_{name}_{estimator}"] == pytest.approx(rank, abs=1e-6)
@@ -213,6 +214,34 @@ def test_the_rule_against_uniform_by_three_criteria(population: str, estimator: 
         second_moment = (shares**2 * (variance + weight**2 * true)).sum()
         cosine = (shares * weight * true).sum() / sqrt(true.sum() * second_moment)
         assert found[f"cosine_{name}"] == pytest.approx(cosine, rel=1e-9)
+
+
+def ratio_of_the_rule(p: np.ndarray, estimator: str, spreads: tuple[float, float, float]) -> float:
+    counts = allocation.water_level(p * (1 - p), 16 * len(p), 8, 24)
+    rule = sum(group(x, int(n), estimator, *spreads)[0] for x, n in zip(p, counts, strict=True))
+    return rule / sum(group(x, 16, estimator, *spreads)[0] for x in p)
+
+
+@pytest.mark.parametrize(("a", "b", "clip"), [(0.1, 0.1, 1e-4), (0.3, 0.3, 0.02), (2.0, 2.0, 1e-4), (0.3, 1.0, 1e-4)])
+def test_the_population_decides_whether_the_rule_is_below_uniform(a: float, b: float, clip: float) -> None:
+    p = np.clip(stats.beta.ppf((np.arange(512) + 0.5) / 512, a, b), clip, 1 - clip)
+    for estimator in ("rloo", "grpo"):
+        found = numbers("A11")[f"binary_{estimator}_beta_{a}_{b}_{clip}"]
+        assert found == pytest.approx(ratio_of_the_rule(p, estimator, SPREADS["binary"]), rel=1e-6)
+    low, high = (numbers("A11")[f"{end}_binary_rloo_trace"] for end in ("least", "most"))
+    assert low < 0.66
+    assert high > 1.2
+
+
+@pytest.mark.parametrize("estimator", ["rloo", "grpo"])
+def test_the_rule_on_long_chains_is_as_on_diffuse_answers(estimator: str) -> None:
+    p = np.clip(np.random.default_rng(30).beta(0.7, 0.7, size=512), 0.02, 0.98)
+    for length in (4, 1024):
+        expected = ratio_of_the_rule(p, estimator, (length / 2, length / 2, 2.0))
+        assert numbers("A11")[f"chain_{length}_{estimator}"] == pytest.approx(expected, rel=1e-9)
+    assert numbers("A11")[f"chain_1024_{estimator}"] == pytest.approx(
+        numbers("A11")[f"diffuse_{estimator}_P"], abs=0.002
+    )
 
 
 def forgets_the_fallback(counts):

@@ -121,6 +121,27 @@ def test_a12_numbers(findings):
     np.testing.assert_allclose(numbers["with_lengths_low"], 0.80, atol=0.005)
 
 
+def test_a12_rloo_refutes_the_model(findings):
+    """By Monte Carlo: two answers, half of the prompts at p = .5 and half at .005; counts rise with the deviation."""
+    rng = np.random.default_rng(8)
+
+    def squared_noise(p: float, n: int) -> tuple[float, float]:
+        """Return n^2 times the squared distance to grad J of 2,000,000 groups: its mean and standard error."""
+        k = rng.binomial(n, p, size=2_000_000)
+        squared = 2 * n**2 * (k * (n - k) / (n * (n - 1)) - p * (1 - p)) ** 2
+        return float(squared.mean()), float(squared.std() / np.sqrt(len(squared)))
+
+    uniform = [squared_noise(p, 16) for p in (0.5, 0.005)]
+    assert uniform[0][0] > uniform[1][0] + 5 * (uniform[0][1] + uniform[1][1])
+    base = sum(mean for mean, _ in uniform)
+    for name, counts in (("pair_steep", (24, 8)), ("pair_as_sigma", (18, 14))):
+        rule = [squared_noise(p, n) for p, n in zip((0.5, 0.005), counts, strict=True)]
+        error = sum(each for _, each in rule + uniform) / base
+        assert error < 0.005
+        assert abs(findings["A12"].numbers[name] - sum(mean for mean, _ in rule) / base) < 4 * error
+        assert findings["A12"].numbers[name] < 0.96
+
+
 # A13 and A14: the table of an independent derivation, to its three digits
 
 
