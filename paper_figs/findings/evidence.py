@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from paper_figs.result_files import made_by, read_json
-from theory.base import runs
+from theory.base import require, runs
 from theory.base.files import check_fields
 from theory.base.tables import Estimate
-from theory.claims import Verdict
+from theory.claims import Author, Verdict
 
 ROW: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("id", "claim", "said_by", "source", "regime", "verdict", "evidence"), (str,)),
@@ -33,11 +33,24 @@ def read_rows(source: Path) -> list[dict[str, Any]]:
     with made_by(command):
         for row in rows:
             check_fields(row, ROW, f"{path}: row")
+            try:
+                require.one_of("said_by", row["said_by"], [author.value for author in Author])
+                for name, number in row["numbers"].items():
+                    require.in_range(name, number)
+            except ValueError as error:
+                raise ValueError(f"{path}: row {row['id']:.20}: {error}") from error
     return rows
 
 
 class Missing(LookupError):
     """Results that a finding needs are not there, or are of runs too short for it."""
+
+
+class Numbers(dict[str, float]):
+    """Numbers of a row by name."""
+
+    def __missing__(self, name: str) -> float:
+        raise Missing(f"{name} of a row of the ledger")
 
 
 class Evidence:
@@ -65,8 +78,7 @@ class Evidence:
         if (found := self._rows[row]["verdict"]) != verdict.value:
             path = self.source / "ledger" / "ledger.json"
             raise ValueError(f"{path}: expected the verdict {verdict.value!r} on row {row}, got {found!r}")
-        numbers: Mapping[str, float] = self._rows[row]["numbers"]
-        return numbers
+        return Numbers(self._rows[row]["numbers"])
 
     def values(self, sweep: str, axis: str) -> list[str]:
         """Return the values of an axis, in order."""
