@@ -47,13 +47,15 @@ def ledger(e: Evidence) -> str:
 @finding("objective", "Allocation and the objective (A10)")
 def objective(e: Evidence) -> str:
     """Give the growth of a prompt's weight by estimator and aggregation."""
-    grown = e.numbers("A10", Verdict.CONDITIONAL)
+    grown = e.numbers("A10", Verdict.EXACT)
     return f"""
         A group of n rollouts gives its prompt a weight in the objective. From n = 8 to 24 the weight of a prompt with
         success rate .05 grows {grown["prompt_mean_grpo"]:.2f} times with GRPO's advantages under a mean over prompts,
-        and {grown["token_mean_grpo"]:.1f} times under a mean over tokens, as in the public code. With RLOO it grows
-        {grown["prompt_mean_rloo"]:.2f} and {grown["token_mean_rloo"]:.1f} times. So an allocation is not a matter of
-        noise alone, except for an unbiased estimator under a mean over prompts. (One-token answers, on-policy.)
+        and {grown["token_mean_grpo"]:.1f} times under a mean over tokens at equal lengths, as in the public code.
+        With RLOO it grows {grown["prompt_mean_rloo"]:.2f} and {grown["token_mean_rloo"]:.1f} times. Under a mean over
+        prompts GRPO's growth is between {grown["least_growth"]:.2f} and {grown["most_growth"]:.2f}, for p from .01 to
+        .99. So an allocation is not a matter of noise alone, except for an unbiased estimator under a mean over
+        prompts. (One-token answers, on-policy.)
     """
 
 

@@ -10,7 +10,7 @@ from scipy import stats as statistics
 
 from theory.base.arrays import BoolArray, FloatArray
 from theory.claims.allocation import HIGH, LOW, MEAN
-from theory.claims.ledger import ROUNDING, Finding, Verdict, by_column, claim
+from theory.claims.ledger import ROUNDING, Author, Finding, Verdict, by_column, claim
 from theory.estimators import moments
 from theory.policy import softmax, token_statistics
 
@@ -264,10 +264,12 @@ def _chains(
 
 @claim(
     "A10",
-    "An allocation can be judged by the variance of the gradient alone: what it estimates stays the same",
-    "4.2.1, App. C (premise, not in words)",
-    Verdict.CONDITIONAL,
-    regime=f"{GROUPS}; n from 2 to 32; mean over prompts, or over tokens at equal lengths",
+    "An allocation changes what GRPO's gradient estimates, since the weight w(p, n) of a prompt rises with n; RLOO's mean over prompts "
+    "stays the same, its mean over tokens does not",
+    "theory.estimators.implied_weight; 4.2.1 and App. C compare variances only",
+    Verdict.EXACT,
+    said_by=Author.OURS,
+    regime=f"{GROUPS}; n from 2 to 32, p from .01 to .99; mean over prompts, or over tokens at equal lengths",
 )
 def implied_objective() -> Finding:
     """Compute the implied weight w(p, n) of a prompt, E[g] = w grad J, for n in the paper's range.
@@ -290,15 +292,21 @@ def implied_objective() -> Finding:
         few, many = weights_of(estimator, column)
         growth[column, estimator] = many / few
     few, many = weights_of("grpo")
-    changes = Verdict.CONDITIONAL if abs(growth["prompt_mean", "grpo"] - 1) > 1e-9 else Verdict.EXACT
+    everywhere = moments.implied_weight(np.linspace(0.01, 0.99, 99)[:, None], np.arange(2, 33), "grpo")
+    rises = bool((np.diff(everywhere, axis=1) > 0).all())
+    range_of = everywhere[:, HIGH - 2] / everywhere[:, LOW - 2]
     unbiased = float(np.abs(data["prompt_mean"][data["estimator"] == "rloo"] - 1).max()) < ROUNDING
     return Finding(
-        changes if unbiased else Verdict.UNDECIDED,
-        f"true of an unbiased estimator (RLOO, REINFORCE) under a mean over prompts; otherwise an allocation re-weights prompts. "
-        f"From n = {LOW} to {HIGH} one at p = .05 gains weight: GRPO {growth['prompt_mean', 'grpo']:.2f} times under a prompt "
-        f"mean and {growth['token_mean', 'grpo']:.1f} times under a token mean; RLOO {growth['prompt_mean', 'rloo']:.2f} and "
+        (Verdict.EXACT if rises else Verdict.FAILS) if unbiased else Verdict.UNDECIDED,
+        f"w(p, n) of GRPO rises with n at every p, from n = {LOW} to {HIGH} by a factor of {range_of.min():.2f} (p = .5) to "
+        f"{range_of.max():.2f} (p = .01 and .99); at p = .05 from {few:.2f} to {many:.2f}. So where n differs an allocation re-weights "
+        f"prompts, and variances alone do not compare two allocations. RLOO's w is 1 (REINFORCE's as well). From n = {LOW} to {HIGH} a prompt at "
+        f"p = .05 gains weight: GRPO {growth['prompt_mean', 'grpo']:.2f} times under a prompt mean and {growth['token_mean', 'grpo']:.1f} times under a token mean; RLOO {growth['prompt_mean', 'rloo']:.2f} and "
         f"{growth['token_mean', 'rloo']:.1f}",
-        {f"{column}_{estimator}": value for (column, estimator), value in growth.items()},
-        f"GRPO, p = .05: w = {few:.2f} at n = {LOW}, {many:.2f} at n = {HIGH}",
-        data,
+        {
+            **{f"{column}_{estimator}": value for (column, estimator), value in growth.items()},
+            "least_growth": float(range_of.min()),
+            "most_growth": float(range_of.max()),
+        },
+        data=data,
     )

@@ -13,7 +13,8 @@ from scipy import stats
 from theory import allocation
 from theory.allocation.rules import dynamo
 from theory.claims import LEDGER, estimators as claims
-from theory.claims.ledger import Author
+from theory.claims.ledger import Author, Verdict
+from theory.estimators import moments
 
 ROWS = {row.id: row for row in LEDGER if row.id in {f"A{i}" for i in range(1, 12)}}
 FINDINGS: dict[str, dict[str, float]] = {}
@@ -61,7 +62,7 @@ SPREADS = {"binary": (0.0, 0.0, 2.0), "diffuse": (127 / 128, 127 / 128, 2 / 128)
 
 def test_every_row_says_its_regime_and_its_author() -> None:
     assert all(row.regime for row in ROWS.values())
-    assert [row.id for row in ROWS.values() if row.said_by is not Author.PAPER] == ["A5"]
+    assert [row.id for row in ROWS.values() if row.said_by is not Author.PAPER] == ["A5", "A10"]
     assert [row.id for row in ROWS.values() if row.by_construction] == ["A9"]
 
 
@@ -190,6 +191,15 @@ def test_weight_of_a_rare_success(mean: str) -> None:
     few, many = (group(0.05, n, "grpo", *SPREADS["binary"])[1] for n in (8, 24))
     factor = 3 if mean == "token_mean" else 1
     assert numbers("A10")[f"{mean}_grpo"] == pytest.approx(factor * many / few, rel=1e-9)
+    for name, p in (("least_growth", 0.5), ("most_growth", 0.01)):
+        few, many = (group(p, n, "grpo", *SPREADS["binary"])[1] for n in (8, 24))
+        assert numbers("A10")[name] == pytest.approx(many / few, rel=1e-9)
+
+
+def test_a_weight_that_does_not_rise_with_n_turns_a10_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = moments.implied_weight
+    monkeypatch.setattr(moments, "implied_weight", lambda p, n, e: weight(p, np.full_like(n, 16), e))
+    assert ROWS["A10"].judge().verdict is Verdict.FAILS
 
 
 @pytest.mark.parametrize(("population", "estimator"), list(product(SPREADS, ("rloo", "grpo"))))
