@@ -74,6 +74,7 @@ REFUSED = {
     "scale smoke": lambda given, out: ("-m", "scale", "smoke", "--out", out),
     "scale train": lambda given, out: ("-m", "scale", "train", "--out", out, f"tiny_folder={out}"),
     "scale evaluate": lambda given, out: ("-m", "scale", "evaluate", out, "--data", given / "log.csv", "--out", out),
+    "paper_figs.findings": lambda given, out: ("-m", "paper_figs.findings", "--source", out),
     "notebooks/execute.py": lambda given, out: ("notebooks/execute.py", "--folder", out),
     "requirements/lock.py": lambda given, out: ("requirements/lock.py",),  # without uv
 }

@@ -296,6 +296,7 @@ def test_commands_are_found():
         "toy",
         "scale",
         "paper_figs",
+        "paper_figs.findings",
     }
 
 
