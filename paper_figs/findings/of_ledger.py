@@ -99,7 +99,8 @@ def half(e: Evidence) -> str:
     return f"""
         A summary of the paper says it, not the paper. It can be reached: in a batch of which one half has two answers
         at p = .5 and the other half is hopeless, the paper's rule leaves {grpo} of uniform's variance with GRPO and
-        {rloo} with RLOO, where hopeless means p = 1e-6, 1e-4, .001 and .01. Within 8 to 24 rollouts at a mean of 16
+        {rloo} with RLOO, where hopeless means p = 1e-6, 1e-4, .001 and .01. Half is gone up to p =
+        {left["grpo_halved_up_to"]:.1e} and {left["rloo_halved_up_to"]:.1e}. Within 8 to 24 rollouts at a mean of 16
         no rule leaves less than {left["floor_grpo"]:.2f} (GRPO) and {left["floor_rloo"]:.2f} (RLOO) in any batch; if
         variance were sigma^2/n, {left["floor_reinforce"]:.2f}. (Binary reward, p known, a mean over prompts.)
     """
@@ -113,7 +114,8 @@ def proxy(e: Evidence) -> str:
         The theorem asks for shares in proportion to a deviation, the algorithm takes an estimate of a variance.
         Without bounds such shares have exactly the variance of uniform allocation. Within 8 to 24 at a mean of 16
         they cost at most {cost["largest_cost"]:.3f} of uniform's variance against the root, for success rates from
-        Beta distributions, and up to {cost["two_valued_cost"]:.3f} for the worst of two values. (sigma^2 = p (1 - p)
+        Beta(a, a) with a from .1 to 5, and up to {cost["two_valued_cost"]:.3f} for the worst of two values; apart from
+        rounding they are never above uniform's variance. (sigma^2 = p (1 - p)
         and sigma^2/n assumed, p known.)
     """
 

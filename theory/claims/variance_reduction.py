@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from scipy import special
+from scipy import optimize, special
 
 from theory import allocation
 from theory.base.arrays import FloatArray, IntArray
@@ -48,7 +48,7 @@ def largest_reduction() -> Finding:
 
     shown = [int(np.argmin(np.abs(hopeless / value - 1))) for value in (1e-6, 1e-4, 1e-3, 1e-2)]
     group = {estimator: curve("binary", estimator) for estimator in ("grpo", "rloo")}
-    halved = {estimator: float(hopeless[ratio <= 0.5].max(initial=0.0)) for estimator, ratio in group.items()}
+    halved = {estimator: _halved_up_to(estimator, float(hopeless[0]), float(hopeless[-1])) for estimator in group}
     kept = float(data["ratio"][data["population"] != "binary"].min())
     reached = min(float(ratio.min()) for ratio in group.values()) <= 0.5
     everywhere = max(float(ratio.max()) for ratio in group.values()) <= 0.5 and kept <= 0.5
@@ -66,7 +66,7 @@ def largest_reduction() -> Finding:
         verdict if abs(floor["reinforce"] - MEAN / HIGH) < 1e-9 else Verdict.UNDECIDED,
         f"reached and passed with two answers where hopeless means hopeless: at p = 1e-6, 1e-4, .001 and .01 of the hopeless "
         f"half, {cited('grpo')} of uniform's variance are left for GRPO, {cited('rloo')} for RLOO; half is gone up to "
-        f"p = {halved['grpo']:.1e} and {halved['rloo']:.1e}. With peaked or diffuse answers {kept:.2f} or more are left. The least "
+        f"p = {halved['grpo']:.2e} and {halved['rloo']:.2e}. With peaked or diffuse answers {kept:.2f} or more are left. The least "
         f"that bounds of {LOW} to {HIGH} at {MEAN} leave, any policy: {floor['reinforce']:.2f} if the variance is sigma^2/n "
         f"(REINFORCE, or a fixed baseline), {floor['rloo']:.2f} for RLOO, {floor['grpo']:.2f} for GRPO",
         numbers,
@@ -74,6 +74,19 @@ def largest_reduction() -> Finding:
         f"uniform's variance",
         data,
     )
+
+
+def _halved_up_to(estimator: str, low: float, high: float) -> float:
+    """Largest p in [low, high] of the hopeless half at which half of the variance is gone, two answers; 0 if none."""
+
+    def excess(log_rare: float) -> float:
+        p = np.repeat([0.5, np.exp(log_rare)], 32)
+        counts = allocation.water_level(p * (1 - p), MEAN * len(p), LOW, HIGH)
+        return _variance_over_uniform("binary", p, counts, estimator) - 0.5
+
+    if excess(np.log(low)) > 0:
+        return 0.0
+    return high if excess(np.log(high)) <= 0 else float(np.exp(optimize.brentq(excess, np.log(low), np.log(high))))
 
 
 def _variance_over_uniform(population: str, p: FloatArray, counts: IntArray, estimator: str) -> float:

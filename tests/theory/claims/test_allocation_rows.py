@@ -122,6 +122,9 @@ def test_batches_half_of_which_are_hopeless(estimator: str) -> None:
     for text, p in (("1e-06", 1e-6), ("1e-04", 1e-4), ("1e-03", 1e-3), ("1e-02", 1e-2)):
         ratio = (variance(0.5, 24) + variance(p, 8)) / (variance(0.5, 16) + variance(p, 16))
         assert numbers("A5")[f"{estimator}_at_{text}"] == pytest.approx(ratio, rel=1e-8)
+    p = numbers("A5")[f"{estimator}_halved_up_to"]
+    assert 2 * (variance(0.5, 24) + variance(p, 8)) == pytest.approx(variance(0.5, 16) + variance(p, 16), rel=1e-8)
+    assert p == pytest.approx({"grpo": 1.18e-4, "rloo": 3.63e-4}[estimator], rel=0.005)
     assert numbers("A5")[f"floor_{estimator}"] == pytest.approx(variance(0.5, 24) / variance(0.5, 16), rel=1e-9)
 
 
