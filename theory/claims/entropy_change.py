@@ -222,7 +222,8 @@ def group_cancellation() -> Finding:
     of_kept = _root_mean_square(two_whole - two_kept) / _root_mean_square(two_kept)
     explained_two = float(np.corrcoef(two_kept, two_whole)[0, 1] ** 2)
     kept, whole = _two_contexts(rng, by_reward=True)
-    ratios["by_reward"] = _root_mean_square(whole - kept) / _root_mean_square(whole)
+    left["contexts"] = float(np.abs(whole - kept).max())
+    ratios["contexts"] = _root_mean_square(whole - kept) / _root_mean_square(whole)
     largest = max(*ratios.values(), *random)
     elsewhere = Verdict.EXACT if largest < ROUNDING else Verdict.APPROXIMATE if largest < 1 else Verdict.CONDITIONAL
     return Finding(
@@ -233,7 +234,7 @@ def group_cancellation() -> Finding:
         f"advantages; after the first token, where contexts differ, {min(random):.2f} to {max(random):.2f} in random "
         f"ones ((28) explains {min(explained):.0%} to {max(explained):.0%} of the variance of the change), "
         f"{ratios['two']:.2f} in a uniform or a peaked one at random ({explained_two:.0%}; {of_kept:.2f} of what (28) "
-        f"keeps), {ratios['by_reward']:.1f} where these two go with the reward",
+        f"keeps), {ratios['contexts']:.1f} where these two go with the reward",
         {
             **left,
             **{f"ratio_{name}": ratio for name, ratio in ratios.items()},

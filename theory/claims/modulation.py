@@ -183,7 +183,7 @@ def bias() -> Finding:
     "Compensation mitigates the attenuation: it moderately amplifies confident correct actions",
     "4.3.1",
     Verdict.BOUND,
-    regime=f"policies from uniform to sure in one batch, V = 2 and 64; {_DEFAULTS}",
+    regime=f"factors: {_BATCHES}; lengths: policies from uniform to sure in one batch, V = 2 and 64; {_DEFAULTS}",
 )
 def offset() -> Finding:
     """Measure how much longer compensation makes updates, and which part of the attenuation that is.
@@ -224,8 +224,9 @@ def offset() -> Finding:
     factor, needed = value_of(data["factor"], 0.99), value_of(data["required"], 0.99)
     return Finding(
         judged if consistent else Verdict.UNDECIDED,
-        f"all {len(factors)} correct tokens with pi > .9 in 8 batches are amplified, {factors.min():.2f} to "
-        f"{factors.max():.2f} times, with both factors. How much of the attenuation this takes away is another matter: at "
+        f"all {len(factors)} correct tokens with pi > .9 in 8 batches over 64 tokens are amplified, {factors.min():.2f} to "
+        f"{factors.max():.2f} times, with both factors; two answers {value_of(data['factor'], 0.9):.2f} times at pi = .9, "
+        f"{value_of(data['factor'], 0.95):.2f} at .95 and {factor:.2f} at .99. How much of the attenuation this takes away is another matter: at "
         f"pi = .9 {value_of(given, 0.9) / value_of(required, 0.9):.1%} of the length that a binary token's score has lost "
         f"against one at .5, at .99 {value_of(given, 0.99) / value_of(required, 0.99):.1%} ({factor:.2f} times, where "
         f"{needed:.0f} would restore it), and {restored.max():.0%} at most. The factor is bounded, the attenuation is not",
@@ -234,6 +235,8 @@ def offset() -> Finding:
             "amplified_most": float(factors.max()),
             "required": needed,
             "factor": factor,
+            "factor_90": value_of(data["factor"], 0.9),
+            "factor_95": value_of(data["factor"], 0.95),
             "restored_90": value_of(given, 0.9) / value_of(required, 0.9),
             "restored_99": value_of(given, 0.99) / value_of(required, 0.99),
             "restored_most": float(restored.max()),
@@ -504,8 +507,10 @@ def indicator_of_magnitude() -> Finding:
         f"{', '.join(f'{scale:g}' for scale in LARGEST_SCALES)}). Rank correlation {min(ranks):.2f} to {max(ranks):.2f}, "
         f"of which a part is |A|, which Xi and |A s| share",
         {
+            "rank": float(np.median(ranks)),
             "rank_least": min(ranks),
             "rank_most": max(ranks),
+            "top_shared": float(np.median(shares)),
             "top_shared_least": min(shares),
             "top_shared_most": max(shares),
         },

@@ -48,13 +48,22 @@ def test_dependence_fades_with_fillers_and_in_no_other_way():
     """Row G4 of the ledger: long chains of sure decisions keep f + (1 - f) p/q, so that at p = .5 nothing is seen."""
     data = next(row for row in LEDGER if row.id == "G4").judge().data
     long = (data["length"] == 1024) & (data["num_tokens"] == 2)
-    for p, expected in ((0.1, 1 / 9), (0.5, 1.0), (0.9, 9.0)):
+    for p, expected in ((0.1, 1 / 9), (0.5, 1.0), (0.9, 9.0), (0.95, 19.0), (0.99, 99.0)):
         here = long & (data["success"] == p)
         dependence = dict(zip(data["filler_share"][here], data["dependence"][here], strict=True))
         assert list(dependence) == list(FILLER_SHARES)
-        assert dependence[0.0] == pytest.approx(expected, rel=0.02)
-        assert dependence[0.75] == pytest.approx(0.75 + 0.25 * expected, rel=0.01)
-        assert abs(dependence[FILLER_SHARES[-1]] - 1) < 0.07
+        for share in FILLER_SHARES:
+            assert dependence[share] == pytest.approx(share + (1 - share) * expected, rel=0.02)
+
+
+def test_no_share_of_fillers_is_enough_for_every_success_probability():
+    """Row G4 of the ledger, against chains of 128 tokens: what decides is (1 - f) |p/q - 1|, so p near 1 breaks it."""
+    numbers = next(row for row in LEDGER if row.id == "G4").judge().numbers
+    for p in (0.9, 0.95, 0.99):
+        left, _, bound = _Chain(p, 2, 1, 128, 0.75).means()
+        assert numbers[f"three_quarters_{p}"] == pytest.approx(max(left / bound, 1), abs=0.005)
+    assert numbers["three_quarters_0.99"] > 5 > 1 >= numbers["ratio_where_small"]
+    assert numbers["dependence_0.99"] > 0.7 > 0.1 > numbers["dependence_where_small"]
 
 
 def test_the_score_of_a_sure_policy_is_above_rounding():

@@ -75,10 +75,18 @@ def test_a_removal_that_gains(put):
 
 
 def test_gaps_that_do_not_widen(put):
-    numbers = ROWS["T7"].judge().numbers
+    found = ROWS["T7"].judge()
+    numbers = found.numbers
+    assert found.verdict is Verdict.CONDITIONAL
+    assert (numbers["gap_pass@1_1.5B"], numbers["gap_pass@1_7B"]) == pytest.approx((22.0 / 6, 26.2 / 6))
     assert numbers["gap_pass@32_7B"] / numbers["gap_pass@32_1.5B"] == pytest.approx(36.8 / 10.9)
     assert (numbers["wider_pass@1"], numbers["wider_pass@32"]) == (4, 6)
     assert put("T7", 35.0, "DynaMO", "Minerva", SMALL).verdict is Verdict.FAILS
+
+
+def test_a_gap_at_7b_that_grows_relative_to_grpo_too(put):
+    """15 more points on one benchmark lift the gap of pass@1 to 6.9 points, 18 % of GRPO's average."""
+    assert put("T7", 60.0, "DynaMO", "Olympiad", LARGE).verdict is Verdict.EXACT
 
 
 def test_a_cell_that_is_level_with_grpo(put):
