@@ -18,7 +18,7 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 
-from paper_figs.findings import FINDINGS, FIRST_SCREEN, Evidence, Missing
+from paper_figs.findings import ARCHIVE, FINDINGS, FIRST_SCREEN, Evidence, Missing
 from paper_figs.formulas import mathml, typeset
 from paper_figs.result_files import made_by, unfit
 from theory.base import runs
@@ -89,14 +89,16 @@ def page(source: Path) -> str:
 
 
 def _found(evidence: Evidence) -> str:
-    """Return the first screen: five findings."""
+    """Return the first screen: five findings, from the project's archive where the folder lacks their results."""
     items = []
     for name in FIRST_SCREEN:
         found = FINDINGS[name]
         try:
-            items.append(f"<li>{typeset(MARKDOWN.renderInline(found.markdown(evidence)))}</li>")
+            text = found.markdown(evidence)
         except Missing:
-            items.append(f'<li class="dim">{_text(found.title)}: not here; {_text(" and ".join(found.commands))}</li>')
+            archived = f"(Archived results; `{' && '.join(found.commands)}` makes them.)"
+            text = f"{found.markdown(Evidence(ARCHIVE))} {archived}"
+        items.append(f"<li>{typeset(MARKDOWN.renderInline(text))}</li>")
     return f'<ol class="found">{"".join(items)}</ol>'
 
 

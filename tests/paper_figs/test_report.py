@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from paper_figs.figure import Figure, items
+from paper_figs.findings import ARCHIVE, FINDINGS, FIRST_SCREEN, Evidence
 from paper_figs.report import PAPER, main, page
 from tests.paper_figs.make_data import seal
 from theory.base.files import only_writer, read_json, write_json
@@ -310,3 +311,13 @@ def test_a_page_has_one_writer(source: Path, capsys: pytest.CaptureFixture[str])
     with only_writer(source):
         assert main(["--source", str(source)]) == 2
     assert capsys.readouterr().err.startswith(f"python -m paper_figs.report: error: {source}: expected no other writer")
+
+
+def test_the_first_screen_has_five_findings_of_the_archive_where_the_folder_has_none(html: str) -> None:
+    found = html[html.index('<ol class="found">') : html.index("</ol>")]
+    assert found.count("<li>") == 5
+    for name in FIRST_SCREEN:
+        assert FINDINGS[name].title in found
+    archived = FINDINGS["modulation"].markdown(Evidence(ARCHIVE)).split("gains ")[1][:20]
+    assert archived in found
+    assert "Archived results" in found
