@@ -217,6 +217,38 @@ def test_a15_curve_has_both_signs(findings):
     assert findings["A15"].numbers["noisy_50"] < findings["A15"].numbers["quiet_50"]
 
 
+def test_a15_pairs_have_one_n_or_two(findings):
+    """Counted again from the cases, by a comparison of ranks."""
+    data = findings["A15"].data
+    found = findings["A15"].numbers
+    for p in (0.1, 0.5, 0.9):
+        signs: dict[bool, list[float]] = {True: [], False: []}
+        for world, rate in product(np.unique(data["world"]), (0.3, 1.0)):
+            cell = (data["world"] == world) & (data["rate"] == rate) & (data["p"] == p)
+            n, variance, gain = (data[name][cell] for name in ("num_rollouts", "variance", "gain"))
+            for i, j in zip(*np.triu_indices(len(n), 1), strict=True):
+                if abs(variance[i] - variance[j]) > 1e-6:
+                    signs[n[i] == n[j]].append(float((variance[i] < variance[j]) == (gain[i] < gain[j])))
+        np.testing.assert_allclose(found[f"against_{p}"], np.mean(signs[True]))
+        np.testing.assert_allclose(found[f"against_{p}_unequal"], np.mean(signs[False]))
+    assert [round(found[f"against_{p}"], 2) for p in (0.1, 0.5, 0.9)] == [0.69, 0.21, 0.31]
+
+
+def test_a15_least_variance_of_grpo_with_less_progress(findings):
+    """From the moments of the answers themselves."""
+
+    def batch(n):
+        full = gradient_moments([[0.1, 0.9], [0.5, 0.5]], [[True, False]] * 2, n, "grpo")
+        return full.variance.sum(), (full.mean * full.true_gradient).sum()
+
+    cells = [batch([n, 32 - n]) for n in range(8, 25)]
+    least, even = min(cells), cells[8]
+    found = findings["A15"].numbers
+    np.testing.assert_allclose(found["grpo_less_variance"], least[0] / even[0], rtol=1e-9)
+    np.testing.assert_allclose(found["grpo_less_progress"], least[1] / even[1], rtol=1e-9)
+    assert least[1] < even[1]
+
+
 # A16
 
 
