@@ -168,11 +168,12 @@ def convergence(e: Evidence) -> str:
 def feedback(e: Evidence) -> str:
     """Give the lag of lifetime counts."""
     row = e.numbers("A16", Verdict.CONDITIONAL)
-    lags = listed([f"{row[f'lag_0.5_{visits}_1.0']:.0f}" for visits in (4, 16, 32)])
+    up, down = (listed([f"{row[f'lag_{p}_{visits}_1.0']:.0f}" for visits in (4, 16, 32)]) for p in (0.5, 0.9))
     return f"""
         The paper's estimate of p (1 - p) is unbiased for one p, but a history pools the p of all its visits. If p
-        jumps from .1 to .5 after 4, 16 or 32 visits, the estimate is within 20 % again after {lags} more; with counts
-        that halve at each visit, after {row["lag_0.5_32_0.5"]:.0f}. (16 rollouts a visit, closed form.)
+        jumps from .1 to .5 after 4, 16 or 32 visits, the estimate is on average within 20 % of p (1 - p) again after
+        {up} more; if p jumps from .5 to .9, after {down}. With counts that halve at each visit it takes
+        {row["lag_0.5_32_0.5"]:.0f} and {row["lag_0.9_32_0.5"]:.0f}. (16 rollouts a visit, closed form.)
     """
 
 
