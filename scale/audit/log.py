@@ -6,6 +6,7 @@ their distinct prompts and groups.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,12 +34,12 @@ class Columns(NamedTuple):
 
 @dataclass(frozen=True)
 class Log:
-    """A log as groups, ordered by step, and within a step as in the log.
+    """A log as groups, ordered by step, and within a step by `blind_order` of the prompt.
 
     Attributes
     ----------
     format, files : One of `scale.audit.FORMATS`, and the files that were read.
-    prompts : Text or key of each prompt, [P].
+    prompts : Text or key of each prompt, [P], by `blind_order`.
     step, prompt, attempts, successes : Step, index of the prompt, rollouts and successes of each group, [G].
     rewards : Which rewards counted as wrong and which as right, in words.
     notes : Sentences on what was left out while reading.
@@ -53,6 +54,14 @@ class Log:
     successes: IntArray
     rewards: str
     notes: tuple[str, ...]
+
+
+def blind_order(prompt: str) -> bytes:
+    """Return a sort key of a prompt's text or key that cannot know its rewards, and is the same in every format.
+
+    Rules place remainders and ties by order, and rows may be sorted by length or reward.
+    """
+    return hashlib.blake2b(prompt.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 @dataclass
@@ -134,9 +143,7 @@ class Tally:
         return np.asarray(flags, dtype=np.int64)
 
     def _count(self, t: Any, ids: IntArray, attempts: IntArray, flags: IntArray) -> None:
-        row = np.arange(self.rollouts, self.rollouts + ids.size)
-        rows = pa.table({"t": t, "i": ids, "n": attempts, "k": flags, "row": row})
-        self.parts.append(_summed(rows))
+        self.parts.append(_summed(pa.table({"t": t, "i": ids, "n": attempts, "k": flags})))
         if sum(part.num_rows for part in self.parts[1:]) > MERGED_ROWS:
             self.parts = [_summed(pa.concat_tables(self.parts))]
         self.rollouts += int(attempts.sum())
@@ -146,8 +153,15 @@ class Tally:
         """Return everything counted, as groups."""
         if not self.rollouts:
             raise ValueError(f"{files[0]}: expected rollouts, got none")
-        table = _summed(pa.concat_tables(self.parts)).sort_by([("t", "ascending"), ("row", "ascending")])
+        table = _summed(pa.concat_tables(self.parts))
         t, i, n, k = (table.column(name).to_numpy() for name in ("t", "i", "n", "k"))
+        texts = list(self.ids)
+        seen = sorted(np.unique(i).tolist(), key=lambda number: blind_order(texts[number]))
+        rank = np.zeros(len(texts), dtype=np.int64)
+        rank[seen] = np.arange(len(seen))
+        i = rank[i]
+        order = np.lexsort((i, t))
+        t, i, n, k = t[order], i[order], n[order], k[order]
         said = "successes as counted in the log"
         if self.success is not None:
             said = f"a reward of at least {self.success:g} is a success"
@@ -164,13 +178,13 @@ class Tally:
                 if len(self.values) == 2
                 else (f"all rewards are {self.values[0]:g}")
             )
-        return Log(kind, files, tuple(self.ids), t, i, n, k, said, tuple(self.notes))
+        return Log(kind, files, tuple(texts[number] for number in seen), t, i, n, k, said, tuple(self.notes))
 
 
 def _summed(rows: pa.Table) -> pa.Table:
-    """Add up n and k by step and prompt, and keep the first row."""
-    sums = rows.group_by(["t", "i"]).aggregate([("n", "sum"), ("k", "sum"), ("row", "min")])
-    return sums.select(["t", "i", "n_sum", "k_sum", "row_min"]).rename_columns(["t", "i", "n", "k", "row"])
+    """Add up n and k by step and prompt."""
+    sums = rows.group_by(["t", "i"]).aggregate([("n", "sum"), ("k", "sum")])
+    return sums.select(["t", "i", "n_sum", "k_sum"]).rename_columns(["t", "i", "n", "k"])
 
 
 def _whole_steps(column: pa.Array, path: Path, name: str, first: int, unit: str) -> IntArray:

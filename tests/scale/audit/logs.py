@@ -7,18 +7,27 @@ import json
 import numpy as np
 import pandas as pd
 
+from scale.audit.log import blind_order
 from scale.run.records import Records
 from theory.allocation import Problem, SuccessHistory, allocate, get_allocator
 
 
+def question(number):
+    return f"What is {number} + {number}?\n"
+
+
 def simulated(seed=0, rule="uniform", num_prompts=40, size=10, steps=16, mean=8):
-    """Return a table of rollouts of a made run whose steps are allocated by a rule in [4, 12]."""
+    """Return a table of rollouts of a made run whose steps are allocated by a rule in [4, 12].
+
+    The rule gets the prompts in the audit's order, so that its remainders and ties fall alike.
+    """
     rng = np.random.default_rng(seed)
     p = rng.beta(0.7, 0.7, num_prompts)
     history, rows = SuccessHistory(), []
     epochs = [rng.permutation(num_prompts) for _ in range(-(-steps * size // num_prompts))]
     for step, batch in enumerate(np.concatenate(epochs)[: steps * size].reshape(steps, size), 1):
-        keys = [f"What is {i} + {i}?\n" for i in batch]
+        batch = sorted(batch, key=lambda i: blind_order(question(i)))
+        keys = [question(i) for i in batch]
         n = allocate(get_allocator(rule), Problem(*history.counts(keys), mean * size, 4, 12), rng)
         rewards = [rng.random(m) < np.clip(p[i] + 0.02 * step, 0, 1) for i, m in zip(batch, n, strict=True)]
         history.update(keys, [x.sum() for x in rewards], n)
@@ -60,7 +69,7 @@ def write_trl(table, folder, repeated=()):
                 "accuracy_reward": rows.reward,
                 "advantage": rows.reward - rows.reward.mean(),
             }
-        )
+        ).reset_index(drop=True)
         frame.to_parquet(folder / f"completions_{step:05d}.parquet")
         if step in repeated:
             frame.assign(step=step + 1000).to_parquet(folder / f"completions_{step + 1000:05d}.parquet")

@@ -21,7 +21,7 @@ from theory.estimators import implied_weight
 def log(tmp_path_factory):
     """Read the log of a made run of DynaMO's rule; a tenth of the rollouts is lost, and every third step is smaller."""
     rng = np.random.default_rng(0)
-    table = simulated(5, "dynamo", steps=14)
+    table = simulated(4, "dynamo", steps=14)
     table = table[(rng.random(len(table)) < 0.9) & ((table.step % 3 != 0) | table.prompt.str.contains("[02468] "))]
     lonely = table.prompt.str.contains("[0357] ") & table.step.isin([1, 2, 12, 13])
     table = table[~(lonely & table.duplicated(["step", "prompt"]))]
