@@ -38,7 +38,7 @@ def _lines(ax: Axes, chains: Columns, rows: np.ndarray, x: np.ndarray) -> None:
         ax.text(1.4 * x[rows].max(), height, f"$p = {success:g}$", va="center", fontsize=7, color=color)
     ax.axhline(1.0, color=GUIDE, linewidth=0.8, zorder=0)
     ax.yaxis.set_major_formatter("{x:g}")
-    ax.set_xlim(None, 6 * x[rows].max())
+    ax.set_xlim(None, 12 * x[rows].max())
 
 
 def _draw(chains: Columns) -> Drawing:
@@ -84,7 +84,8 @@ def _reading(chains: Columns) -> str:
     # The least share of fillers from which on no long response breaks the bound.
     enough = [share for share in np.unique(fillers) if not (over & long & (fillers >= share)).any()]
     filled = (
-        f"the long responses do at every p if {100 * enough[0]:.0f} % or more of their tokens are fillers"
+        f"the long responses do at every p up to {chains['success'].max():g} if {100 * enough[0]:.0f} % or more of "
+        f"their tokens are fillers"
         if enough
         else "not all long responses do, however many of their tokens are fillers"
     )

@@ -222,8 +222,8 @@ def stabilisation(e: Evidence) -> str:
         the largest update {row["both_update_least"]:.2f} to {row["both_update_most"]:.2f} times what they were. A
         large entropy change needs a long update, but of the 1 % longest updates only {back["top_shared_least"]:.0%}
         to {back["top_shared_most"]:.0%} are among the 1 % largest entropy changes, over six seeds and four scales of
-        the logits. (Made on-policy batches of 128 to 8,192 tokens, V = 64; alpha = .4 and tau = .9, a mode of the public code;
-        one step.)
+        the logits. (Made on-policy batches of 128 to 8,192 tokens, V = 64; alpha = .4 and tau = .9, a mode of the
+        public code; one step.)
     """
 
 

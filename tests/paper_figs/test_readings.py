@@ -422,7 +422,7 @@ def test_a_norm_above_its_bound_is_told() -> None:
 @pytest.mark.parametrize(
     ("filled", "said"),
     [
-        (0.8, "the long responses do at every p if 25 % or more of their tokens are fillers"),
+        (0.8, "the long responses do at every p up to 0.9 if 25 % or more of their tokens are fillers"),
         (1.2, "not all long responses do, however many of their tokens are fillers"),
     ],
 )
