@@ -26,7 +26,9 @@ def holm(p_values: Any) -> FloatArray:
     """Adjust the p-values of a family by Holm's step-down method (Scand. J. Statist. 1979).
 
     The i-th smallest of m becomes the largest of (m - j + 1) p_(j) over j <= i, at most 1. Whatever the dependence of
-    the comparisons, all adjusted values stay above .05 with probability .95 if there is no effect.
+    the comparisons, all adjusted values stay above .05 with probability .95 at least if there is no effect and the
+    p-values are valid. Those of `paired_p_value` are, if the differences are normal; for other symmetric, continuous
+    differences nearly so, and for skewed ones not (docs/statistics.md has rates).
 
     Parameters
     ----------

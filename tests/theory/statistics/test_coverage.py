@@ -116,6 +116,24 @@ def test_a_family_without_effect_has_a_sign_in_at_most_five_per_cent(num_seeds, 
     assert found <= 0.05 + 4 * error(0.05, num)
 
 
+DRAWS = {
+    "lognormal, less its mean": lambda rng, shape: np.exp(rng.normal(size=shape)) - math.exp(0.5),
+    "1 or -1": lambda rng, shape: rng.choice([-1.0, 1.0], size=shape),
+}
+
+
+@pytest.mark.parametrize("law", DRAWS)
+@pytest.mark.parametrize(("seeds", "comparisons", "num"), [(3, 1, 4000), (8, 1, 1000), (3, 20, 400)])
+def test_skewed_and_discrete_differences_have_the_false_signs_of_the_page(law, seeds, comparisons, num) -> None:
+    """Where the differences have mean 0 and are not normal: signs are more frequent, or less."""
+    (line,) = re.findall(rf"^\| {law} \| {seeds} \| (\.\d+) \| (\.\d+) \|$", PAGE, re.M)
+    said = float(line[comparisons > 1])
+    values = DRAWS[law](np.random.default_rng(6), (seeds, num, comparisons))
+    families = np.moveaxis(np.stack([*paired_gain(values), paired_p_value(values)]), 0, -1).tolist()
+    found = np.mean([any(gain.sign for gain in in_family(Estimate(*x) for x in family)) for family in families])
+    assert abs(found - said) <= 4 * error(said, num) + 0.01
+
+
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_an_effect_is_found_and_has_its_sign(sign: int) -> None:
     """Five standard deviations at 8 seeds: t is about 14, far beyond what any family asks."""

@@ -66,8 +66,22 @@ def test_p_value_is_scipys(num_seeds, rng):
 
 
 def test_p_value_of_equal_differences():
-    assert paired_p_value([[0.0, 0.5, -1e300]] * 3).tolist() == [1.0, 0.0, 0.0]
+    """They have the p-value of the sign test: three equal ones out of three are nothing, eight of eight are a lot."""
+    for num_seeds in (3, 6, 8):
+        sign_test = stats.binomtest(num_seeds, num_seeds).pvalue
+        assert paired_p_value([[0.0, 0.5, -1e300]] * num_seeds).tolist() == [1.0, sign_test, sign_test]
     assert paired_p_value([1e300, -1e300, 0.0]) == 1.0
+
+
+def test_rounding_is_no_difference(rng):
+    """(.1 + .2) - .3 is 5.6e-17, in all seeds alike; beside .3 it is nothing, and .1 is as large as it was."""
+    assert paired_p_value([0.1 + 0.2] * 8, [0.3] * 8) == 1.0
+    assert paired_p_value([0.1 + 0.2 + 0.1] * 8, [0.3] * 8) == 2.0**-7
+    luck = rng.random(8)
+    assert paired_p_value((luck + 0.1) + 0.2, luck + 0.3) == 1.0
+    assert paired_p_value((luck + 0.1) + 0.3, luck + 0.3) == 2.0**-7  # equal but for rounding
+    tiny = 1e-20 * (1 + rng.random(8))
+    assert paired_p_value(tiny) == pytest.approx(stats.ttest_1samp(tiny, 0).pvalue, rel=1e-10)
 
 
 @pytest.mark.parametrize("num_seeds", [1, 2])
@@ -112,6 +126,7 @@ def test_wide_intervals_of_large_numbers_stay_in_range():
         (([1.0, np.nan],), "values: expected finite values"),
         (([1.0, 2.0], [1.0]), "reference: expected the shape of values"),
         (([1.0, 2.0], [1.0, np.inf]), "reference: expected finite values"),
+        *((([1e300] * num, [-1e300] * num), "values - reference: expected finite values") for num in (3, 8)),
         (([1.0, 2.0], None, 1.0), "confidence: expected a finite number in"),
         (([1.0], None, 0.0), "confidence: expected a finite number"),
     ],
