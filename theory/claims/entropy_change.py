@@ -159,11 +159,11 @@ def _random_contexts(rng: np.random.Generator, num_tokens: int, low: float, high
 
 
 def _two_contexts(rng: np.random.Generator, by_reward: bool) -> tuple[FloatArray, ...]:
-    """Parts of 4,000 groups in two contexts over 256 tokens: uniform, and one token at .8 with equal others.
+    """Parts of 40,000 groups in two contexts over 256 tokens: uniform, and one token at .8 with equal others.
 
     The second is where the correct responses stand, or any response with probability 1/2.
     """
-    rewards, xi = _groups_of_16(rng, 4_000)
+    rewards, xi = _groups_of_16(rng, 40_000)
     logits = np.zeros((2, 256))
     logits[1, 0] = np.log(0.8 / (0.2 / 255))
     # Four kinds of tokens stand for all: a context's first token, or any other.
