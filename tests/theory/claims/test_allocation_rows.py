@@ -151,6 +151,28 @@ def test_how_far_the_variance_is_from_one_over_n() -> None:
     assert [change(p, "grpo") < 0.15 for p in (0.22, 0.23, 0.77, 0.78)] == [False, True, True, False]
 
 
+def test_rank_correlations_of_the_variance_with_the_proxies() -> None:
+    """From the moments of each bandit's own gradient."""
+    rng = np.random.default_rng(28)
+    rows = []
+    while len(rows) < 2496:
+        size = int(rng.choice([2, 4, 16, 64, 256]))
+        z = rng.normal(size=size) * rng.uniform(0.2, 4)
+        right = rng.random(size) < rng.uniform(0.1, 0.9)
+        right[np.argmax(z)], right[np.argmin(z)] = rng.permutation([True, False])
+        pi = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+        p = pi[right].sum()
+        if p * (1 - p) >= 1e-6:
+            variance = moments.gradient_moments(pi, right, 16, "grpo").variance
+            rows.append((p * (1 - p), 1 - (pi**2).sum(), -(pi * np.log(pi)).sum(), float(variance)))
+    bernoulli, collision, entropy, variance = np.array(rows).T
+    expected = {"bernoulli": bernoulli, "collision": collision, "entropy": entropy, "with_entropy": bernoulli * entropy}
+    for name, values in expected.items():
+        rank = stats.spearmanr(variance, values).statistic
+        assert numbers("A8")[f"grpo_{name}"] == pytest.approx(rank, abs=1e-6), name
+        assert rank > 0
+
+
 def test_order_of_chains() -> None:
     """A fair coin's score is (1/2, -1/2) or its negative: squared norm 1/2, and it says nothing of the reward."""
     p = np.linspace(0.02, 0.98, 49)
