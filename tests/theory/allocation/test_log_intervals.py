@@ -162,7 +162,7 @@ SMALL, LARGE = (24, 4), (64, 8)
 
 @pytest.mark.parametrize(("size", "n", "logged", "drift"), [(SMALL, 8, "uniform", 0.0), (SMALL, 4, "dynamo", 1.0)])
 def test_coverage_of_small_logs(size, n, logged, drift):
-    judged = Judged(150, size, n, logged, drift)
+    judged = Judged(400, size, n, logged, drift)
     for name in ("exact-baseline", "rloo"):
         assert 0.92 <= judged.share(name) <= 0.995
     assert judged.share("grpo") >= 0.95
