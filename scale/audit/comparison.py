@@ -39,6 +39,9 @@ IMPROBABLE, DOUBTFUL = 0.002, 0.1
 """Chances, of all right and of all wrong each. Below the first a log counts as filtered: under 1 % of false alarms.
 Below the second, if none of the kind is there, verdicts get a question mark."""
 
+LEAST_TELLING = 10
+"""Groups that must have even counts before a log may have been given twice: a chance of 1/2 or less each."""
+
 
 def audit(
     log: Log,
@@ -62,7 +65,10 @@ def audit(
     """
     told("describing the groups")
     described = _described(log)
-    replay, rules, skipped = _replayed(log, low, high, discount, steps, seed, described["filtered"]["verdict"], told)
+    doubt = described["filtered"]["verdict"]
+    if described["groups"]["copies"] > 1 and doubt == "no":
+        doubt = "perhaps"
+    replay, rules, skipped = _replayed(log, low, high, discount, steps, seed, doubt, told)
     said = _limits(described, replay, rules)
     return {
         **described,
@@ -107,6 +113,7 @@ def _described(log: Log) -> dict[str, Any]:
             "rollouts_min": int(n.min()),
             "rollouts_max": int(n.max()),
             "of_one": int((n == 1).sum()),
+            "copies": _copies(k, n),
             "success_rate": float((k / n).mean()),
             "degenerate_share": float(degenerate.mean()),
             "all_wrong_share": float((k == 0).mean()),
@@ -131,6 +138,16 @@ def _described(log: Log) -> dict[str, Any]:
         },
         "degenerate_by_step": {"step": steps.tolist(), "share": shares.tolist()},
     }
+
+
+def _copies(k: IntArray, n: IntArray) -> int:
+    """Return how many times the log was given, as far as counts tell: the common divisor of all of them, or 1.
+
+    If n is even and 0 < k < n, k is even with a chance of at most 1/2, for any success rate; likewise for multiples of
+    3, 4, and so on. Groups that are half right do not count, since they may have been chosen so.
+    """
+    telling = (k > 0) & (k < n) & (2 * k != n)
+    return int(np.gcd.reduce(np.concatenate([k, n]))) if telling.sum() >= LEAST_TELLING else 1
 
 
 def _filtered(kinds: tuple[BoolArray, BoolArray], chances: tuple[float, float]) -> str:
@@ -253,7 +270,7 @@ def _compared(
         }
     # One family: noise p (1 - p) / n of every rule that differs from uniform.
     family = [name for name, x in rules.items() if x["noise_against_uniform"]["exact-baseline"]["method"] != "same"]
-    if family:
+    if family and filtered != "yes":
         adjusted = holm([rules[name]["noise_against_uniform"]["exact-baseline"]["p_value"] for name in family])
         for name, p_value in zip(family, adjusted.tolist(), strict=True):
             rules[name]["p_value_of_all"] = p_value
@@ -305,10 +322,44 @@ def _missing(described: dict[str, Any]) -> list[str]:
     return said
 
 
+def _copied(copies: int) -> list[str]:
+    """Return a sentence on a log that may have been given several times."""
+    if copies == 1:
+        return []
+    seen, times = ("even", "twice") if copies == 2 else (f"a multiple of {copies}", f"{copies} times")
+    return [
+        f"Every number of rollouts and of successes is {seen}: was the log given {times}? If it was, all intervals are "
+        f"too narrow, by a factor of {np.sqrt(copies):.1f}, so verdicts have a question mark."
+    ]
+
+
+def _unclear(rules: dict[str, Any]) -> list[str]:
+    """Return sentences on the rules that are not told from uniform, by reason."""
+    names: dict[bool, list[str]] = {False: [], True: []}
+    for name, x in rules.items():
+        if x["verdict"] == UNCLEAR and name != "log":
+            names[x["noise_against_uniform"]["exact-baseline"]["method"] == "none"].append(name)
+    reasons = {
+        False: "1 is in the interval.",
+        True: "no replayed group has both right and wrong responses, so there is no noise to compare.",
+    }
+    return [
+        f"Whether {', '.join(some)} make{'s' * (len(some) == 1)} more or less noise than uniform: {reasons[none]}"
+        for none, some in names.items()
+        if some
+    ]
+
+
 def _limits(described: dict[str, Any], replay: dict[str, Any] | None, rules: dict[str, Any]) -> list[str]:
     """Return, in plain sentences, which questions these data leave open."""
-    said, groups = _missing(described), described["groups"]
-    if replay is None:
+    groups = described["groups"]
+    said = [*_copied(groups["copies"]), *_missing(described)]
+    if replay is None and described["prompts"]["seen_once"] < described["log"]["prompts"]:
+        said.append(
+            "Prompts come back in later steps, but in groups of one rollout only. No group of two or more has a "
+            "history, and so no rule can be replayed."
+        )
+    elif replay is None:
         said.append(
             "No prompt comes back in a later step: rules that learn from earlier steps have nothing to learn from, and "
             "all of them are the uniform allocation."
@@ -325,9 +376,7 @@ def _limits(described: dict[str, Any], replay: dict[str, Any] | None, rules: dic
             f"Only {replay['groups_with_history_share']:.0%} of the groups in the replayed steps have a history: the "
             "rules are nearly uniform here, and would differ more in a longer run."
         )
-    unclear = [name for name, x in rules.items() if x["verdict"] == UNCLEAR and name != "log"]
-    if unclear:
-        said.append(f"Whether {', '.join(unclear)} make more or less noise than uniform: 1 is in the interval.")
+    said += _unclear(rules)
     said.append(
         "What other prompts, steps or runs would show: the intervals are for the prompts, the steps and the policies "
         "of this log."

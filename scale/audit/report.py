@@ -199,7 +199,7 @@ def _drawn(result: dict[str, Any]) -> Any:
 
     blue, orange, grey = "#0173b2", "#de8f05", "0.4"  # Safe for colour-blind readers.
     rules = {name: x for name, x in result["rules"].items() if name != "uniform"}
-    figure = Figure(figsize=(7.2, 2.8), layout="constrained")
+    figure = Figure(figsize=(7.2, 3.0), layout="constrained")
     first, second, third = figure.subplots(1, 3)
     counts = np.array(result["groups"]["success_rate_histogram"])
     places = counts.size - 1
@@ -210,17 +210,28 @@ def _drawn(result: dict[str, Any]) -> Any:
     second.plot(curve["step"], curve["share"], color=orange, marker=mark, markersize=3, linewidth=1)
     second.set(xlabel="step", ylabel="share of degenerate groups", ylim=(0, 1))
     third.axvline(1, color=grey, linewidth=0.8, linestyle=":")
-    for row, x in enumerate(rules.values()):
+    verdicts = {x["verdict"] for x in rules.values()}
+    withheld, doubtful = "withheld" in verdicts, any(verdict.endswith("?") for verdict in verdicts)
+    labels, starred = [], False
+    for row, (name, x) in enumerate(rules.items()):
         noise = x["noise_against_uniform"][PLAIN]
+        mark = MARK if noise["method"] == "predicted" else ""
+        labels.append((THIS_LOG if name == "log" else name) + mark)
+        starred |= bool(mark)
         if None in noise["interval"]:
             continue
-        third.plot(noise["interval"], [row, row], color=blue, linewidth=1.2)
-        third.plot(noise["point"][:1], [row], color=blue, marker="o", markersize=3.5)
-    third.set_yticks(range(len(rules)), [THIS_LOG if name == "log" else name for name in rules])
+        color = "0.7" if withheld else blue
+        third.plot(noise["interval"], [row, row], color=color, linewidth=1.2)
+        third.plot(noise["point"][:1], [row], color=color, marker="o", markersize=3.5)
+    third.set_yticks(range(len(rules)), labels)
     third.invert_yaxis()
-    third.set(xlabel="noise against uniform, 95 %")
+    third.set(
+        xlabel="noise p(1-p)/n against uniform\n95 % given the past, Student's t"
+        + f"\n{MARK} by predictions from the past" * starred,
+        title="verdicts withheld" if withheld else "verdicts in doubt" * doubtful,
+    )
     if not rules:
-        third.text(0.5, 0.5, "no prompt comes back", transform=third.transAxes, ha="center", color=grey)
+        third.text(0.5, 0.5, "nothing to replay", transform=third.transAxes, ha="center", color=grey)
     for axes in (first, second, third):
         axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from itertools import pairwise
+from math import comb
 
 import numpy as np
 import pytest
@@ -178,6 +179,40 @@ def test_bounds_follow_from_the_means_of_the_steps(log):
     assert min(means) // 2 < max(means) // 2
     replay = audit(log)["replay"]
     assert (replay["low"], replay["high"]) == (min(means) // 2, np.ceil(1.5 * max(means)))
+
+
+@pytest.mark.parametrize("times", [2, 3, 4, 5, 6])
+def test_multiples_have_a_chance_of_a_half_at_most(times):
+    """Of groups with both outcomes, for any success rate, where half right does not count if it is a multiple."""
+    p = np.linspace(0.001, 0.999, 999)[:, None]
+    for n in range(times, 65, times):
+        k = np.array([k for k in range(1, n) if 2 * k != n or k % times])
+        chance = np.array([comb(n, x) for x in k.tolist()], dtype=float) * p**k * (1 - p) ** (n - k)
+        if k.size:
+            assert (chance[:, k % times == 0].sum(axis=1) / chance.sum(axis=1)).max() <= 0.5 + 1e-12
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "copies"),
+    [
+        ([2, 6] * 5 + [0, 8], [8] * 12, 2),
+        ([3, 6] * 5 + [0, 9], [9] * 12, 3),
+        ([2, 6] * 4 + [2, 0, 8], [8] * 11, 1),
+        ([2, 6] * 5 + [1], [8] * 11, 1),
+        ([2, 6] * 5 + [0], [8] * 10 + [7], 1),
+        ([4] * 20, [8] * 20, 1),
+    ],
+)
+def test_a_common_divisor_of_all_counts_is_a_number_of_copies(k, n, copies):
+    assert comparison._copies(np.array(k), np.array(n)) == copies
+
+
+def test_copies_are_seldom_seen_where_there_are_none():
+    """Also in small logs, at the rates at which even counts are commonest."""
+    rng = np.random.default_rng(0)
+    for num, n, p in ((5, 8, 0.5), (12, 8, 0.5), (15, 4, 0.5), (40, 4, 0.9), (20, 8, 0.99)):
+        alarms = [comparison._copies(rng.binomial(n, p, num), np.full(num, n)) > 1 for _ in range(3000)]
+        assert np.mean(alarms) < 0.005
 
 
 @pytest.mark.parametrize(("most", "expected"), [(1, [9]), (2, [0, 9]), (4, [0, 3, 6, 9]), (10, list(range(10)))])

@@ -137,6 +137,30 @@ class TestAudit:
         assert found["cannot_say"][0].startswith("No prompt comes back in a later step")
         report.show(found, Console(quiet=True))
 
+    def test_prompts_that_come_back_in_groups_of_one(self, table, tmp_path):
+        found = audit(read_log([write(table.drop_duplicates(["step", "prompt"]), "csv", tmp_path)]))
+        assert found["prompts"]["visits_mean"] == 4
+        assert found["rules"] == {}
+        said = " ".join(found["cannot_say"])
+        assert "No prompt comes back" not in said
+        assert "No group of two or more has a history" in said
+
+    @pytest.mark.parametrize("times", [2, 3])
+    def test_a_log_given_several_times(self, times, tmp_path):
+        table = simulated(2, num_prompts=120, size=60, steps=16)
+        once, found = (
+            audit(read_log([write(rows, "csv", tmp_path)]), 4 * number, 12 * number)
+            for number, rows in ((1, table), (times, pd.concat([table] * times)))
+        )
+        assert (once["groups"]["copies"], found["groups"]["copies"]) == (1, times)
+        assert "log given" not in " ".join(once["cannot_say"])
+        asked = "is even: was the log given twice?" if times == 2 else "multiple of 3: was the log given 3 times?"
+        assert asked in found["cannot_say"][0]
+        assert "less noise" in {x["verdict"] for x in once["rules"].values()}
+        assert {x["verdict"] for x in found["rules"].values()} >= {"less noise?", "the same"}
+        assert not {x["verdict"] for x in found["rules"].values()} & {"less noise", "more noise"}
+        assert report._drawn(found).axes[2].get_title() == "verdicts in doubt"
+
     def test_what_cannot_be_said(self, table, tmp_path):
         short = table[table.step < 8]
         said = " ".join(audit(read_log([write(short, "csv", tmp_path)]))["cannot_say"])
@@ -155,6 +179,11 @@ class TestAudit:
         kept = table.groupby(["step", "prompt"]).reward.transform(lambda x: (x != reward).any())
         found = audit(read_log([write(table[kept], "csv", tmp_path)]))
         assert {x["verdict"] for x in found["rules"].values()} == {"withheld"}
+        assert {x["p_value_of_all"] for x in found["rules"].values()} == {None}
+        for result, title, color in ((found, "verdicts withheld", "0.7"), (whole, "", "#0173b2")):
+            plot = report._drawn(result).axes[2]
+            assert plot.get_title() == title
+            assert {line.get_color() for line in plot.lines[1:]} == {color}
         groups = found["log"]["groups"]
         assert found["cannot_say"][0].startswith(f"None of {groups:,} groups are all {kind}. Beside the groups with")
         assert f"one or two {other} rollouts" in found["cannot_say"][0]
@@ -191,6 +220,27 @@ class TestAudit:
             assert noise == nothing or noise["method"] == "same"
             assert x["verdict"] == ("cannot say" if noise == nothing else "the same")
         assert "? (?-?)" in printed
+        said = " ".join(printed.split())
+        assert "so there is no noise to compare." in said
+        assert "1 is in the interval" not in said
+
+    def test_one_rule_that_cannot_be_told(self, table, tmp_path):
+        rule = audit(read_log(write(table, "csv", tmp_path)))["rules"]["vip"] | {"verdict": "cannot say"}
+        (sentence,) = comparison._unclear({"vip": rule})
+        assert sentence == "Whether vip makes more or less noise than uniform: 1 is in the interval."
+
+    def test_the_plot_has_the_stars_of_the_table(self, table, tmp_path):
+        found = audit(read_log([write(table[table.groupby(["step", "prompt"]).cumcount() < 3], "csv", tmp_path)]))
+        plot = report._drawn(found).axes[2]
+        stars = {
+            name: x["noise_against_uniform"]["exact-baseline"]["method"] == "predicted"
+            for name, x in found["rules"].items()
+            if name != "uniform"
+        }
+        labels = [label.get_text() for label in plot.get_yticklabels()]
+        assert labels == [(report.THIS_LOG if name == "log" else name) + "*" * star for name, star in stars.items()]
+        assert set(stars.values()) == {False, True}
+        assert "Student's t\n* by predictions" in plot.get_xlabel()
 
     def test_steps_are_thinned_evenly_and_slow_rules_further(self, table, tmp_path, monkeypatch):
         log = read_log([write(table, "csv", tmp_path)])
