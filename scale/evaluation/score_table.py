@@ -25,9 +25,11 @@ PUBLISHED = "published"
 ESTIMATE_NOTE = (
     "pass@k is the unbiased estimate 1 - C(n-c, k)/C(n, k) from n samples a problem, in percent, a mean over problems "
     "and runs. Brackets are 95 % intervals with Student's t for runs and problems, both sampled, on the scale of the "
-    "logit; samples drawn with several sampling seeds are averaged within a run. With one run an interval is for the "
-    "problems only and tells nothing of training seeds. With 30 problems near 0 or 100 % it holds the truth in 88 to "
-    "93 % of cases. The average weighs every benchmark alike. No interval is adjusted for the others."
+    "logit; each end is of the problems and one more that is all wrong, or all right, so an interval is wide where few "
+    "problems were asked. Samples drawn with several sampling seeds are averaged within a run. With one run an "
+    "interval is for the problems only and tells nothing of training seeds. In simulations it holds the truth in 94 to "
+    "100 % of cases, also near 0 and 100 %. The average weighs every benchmark alike. No interval is adjusted for the "
+    "others."
 )
 
 PUBLISHED_NOTE = (

@@ -32,14 +32,16 @@ def crossed_interval(strata: Sequence[Any], confidence: float = 0.95, shares: bo
     strata : One array for each stratum (a benchmark): finite numbers of size up to `LARGEST`, [num_runs, num_problems,
         ...]; only num_problems differs between strata.
     confidence : In (0, 1).
-    shares : Whether scores are in [0, 1], as pass@k is. The interval is then symmetric on the scale of the logit, by
-        the delta method: it stays within [0, 1], and near its ends it holds the truth more often.
+    shares : Whether scores are in [0, 1], as pass@k is. The interval is then computed on the scale of the logit, by the
+        delta method, and stays within [0, 1]. Its low end is that of the scores and one more problem with score 0 in
+        each stratum, its high end that with score 1: problems of a rare kind may be missing from the sample. So the
+        interval is never a point, also where all scores are 1.
 
     Returns
     -------
     Interval : Point, low and high, each [num_strata + 1, ...]; the last is the mean of the strata, all weighted alike.
         A stratum with one problem has NaN ends, and the mean of the strata with it. Where all scores are equal the
-        interval is a point.
+        interval is a point, unless they are shares.
 
     Examples
     --------
@@ -61,6 +63,15 @@ def crossed_interval(strata: Sequence[Any], confidence: float = 0.95, shares: bo
             )
     confidence = require.in_range("confidence", confidence, 0.0, 1.0, open_low=True, open_high=True)
     tail = (1 - confidence) / 2
+    if shares:
+        return _of_shares(values, tail)
+    point, half = _means_and_halves(values, tail)
+    largest = np.finfo(np.float64).max
+    return Interval(point, np.clip(point - half, -largest, largest), np.clip(point + half, -largest, largest))
+
+
+def _means_and_halves(values: Sequence[FloatArray], tail: float) -> tuple[FloatArray, FloatArray]:
+    """Return the means of the strata, last that of all, and the half-widths of their intervals."""
     scale = max(float(np.abs(x).max()) for x in values) or 1.0  # keeps squares in range
     scaled = [x / scale for x in values]
     of_runs = [x.mean(axis=1) for x in scaled]
@@ -72,20 +83,23 @@ def crossed_interval(strata: Sequence[Any], confidence: float = 0.95, shares: bo
     remainders.append(np.sum(remainders, axis=0) / num**2)
     runs = [_of_runs(means, remainder, tail) for means, remainder in zip(of_runs, remainders, strict=True)]
     point = np.stack([means.mean(axis=0) for means in of_runs]) * scale
-    largest = np.finfo(np.float64).max
     with np.errstate(over="ignore"):
-        half = np.sqrt(np.stack(problems) + np.stack(runs)) * scale
-        if shares:
-            return _of_shares(point, half)
-        return Interval(point, np.clip(point - half, -largest, largest), np.clip(point + half, -largest, largest))
+        return point, np.sqrt(np.stack(problems) + np.stack(runs)) * scale
 
 
-def _of_shares(point: FloatArray, half: FloatArray) -> Interval:
-    """Return the interval of shares: on the scale of the logit the half-width is divided by point (1 - point)."""
-    inner = (point > 0) & (point < 1)
-    share = np.where(inner, point, 0.5)
-    ends = [expit(logit(share) + sign * half / (share * (1 - share))) for sign in (-1, 1)]
-    return Interval(point, *(np.where(inner, end, point + 0 * half) for end in ends))
+def _of_shares(values: Sequence[FloatArray], tail: float) -> Interval:
+    """Return the interval of shares: of each end, with one more problem that has the score of that end."""
+    point, half = _means_and_halves(values, tail)
+    ends = []
+    for score, sign in ((0.0, -1), (1.0, 1)):
+        more = [np.concatenate([x, np.full((len(x), 1, *x.shape[2:]), score)], axis=1) for x in values]
+        mean, wide = _means_and_halves(more, tail)
+        inner = (mean > 0) & (mean < 1)
+        share = np.where(inner, mean, 0.5)
+        # On the scale of the logit the half-width is divided by share (1 - share).
+        end = expit(logit(share) + sign * wide / (share * (1 - share)))
+        ends.append(np.where(inner, end, mean) + 0 * half)  # NaN where one problem tells nothing
+    return Interval(point, *ends)
 
 
 def _of_problems(x: FloatArray, tail: float) -> FloatArray:

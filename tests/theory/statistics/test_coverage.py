@@ -162,19 +162,22 @@ def test_means_over_runs_and_problems(runs: int, problems: int, spread: float) -
     assert 0.92 - 4 * error(0.92, num) <= found <= (1.0 if runs == 2 else 0.98 + 4 * error(0.98, num))
 
 
-@pytest.mark.parametrize("k", [1, 32])
-@pytest.mark.parametrize("shape", [(1.0, 2.0), (0.2, 4.0)])
-@pytest.mark.parametrize(("problems", "least"), [(30, 0.87), pytest.param(500, 0.93, marks=pytest.mark.long)])
-def test_pass_at_k_over_problems_and_runs(k: int, shape: tuple[float, float], problems: int, least: float) -> None:
-    """Success rates of Beta(shape), 64 samples of each of three runs; the truth from 2,000 quantiles of the law.
+@pytest.mark.parametrize("runs", [1, 3])
+@pytest.mark.parametrize(
+    ("k", "shape"),
+    [(1, (1.0, 2.0)), (1, (0.2, 4.0)), (1, (0.1, 10.0)), (32, (1.0, 2.0)), (32, (1.0, 0.4)), (32, (2.0, 1.0))],
+)
+@pytest.mark.parametrize("problems", [30, pytest.param(500, marks=pytest.mark.long)])
+def test_pass_at_k_over_problems_and_runs(k: int, shape: tuple[float, float], runs: int, problems: int) -> None:
+    """Success rates of Beta(shape), 64 samples of each run; the truth from 20,000 quantiles of the law.
 
-    Pass@32 of Beta(1, 2) is .94 and pass@1 of Beta(.2, 4) is .05: near an end, 30 problems do not suffice for 95 %.
+    Means are .33, .05, .01 of pass@1, and .94, .988, .998 of pass@32: near an end, most samples show one score only.
     """
     rng, num = np.random.default_rng(8), 600
     p = rng.beta(*shape, size=(problems, num))
-    scores = pass_at_k(64, np.arange(65), k)[rng.binomial(64, p, size=(3, problems, num))]
+    scores = pass_at_k(64, np.arange(65), k)[rng.binomial(64, p, size=(runs, problems, num))]
     _, low, high = crossed_interval([scores], shares=True)
-    law = stats.beta.ppf((np.arange(2000) + 0.5) / 2000, *shape)
+    law = stats.beta.ppf((np.arange(20_000) + 0.5) / 20_000, *shape)
     truth = exact_pass_at_k(law, k).mean()
     found = ((low[0] <= truth) & (truth <= high[0])).mean()
-    assert least - 4 * error(least, num) <= found <= 0.98 + 4 * error(0.98, num)
+    assert found >= 0.94 - 4 * error(0.94, num)

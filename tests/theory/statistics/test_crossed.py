@@ -81,14 +81,30 @@ def test_strata_draw_their_problems_independently(num_runs):
 
 
 def test_shares_have_their_interval_on_the_scale_of_the_logit():
+    """Each end is of the scores and one more problem, which has the score of that end."""
     x = np.random.default_rng(0).random((3, 20))
-    plain, shares = crossed_interval([x]), crossed_interval([x], shares=True)
-    p = plain.point
-    np.testing.assert_array_equal(shares.point, p)
-    for end, other in ((shares.low, plain.low), (shares.high, plain.high)):
-        np.testing.assert_allclose(np.log(end / (1 - end)) - np.log(p / (1 - p)), (other - p) / (p * (1 - p)))
-    for extreme in (0.0, 1.0):
-        assert [float(end[0]) for end in crossed_interval([np.full((2, 3), extreme)], shares=True)] == [extreme] * 3
+    shares = crossed_interval([x], shares=True)
+    np.testing.assert_allclose(shares.point, x.mean(), rtol=1e-14)
+    for score, end in ((0.0, "low"), (1.0, "high")):
+        plain = crossed_interval([np.c_[x, np.full(3, score)]])
+        p, mine, other = plain.point, getattr(shares, end), getattr(plain, end)
+        np.testing.assert_allclose(np.log(mine / (1 - mine)) - np.log(p / (1 - p)), (other - p) / (p * (1 - p)))
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+@pytest.mark.parametrize("problems", [5, 30, 500])
+def test_shares_that_are_all_equal_are_no_point(runs, problems):
+    """All of n right leaves shares down to .025^(1/n) possible (Clopper and Pearson), whatever the law in [0, 1]."""
+    exact = 0.025 ** (1 / problems)
+    ones = crossed_interval([np.ones((runs, problems))], shares=True)
+    assert ones.low[0] < exact
+    assert (ones.point[0], ones.high[0]) == (1.0, 1.0)
+    zeros = crossed_interval([np.zeros((runs, problems))], shares=True)
+    assert (zeros.low[0], zeros.point[0]) == (0.0, 0.0)
+    assert zeros.high[0] == pytest.approx(1 - ones.low[0], rel=1e-12)
+
+
+def test_shares_of_one_problem_have_no_interval():
     assert np.isnan(crossed_interval([np.ones((2, 1))], shares=True).low).all()
     with pytest.raises(ValueError, match=r"strata\[0\]: expected finite values in \[0.0, 1.0\], got 1.5"):
         crossed_interval([[[1.5, 0.0]]], shares=True)
