@@ -76,9 +76,9 @@ def variance(e: Evidence) -> str:
         variance of RLOO's gradient (its trace) is {_by_policy(rule, "{}_rloo_P")}; with GRPO's advantages
         {_by_policy(rule, "{}_grpo_P")}, and, with every prompt's part divided by its weight,
         {_by_policy(rule, "same_objective_{}_grpo")}. (512 prompts, p known, from Beta(.7, .7) clipped to .02 to .98;
-        one-token answers, 8 to 24 rollouts at a mean of 16, a mean over prompts.) A chain of one deciding token and
-        64 coins is like diffuse answers, with {rule["chain_64_rloo"]:.2f} (RLOO) and {rule["chain_64_grpo"]:.2f}
-        (GRPO). The population of p decides as well: over Beta(a, a) with a = .1, .3, .7, 2, and Beta(.3, 1), clipped
+        one-token answers, 8 to 24 rollouts at a mean of 16, a mean over prompts.) Chains of one length, with one
+        deciding token and 64 coins, are like diffuse answers: {rule["chain_64_rloo"]:.2f} (RLOO) and
+        {rule["chain_64_grpo"]:.2f} (GRPO). The population of p decides as well: over Beta(a, a) with a = .1, .3, .7, 2, and Beta(.3, 1), clipped
         1e-4 or .02 from 0 and 1, RLOO's ratio goes from {rule["least_binary_rloo_trace"]:.2f} to
         {rule["most_binary_rloo_trace"]:.2f} with two answers and from {rule["least_diffuse_rloo_trace"]:.2f} to
         {rule["most_diffuse_rloo_trace"]:.2f} with diffuse ones. It is less where many prompts are near 0 or 1, and
