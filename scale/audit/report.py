@@ -199,8 +199,8 @@ def _drawn(result: dict[str, Any]) -> Any:
 
     blue, orange, grey = "#0173b2", "#de8f05", "0.4"  # Safe for colour-blind readers.
     rules = {name: x for name, x in result["rules"].items() if name != "uniform"}
-    figure = Figure(figsize=(7.2, 3.0), layout="constrained")
-    first, second, third = figure.subplots(1, 3)
+    figure = Figure(figsize=(8.0, 3.0), layout="constrained")
+    first, second, third = figure.subplots(1, 3, width_ratios=(1, 1, 1.5))
     counts = np.array(result["groups"]["success_rate_histogram"])
     places = counts.size - 1
     first.bar(np.arange(counts.size) / places, counts / counts.sum(), width=0.8 / places, color=blue)
@@ -225,11 +225,9 @@ def _drawn(result: dict[str, Any]) -> Any:
         third.plot(noise["point"][:1], [row], color=color, marker="o", markersize=3.5)
     third.set_yticks(range(len(rules)), labels)
     third.invert_yaxis()
-    third.set(
-        xlabel="noise p(1-p)/n against uniform\n95 % given the past, Student's t"
-        + f"\n{MARK} by predictions from the past" * starred,
-        title="verdicts withheld" if withheld else "verdicts in doubt" * doubtful,
-    )
+    method = "noise p(1-p)/n against uniform\n95 % given the past, Student's t"
+    third.set_xlabel(method + f"\n{MARK} by predictions from the past" * starred, fontsize="small")
+    third.set_title("verdicts withheld" if withheld else "verdicts in doubt" * doubtful, fontsize="medium")
     if not rules:
         third.text(0.5, 0.5, "nothing to replay", transform=third.transAxes, ha="center", color=grey)
     for axes in (first, second, third):

@@ -241,6 +241,8 @@ class TestAudit:
         assert labels == [(report.THIS_LOG if name == "log" else name) + "*" * star for name, star in stars.items()]
         assert set(stars.values()) == {False, True}
         assert "Student's t\n* by predictions" in plot.get_xlabel()
+        plot.figure.draw_without_rendering()
+        assert plot.xaxis.label.get_window_extent().x1 <= plot.figure.bbox.x1
 
     def test_steps_are_thinned_evenly_and_slow_rules_further(self, table, tmp_path, monkeypatch):
         log = read_log([write(table, "csv", tmp_path)])
