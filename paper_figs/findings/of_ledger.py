@@ -78,14 +78,15 @@ def variance(e: Evidence) -> str:
         {_by_policy(rule, "same_objective_{}_grpo")}. (512 prompts, p known, from Beta(.7, .7) clipped to .02 to .98;
         one-token answers, 8 to 24 rollouts at a mean of 16, a mean over prompts.) Chains of one length, with one
         deciding token and 64 coins, are like diffuse answers: {rule["chain_64_rloo"]:.2f} (RLOO) and
-        {rule["chain_64_grpo"]:.2f} (GRPO). The population of p decides as well: over Beta(a, a) with a = .1, .3, .7, 2, and Beta(.3, 1), clipped
-        1e-4 or .02 from 0 and 1, RLOO's ratio goes from {rule["least_binary_rloo_trace"]:.2f} to
-        {rule["most_binary_rloo_trace"]:.2f} with two answers and from {rule["least_diffuse_rloo_trace"]:.2f} to
-        {rule["most_diffuse_rloo_trace"]:.2f} with diffuse ones. It is less where many prompts are near 0 or 1, and
-        more with few answers and middling p. Other losses and criteria differ. Under a mean over tokens, at equal
-        lengths, counts that rise with the deviation raise the variance if it is sigma^2/n, but not always that of
-        RLOO: two answers, half of the prompts at p = .5 with 24 rollouts and half at .005 with 8, have
-        {tokens["pair_steep"]:.2f} of uniform's. And the cosine to the true gradient may rise, for GRPO with diffuse
+        {rule["chain_64_grpo"]:.2f} (GRPO). The population of p decides as well: over Beta(a, a) with a = .1, .3, .7,
+        2, and Beta(.3, 1), clipped 1e-4 or .02 from 0 and 1, RLOO's ratio goes from
+        {rule["least_binary_rloo_trace"]:.2f} to {rule["most_binary_rloo_trace"]:.2f} with two answers and from
+        {rule["least_diffuse_rloo_trace"]:.2f} to {rule["most_diffuse_rloo_trace"]:.2f} with diffuse ones. It is less
+        where many prompts are near 0 or 1, and more with few answers and middling p. Other losses and criteria
+        differ. Under a mean over tokens, at equal lengths, counts that rise with the deviation raise the variance if
+        it is sigma^2/n, but not always that of RLOO: two answers, half of the prompts at p = .5 with 24 rollouts and
+        half at .005 with 8, have {tokens["pair_steep"]:.2f} of uniform's. And the cosine to the true gradient may
+        rise, for GRPO with diffuse
         answers from {rule["cosine_uniform_diffuse_grpo"]:.2f} to {rule["cosine_token_mean_diffuse_grpo"]:.2f}.
     """
 
