@@ -37,6 +37,7 @@ class CellResult:
     differences : By measure: aggregate of the differences per seed to the reference; empty for the reference. Signs are
         decided among all comparisons of the measure: of the sweep, or of the runs at scale.
     config : The resolved configuration; empty where it was not needed.
+    num_pairs : Seeds that it shares with its reference, behind each difference; None: all.
     """
 
     setting: str
@@ -46,6 +47,7 @@ class CellResult:
     values: Mapping[str, Estimate]
     differences: Mapping[str, Estimate]
     config: Mapping[str, Any]
+    num_pairs: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +185,7 @@ def _summarise(
 ) -> CellResult:
     """Summarise the runs of a cell, one per seed."""
     values, differences = {}, {}
+    shared = {run.seed for run in runs} & {run.seed for run in reference or ()}
     for measure in measures:
         own = {run.seed: run.measure(measure) for run in runs}
         if not np.isnan(list(own.values())).any():
@@ -191,7 +194,7 @@ def _summarise(
         pairs = np.array([(own[seed], other[seed]) for seed in own if seed in other])
         if len(pairs) and reference is not runs and not np.isnan(pairs).any():
             differences[measure] = estimate(pairs[:, 0], pairs[:, 1])
-    return CellResult(setting, False, axes, len(runs), values, differences, runs[0].config)
+    return CellResult(setting, False, axes, len(runs), values, differences, runs[0].config, len(shared))
 
 
 def estimate(values: Sequence[float] | FloatArray, reference: Sequence[float] | FloatArray | None = None) -> Estimate:
@@ -221,9 +224,17 @@ def about(cells: Sequence[CellResult]) -> str:
         of_model = [cell for cell in cells if cell.setting == model]
         parts.append(
             f"{model} in verl ({_steps(of_model, model)} steps), "
-            f"{seeds_and_intervals({cell.num_seeds for cell in of_model})}"
+            f"{seeds_and_intervals({cell.num_seeds for cell in of_model})}{_of_pairs(of_model)}"
         )
     return "; ".join(parts)
+
+
+def _of_pairs(cells: Sequence[CellResult]) -> str:
+    """Say how many pairs of seeds are behind differences, where a cell and its reference do not have the same seeds."""
+    pairs = {(cell.num_pairs, cell.num_seeds) for cell in cells if cell.differences and cell.num_pairs is not None}
+    if all(shared == own for shared, own in pairs):
+        return ""
+    return f", differences of {seeds_and_intervals([shared for shared, _ in pairs], 'shared seed')}"
 
 
 INTERVALS = (
@@ -242,8 +253,8 @@ def _steps(cells: Sequence[CellResult], setting: str) -> str:
     return " or ".join(sorted(counts, key=number))
 
 
-def seeds_of(counts: Collection[int]) -> str:
-    """Say how many seeds there are.
+def seeds_of(counts: Collection[int], noun: str = "seed") -> str:
+    """Say how many seeds there are, by the name `noun`.
 
     Examples
     --------
@@ -251,10 +262,10 @@ def seeds_of(counts: Collection[int]) -> str:
     ('2 to 3 seeds', '1 seed, without interval')
     """
     low, high = min(counts), max(counts)
-    return "1 seed, without interval" if high == 1 else f"{high} seeds" if low == high else f"{low} to {high} seeds"
+    return f"1 {noun}, without interval" if high == 1 else f"{high if low == high else f'{low} to {high}'} {noun}s"
 
 
-def seeds_and_intervals(counts: Collection[int]) -> str:
+def seeds_and_intervals(counts: Collection[int], noun: str = "seed") -> str:
     """Say how many seeds there are, and which aggregates and intervals they have.
 
     Examples
@@ -263,4 +274,4 @@ def seeds_and_intervals(counts: Collection[int]) -> str:
     ("2 to 3 seeds (mean with Student's t, 95 %)", '1 seed, without interval')
     """
     methods = " or ".join(dict.fromkeys(interval_method(count) for count in sorted(counts) if count > 1))
-    return seeds_of(counts) + (f" ({methods})" if methods else "")
+    return seeds_of(counts, noun) + (f" ({methods})" if methods else "")

@@ -91,9 +91,16 @@ def _fill(evaluation: Sequence[Mapping[str, Any]]) -> TextTable:
 
 
 def _caption(evaluation: Sequence[Mapping[str, Any]]) -> str:
-    measured = (
-        "Rows of scale evaluate: averages over benchmarks, intervals over problems and seeds. " if evaluation else ""
-    )
+    measured = ""
+    if evaluation:
+        several = any(len(row["seeds"]) > 1 for row in evaluation)
+        alone = any(len(row["seeds"]) == 1 for row in evaluation)
+        sampled = "problems and seeds" if several else "problems"
+        measured = (
+            f"Rows of scale evaluate: averages over benchmarks; 95 % intervals with Student's t for {sampled}, on the "
+            f"scale of the logit{', of one seed for problems only' * (several and alone)}"
+            f"{', which tells nothing of other seeds' * alone}; no correction for many comparisons. "
+        )
     return (
         f"Averages of pass@1 and pass@32 over benchmarks, of language models. {measured}Rows marked published are "
         "copied from Tables 1 and 2 of arXiv 2602.19208 for reference, averages of six benchmarks and 3 seeds; nothing "

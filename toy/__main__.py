@@ -240,6 +240,11 @@ def over_seeds(values: FloatArray) -> str:
     return format_interval(".4f", point, *((low, high) if len(values) > 1 else (None, None)))
 
 
+def _seeds(count: int) -> str:
+    """Say how many seeds there are, and which interval they give."""
+    return interval_method(1) if count == 1 else f"{count} seeds: {interval_method(count)}"
+
+
 def report(run: Run, out: Path | None, console: Console) -> None:
     """Print what the run has learnt."""
     table = Table("metric", "before", "after", "change")
@@ -251,8 +256,8 @@ def report(run: Run, out: Path | None, console: Console) -> None:
     values, config = run.metrics["pass_at_1"], run.config
     before, after = float(paired_gain(values[:, 0]).point), over_seeds(values[:, -1])
     console.print(
-        f"{config.method_name} on {config.world_name}: pass@1 {before:.4f} -> {after} ({config.num_seeds} seeds: "
-        f"{interval_method(config.num_seeds)}), {values.shape[1] - 1} steps, {run.seconds:.1f} s, "
+        f"{config.method_name} on {config.world_name}: pass@1 {before:.4f} -> {after} "
+        f"({_seeds(config.num_seeds)}), {values.shape[1] - 1} steps, {run.seconds:.1f} s, "
         f"{out if out is not None else 'not written (no --out)'}",
         soft_wrap=True,
     )
@@ -339,10 +344,7 @@ def summary_of(sweep: Sweep, rows: Sequence[SummaryRow]) -> Iterator[Table | str
     if sweep.measures == (TIMING,):
         return
     yield from horizons(sweep, rows)
-    yield (
-        f"{config.num_seeds} seeds: {interval_method(config.num_seeds)}; differences are within seeds, and no interval "
-        "is adjusted for the others."
-    )
+    yield (f"{_seeds(config.num_seeds)}; differences are within seeds, and no interval is adjusted for the others.")
     for measure in alone:
         if measure.startswith("pass") and len(sweep.cells) > len(leaders := summary.leaders(sweep, rows, measure)):
             yield f"Highest {summary.title(measure)}: " + ", ".join(

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from paper_figs.experiments import ExperimentResults
+from paper_figs.experiments import ExperimentResults, about
 from paper_figs.fig5_dynamics import Dynamics
 from paper_figs.result_files import Curves
 from paper_figs.scale_runs import CURVES, STOCK, ScaleRun, blocks, find_runs
-from paper_figs.table1_models import Evaluation
+from paper_figs.table1_models import TABLE, Evaluation
 from paper_figs.table3_configuration import Configs
 from paper_figs.wording import title
 from tests.paper_figs.make_data import DATA, seal
@@ -184,6 +184,21 @@ def test_a_setting_that_is_not_there_is_named_and_null_is_a_value(source: Path) 
         find_runs(source)
 
 
+def test_a_caption_counts_the_seeds_that_differences_share(source: Path) -> None:
+    """DynaMO has seeds 1 and 2, GRPO only 2: two seeds of a value, one pair of a difference."""
+    experiment = ExperimentResults(
+        name="none", axes=("method",), measures=("pass_at_1",), scale=("method",), reference={"method": "grpo"}
+    )
+    assert "shared" not in about(experiment.read(source))
+    shutil.rmtree(source / "scale" / "grpo-seed1")
+    cells = experiment.read(source)
+    assert [(cell.axes["method"], cell.num_seeds, cell.num_pairs) for cell in cells] == [
+        ("dynamo", 2, 1), ("grpo", 1, 1),
+    ]  # fmt: skip
+    said = about(cells).split(", ", 1)[1]
+    assert said == "1 to 2 seeds (mean with Student's t, 95 %), differences of 1 shared seed, without interval"
+
+
 def test_verls_own_grpo_is_the_method_stock(source: Path) -> None:
     edit(source / "scale" / "grpo-seed1", "dynamo.stock", True)
     assert [run.axes["method"] for run in find_runs(source)] == ["dynamo", "dynamo", STOCK, "grpo"]
@@ -221,3 +236,16 @@ def test_evaluation(source: Path) -> None:
         assert str(error.value).startswith(f"{path}: row")
     path.unlink()
     assert Evaluation().read(source) == []
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        ([[1, 2, 3]], "for problems and seeds, on the scale of the logit; no correction"),
+        ([[1]], "for problems, on the scale of the logit, which tells nothing of other seeds; no correction"),
+        ([[1, 2], [1]], "for problems and seeds, on the scale of the logit, of one seed for problems only, which"),
+    ],
+)
+def test_the_caption_of_an_evaluation_names_its_intervals(seeds: list[list[int]], said: str) -> None:
+    assert f"95 % intervals with Student's t {said}" in TABLE.caption([{"seeds": each} for each in seeds])
+    assert "intervals with" not in TABLE.caption([])

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from hypothesis import given, strategies as st
 
-from paper_figs.experiments import estimate, seeds_and_intervals, seeds_of
+from paper_figs.experiments import CellResult, about, estimate, seeds_and_intervals, seeds_of
 from paper_figs.wording import counted, span, verdict
 from theory.base.arrays import FloatArray
 from theory.base.tables import Estimate, number
@@ -58,3 +58,16 @@ def test_words_for_numbers() -> None:
     assert seeds_of({1, 3}) == "1 to 3 seeds"
     assert seeds_and_intervals({4, 8}) == f"4 to 8 seeds ({interval_method(4)} or {interval_method(8)})"
     assert sorted(["8", "none", "32", "16"], key=number) == ["none", "8", "16", "32"]
+
+
+def test_differences_say_how_many_seeds_they_share() -> None:
+    def of(seeds: int, pairs: int | None) -> str:
+        config = {"trainer": {"total_training_steps": 9}}
+        gains = {"pass_at_1": Estimate(0.1)}
+        reference = CellResult("m", False, {}, seeds, {}, {}, config, seeds)
+        return about([reference, CellResult("m", False, {}, seeds, {}, gains, config, pairs)])
+
+    alone = f"m in verl (9 steps), 8 seeds ({interval_method(8)})"
+    assert of(8, 8) == of(8, None) == alone
+    assert of(8, 4) == f"{alone}, differences of 4 shared seeds ({interval_method(4)})"
+    assert of(3, 1).endswith("differences of 1 shared seed, without interval")

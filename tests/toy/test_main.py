@@ -48,6 +48,11 @@ def test_a_run_ends_with_its_result_and_its_folder(tmp_path, capsys):
     assert re.sub(r", [0-9.]+ s,", "", again) == re.sub(r", [0-9.]+ s,", "", last)  # loading takes time, too
 
 
+def test_one_seed_has_no_interval_in_the_last_line(capsys):
+    assert main(["run", *SMALL, "--seeds", "1"]) == 0
+    assert " (one seed, no interval), 4 steps, " in capsys.readouterr().out.splitlines()[-1]
+
+
 def test_the_interval_is_that_of_paired_gain():
     """Seeds 0.1, 0.2, 0.6: mean 0.3, standard error 0.1528, t(0.975, 2) = 4.3027 (tables)."""
     assert over_seeds(np.array([0.1, 0.2, 0.6])) == "0.3000 [-0.3572, 0.9572]"
