@@ -180,9 +180,10 @@ STEPS = np.arange(1, 101)
 
 
 def dynamics(spike: float, zigzag: float) -> RunCurves:
-    """Norms that fall by half, with spikes; and an entropy that falls, with a zigzag."""
+    """Norms that fall by half, with spikes that differ by seed; and an entropy that falls, with a zigzag."""
     seeds = np.linspace(1.0, 1.01, 4)[:, None]
-    norms = seeds * np.where(STEPS > 50, 1.0, 2.0) * np.where(STEPS % 20 == 10, spike, 1.0)
+    spikes = spike * np.linspace(0.99, 1.01, 4)[:, None]
+    norms = seeds * np.where(STEPS > 50, 1.0, 2.0) * np.where(STEPS % 20 == 10, spikes, 1.0)
     entropy = seeds * (zigzag * (STEPS % 2) - 0.01 * STEPS)
     config = {**CONFIG, "num_steps": 100}
     return RunCurves(config, np.arange(4), {"gradient_norm": Curves(STEPS, norms), "entropy": Curves(STEPS, entropy)})
