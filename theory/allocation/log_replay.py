@@ -75,7 +75,8 @@ def replay(
     ----------
     rule : A rule that decides before the first rollout. One in rounds cannot be replayed: it asks for outcomes of the
         step itself, more of them than the log may hold, and the group it stops at would judge itself.
-    steps : Integers >= 0, [G].
+    steps : Integers >= 0, [G]. Rules place ties and remainders by the order of a step's groups, so it must not know
+        their rewards.
     past_successes, past_attempts : What was known of each group's prompt before, [G]: `past_counts`.
     attempts : Rollouts of the log, integers >= 1, [G]; their sum over a step is the rule's budget.
     low, high : Bounds on a prompt's rollouts.
