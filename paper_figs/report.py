@@ -18,7 +18,7 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 
-from paper_figs.findings import ARCHIVE, FINDINGS, FIRST_SCREEN, Evidence, Missing
+from paper_figs.findings import ARCHIVE, HEADLINES, Evidence, Missing
 from paper_figs.formulas import mathml, typeset
 from paper_figs.result_files import made_by, unfit
 from theory.base import runs
@@ -66,7 +66,7 @@ def page(source: Path) -> str:
     evidence = Evidence(source)
     sections = [
         ("found", "What was found", _found(evidence)),
-        ("ledger", "The ledger: every claim, judged by computation", _ledger(evidence.rows())),
+        ("ledger", "The ledger: claims judged by computation", _ledger(evidence.rows())),
         *_items(source / "figures" / "index.json", f"python -m paper_figs --source {source}"),
         ("made-with", "Made with", _made_with(source)),
     ]
@@ -89,16 +89,14 @@ def page(source: Path) -> str:
 
 
 def _found(evidence: Evidence) -> str:
-    """Return the first screen: five findings, from the project's archive where the folder lacks their results."""
+    """Return the first screen: five sentences, from the project's archive where the folder lacks their results."""
     items = []
-    for name in FIRST_SCREEN:
-        found = FINDINGS[name]
+    for tell in HEADLINES:
         try:
-            text = found.markdown(evidence)
+            text = tell(evidence)
         except Missing:
-            archived = f"(Archived results; `{' && '.join(found.commands)}` makes them.)"
-            text = f"{found.markdown(Evidence(ARCHIVE))} {archived}"
-        items.append(f"<li>{typeset(MARKDOWN.renderInline(text))}</li>")
+            text = f"{tell(Evidence(ARCHIVE))} (Archived results; `make findings` makes them.)"
+        items.append(f"<li>{typeset(MARKDOWN.renderInline(' '.join(text.split())))}</li>")
     return f'<ol class="found">{"".join(items)}</ol>'
 
 
@@ -114,11 +112,14 @@ def _ledger(rows: Sequence[Mapping[str, Any]]) -> str:
     for author in dict.fromkeys([*(author.value for author in Author), *(row["said_by"] for row in rows)]):
         own = [row for row in rows if row["said_by"] == author]
         if own:
-            tally = Counter(row["verdict"] for row in own)
+            judged = [row for row in own if not row["by_construction"]]
+            tally = Counter(row["verdict"] for row in judged)
             verdicts = [v for v in VERDICTS if tally[v]] + [v for v in tally if v not in VERDICTS]
             counts = ", ".join(f"{tally[verdict]} {verdict}" for verdict in verdicts)
-            parts.append(f"<h3>Said by: {_text(author)}</h3><p>{len(own)} claims: {_text(counts)}.</p>")
-            parts += [_row(row) for verdict in verdicts for row in own if row["verdict"] == verdict]
+            made = f"; {len(own) - len(judged)} by construction" if len(judged) < len(own) else ""
+            parts.append(f"<h3>Said by: {_text(author)}</h3><p>{len(judged)} claims: {_text(counts)}{made}.</p>")
+            parts += [_row(row) for verdict in verdicts for row in judged if row["verdict"] == verdict]
+            parts += [_row(row) for row in own if row["by_construction"]]
     return "\n".join(parts)
 
 
@@ -134,6 +135,7 @@ def _row(row: Mapping[str, Any]) -> str:
     )
     return (
         f'<details><summary><span class="verdict {look}">{verdict}</span> <b>{_text(row["id"])}</b> '
+        f"{'by construction: ' * row['by_construction']}"
         f'{typeset(_text(row["claim"]))} <span class="dim">{_text(row["source"])}</span></summary>'
         + "".join(f"<p>{text}</p>" for text in details if text)
         + "</details>"

@@ -7,12 +7,10 @@ README and docs/: the ledger, and the summary of each sweep with the numbers of 
 
 from paper_figs.findings import of_ledger, of_training
 from paper_figs.findings.evidence import Evidence, Missing
+from paper_figs.findings.headlines import HEADLINES
 from paper_figs.findings.pages import ARCHIVE, render
 from paper_figs.findings.registry import FINDINGS, Finding
 
 __all__ = [
-    "ARCHIVE", "FINDINGS", "FIRST_SCREEN", "Evidence", "Finding", "Missing", "of_ledger", "of_training", "render",
+    "ARCHIVE", "FINDINGS", "HEADLINES", "Evidence", "Finding", "Missing", "of_ledger", "of_training", "render",
 ]  # fmt: skip
-
-FIRST_SCREEN = ("horizon", "parts", "variance", "modulation", "ledger")
-"""The findings on the report's first screen."""

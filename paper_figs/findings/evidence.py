@@ -106,6 +106,10 @@ class Evidence:
             f"{config['num_seeds']} seeds"
         )
 
+    def rate(self, sweep: str, /, **axes: str) -> float:
+        """Return the learning rate of a cell."""
+        return float(self._config(sweep, axes)["optimizer"]["learning_rate"])
+
     def visits(self, sweep: str, /, **axes: str) -> str:
         """Return how often a cell's run visits a prompt, on average."""
         config = self._config(sweep, axes)

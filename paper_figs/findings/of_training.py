@@ -35,8 +35,13 @@ def ends(e: Evidence, sweep: str, **axes: str) -> str:
 
 
 def numbers(gains: Mapping[Any, Estimate]) -> str:
-    """Return gains without their intervals."""
-    return listed([signed(gain.value) for gain in gains.values()])
+    """Return gains in order, with their intervals."""
+    return listed([shown(gain) for gain in gains.values()])
+
+
+def early_and_late(e: Evidence, sweep: str, /, **axes: str) -> str:
+    """Return a cell's gain after 4 visits, and at the end."""
+    return f"{shown(e.gain(sweep, 'pass_at_1_after_4_visits', **axes))} and {shown(e.gain(sweep, **axes))}"
 
 
 def visits_of(gains: Mapping[int, Estimate]) -> str:
@@ -108,18 +113,20 @@ def modulation(e: Evidence) -> str:
     """Compare modulation alone with GRPO at the same rate, and find the rate at which GRPO gains as much."""
     texts = []
     for world in ("mixed", "skills"):
-        gains = {
-            rate: e.gain("learning-rate", world=world, learning_rate=rate, method="dynamo-no-dra")
+        gains = [
+            early_and_late(e, "learning-rate", world=world, learning_rate=rate, method="dynamo-no-dra")
             for rate in ("3", "10", "30")
-        }
+        ]
         equal = _equal_rate(e, world, "dynamo-no-dra")
+        by_rate = [f"{gain} at a rate of {rate}" for gain, rate in zip(gains, (3, 10, 30), strict=True)]
         texts.append(
-            f"in `{world}` the modulation alone gains {listed([shown(gain) for gain in gains.values()])} points at "
-            f"the end at learning rates of 3, 10 and 30"
-            + ("" if equal is None else f", and GRPO gains as much as at 10 with a rate of {equal:.1f}")
+            f"in `{world}` {', '.join(by_rate)}"
+            + ("" if equal is None else f"; at the end GRPO gains as much as at 10 with a rate of {equal:.1f}")
         )
-    text = "; ".join(texts)
-    return f"With SGD, {text}. (The end is after {ends(e, 'learning-rate', learning_rate='10', method='grpo')}.)"
+    return f"""
+        Points that the modulation alone gains with SGD after 4 visits and at the end: {"; ".join(texts)}. (Token
+        mean, 32 seeds; the end is after {ends(e, "learning-rate", learning_rate="10", method="grpo")}.)
+    """
 
 
 BANDITS = ("binary", "peaked", "diffuse", "mixed")
@@ -176,10 +183,16 @@ def rules(e: Evidence) -> str:
     """
 
 
+RATES_TRIED = (10.0, 3000.0)
+"""Least and largest learning rate of the sweep `tuning`."""
+
+
 @finding("tuning", "A learning rate for each method", "tuned/table1")
 def tuning(e: Evidence) -> str:
     """Compare the methods of table 1 at a common rate and at their own best ones, on one measure."""
     texts = []
+    best = [e.rate("tuned/table1", world="skills", method=method) for method in e.values("tuned/table1", "method")]
+    at_edge = f"{sum(rate == RATES_TRIED[-1] for rate in best)} of {len(best)}"
     for world in ("mixed", "skills"):
         common, tuned = (
             {
@@ -194,11 +207,13 @@ def tuning(e: Evidence) -> str:
         texts.append(
             f"in `{world}` {len(smaller)} of {len(common)} differences from GRPO shrink, "
             + (f"the sign turns for {listed(turned)}, " if turned else "no sign turns, ")
-            + f"and DynaMO goes from {shown(common['dynamo'])} to {shown(tuned['dynamo'])} points"
+            + f"and DynaMO goes from {shown(common['dynamo'])} to {shown(tuned['dynamo'])} points "
+            f"(after 4 visits and at the end, tuned: {early_and_late(e, 'tuned/table1', world=world, method='dynamo')})"
         )
     return f"""
         With its own best rate for each method instead of a common one, on the mean of pass@1 over all steps,
-        {"; ".join(texts)}. (Rates from 10 to 3000, chosen on other seeds.)
+        {"; ".join(texts)}. (SGD, 32 seeds; rates from {RATES_TRIED[0]:g} to {RATES_TRIED[-1]:g}, chosen on other
+        seeds; in `skills` {at_edge} methods have the largest.)
     """
 
 
@@ -207,11 +222,11 @@ def bounds(e: Evidence) -> str:
     """Compare rules under tight and loose bounds."""
     texts = []
     for rule in ("dynamo", "log-progress", "gvm", "knapsack"):
-        gains = [e.gain("bounds", bounds=x, rule=rule) for x in ("12-20", "8-24", "2-64")]
-        texts.append(f"`{rule}` {listed([shown(gain) for gain in gains])}")
+        gains = [early_and_late(e, "bounds", bounds=x, rule=rule) for x in ("12-20", "8-24", "2-64")]
+        texts.append(f"`{rule}` {', '.join(gains)}")
     return f"""
-        In `mixed` after 25 visits, points against uniform allocation within [12, 20], [8, 24] and [2, 64]:
-        {"; ".join(texts)} ({e.regime("bounds", False, bounds="8-24", rule="dynamo")}).
+        In `mixed`, points against uniform allocation after 4 and after 25 visits within [12, 20], [8, 24] and [2,
+        64]: {"; ".join(texts)} ({e.regime("bounds", False, bounds="8-24", rule="dynamo")}).
     """
 
 
@@ -257,7 +272,7 @@ def adamw(e: Evidence) -> str:
     for world in ("mixed", "skills"):
         for base in e.values("adamw", "base"):
             parts = [
-                f"{words} {shown(e.gain('adamw', world=world, base=base, variant=variant))}"
+                f"{words} {early_and_late(e, 'adamw', world=world, base=base, variant=variant)}"
                 for variant, words in (
                     ("dynamo", "DynaMO"),
                     ("dynamo-no-dra", "its modulation alone"),
@@ -267,7 +282,7 @@ def adamw(e: Evidence) -> str:
             ]
             texts.append(f"in `{world}` at a rate of {base} {', '.join(parts)}")
     return f"""
-        Points against GRPO at the end: {"; ".join(texts)}. (Token mean, 32 seeds; the end is after
+        Points against GRPO after 4 visits and at the end: {"; ".join(texts)}. (Token mean, 32 seeds; the end is after
         {ends(e, "adamw", base="0.01", variant="grpo")}.)
     """
 
@@ -295,8 +310,9 @@ def micro_batch(e: Evidence) -> str:
     texts = []
     for world in ("mixed", "skills"):
         for mean, words in (("vocabulary", "a mean over the vocabulary"), ("sequence", "one over the response")):
-            gains = [e.gain("micro-batch", world=world, mean=mean, prompts=prompts) for prompts in ("4", "16", "64")]
-            texts.append(f"in `{world}` with {words} {listed([shown(gain) for gain in gains])}")
+            cells = [{"world": world, "mean": mean, "prompts": prompts} for prompts in ("4", "16", "64")]
+            gains = [early_and_late(e, "micro-batch", **cell) for cell in cells]
+            texts.append(f"in `{world}` with {words} {', '.join(gains)}")
     return f"""
         The modulation compares a token with the extremes of a batch; the public code takes those of a micro-batch.
         What that does to DynaMO at the end, in points, with micro-batches of 4, 16 and 64 prompts and the
@@ -319,12 +335,10 @@ def released(e: Evidence) -> str:
         "row-both": "both of these",
         "as-released": "all together",
     }
-    early = "pass_at_1_after_4_visits"
     texts = []
     for world in ("mixed", "skills"):
         changes = [
-            f"{words} {signed(e.gain('paper-vs-code', early, world=world, variant=name).value)} and "
-            f"{signed(e.gain('paper-vs-code', world=world, variant=name).value)}"
+            f"{words} {early_and_late(e, 'paper-vs-code', world=world, variant=name)}"
             for name, words in variants.items()
         ]
         texts.append(f"in `{world}` {', '.join(changes)}")
@@ -337,20 +351,24 @@ def released(e: Evidence) -> str:
     """
 
 
-@finding("norms", "Table 1 at equal gradient norms", "table1", "norm-matched/table1")
+@finding("norms", "Table 1 at equal early steps", "table1", "norm-matched/table1")
 def norms(e: Evidence) -> str:
-    """Compare the methods of table 1 at the common rate and at rates of equal early gradient norms."""
+    """Compare methods of table 1 at the common rate and at rates of equal early steps."""
     texts = []
     for world in ("mixed", "skills"):
-        methods = [method for method in e.values("table1", "method") if method != "grpo"]
-        rows = {
-            method: [e.gain(sweep, world=world, method=method) for sweep in ("table1", "norm-matched/table1")]
-            for method in methods
-        }
-        pairs = [f"`{m}` {signed(a.value)} to {signed(b.value)}" for m, (a, b) in rows.items()]
-        texts.append(f"in `{world}` {', '.join(pairs)}")
+        parts = []
+        for method in ("fork-tokens", "entropy-advantages", "w-reinforce", "dynamo"):
+            common, equal = (
+                early_and_late(e, sweep, world=world, method=method) for sweep in ("table1", "norm-matched/table1")
+            )
+            ratio = e.rate("table1", world=world, method=method) / e.rate(
+                "norm-matched/table1", world=world, method=method
+            )
+            parts.append(f"`{method}` ({ratio:.2f} times GRPO's norm) from {common} to {equal}")
+        texts.append(f"in `{world}` {', '.join(parts)}")
     return f"""
-        A method with longer gradients takes larger steps. From a common learning rate to rates at which the gradients
-        of the first steps are as long as GRPO's, the difference from GRPO at the end goes, in points,
-        {"; ".join(texts)}. (The end is after {ends(e, "table1", method="grpo")}.)
+        A method with longer gradients takes larger steps. From a common learning rate to one divided by the ratio of
+        gradient norms over the first 5 steps, so that rate times norm is GRPO's, the difference from GRPO goes, in
+        points after 4 visits and at the end, {"; ".join(texts)}. (SGD, token mean, 32 seeds; the end is after
+        {ends(e, "table1", method="grpo")}.)
     """

@@ -21,15 +21,15 @@ def signed(value: float, spec: str = "+.2f") -> str:
 
 
 def shown(gain: Estimate) -> str:
-    """Return a gain with its interval.
+    """Return a gain with its interval; a question mark says that its sign is undecided (`Estimate.sign`).
 
     Examples
     --------
-    >>> shown(Estimate(-6.337, -6.95, -5.77)), shown(Estimate(1.0))
-    ('−6.34 [−6.95, −5.77]', '+1.00')
+    >>> shown(Estimate(-6.337, -6.95, -5.77, p=0.01)), shown(Estimate(1.0, -1.0, 3.0, p=0.3)), shown(Estimate(1.0))
+    ('−6.34 [−6.95, −5.77]', '+1.00 [−1.00, +3.00]?', '+1.00?')
     """
     ends = "" if gain.low != gain.low else f" [{signed(gain.low)}, {signed(gain.high)}]"
-    return signed(gain.value) + ends
+    return signed(gain.value) + ends + "?" * (gain.sign == 0)
 
 
 def listed(parts: Sequence[object]) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from paper_figs.figure import Figure, items
-from paper_figs.findings import ARCHIVE, FINDINGS, FIRST_SCREEN, Evidence
+from paper_figs.findings import ARCHIVE, HEADLINES, Evidence
 from paper_figs.report import PAPER, main, page
 from tests.paper_figs.make_data import seal
 from theory.base.files import only_writer, read_json, write_json
@@ -168,8 +168,9 @@ def test_every_row_of_the_ledger_is_there_by_who_said_it_the_surprising_ones_fir
         assert row["evidence"] in reader.text
         assert f"Judged for: {row['regime']}." in reader.text
     assert reader.text.count("By construction") == 1
+    assert reader.text.count("by construction: claim S1") == 1
     assert "Counter-example: p < 1/2" in reader.text
-    assert "Said by: paper2 claims: 1 conditional, 1 exact." in reader.text
+    assert "Said by: paper1 claims: 1 conditional; 1 by construction." in reader.text
     assert "Said by: summary1 claims: 1 fails." in reader.text
     assert "<of>" not in html
     assert "undecided: a computation" not in html  # no formula is broken
@@ -178,7 +179,8 @@ def test_every_row_of_the_ledger_is_there_by_who_said_it_the_surprising_ones_fir
 def test_every_verdict_has_its_place_and_a_broken_formula_is_told_first(source: Path) -> None:
     wanted = ["undecided", "fails", "conditional", "approximate", "bound holds", "exact"]
     assert sorted(wanted) == sorted(verdict.value for verdict in Verdict)
-    rows = [{**ROWS[0], "id": f"X{i}", "verdict": verdict} for i, verdict in enumerate(sorted(wanted))]
+    judged = {**ROWS[0], "by_construction": False}
+    rows = [{**judged, "id": f"X{i}", "verdict": verdict} for i, verdict in enumerate(sorted(wanted))]
     write_json(source / "ledger" / "ledger.json", {"rows": rows})
     html = page(source)
     assert re.findall(r'class="verdict \w+">([a-z ]+)<', html) == wanted
@@ -188,7 +190,8 @@ def test_every_verdict_has_its_place_and_a_broken_formula_is_told_first(source: 
 
 
 def test_verdicts_of_another_version_come_last(source: Path) -> None:
-    rows = [{**ROWS[0], "id": id, "verdict": verdict} for id, verdict in (("X1", "open"), ("X2", "exact"))]
+    judged = {**ROWS[0], "by_construction": False}
+    rows = [{**judged, "id": id, "verdict": verdict} for id, verdict in (("X1", "open"), ("X2", "exact"))]
     write_json(source / "ledger" / "ledger.json", {"rows": rows})
     assert re.findall(r'class="verdict \w+">([a-z ]+)<', page(source)) == ["exact", "open"]
 
@@ -313,11 +316,10 @@ def test_a_page_has_one_writer(source: Path, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err.startswith(f"python -m paper_figs.report: error: {source}: expected no other writer")
 
 
-def test_the_first_screen_has_five_findings_of_the_archive_where_the_folder_has_none(html: str) -> None:
+def test_the_first_screen_has_five_sentences_of_the_archive_where_the_folder_has_no_results(html: str) -> None:
     found = html[html.index('<ol class="found">') : html.index("</ol>")]
-    assert found.count("<li>") == 5
-    for name in FIRST_SCREEN:
-        assert FINDINGS[name].title in found
-    archived = FINDINGS["modulation"].markdown(Evidence(ARCHIVE)).split("gains ")[1][:20]
-    assert archived in found
+    assert found.count("<li>") == len(HEADLINES) == 5
+    for tell in HEADLINES:
+        sentence = " ".join(tell(Evidence(ARCHIVE)).split())
+        assert len(re.findall(r"[.!?](?= [A-Z]|$)", sentence)) == 1, sentence  # one sentence
     assert "Archived results" in found

@@ -1,4 +1,4 @@
-"""The ledger: every claim of the paper, judged by computation.
+"""The ledger: claims of the paper, of its public code and of others, judged by computation.
 
 One module per appendix or matter, one function per row; `LEDGER` holds the rows in the order of their ids, and
 `python -m theory` prints them.
