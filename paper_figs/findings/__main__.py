@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,12 +16,19 @@ from theory.base.text import plain
 
 
 def archive(source: Path) -> None:
-    """Replace the archive by the files below `source` that the findings read, and the numbers of their seeds."""
+    """Replace the archive by what the findings read below `source`, the numbers of seeds, and the software of runs."""
     evidence = Evidence(source)
     for finding in FINDINGS.values():
         finding.tell(evidence)
     evidence.rows()
+    used: Counter[str] = Counter()
+    for folder in sorted({path.parent for path in evidence.read if path.name == "summary.parquet"}):
+        for path in sorted(folder.glob("*/versions.json")):
+            about = read_json(path)
+            used[json.dumps({name: x for name, x in about.items() if isinstance(x, str)}, sort_keys=True)] += 1
     with only_writer(ARCHIVE):
+        made = [{"count": count, **json.loads(software)} for software, count in sorted(used.items())]
+        write_json(ARCHIVE / "made_with.json", {"runs": made})
         for old in (ARCHIVE / "toy", ARCHIVE / "ledger"):
             shutil.rmtree(old, ignore_errors=True)
         for path in sorted(evidence.read):

@@ -17,6 +17,7 @@ from paper_figs.findings.__main__ import main
 from paper_figs.findings.pages import BLOCK
 from tests.paper_figs.make_data import seal
 from theory.base import runs
+from theory.base.files import read_json
 from theory.claims import LEDGER
 from toy.experiments.sweeps import SWEEPS
 from toy.training import train
@@ -125,3 +126,14 @@ def test_archive_is_small() -> None:
     for record in ARCHIVE.rglob("summary.json"):
         assert set(json.loads(record.read_text())["files"]) == {"summary.parquet", "values.parquet"}
         runs.read_record(record, ("summary.parquet",))
+
+
+def test_archive_says_what_made_it() -> None:
+    made = read_json(ARCHIVE / "made_with.json")["runs"]
+    cells = {(path.parent, row["cell"]) for path in ARCHIVE.rglob("summary.parquet") for row in rows_of(path)}
+    assert sum(each["count"] for each in made) == len(cells)
+    assert all(each["torch"] and each["python"] for each in made)
+
+
+def rows_of(path: Path) -> list[dict]:
+    return pq.read_table(path).to_pylist()
