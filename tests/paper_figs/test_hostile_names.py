@@ -68,7 +68,7 @@ def write(source: Path, rows: list[Any], entries: list[Any]) -> None:
 
 def test_names_are_text_in_the_report(tmp_path: Path) -> None:
     rows = [{**ROWS[0], "id": NAME, "claim": NAME, "source": NAME, "evidence": NAME, "counterexample": NAME,
-             "verdict": f'x"onload="a {NAME}'}]  # fmt: skip
+             "verdict": f'x"onload="a {NAME}', "regime": NAME, "by_construction": False}]  # fmt: skip
     table = {
         "name": NAME, "kind": "table", "title": NAME, "caption": NAME, "reading": NAME, "files": {"md": NAME},
         "columns": ["", NAME], "rows": [[NAME, NAME]], "bold": [[True]],
@@ -78,7 +78,7 @@ def test_names_are_text_in_the_report(tmp_path: Path) -> None:
     html = page(tmp_path)
     reader = parsed(html)
     assert "script" not in reader.tags
-    assert reader.text.count(plain(NAME)) == 21
+    assert reader.text.count(plain(NAME)) == 22
     assert reader.ids == ["found", "ledger", plain(NAME), "b", "c", "made-with"]
     assert all(line.isprintable() for line in html.splitlines())
 
