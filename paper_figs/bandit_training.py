@@ -76,12 +76,15 @@ def _reading(baseline: RunCurves, run: RunCurves) -> str:
     gains = [estimate(ours[:, i], theirs[:, i]) for i in indices.values()]
     told = [f"{points(gain)} {when}" for gain, when in zip(gains, indices, strict=True)]
     ahead = [i for i in range(len(steps)) if np.median(ours[:, i] - theirs[:, i]) > 0]
-    crossing = (
-        f"The median gain is last above 0 at step {steps[ahead[-1]]}, where {TITLES[BASELINE]} has "
-        f"{100 * theirs[:, ahead[-1]].mean():.0f} %."
-        if ahead
-        else "The median gain is at no step above 0."
-    )
+    if not ahead:
+        crossing = "The median gain is at no step above 0."
+    elif ahead[-1] == len(steps) - 1:
+        crossing = "The median gain is above 0 at the last step."
+    else:
+        crossing = (
+            f"The median gain is last above 0 at step {steps[ahead[-1]]}, where {TITLES[BASELINE]} has "
+            f"{100 * theirs[:, ahead[-1]].mean():.0f} %."
+        )
     return (
         f"{run.config['world_name']} (tabular, learning rate {lookup(run.config, 'optimizer.learning_rate'):g}, "
         f"{seeds_of([len(run.seeds)])}): {TITLES[METHOD]} minus {TITLES[BASELINE]} in points of pass@1 "

@@ -9,7 +9,7 @@ import numpy as np
 from paper_figs.figure import Drawing, Figure
 from paper_figs.result_files import Columns, LedgerData
 from paper_figs.style import PALETTE, TEXT_WIDTH, legend_above, panels
-from paper_figs.wording import span, verdict
+from paper_figs.wording import span
 
 LOOKS = {
     "both": (PALETTE[0], "-", "o"),
@@ -62,12 +62,8 @@ def _reading(bias: Columns) -> str:
         f"Modulation biases the gradient by {span((100 * bias['relative_bias'][active]).tolist(), '.1f')} % of its "
         f"length and turns it by {span(angles.tolist(), '.1f')} degrees for alpha from {bias['alpha'][active].min():g} "
         f"to {bias['alpha'][active].max():g}; without it the bias is {neutral:.0e}. "
-        + verdict(
-            "the modulated estimator stays unbiased",
-            [value < ROUNDING for value in bias["relative_bias"][active]],
-            "settings with alpha > 0",
-            who="A simulated rebuttal in a review of the paper says",
-        )
+        "A simulated rebuttal in a review of the paper says that the modulated estimator stays unbiased; here it "
+        f"{'does' if (bias['relative_bias'][active] < ROUNDING).all() else 'does not'} (batches of two prompts, RLOO)."
     )
 
 

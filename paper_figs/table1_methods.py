@@ -15,8 +15,8 @@ from theory.base.tables import Column, TextTable, Value
 
 METHOD, REFERENCE = "dynamo", "grpo"
 NORM_MATCHED = "norm-matched/table1"
-"""The sweep at learning rates with which early gradient norms are GRPO's: `sweep norms`, then `sweep table1 --tuned`
-with its chosen.json and `--out results/toy/norm-matched`."""
+"""The sweep at learning rates with which early steps, rate times gradient norm, are GRPO's: `sweep norms`, then `sweep
+table1 --tuned` with its chosen.json and `--out results/toy/norm-matched`."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _fill(cells: Sequence[CellResult]) -> TextTable:
 
 
 def _caption(cells: Sequence[CellResult]) -> str:
-    matched = "norm-matched: at learning rates with which early gradient norms are GRPO's; "
+    matched = "norm-matched: at learning rates divided by the ratio of early gradient norms to GRPO's; "
     return (
         "pass@1 at the end in percent; gains in pass@1 after equal numbers of visits and at the end, and in pass@32 at "
         f"the end: minus GRPO, in points; a dash: not reached; bold: the highest of a group; "

@@ -53,7 +53,7 @@ def _reading(cells: Sequence[CellResult]) -> str:
             both = (
                 f"; GC and UMS together {span(values[:1])} at the end, the sum of both {span(values[1:])} (no interval)"
             )
-        parts.append(f"{horizons.conditions(cells, setting)}: {'; '.join(told)}{both}.")
+        parts.append(f"{horizons.conditions(cells, setting)}: {'; '.join(told) or 'no part was left out alone'}{both}.")
     return (
         f"Change of pass@1 without one part, in points. {' '.join(parts)} The paper says that removing any part lowers "
         f"the average over benchmarks, and that GC and UMS together cost more than the sum of both. {TABULAR}"

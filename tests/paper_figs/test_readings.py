@@ -483,8 +483,10 @@ def test_bias_of_the_modulation() -> None:
     assert reading("modulation_bias", bias) == (
         "Modulation biases the gradient by 5.0 to 10.0 % of its length and turns it by 0.0 to 3.0 degrees for alpha "
         "from 0.2 to 0.4; without it the bias is 1e-16. A simulated rebuttal in a review of the paper says that the "
-        "modulated estimator stays unbiased; here this appears in none of 2 settings with alpha > 0."
+        "modulated estimator stays unbiased; here it does not (batches of two prompts, RLOO)."
     )
+    bias["relative_bias"] = np.full(3, 1e-16)
+    assert "; here it does (" in reading("modulation_bias", bias)
 
 
 def test_published_values_that_a_configuration_keeps() -> None:
