@@ -153,13 +153,13 @@ def coverage_of_means(runs: int, problems: int, spread: float, num: int, rng: np
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.03, 0.3])
-@pytest.mark.parametrize("runs", [1, 2, 3, 5])
+@pytest.mark.parametrize("num_runs", [1, 2, 3, 5])
 @pytest.mark.parametrize("problems", [30, pytest.param(500, marks=pytest.mark.long)])
-def test_means_over_runs_and_problems(runs: int, problems: int, spread: float) -> None:
+def test_means_over_runs_and_problems(num_runs: int, problems: int, spread: float) -> None:
     """Problems differ by .35, runs by `spread`, and the remainder by .2. With two runs intervals are wide."""
     num = 1000
-    found = coverage_of_means(runs, problems, spread, num, np.random.default_rng(7))
-    assert 0.92 - 4 * error(0.92, num) <= found <= (1.0 if runs == 2 else 0.98 + 4 * error(0.98, num))
+    found = coverage_of_means(num_runs, problems, spread, num, np.random.default_rng(7))
+    assert 0.92 - 4 * error(0.92, num) <= found <= (1.0 if num_runs == 2 else 0.98 + 4 * error(0.98, num))
 
 
 @pytest.mark.parametrize("runs", [1, 3])
