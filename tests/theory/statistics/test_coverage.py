@@ -162,20 +162,20 @@ def test_means_over_runs_and_problems(num_runs: int, problems: int, spread: floa
     assert 0.92 - 4 * error(0.92, num) <= found <= (1.0 if num_runs == 2 else 0.98 + 4 * error(0.98, num))
 
 
-@pytest.mark.parametrize("runs", [1, 3])
+@pytest.mark.parametrize("num_runs", [1, 3])
 @pytest.mark.parametrize(
     ("k", "shape"),
     [(1, (1.0, 2.0)), (1, (0.2, 4.0)), (1, (0.1, 10.0)), (32, (1.0, 2.0)), (32, (1.0, 0.4)), (32, (2.0, 1.0))],
 )
 @pytest.mark.parametrize("problems", [30, pytest.param(500, marks=pytest.mark.long)])
-def test_pass_at_k_over_problems_and_runs(k: int, shape: tuple[float, float], runs: int, problems: int) -> None:
+def test_pass_at_k_over_problems_and_runs(k: int, shape: tuple[float, float], num_runs: int, problems: int) -> None:
     """Success rates of Beta(shape), 64 samples of each run; the truth from 20,000 quantiles of the law.
 
     Means are .33, .05, .01 of pass@1, and .94, .988, .998 of pass@32: near an end, most samples show one score only.
     """
     rng, num = np.random.default_rng(8), 600
     p = rng.beta(*shape, size=(problems, num))
-    scores = pass_at_k(64, np.arange(65), k)[rng.binomial(64, p, size=(runs, problems, num))]
+    scores = pass_at_k(64, np.arange(65), k)[rng.binomial(64, p, size=(num_runs, problems, num))]
     _, low, high = crossed_interval([scores], shares=True)
     law = stats.beta.ppf((np.arange(20_000) + 0.5) / 20_000, *shape)
     truth = exact_pass_at_k(law, k).mean()

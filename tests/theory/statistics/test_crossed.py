@@ -91,15 +91,15 @@ def test_shares_have_their_interval_on_the_scale_of_the_logit():
         np.testing.assert_allclose(np.log(mine / (1 - mine)) - np.log(p / (1 - p)), (other - p) / (p * (1 - p)))
 
 
-@pytest.mark.parametrize("runs", [1, 3])
+@pytest.mark.parametrize("num_runs", [1, 3])
 @pytest.mark.parametrize("problems", [5, 30, 500])
-def test_shares_that_are_all_equal_are_no_point(runs, problems):
+def test_shares_that_are_all_equal_are_no_point(num_runs, problems):
     """All of n right leaves shares down to .025^(1/n) possible (Clopper and Pearson), whatever the law in [0, 1]."""
     exact = 0.025 ** (1 / problems)
-    ones = crossed_interval([np.ones((runs, problems))], shares=True)
+    ones = crossed_interval([np.ones((num_runs, problems))], shares=True)
     assert ones.low[0] < exact
     assert (ones.point[0], ones.high[0]) == (1.0, 1.0)
-    zeros = crossed_interval([np.zeros((runs, problems))], shares=True)
+    zeros = crossed_interval([np.zeros((num_runs, problems))], shares=True)
     assert (zeros.low[0], zeros.point[0]) == (0.0, 0.0)
     assert zeros.high[0] == pytest.approx(1 - ones.low[0], rel=1e-12)
 
