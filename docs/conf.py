@@ -312,7 +312,16 @@ def api(package: str) -> str:
 
 def guides() -> str:
     """Return the pages that are no part's."""
-    names = ("glossary", "statistics", "laptop-to-a100s", "audit", "provenance", "what-can-go-wrong", "faults")
+    names = (
+        "findings",
+        "glossary",
+        "statistics",
+        "laptop-to-a100s",
+        "audit",
+        "provenance",
+        "what-can-go-wrong",
+        "faults",
+    )
     return "\n".join(name for name in names if (HERE / f"{name}.md").exists())
 
 
