@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
+from paper_figs.findings.words import signed
 from theory.base.tables import Column, Estimate
 from theory.methods import METHODS, STOCK, STOCK_TITLE
 
@@ -66,5 +66,5 @@ def span(values: Sequence[float], spec: str = "+.2f") -> str:
     >>> span([0.5]), span([-0.001])
     ('+0.50', '0.00')
     """
-    ends = [re.sub(r"^[−+](0\.?0*)$", r"\1", f"{x:{spec}}".replace("-", "−")) for x in (min(values), max(values))]
+    ends = [signed(x, spec) for x in (min(values), max(values))]
     return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"

@@ -98,7 +98,7 @@ class Evidence:
     def regime(self, sweep: str, bounds: bool = True, /, **axes: str) -> str:
         """Say under which settings a cell was trained; `bounds`: also those on a prompt's rollouts."""
         config = self._config(sweep, axes)
-        optimizer = {"sgd": "", "adamw": "AdamW, "}[config["optimizer"]["name"]]
+        optimizer = {"sgd": "", "adamw": "AdamW, "}.get(name := config["optimizer"]["name"], f"{name}, ")
         rate, aggregation = config["optimizer"]["learning_rate"], config["method"]["aggregation"]
         within = f" in [{config['rollouts_low']}, {config['rollouts_high']}]" if bounds else " on average"
         return (
@@ -119,8 +119,15 @@ class Evidence:
         record = self._record(sweep, "pass_at_1", axes)
         path = self.source / "toy" / sweep / record["cell"] / "config.json"
         self.read.add(path)
-        kinds = {"optimizer": (dict,), "method": (dict,), "world": (dict,), "num_seeds": (int,), "num_steps": (int,)}
-        return read_json(path, kinds, f"python -m toy sweep {sweep}")
+        command = f"python -m toy sweep {sweep}"
+        config = read_json(path, dict.fromkeys(("optimizer", "method", "world"), (dict,)), command)
+        counts = ("num_seeds", "num_steps", "batch_prompts", "rollouts", "rollouts_low", "rollouts_high")
+        with made_by(command):
+            check_fields(config, dict.fromkeys(counts, (int,)), str(path))
+            check_fields(config["optimizer"], {"name": (str,), "learning_rate": (int, float)}, f"{path}: optimizer")
+            check_fields(config["method"], {"aggregation": (str,)}, f"{path}: method")
+            check_fields(config["world"], {"num_prompts": (int,)}, f"{path}: world")
+        return config
 
     def has(self, sweep: str, measure: str, /, **axes: str) -> bool:
         """Return whether a cell has the measure, such as one of a step that its run does not reach."""

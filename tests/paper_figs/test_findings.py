@@ -17,7 +17,7 @@ from paper_figs.findings.__main__ import main
 from paper_figs.findings.pages import BLOCK
 from tests.paper_figs.make_data import seal
 from theory.base import runs
-from theory.base.files import read_json
+from theory.base.files import read_json, write_json
 from theory.claims import LEDGER
 from toy.experiments.sweeps import SWEEPS
 from toy.training import train
@@ -137,3 +137,14 @@ def test_archive_says_what_made_it() -> None:
 
 def rows_of(path: Path) -> list[dict]:
     return pq.read_table(path).to_pylist()
+
+
+def test_a_configuration_of_another_kind_is_told_by_its_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = shutil.copytree(ARCHIVE, tmp_path / "archive")
+    path = source / "toy" / "table1" / "mixed-dynamo" / "config.json"
+    config = read_json(path)
+    write_json(path, {**config, "method": {**config["method"], "aggregation": None}})
+    assert main(["--source", str(source)]) == 2
+    assert f"{path}: method: expected aggregation of type str" in capsys.readouterr().err
