@@ -37,7 +37,8 @@ if os.fork() == 0:
         (folder / "ready").touch()
         time.sleep(100)
     os._exit(0)
-(folder / "command").write_text(str(os.getpid()))
+(folder / "command.new").write_text(str(os.getpid()))
+(folder / "command.new").rename(folder / "command")  # never there without its text
 time.sleep(100)
 """
 """A command with a daemon that owns shared memory."""
