@@ -37,6 +37,7 @@ PARTS = {
     "figs": (("figs",), (X86, ARM, MAC, WINDOWS)),
     "reproduce": (("toy", "figs"), (X86, ARM, MAC, WINDOWS)),
     "dev": (("dev",), (X86, ARM, MAC, WINDOWS)),
+    "mutants": (("mutants",), (X86, ARM, MAC)),
     "scale-cpu": (("scale-cpu",), (X86, ARM)),
 }
 TORCH = "2.13.0"

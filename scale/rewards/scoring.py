@@ -11,7 +11,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from scale.rewards import verifier
-from scale.rewards.answers import extract, integer, is_words, plain, plain_text, same_text, without_percent
+from scale.rewards.extraction import extract
+from scale.rewards.spelling import integer, is_words, plain, plain_text, same_text, without_percent
 from scale.rewards.verifier import CORRECT, UNVERIFIED, WRONG, Judgement, Pair
 from theory.base import require
 
@@ -89,7 +90,7 @@ def _result(judgement: Judgement, answer: str) -> dict[str, Any]:
 def decide(gold: str, answer: str, *, latex: bool, timeout: float = TIMEOUT, workers: int = WORKERS) -> Judgement:
     """Decide whether an answer is right: equal texts and integers at once, the rest by Math-Verify.
 
-    Both are spelt plainly (`scale.rewards.answers.plain`). `latex` says whether the answer is LaTeX, or a text that
+    Both are spelt plainly (`scale.rewards.spelling.plain`). `latex` says whether the answer is LaTeX, or a text that
     contains it. `timeout` and `workers` are as in `compute_score`.
     """
     pairs = []

@@ -108,9 +108,9 @@ def hostile(unit):
 
 def test_all_functions_are_tried():
     assert FUNCTIONS.keys() >= {
-        "scale.rewards.answers.extract",
-        "scale.rewards.answers.plain",
-        "scale.rewards.answers.same_text",
+        "scale.rewards.extraction.extract",
+        "scale.rewards.spelling.plain",
+        "scale.rewards.spelling.same_text",
         "scale.text.boxes",
         "scale.text.narrow",
         "scale.data.text_keys.answer_form",

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from scale.rewards import scoring, verifier
-from tests.scale.rewards.test_answers import GARBAGE
+from tests.scale.rewards.test_extraction import GARBAGE
 from tests.scale.rewards.test_scoring import LIMIT, SLOW, boxed, outcome
 
 psutil = pytest.importorskip("psutil")

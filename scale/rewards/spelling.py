@@ -1,79 +1,16 @@
-r"""The answer in a response, found in time linear in its length: a box first, else what follows the word "answer".
-
-Math-Verify compares two answers well, but its search for one in a long text takes minutes on some garbage, and it reads
-some spellings as another number (`1\,000` as 0, `2 1/2` as 3/2). So the answer is found and spelt plainly here.
-"""
+r"""Answers spelt plainly: Math-Verify reads some spellings as another number (`1\,000` as 0, `2 1/2` as 3/2)."""
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
-from scale.text import boxes, narrow
-
-TAIL = 2_000
-"""Characters at the end of a response in which an answer is looked for when there is no box."""
-
-_JOINED = re.compile(r"(?:[\s$,;:.、，]|\\[\[\]();, ]|\\q?quad|and|or|和|或|与)*")
-
-
-class Extracted(NamedTuple):
-    """An answer, and whether it is LaTeX, as in a box, or a text in which to look for it."""
-
-    text: str
-    latex: bool
-
-
-def extract(response: str, *, require_box: bool = False) -> Extracted | None:
-    r"""Return the answer in a response: the last box, else what the last "answer" says, else its end.
-
-    Boxes side by side ("\boxed{1} and \boxed{2}") are one answer of several parts. With `require_box` only a box is an
-    answer.
-
-    Examples
-    --------
-    >>> extract(r"either $\boxed{1}$ or $\boxed{2}$"), extract("答案是：15。"), extract("")
-    (Extracted(text='1, 2', latex=True), Extracted(text='15', latex=False), None)
-    """
-    boxed = boxes(response)
-    if boxed:
-        parts = [boxed[-1].content]
-        for one, next_one in zip(boxed[-2::-1], boxed[:0:-1], strict=True):
-            if not _JOINED.fullmatch(response, one.end, next_one.start):
-                break
-            parts.append(one.content)
-        text = ", ".join(dict.fromkeys(x.strip() for x in reversed(parts) if x.strip()))
-        return Extracted(text, True) if text else None
-    if require_box:
-        return None
-    tail = narrow(response[-TAIL:]).strip()
-    stated = _STATED.split(tail)
-    if len(stated) == 1:
-        return Extracted(tail, False) if tail else None
-    said = stated[-1].strip("*。 \n")
-    line = said.split("\n")[0].strip("*。 ").removesuffix(".")
-    said = line if any(x.isalnum() for x in line) else said  # "$$" may stand on a line of its own
-    formula = _FORMULA.fullmatch(said)
-    if formula is not None:
-        return Extracted(next(x for x in formula.groups() if x), True)
-    # LaTeX without its delimiters is LaTeX too; read as a text, 2\sqrt{2} would be 2.
-    latex = any(x in said for x in "\\^_{") and not _DELIMITER.search(said)
-    return Extracted(said, latex or _INFINITY.fullmatch(said.lstrip("+- ")) is not None) if said else None
-
-
-_DELIMITER = re.compile(r"\$|\\[(\[]")
-
-_FORMULA = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+)\\\)|\\\[(.+)\\\]", re.DOTALL)
-
-_STATED = re.compile(r"(?:(?i:answer)(?:\s+is)?\s*:|(?i:answer\s+is)|答案(?:是|为)?\s*:|答案(?:是|为))")
-
-# Spellings
+from scale.text import narrow
 
 _GAP = re.compile(r"(?<=\d)(?:\\[,!;: ]|\{,\}|~)\s*(?=\d{3}(?!\d))")
 _MIXED = re.compile(r"(?<![\d./])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d./])")
 _SCIENTIFIC = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?![\w.])")
 _WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|boxed|fbox)\s*\{|[{}]")
-_INFINITY = re.compile(r"∞|\\(?:text|mathrm)\s*\{\s*(?i:infinity)\s*\}|(?<![A-Za-z\\])(?i:infinity)(?![A-Za-z])")
+INFINITY = re.compile(r"∞|\\(?:text|mathrm)\s*\{\s*(?i:infinity)\s*\}|(?<![A-Za-z\\])(?i:infinity)(?![A-Za-z])")
 _CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]+")
 _PERCENT = re.compile(r"(?:\\?%|\\text\{ *(?:percent|\\?%) *\}|(?i:percent))$")
 
@@ -108,7 +45,7 @@ def plain(answer: str) -> str:
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
     text = _SCIENTIFIC.sub(r"\1\\times 10^{\2}", text)
     text = text.replace("°", r"^{\circ}").replace(r"\varnothing", r"\emptyset")
-    text = _INFINITY.sub(r"\\infty ", text).strip()
+    text = INFINITY.sub(r"\\infty ", text).strip()
     if _CHINESE.search(text):
         unwrapped = unwrap(text)
         listed = re.sub("[或和与、]", ",", unwrapped)
