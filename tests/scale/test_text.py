@@ -16,7 +16,7 @@ from hypothesis import given, strategies as st
 
 from scale import text as text_module
 from scale.data import text_keys
-from scale.rewards import answers
+from scale.rewards import extraction, spelling
 from scale.text import narrow
 
 ROOT = Path(__file__).parents[2]
@@ -41,16 +41,17 @@ def test_fuzz_narrow(text, copies):
 
 def run(code):
     """Run a statement in a process of its own, which can be ended whatever it computes."""
-    command = f"from scale import text\nfrom scale.data import text_keys\nfrom scale.rewards import answers\n{code}"
+    modules = "from scale import text\nfrom scale.data import text_keys\nfrom scale.rewards import extraction, spelling"
+    command = f"{modules}\n{code}"
     subprocess.run([sys.executable, "-c", command], cwd=ROOT, timeout=HANG, check=True)
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        r"answers.same_text('\\text{' * 140_000 + '}' * 140_000)",
-        r"answers.plain('是' + '\\text{' * 140_000 + '}' * 140_000)",
-        r"answers.extract('\\boxed{' * 1_000_000 + '}' * 1_000_000)",
+        r"spelling.same_text('\\text{' * 140_000 + '}' * 140_000)",
+        r"spelling.plain('是' + '\\text{' * 140_000 + '}' * 140_000)",
+        r"extraction.extract('\\boxed{' * 1_000_000 + '}' * 1_000_000)",
         "text.narrow('\u0301\u0323' * 500_000)",
         "text.narrow('\u0301\u0f73' * 500_000)",
         "text_keys.answer_form('$' * 10_000_000)",
@@ -77,7 +78,7 @@ def test_a_name_that_is_there_twice_is_found_among_many(call):
 
 FUNCTIONS = {
     f"{module.__name__}.{name}": function
-    for module in (answers, text_module, text_keys)
+    for module in (extraction, spelling, text_module, text_keys)
     for name, function in vars(module).items()
     if inspect.isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
     if next(iter(inspect.signature(function).parameters.values())).annotation == "str"
