@@ -6,7 +6,7 @@ or the main process alike. What could not be decided, in time or at all, scores 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -47,7 +47,8 @@ def compute_score(
 
     Parameters
     ----------
-    data_source, extra_info, **kwargs : What verl hands over; not used: every data set is scored alike.
+    data_source, **kwargs : What verl hands over; not used: every data set is scored alike.
+    extra_info : Its `problem` is the text of the problem, if that is known.
     solution_str : The model's response, decoded.
     ground_truth : The right answer, in LaTeX or as a number.
     timeout : Limit on the comparison, in seconds of CPU time (`scale.rewards.verifier`).
@@ -77,7 +78,21 @@ def compute_score(
     if len(text) > max(LONGEST, 2 * len(ground_truth)) and latex:
         return _result(Judgement(UNVERIFIED, f"an answer of {len(text)} characters"), text)
     answer = plain(text) if latex else plain_text(text)
-    return _result(decide(plain(ground_truth), answer, latex=latex, timeout=timeout, workers=workers), text)
+    problem = _known(extra_info, "problem")
+    gold = plain(ground_truth)
+    return _result(decide(gold, answer, latex=latex, problem=problem, timeout=timeout, workers=workers), text)
+
+
+def _known(extra_info: Mapping[str, Any] | None, name: str) -> str | None:
+    """Return a text in `extra_info`, or None if it is not there; others may write something else under its name.
+
+    Examples
+    --------
+    >>> _known({"problem": "1 + 1 = ?"}, "problem"), _known({"problem": 7}, "problem"), _known(None, "problem")
+    ('1 + 1 = ?', None, None)
+    """
+    value = (extra_info or {}).get(name)
+    return value if isinstance(value, str) else None
 
 
 def _result(judgement: Judgement, answer: str) -> dict[str, Any]:
@@ -87,11 +102,19 @@ def _result(judgement: Judgement, answer: str) -> dict[str, Any]:
     return {"score": score, "acc": score, "unverified": unverified, "pred": shown, "reason": judgement.reason}
 
 
-def decide(gold: str, answer: str, *, latex: bool, timeout: float = TIMEOUT, workers: int = WORKERS) -> Judgement:
+def decide(
+    gold: str,
+    answer: str,
+    *,
+    latex: bool,
+    problem: str | None = None,
+    timeout: float = TIMEOUT,
+    workers: int = WORKERS,
+) -> Judgement:
     """Decide whether an answer is right: equal texts and integers at once, the rest by Math-Verify.
 
     Both are spelt plainly (`scale.rewards.spelling.plain`). `latex` says whether the answer is LaTeX, or a text that
-    contains it. `timeout` and `workers` are as in `compute_score`.
+    contains it. `problem` is the text of the problem, or None. `timeout` and `workers` are as in `compute_score`.
     """
     pairs = []
     for one, other in readings(gold, answer):
