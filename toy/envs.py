@@ -2,12 +2,15 @@
 
 `dynamo/SoftmaxBandit-v0` is one answer to one prompt, `dynamo/SkillChain-v0` one token after the other. Importing this
 module registers them; `gymnasium.make("toy.envs:dynamo/SoftmaxBandit-v0", world="mixed")` does both. The native vector
-environments do what `gymnasium.vector.SyncVectorEnv` does with the single ones, seeds and infos included, without a
-loop over the environments.
+environments do what `gymnasium.vector.SyncVectorEnv` does with the single ones in `AutoresetMode.SAME_STEP`: seeds,
+infos and frames included.
+
+An environment shows itself as text (render mode "ansi") or as a picture ("rgb_array"), as `toy.worlds.frames` says.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -20,9 +23,13 @@ from gymnasium.vector.utils import batch_space
 from theory.base import require
 from theory.base.arrays import BoolArray, FloatArray, IntArray
 from toy.worlds import WORLDS, World
+from toy.worlds.frames import Frame, answers_text, frame, skills_text
 
 DRAWN_AHEAD = 64
 """Prompts that a vector environment draws at once for each of its environments."""
+
+RENDERING: dict[str, Any] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 1}
+"""What single and vector environments declare of how they are shown."""
 
 
 def _world(world: str | World, world_seed: int) -> World:
@@ -43,6 +50,25 @@ def _chain_space(world: World) -> spaces.MultiDiscrete:
     return spaces.MultiDiscrete(np.array([world.num_prompts, world.max_length + 1]))
 
 
+def _warn_of_no_mode(env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> None:
+    """Warn as Gymnasium's own environments do."""
+    gym.logger.warn(
+        f"{type(env).__name__}: render was called without a render mode; give one of "
+        f"{', '.join(RENDERING['render_modes'])} as render_mode when you make the environment"
+    )
+
+
+def _indices(name: str, given: Any, what: str, num: int, limit: int) -> IntArray:
+    """Require `num` integers in [0, limit); Gymnasium's spaces would let floats and booleans through."""
+    try:
+        values = np.asarray(given)
+    except (TypeError, ValueError, RuntimeError):  # Lists of several lengths, or a tensor that is not on the CPU.
+        values = np.empty(0)
+    if values.dtype.kind not in "iu" or values.shape != (num,) or (values < 0).any() or (values >= limit).any():
+        raise ValueError(f"{name}: expected {num} {what} in [0, {limit}), got {given!r}")
+    return values.astype(np.int64)
+
+
 def _prompt_option(options: dict[str, Any] | None) -> Any:
     """Return the option "prompt", None without options; any other key is an error."""
     if not options:
@@ -56,10 +82,11 @@ def _prompt_option(options: dict[str, Any] | None) -> Any:
 class _Single(gym.Env[Any, np.int64]):
     """One rollout per episode, one token per step; subclasses say what is observed and shown."""
 
-    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 (an instance attribute of gymnasium's base)
+    metadata: dict[str, Any] = RENDERING
+    _describe: Callable[..., str]
 
     def __init__(self, world: World, render_mode: str | None) -> None:
-        require.one_of("render_mode", render_mode, (None, "ansi"))
+        require.one_of("render_mode", render_mode, (None, *RENDERING["render_modes"]))
         self.world = world
         self.render_mode = render_mode
         self.action_space: spaces.Discrete = spaces.Discrete(world.num_answers)
@@ -91,15 +118,14 @@ class _Single(gym.Env[Any, np.int64]):
         reward = float(ended and bool(self._right(prompt).all()))
         return self._observation(prompt), reward, ended, False, {"key": self.world.keys[prompt]}
 
-    def render(self) -> str | None:
-        """Return the episode so far as text."""
-        if self.render_mode is None or self._prompt is None:
+    def render(self) -> Frame | None:
+        """Return the episode so far as text or as a picture; without a render mode None, with a warning."""
+        if self.render_mode is None:
+            _warn_of_no_mode(self)
             return None
-        p = self.world.success_probability()[self._prompt]
-        text = f"{self.world.keys[self._prompt]}  p = {p:.3f}  {self._text(self._prompt)}"
-        if len(self._actions) == self.world.lengths[self._prompt]:
-            text += f" {'correct' if self._right(self._prompt).all() else 'wrong'}"
-        return text + "\n"
+        if self._prompt is None:
+            raise ValueError("render: expected a call of reset first, got none")
+        return frame(self.render_mode, self.world, self._prompt, self._actions, self._describe)
 
     def _right(self, prompt: int) -> BoolArray:
         """Return which of the tokens so far are correct."""
@@ -107,9 +133,6 @@ class _Single(gym.Env[Any, np.int64]):
         return np.asarray(self.world.correct[rows, self._actions])
 
     def _observation(self, prompt: int) -> Any:
-        raise NotImplementedError
-
-    def _text(self, prompt: int) -> str:
         raise NotImplementedError
 
 
@@ -124,9 +147,11 @@ class SoftmaxBandit(_Single):
     ----------
     world : Name in `toy.worlds.WORLDS`, or a `World`; one token per prompt.
     world_seed : Seed of the population if `world` is a name; independent of the seed of `reset`.
-    render_mode : None or "ansi": `render` returns the prompt, its three likeliest answers before training (`*` is
-        correct) and the last answer, as text.
+    render_mode : None, "ansi" or "rgb_array". As text, `render` returns the prompt, its three likeliest answers before
+        training (`*` is correct) and the last answer.
     """
+
+    _describe = staticmethod(answers_text)
 
     def __init__(self, world: str | World = "mixed", world_seed: int = 0, render_mode: str | None = None) -> None:
         super().__init__(_world(world, world_seed), render_mode)
@@ -135,14 +160,6 @@ class SoftmaxBandit(_Single):
 
     def _observation(self, prompt: int) -> np.int64:
         return np.int64(prompt)
-
-    def _text(self, prompt: int) -> str:
-        row = self.world.rows[prompt, 0]
-        correct, logits = self.world.correct[row], self.world.logits[row]
-        probs = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
-        top = np.argsort(-probs, kind="stable")[:3]
-        answers = "  ".join(f"{a}{'*' if correct[a] else ''} {probs[a]:.3f}" for a in top)
-        return f"answers {answers}" + "".join(f"  -> {a}" for a in self._actions)
 
 
 class SkillChain(_Single):
@@ -155,9 +172,11 @@ class SkillChain(_Single):
     Parameters
     ----------
     world, world_seed : As in `SoftmaxBandit`, with prompts of any number of tokens.
-    render_mode : None or "ansi": `render` returns the prompt and its skills as text, `7` for a decision and `(7)` for a
-        filler, with the tokens so far, as in `7=3+ (9)=0 2=5- 4`: `+` is correct, `-` wrong.
+    render_mode : None, "ansi" or "rgb_array". As text, `render` returns the prompt and its skills, `7` for a decision
+        and `(7)` for a filler, with the tokens so far, as in `7=3+ (9)=0 2=5- 4`: `+` is correct, `-` wrong.
     """
+
+    _describe = staticmethod(skills_text)
 
     def __init__(self, world: str | World = "skills", world_seed: int = 0, render_mode: str | None = None) -> None:
         super().__init__(_world(world, world_seed), render_mode)
@@ -166,52 +185,59 @@ class SkillChain(_Single):
     def _observation(self, prompt: int) -> IntArray:
         return np.array([prompt, len(self._actions)])
 
-    def _text(self, prompt: int) -> str:
-        rows = self.world.rows[prompt, : self.world.lengths[prompt]]
-        skills = [str(row) if self.world.decisions[row] else f"({row})" for row in rows]
-        for t, (action, right) in enumerate(zip(self._actions, self._right(prompt), strict=True)):
-            mark = ("+" if right else "-") if self.world.decisions[rows[t]] else ""
-            skills[t] += f"={action}{mark}"
-        return " ".join(skills)
-
 
 class _Vector(VectorEnv[IntArray, IntArray, Any]):
     """Many rollouts over one world at once; an environment whose episode ends starts the next one in the same step."""
 
-    metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+    metadata: dict[str, Any] = RENDERING | {"autoreset_mode": AutoresetMode.SAME_STEP}
+    _describe: Callable[..., str]
 
-    def __init__(self, num_envs: int, world: World, single_observation_space: spaces.Space[Any]) -> None:
+    def __init__(
+        self, num_envs: int, world: World, single_observation_space: spaces.Space[Any], render_mode: str | None
+    ) -> None:
         self.num_envs = require.count("num_envs", num_envs, 1)
+        require.one_of("render_mode", render_mode, (None, *RENDERING["render_modes"]))
+        self.render_mode = render_mode
         self.world = world
         self.single_observation_space = single_observation_space
         self.single_action_space = spaces.Discrete(world.num_answers)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._keys = np.array(world.keys, dtype=object)
-        self._generators: list[np.random.Generator] = []
+        self._generators: dict[int, np.random.Generator] = {}
         self._ahead = np.zeros((num_envs, DRAWN_AHEAD), dtype=np.int64)
         self._num_used = np.full(num_envs, DRAWN_AHEAD)
         self._prompts: IntArray | None = None
+        self._tokens = np.zeros((num_envs, world.max_length), dtype=np.int64)
         self._positions = np.zeros(num_envs, dtype=np.int64)
         self._right = np.ones(num_envs, dtype=np.bool_)
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[IntArray, dict[str, Any]]:
-        """Start all episodes with drawn prompts, or with `options["prompt"]` [num_envs]; environment i has seed + i."""
-        if seed is not None or not self._generators:
-            seeds = [None if seed is None else seed + i for i in range(self.num_envs)]
-            self._generators = [seeding.np_random(s)[0] for s in seeds]
-            self._num_used[:] = DRAWN_AHEAD
+        """Start all episodes with drawn prompts, or with `options["prompt"]`, one index or `num_envs` of them.
+
+        Environment i has seed + i, or the i-th of a list of seeds; with None it goes on with the generator that it has.
+        """
+        if seed is None:
+            seeds: list[int | None] = [None] * self.num_envs
+        elif isinstance(seed, (int, np.integer)):
+            seeds = [int(seed) + i for i in range(self.num_envs)]
+        else:
+            seeds = list(seed)
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"seed: expected a seed or {self.num_envs} of them, got {len(seeds)}")
+        for i, each in enumerate(seeds):
+            if each is not None or i not in self._generators:
+                self._generators[i] = seeding.np_random(each)[0]
+                self._num_used[i] = DRAWN_AHEAD
         given = _prompt_option(options)
         every = np.ones(self.num_envs, dtype=np.bool_)
         if given is None:
             self._prompts = self._draw(every)
         else:
-            prompts, num_prompts = np.asarray(given), self.world.num_prompts
-            if not batch_space(spaces.Discrete(num_prompts), self.num_envs).contains(prompts):
-                raise ValueError(f"prompt: expected {self.num_envs} indices in [0, {num_prompts}), got {given!r}")
-            self._prompts = prompts.astype(np.int64)
+            prompts = given if np.iterable(given) else [given] * self.num_envs
+            self._prompts = _indices("prompt", prompts, "indices", self.num_envs, self.world.num_prompts)
         self._positions[:] = 0
         self._right[:] = True
         return self._observations(), {"key": self._keys[self._prompts], "_key": every}
@@ -219,14 +245,14 @@ class _Vector(VectorEnv[IntArray, IntArray, Any]):
     def step(self, actions: IntArray) -> tuple[IntArray, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
         """Take a token in every environment; those at their end give their reward and start the next episode.
 
-        The infos hold `final_obs` and `final_info` of the episodes that ended, valid where `_final_obs` is True.
+        If any ended, the infos hold `final_obs` and `final_info` of those that did, as in Gymnasium: `final_obs` is an
+        object array of single observations, None where `_final_obs` is False.
         """
         if self._prompts is None:
             raise ValueError("step: expected a call of reset first, got none")
-        if not self.action_space.contains(np.asarray(actions)):
-            raise ValueError(
-                f"actions: expected {self.num_envs} answers in [0, {self.world.num_answers}), got {actions!r}"
-            )
+        actions = _indices("actions", actions, "answers", self.num_envs, self.world.num_answers)
+        if self.render_mode is not None:
+            self._tokens[np.arange(self.num_envs), self._positions] = actions
         self._right &= self.world.correct[self.world.rows[self._prompts, self._positions], actions]
         self._positions += 1
         ended = self._positions == self.world.lengths[self._prompts]
@@ -235,14 +261,27 @@ class _Vector(VectorEnv[IntArray, IntArray, Any]):
         if ended.any():
             keys = self._keys[self._prompts]
             keys[~ended] = None
-            final = {"key": keys, "_key": ended.copy()}
-            infos = {"final_obs": self._observations(), "final_info": final}
+            final_obs = np.full(self.num_envs, None, dtype=object)
+            final_obs[ended] = np.fromiter(self._observations()[ended], dtype=object)
+            infos = {"final_obs": final_obs, "final_info": {"key": keys, "_key": ended.copy()}}
             infos |= {"_final_obs": ended.copy(), "_final_info": ended.copy()}
             self._prompts[ended] = self._draw(ended)
             self._positions[ended] = 0
             self._right[ended] = True
         infos |= {"key": self._keys[self._prompts], "_key": np.ones(self.num_envs, dtype=np.bool_)}
         return self._observations(), rewards, ended, np.zeros(self.num_envs, dtype=np.bool_), infos
+
+    def render(self) -> tuple[Frame, ...] | None:
+        """Return what every environment shows, as in the single one."""
+        if self.render_mode is None:
+            _warn_of_no_mode(self)
+            return None
+        if self._prompts is None:
+            raise ValueError("render: expected a call of reset first, got none")
+        return tuple(
+            frame(self.render_mode, self.world, int(prompt), tokens[:position].tolist(), self._describe)
+            for prompt, tokens, position in zip(self._prompts, self._tokens, self._positions, strict=True)
+        )
 
     def _draw(self, envs: BoolArray) -> IntArray:
         """Return the next prompt of some environments, each from its own generator."""
@@ -264,10 +303,14 @@ class SoftmaxBanditVector(_Vector):
     new prompts, and the answered ones as `final_obs` in the infos. `reset` takes `options={"prompt": indices}`.
     """
 
-    def __init__(self, num_envs: int = 1, world: str | World = "mixed", world_seed: int = 0) -> None:
+    _describe = staticmethod(answers_text)
+
+    def __init__(
+        self, num_envs: int = 1, world: str | World = "mixed", world_seed: int = 0, render_mode: str | None = None
+    ) -> None:
         sampled = _world(world, world_seed)
         _require_bandit(sampled)
-        super().__init__(num_envs, sampled, spaces.Discrete(sampled.num_prompts))
+        super().__init__(num_envs, sampled, spaces.Discrete(sampled.num_prompts), render_mode)
 
     def _observations(self) -> IntArray:
         assert self._prompts is not None
@@ -281,9 +324,13 @@ class SkillChainVector(_Vector):
     ended is in the infos, `final_obs` where `_final_obs`. `reset` takes `options={"prompt": indices}`.
     """
 
-    def __init__(self, num_envs: int = 1, world: str | World = "skills", world_seed: int = 0) -> None:
+    _describe = staticmethod(skills_text)
+
+    def __init__(
+        self, num_envs: int = 1, world: str | World = "skills", world_seed: int = 0, render_mode: str | None = None
+    ) -> None:
         sampled = _world(world, world_seed)
-        super().__init__(num_envs, sampled, _chain_space(sampled))
+        super().__init__(num_envs, sampled, _chain_space(sampled), render_mode)
 
     def _observations(self) -> IntArray:
         assert self._prompts is not None
