@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scale.text import narrow
@@ -139,22 +139,68 @@ def get_template(name: str) -> Template:
     return TEMPLATES[name]
 
 
-def strip_template(text: str, names: Collection[str] = ("dapo",)) -> str:
-    """Return the problem inside a user message made by one of the named templates; another text is the problem itself.
+def strip_template(text: str) -> str:
+    r"""Return the problem inside a user message made by a template; another text is the problem itself.
 
-    With one half of a template the problem is not known: a `ValueError`.
+    Templates are looked for again in what is left. Spaces and line ends around the problem may be others than the
+    template's. The request of a template that has nothing before the problem may stand before it, or lack its last
+    full stop. With one half of a template of two parts the problem is not known: a `ValueError`.
 
     Examples
     --------
     >>> strip_template(TEMPLATES["dapo"].messages("What is 1+1?")[0]["content"])
     'What is 1+1?'
+    >>> strip_template("What is 1+1?\n\nLet's think step by step and output the final answer within \\boxed{}.")
+    'What is 1+1?'
     """
-    for name in names:
-        template = TEMPLATES[name]
-        first, last = text.startswith(template.before.strip()), text.rstrip().endswith(template.after.strip())
-        if first and last:
-            return text.rstrip()[len(template.before.strip()) : -len(template.after.strip())].strip()
-        if first or last:
-            half = "begins" if first else "ends"
-            raise ValueError(f"prompt: expected the whole template {name!r} or none of it, got one that only {half} so")
-    return text
+    start, end = 0, len(text)
+    while (inside := _inside(text, start, end)) is not None:
+        start, end = inside
+    problem = text[start:end]
+    for name, template in TEMPLATES.items():
+        if template.before and template.after:
+            first = problem.lstrip().startswith(template.before.strip())
+            if first or problem.rstrip().endswith(template.after.strip()):
+                half = "begins" if first else "ends"
+                raise ValueError(
+                    f"prompt: expected the whole template {name!r} or none of it, got one that only {half} so"
+                )
+    return problem
+
+
+def _wrappings() -> list[tuple[str, str]]:
+    """Return what may stand before and after a problem, longest first."""
+    known = {(x.before, x.after) for x in TEMPLATES.values()}
+    asked = {after for before, after in known if after and not before}
+    known |= {(after.strip(), "") for after in asked} | {("", after.removesuffix(".")) for after in asked}
+    return sorted(known - {("", "")}, key=lambda pair: (-len("".join(pair)), pair))
+
+
+_WRAPPINGS = _wrappings()
+
+
+def _inside(text: str, start: int, end: int) -> tuple[int, int] | None:
+    """Return where the problem within a template starts and ends, or None if there is no whole template."""
+    first, last = start, end
+    while first < end and text[first].isspace():
+        first += 1
+    while last > first and text[last - 1].isspace():
+        last -= 1
+    for before, after in _WRAPPINGS:
+        if (inside := _between(text, start, end, before, after)) is not None:
+            return inside  # with the very spaces of the template, so those of the problem are kept
+        if (inside := _between(text, first, last, before.strip(), after.strip())) is not None:
+            first, last = inside
+            while first < last and text[first].isspace():
+                first += 1
+            while last > first and text[last - 1].isspace():
+                last -= 1
+            return first, last
+    return None
+
+
+def _between(text: str, start: int, end: int, before: str, after: str) -> tuple[int, int] | None:
+    whole = len(before) + len(after) <= end - start
+    if whole and text.startswith(before, start, end) and text.endswith(after, start, end):
+        return start + len(before), end - len(after)
+    return None

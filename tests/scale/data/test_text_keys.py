@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given, strategies as st
+from hypothesis import assume, example, given, strategies as st
 
 from scale.data import text_keys
 
@@ -47,6 +47,63 @@ def test_different_problems_stay_different(one, other):
 def test_answers_that_agree(one, other, same):
     """Only spellings that are surely the same agree."""
     assert (text_keys.answer_form(one) == text_keys.answer_form(other)) is same
+
+
+POSED = {name: template.messages("{}")[-1]["content"] for name, template in text_keys.TEMPLATES.items()}
+SUFFIXES = {name: x.after.strip() for name, x in text_keys.TEMPLATES.items() if x.after and not x.before}
+PIECES = [x for template in text_keys.TEMPLATES.values() for x in (template.before, template.after) if x]
+LIKE_PROBLEMS = st.one_of(
+    st.text(max_size=60),
+    st.lists(st.sampled_from([*PIECES, *(x[: len(x) // 2] for x in PIECES), "Find $x$.", " ", "\n"]), max_size=4).map(
+        "".join
+    ),
+)
+
+
+def has_a_template(text):
+    try:
+        return text_keys.strip_template(text) != text
+    except ValueError:  # a half
+        return True
+
+
+@pytest.mark.parametrize("name", text_keys.TEMPLATES)
+@given(problem=LIKE_PROBLEMS)
+def test_every_template_is_taken_off(name, problem):
+    """To the very character; and its key is the plain problem's."""
+    assume(not has_a_template(problem))
+    found = text_keys.strip_template(POSED[name].replace("{}", problem, 1))
+    assert found == problem
+    assert text_keys.prompt_key(found) == text_keys.prompt_key(problem)
+
+
+@pytest.mark.parametrize("one", text_keys.TEMPLATES)
+@pytest.mark.parametrize("other", text_keys.TEMPLATES)
+def test_templates_within_one_another(one, other):
+    posed = POSED[one].replace("{}", POSED[other].replace("{}", "Find $x$.", 1), 1)
+    assert text_keys.strip_template(posed) == "Find $x$."
+
+
+@pytest.mark.parametrize("name", SUFFIXES)
+@pytest.mark.parametrize("joint", [" ", "\n", "\n\n", "", " \n\t"])
+def test_a_request_after_any_space_or_before(name, joint):
+    asked = SUFFIXES[name]
+    for posed in (f"Find $x$.{joint}{asked}", f"Find $x$.{joint}{asked}\n", f"{asked}{joint}Find $x$."):
+        assert text_keys.prompt_key(text_keys.strip_template(posed)) == text_keys.prompt_key("Find $x$."), posed
+    assert text_keys.strip_template(f"Find $x$.{joint}{asked.removesuffix('.')}").strip() == "Find $x$."
+    assert text_keys.strip_template(f"Find{joint}{asked} $x$.") == f"Find{joint}{asked} $x$."
+
+
+def test_half_a_template():
+    """Of one with two parts it is an error, also under another's request; half a request is the problem's own."""
+    before, after = text_keys.TEMPLATES["dapo"].before, text_keys.TEMPLATES["dapo"].after
+    for half, kind in ((f"{before}Find $x$.", "begins"), (f"Find $x$.{after}", "ends")):
+        for posed in (half, *(POSED[name].replace("{}", half, 1) for name in SUFFIXES)):
+            with pytest.raises(ValueError, match=f"the whole template 'dapo' or none of it, got .* only {kind} so"):
+                text_keys.strip_template(posed)
+    for asked in SUFFIXES.values():
+        for part in (asked[:40], asked[40:]):
+            assert text_keys.strip_template(f"Find $x$. {part}") == f"Find $x$. {part}"
 
 
 def test_a_template_is_taken_off_whole():
