@@ -76,15 +76,3 @@ def boxes(text: str) -> list[Box]:
                 closed.pop()
             closed.append((*box, token.start()))
     return [Box(start, end + 1, text[inside:end]) for start, inside, end in closed]
-
-
-def last_boxed(text: str) -> str | None:
-    r"""Return what is in the last box, or None if there is none.
-
-    Examples
-    --------
-    >>> last_boxed(r"so \boxed{1}, no: \boxed{\frac{1}{2}}")
-    '\\frac{1}{2}'
-    """
-    closed = boxes(text)
-    return closed[-1].content if closed else None

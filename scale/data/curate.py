@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from scale.data.datasets import Dataset, SourceRow, find_files, read_rows
+from scale.data.datasets import Dataset, find_files
+from scale.data.layouts import SourceRow, read_rows
 from scale.data.text_keys import LANGUAGES, answer_form, language, loose_form, prompt_key
 from theory.base import require
 from theory.base.files import hash_file

@@ -65,13 +65,13 @@ def test_what_was_quadratic(call):
     "call",
     [
         """files.parse_json('{' + ','.join(f'"{i}":1' for i in [*range(300_000), 299_999]) + '}', 'a.json')""",
-        "datasets._require_distinct([str(i) for i in [*range(300_000), 299_999]])",
+        "formats._require_distinct('a.csv', [str(i) for i in [*range(300_000), 299_999]])",
     ],
 )
 def test_a_name_that_is_there_twice_is_found_among_many(call):
     """Of objects in JSON, and of the columns of a table."""
     run(
-        "import contextlib\nfrom scale.data import datasets\nfrom theory.base import files\n"
+        "import contextlib\nfrom scale.data import formats\nfrom theory.base import files\n"
         f"with contextlib.suppress(ValueError):\n    {call}\n    raise AssertionError('not found')"
     )
 
