@@ -74,9 +74,9 @@ class Prepared:
     ----------
     problems, conflicts : Problems that are kept, and those dropped because their copies have different answers.
     counts : Rows read, and where they went.
-    warnings : A sentence for every count that is not the known one.
+    warnings : A sentence for every count that is not the known one, and for a request that no template has.
     sources : Files with their hashes, and the repository that they are from.
-    unreadable : Keys of problems whose right answer the reward cannot read; None if that was not looked for.
+    unreadable : Right answers that the reward cannot read, by the problem's key; None if that was not looked for.
     overlap : Keys of problems that a benchmark has too, by benchmark.
     """
 
@@ -86,7 +86,7 @@ class Prepared:
     counts: dict[str, int]
     warnings: list[str]
     sources: dict[str, Any]
-    unreadable: list[str] | None = None
+    unreadable: dict[str, str] | None = None
     overlap: dict[str, list[str]] = field(default_factory=dict)
 
 
@@ -97,6 +97,7 @@ def prepare(
     keep: str = "all",
     revision: str | None = None,
     can_read: Callable[[str], bool] | None = None,
+    drop_unreadable: bool = False,
 ) -> Prepared:
     """Read a data set and keep every problem of a language once; at least one must be left.
 
@@ -105,7 +106,10 @@ def prepare(
     source, revision : As in `find_files`.
     keep : Language, one of `LANGUAGES`, or `all`.
     can_read : Whether the reward of the training can read a right answer; None if that cannot be found out here.
+    drop_unreadable : Whether to leave out problems to train on whose right answer it cannot read; needs `can_read`.
     """
+    if drop_unreadable and can_read is None:
+        raise ValueError("drop_unreadable: expected Math-Verify, by which right answers are read, got none")
     require.one_of("language", keep, (*LANGUAGES, "all"))
     files, where = find_files(dataset, source, revision)
     every, texts = merge(_number(files))
@@ -115,20 +119,25 @@ def prepare(
     kept = [x for x in agreed if keep in ("all", language(x.text))]
     if not kept:
         raise ValueError(f"{dataset.name}: expected problems in the language {keep!r}, got none of {len(agreed)}")
+    unreadable = None if can_read is None else {x.key: x.answer for x in kept if not can_read(x.answer)}
+    dropped = unreadable if unreadable and drop_unreadable and dataset.split == "train" else {}
+    kept = [x for x in kept if x.key not in dropped]
+    if not kept:
+        raise ValueError(f"{dataset.name}: expected a right answer that can be read, got none of {len(dropped)}")
     counts = {
         "rows": read,
         "texts": texts,
         "problems": len(every),
         "duplicates": read - len(every),
         "conflicts": len(conflicts),
-        "other_language": len(agreed) - len(kept),
+        "other_language": len(agreed) - len(kept) - len(dropped),
+        "unreadable": len(dropped),
         "overlap": 0,
         "kept": len(kept),
     }
     # A file is identified by its name and hash, not by the folder it lay in.
     hashes = [{"name": path.name, "bytes": path.stat().st_size, "sha256": hash_file(path)} for path in files]
-    warnings = check_counts(dataset, read, texts)
-    unreadable = None if can_read is None else [x.key for x in kept if not can_read(x.answer)]
+    warnings = check_counts(dataset, read, texts) + check_requests(dataset, [x.text for x in every])
     return Prepared(dataset, kept, conflicts, counts, warnings, where | {"files": hashes}, unreadable)
 
 
@@ -159,6 +168,32 @@ def check_counts(dataset: Dataset, rows: int, texts: int) -> list[str]:
         usual = ", ".join(f"{count:,} ({what})" for count, what in dataset.rows.items())
         return [f"{dataset.name}: expected a file of {usual} rows, got {rows:,}; its {texts:,} problems are as known"]
     return []
+
+
+REQUEST_CHARACTERS, REQUEST_PROBLEMS = 20, 10
+"""Characters that a request has at least, and problems among which it can be told from chance."""
+
+
+def check_requests(dataset: Dataset, texts: Sequence[str]) -> list[str]:
+    """Return a sentence for what most problems begin or end with: a request, perhaps, that no template of ours has.
+
+    Examples
+    --------
+    >>> from scale.data.datasets import DATASETS
+    >>> check_requests(DATASETS["aime25"], [f"Find {n}. Answer after four hashes." for n in range(10)])[0]
+    "aime25: expected problems alone, got 10 of 10 that end with '. Answer after four hashes.', kept as part of them"
+    """
+    found = []
+    for where, step in (("begin", 1), ("end", -1)):
+        ordered = [text[::step] for text in texts]
+        shared, count = Counter(text[:REQUEST_CHARACTERS] for text in ordered).most_common(1)[0]
+        if len(shared) == REQUEST_CHARACTERS and count >= REQUEST_PROBLEMS and 2 * count > len(texts):
+            alike = [text for text in ordered if text.startswith(shared)]
+            pairs = zip(min(alike), max(alike), strict=False)  # what the first and the last share, all share
+            request = "".join(x for x, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))[::step]
+            got = f"{count:,} of {len(texts):,} that {where} with {request!r:.200}, kept as part of them"
+            found.append(f"{dataset.name}: expected problems alone, got {got}")
+    return found
 
 
 def find_overlap(prepared: Prepared, benchmarks: Mapping[str, Iterable[str]], *, drop: bool) -> None:

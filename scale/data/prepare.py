@@ -3,13 +3,14 @@
 For a data set NAME, the output folder gets
 
 - `NAME.parquet`, in verl's schema: `data_source`, `prompt`, `ability`, `reward_model`, `extra_info`. `extra_info.key`
-  is the problem's identity (`scale.data.prompt_key`), `extra_info.problem` its text without a template;
+  is the problem's identity (`scale.data.prompt_key`), `extra_info.problem` its text without a template, and
+  `extra_info.template` the name of the template that asks: the reward reads both;
 - `NAME.conflicts.jsonl`, the problems that were dropped because their copies have different answers, with all of them;
-- `NAME.manifest.json`, hashes of sources and outputs, counts, template, versions and warnings. It is written last: a
-  file with a manifest is complete.
+- `NAME.manifest.json`, hashes of sources and outputs, counts, template, versions and warnings, and the right answers
+  that the reward cannot read. It is written last: a file with a manifest is complete.
 
-Nothing is dropped or changed that the manifest does not count: rows = duplicates + conflicts + other language + overlap
-+ kept.
+Nothing is dropped or changed that the manifest does not count: rows = duplicates + conflicts + other language +
+unreadable + overlap + kept. Templates and messages of a system are taken off the source's prompts, and not kept.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from rich.table import Table
 
 from scale.data.curate import Prepared, find_overlap, prepare
 from scale.data.datasets import DATASETS, Dataset
-from scale.data.text_keys import LANGUAGES, TEMPLATES, Template, get_template, language
+from scale.data.text_keys import LANGUAGES, TEMPLATES, get_template, language
 from scale.manifest import SUFFIX, open_prompts
 from theory.base import require
 from theory.base.files import only_writer, write_atomically, write_json
@@ -52,6 +53,7 @@ SCHEMA = pa.schema(
                 "split": pa.string(),
                 "language": pa.string(),
                 "problem": pa.string(),
+                "template": pa.string(),
                 "source_row": pa.int64(),
                 "copies": pa.int64(),
                 "details": pa.string(),
@@ -66,13 +68,14 @@ SCHEMA = pa.schema(
 # Writing
 
 
-def table(prepared: Prepared, template: Template) -> pa.Table:
-    """Return the problems in verl's schema, with prompts made by a template."""
+def table(prepared: Prepared, template: str) -> pa.Table:
+    """Return the problems in verl's schema, with prompts made by a template, by its name."""
+    messages = get_template(template).messages
     name, split = prepared.dataset.name, prepared.dataset.split
     rows = [
         {
             "data_source": name,
-            "prompt": template.messages(x.text),
+            "prompt": messages(x.text),
             "ability": ABILITY,
             "reward_model": {"style": "rule", "ground_truth": x.answer},
             "extra_info": {
@@ -81,6 +84,7 @@ def table(prepared: Prepared, template: Template) -> pa.Table:
                 "split": split,
                 "language": language(x.text),
                 "problem": x.text,
+                "template": template,
                 "source_row": x.number,
                 "copies": x.copies,
                 "details": json.dumps(x.details, ensure_ascii=False),
@@ -100,7 +104,7 @@ def write(prepared: Prepared, template: str, out: Path, settings: Mapping[str, A
     """Write a data set's files, the manifest last, and return the manifest, which keeps `settings` too."""
     place = paths(out, prepared.dataset.name)
     sink = pa.BufferOutputStream()
-    pq.write_table(table(prepared, get_template(template)), sink, compression="zstd")
+    pq.write_table(table(prepared, template), sink, compression="zstd")
     lines = [
         {"key": x.key, "problem": x.text, "answers": dict(x.answers), "source_row": x.number}
         for x in prepared.conflicts
@@ -158,7 +162,11 @@ ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
         "help": f"prompt template, one of {', '.join(TEMPLATES)} (default: %(default)s)",
     },
     "--drop-overlap": {"action": "store_true", "help": "do not train on problems that a prepared benchmark has too"},
-    "--strict": {"action": "store_true", "help": "refuse a source whose counts are not the known ones"},
+    "--drop-unreadable": {
+        "action": "store_true",
+        "help": "do not train on problems whose right answer the reward cannot read",
+    },
+    "--strict": {"action": "store_true", "help": "refuse a source that a warning is about"},
     "--force": {"action": "store_true", "help": "replace earlier files"},
 }
 
@@ -179,12 +187,21 @@ def command(args: argparse.Namespace, console: Console, can_read: Callable[[str]
     prepared = []
     for dataset in chosen:
         console.print(f"{dataset.name}: reading", args.source or dataset.repository, soft_wrap=True)
-        prepared.append(prepare(dataset, args.source, keep=args.language, revision=args.revision, can_read=can_read))
+        prepared.append(
+            prepare(
+                dataset,
+                args.source,
+                keep=args.language,
+                revision=args.revision,
+                can_read=can_read,
+                drop_unreadable=args.drop_unreadable,
+            )
+        )
     warnings = [text for x in prepared for text in x.warnings]
     if warnings and args.strict:
         raise ValueError("; ".join(warnings))
     _compare(prepared, args.out, drop=args.drop_overlap)
-    settings = {"language": args.language, "drop_overlap": args.drop_overlap}
+    settings = {name: getattr(args, name) for name in ("language", "drop_overlap", "drop_unreadable")}
     with only_writer(args.out):
         _require_free(args, chosen)  # again: another call may have written meanwhile
         for x in prepared:
@@ -216,7 +233,7 @@ def _compare(prepared: Sequence[Prepared], out: Path, *, drop: bool) -> None:
 def report(prepared: Sequence[Prepared], out: Path, console: Console) -> None:
     """Print what was read, dropped and kept, and the warnings."""
     shown = Table(box=None)
-    columns = ("rows", "duplicates", "conflicts", "other_language", "overlap", "kept")
+    columns = ("rows", "duplicates", "conflicts", "other_language", "unreadable", "overlap", "kept")
     shown.add_column("data set")
     for name in columns:
         shown.add_column(name.replace("_", " "), justify="right")
@@ -230,14 +247,28 @@ def report(prepared: Sequence[Prepared], out: Path, console: Console) -> None:
         if x.conflicts:
             console.print(f"conflicting answers: {place['conflicts']}", soft_wrap=True)
         if x.unreadable:
-            console.print(
-                f"{x.dataset.name}: Math-Verify cannot read {len(x.unreadable)} of the right answers (unreadable in "
-                f"{place['manifest']}); a response to such a problem is right if it is spelt alike, else unverified",
-                soft_wrap=True,
-            )
+            _report_unreadable(x, place["manifest"], console)
         shared = {name: len(keys) for name, keys in x.overlap.items() if keys}
         if shared:
             where = ", ".join(f"{count} of {name}" for name, count in shared.items())
             done = "dropped" if x.counts["overlap"] else "kept (--drop-overlap drops them)"
             console.print(f"{x.dataset.name}: problems of benchmarks: {where}; {done}", soft_wrap=True)
     console.print(f"written: {out}", soft_wrap=True)
+
+
+SHOWN_ANSWERS = 20
+
+
+def _report_unreadable(prepared: Prepared, manifest: Path, console: Console) -> None:
+    answers = prepared.unreadable or {}
+    done = "dropped" if prepared.counts["unreadable"] else "kept (--drop-unreadable drops those to train on)"
+    console.print(
+        f"{prepared.dataset.name}: Math-Verify cannot read {len(answers)} of the right answers; {done}. A response to "
+        "such a problem is right if it is spelt alike, else unverified:",
+        soft_wrap=True,
+    )
+    for key, answer in list(answers.items())[:SHOWN_ANSWERS]:
+        console.print(f"  {key}  {' '.join(answer.split()):.100}", soft_wrap=True)
+    if len(answers) > SHOWN_ANSWERS:
+        rest = len(answers) - SHOWN_ANSWERS
+        console.print(f"  and {rest} more, by key in unreadable of {manifest}", soft_wrap=True)

@@ -54,6 +54,7 @@ EXPECTED = {
         "duplicates": 43,
         "conflicts": 1,
         "other_language": 0,
+        "unreadable": 0,
         "overlap": 0,
         "kept": 6,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from scale.data import curate, datasets
+from scale.data import curate, datasets, formats, layouts, text_keys
 from scale.data.text_keys import prompt_key
 from tests.scale import made_data
 
@@ -25,13 +25,13 @@ def test_folding_changes_nothing(tmp_path_factory, drawn, batch):
     made_data.write_parquet(folder / "x.parquet", listed)
     made_data.write_lines(folder / "x.jsonl", listed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets, "BATCH_ROWS", batch)
-        folded, texts = curate.merge(datasets.read_rows(folder / "x.parquet"))
-    plain, plain_texts = curate.merge(datasets.read_rows(folder / "x.jsonl"))
+        patch.setattr(formats, "BATCH_ROWS", batch)
+        folded, texts = curate.merge(layouts.read_rows(folder / "x.parquet"))
+    plain, plain_texts = curate.merge(layouts.read_rows(folder / "x.jsonl"))
     assert (folded, texts) == (plain, plain_texts)
     assert sum(x.copies for x in folded) == 2 * len(drawn)
     assert len(folded) == len({name for name, *_ in drawn})
-    backwards, _ = curate.merge(reversed(list(datasets.read_rows(folder / "x.jsonl"))))
+    backwards, _ = curate.merge(reversed(list(layouts.read_rows(folder / "x.jsonl"))))
     by_key = {x.key: (x.answers, x.conflicting) for x in backwards}
     assert by_key == {x.key: (x.answers, x.conflicting) for x in folded}
 
@@ -89,3 +89,23 @@ def test_known_counts(name, rows, texts, said):
     assert len(found) == bool(said)
     for part in said:
         assert part in found[0]
+
+
+def test_a_request_that_no_template_has_is_named(tmp_path):
+    """Of most problems, from ten on; one of ours is taken off before."""
+    problems = [f"Find ${n}x$." for n in range(10)]
+
+    def warned(texts):
+        found = made_data.write_lines(tmp_path / "x.jsonl", [{"problem": text, "answer": 1} for text in texts])
+        made = curate.prepare(datasets.DATASETS["aime25"], found)
+        return [text for text in made.warnings if "problems alone" in text]
+
+    after = [f"{text}\n\nPresent the answer in \\boxed{{Your answer}}" for text in problems]
+    (said,) = warned(after)
+    assert said.startswith("aime25: expected problems alone, got 10 of 10 that end with 'x$.\\n\\nPresent the")
+    (said,) = warned([f"Answer with a number alone. {text}" for text in problems])
+    assert "10 of 10 that begin with 'Answer with a number alone. Find $'" in said
+    assert warned(after + [f"Other {text}" for text in problems[:9]])
+    for none in (after[:9], after + [f"Other {text}" for text in problems], problems):
+        assert warned(none) == []
+    assert warned([text_keys.TEMPLATES["boxed"].messages(text)[0]["content"] for text in problems]) == []

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from scale.data import prepare, text_keys
+from scale.data import curate, datasets, prepare, text_keys
 from scale.evaluation.problems import read_problems
 from scale.launch.checks import check_prompts
 from tests.scale import made_data
@@ -61,6 +61,7 @@ def test_row(made, tmp_path):
             "split": "train",
             "language": "en",
             "problem": "Find the remainder of $7^{100}$ divided by $5$.",
+            "template": "boxed",
             "source_row": 2,
             "copies": 5,
             "details": "{}",
@@ -91,7 +92,7 @@ def test_manifest(made, tmp_path):
     (source,) = found["sources"]["files"]
     assert source["sha256"] == hashlib.sha256((made / "dapo-math-17k.parquet").read_bytes()).hexdigest()
     assert found["template"] == {"name": "qwen25-math-cot", "before": "", "after": "", "system": text_keys.BOXED}
-    assert found["settings"] == {"language": "en", "drop_overlap": False}
+    assert found["settings"] == {"language": "en", "drop_overlap": False, "drop_unreadable": False}
     assert {"python", "pyarrow", "dynamo-testbed"} <= found["versions"].keys()
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert len(files) == 3 * 7
@@ -106,7 +107,7 @@ def test_languages(made, tmp_path):
         run("dapo-math-17k", "--source", made, "--out", tmp_path / choice, "--language", choice)
         keys[choice] = {row["extra_info"]["key"] for row in rows(tmp_path / choice / "dapo-math-17k.parquet")}
         counts = manifest(tmp_path / choice)["counts"]
-        dropped = ("duplicates", "conflicts", "other_language", "overlap", "kept")
+        dropped = ("duplicates", "conflicts", "other_language", "unreadable", "overlap", "kept")
         assert sum(counts[name] for name in dropped) == counts["rows"] == 50
         assert manifest(tmp_path / choice)["languages"] == {
             name: count for name, count in (("en", 4), ("zh", 2)) if choice in (name, "all")
@@ -152,8 +153,38 @@ def test_answers_that_cannot_be_read(tmp_path):
     if find_spec("math_verify") is None:
         assert found is None
     else:
-        assert found == [text_keys.prompt_key(r"Find \frac{1}{")]
+        assert found == {text_keys.prompt_key(r"Find \frac{1}{"): r"\frac{1}{"}
         assert "math500: Math-Verify cannot read 1 of the right answers" in (tmp_path / "said.txt").read_text()
+
+
+@pytest.mark.skipif(find_spec("math_verify") is None, reason="without Math-Verify no answer is unreadable")
+@pytest.mark.parametrize(("name", "kept"), [("dapo-math-17k", ["a", "c"]), ("math500", ["a", "b", "c"])])
+def test_answers_that_cannot_be_read_are_dropped_if_asked(tmp_path, name, kept):
+    """Only from what is trained on; a benchmark stays whole. A person sees each, and the manifest counts them."""
+    found = [{"problem": x, "answer": y} for x, y in (("a", "1"), ("b", "\\frac{7}{"), ("c", "2"))]
+    source = made_data.write_lines(tmp_path / f"{name}.jsonl", found)
+    for option in ([], ["--drop-unreadable", "--force"]):
+        with (tmp_path / "said.txt").open("w") as said:
+            run(name, "--source", source, "--out", tmp_path / "out", *option, capture=said)
+        listed = [row["extra_info"]["problem"] for row in rows(tmp_path / "out" / f"{name}.parquet")]
+        assert listed == (kept if option else ["a", "b", "c"])
+        counts = manifest(tmp_path / "out", name)["counts"]
+        assert (counts["unreadable"], counts["kept"]) == (3 - len(listed), len(listed))
+        assert counts["unreadable"] + counts["kept"] == counts["rows"] == 3
+        key = text_keys.prompt_key("b")
+        assert manifest(tmp_path / "out", name)["unreadable"] == {key: "\\frac{7}{"}
+        shown = (tmp_path / "said.txt").read_text()
+        assert f"  {key}  \\frac{{7}}{{\n" in shown
+        assert ("; dropped." in shown) == (len(listed) == 2)
+
+
+def test_dropping_needs_a_reader_and_leaves_something(tmp_path):
+    source = made_data.write_lines(tmp_path / "x.jsonl", [{"problem": "a", "answer": "1"}])
+    dataset = datasets.DATASETS["dapo-math-17k"]
+    with pytest.raises(ValueError, match=r"drop_unreadable: expected Math-Verify, .* got none"):
+        curate.prepare(dataset, source, drop_unreadable=True)
+    with pytest.raises(ValueError, match="dapo-math-17k: expected a right answer that can be read, got none of 1"):
+        curate.prepare(dataset, source, can_read=lambda answer: False, drop_unreadable=True)
 
 
 def test_strict_refuses_other_counts(made, tmp_path):
@@ -232,7 +263,7 @@ def test_nothing_is_overwritten(made, tmp_path):
     ):
         run("--source", made / "none", "--out", tmp_path, "--template", "plain")
     (tmp_path / "bad.parquet").write_bytes(b"")
-    with pytest.raises(ValueError, match="expected a whole Parquet file"):
+    with pytest.raises(ValueError, match=r"bad.parquet: expected a Parquet file, got an empty one"):
         run("amc23", "--source", tmp_path / "bad.parquet", "--out", tmp_path, "--force")
     (tmp_path / "bad.parquet").unlink()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
