@@ -6,13 +6,28 @@ or the main process alike. What could not be decided, in time or at all, scores 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
 from scale.rewards import verifier
 from scale.rewards.extraction import extract
-from scale.rewards.spelling import integer, is_words, plain, plain_text, same_text, without_percent
+from scale.rewards.spelling import (
+    BASES,
+    based,
+    choice,
+    integer,
+    is_finite,
+    is_words,
+    number,
+    plain,
+    plain_text,
+    same_text,
+    unwrap,
+    without_percent,
+)
+from scale.rewards.units import conflict, letter_unit, measured
 from scale.rewards.verifier import CORRECT, UNVERIFIED, WRONG, Judgement, Pair
 from theory.base import require
 
@@ -102,42 +117,104 @@ def _result(judgement: Judgement, answer: str) -> dict[str, Any]:
     return {"score": score, "acc": score, "unverified": unverified, "pred": shown, "reason": judgement.reason}
 
 
+TOLERANCES = {"exact": 0.0, "qwen2.5-math": 1e-4, "minerva": 1e-2}
+"""Relative errors that two numbers may have, by the name of the grader that allows them (docs/scale.md)."""
+
+
 def decide(
     gold: str,
     answer: str,
     *,
     latex: bool,
     problem: str | None = None,
+    tolerance: str = "exact",
     timeout: float = TIMEOUT,
     workers: int = WORKERS,
 ) -> Judgement:
-    """Decide whether an answer is right: equal texts and integers at once, the rest by Math-Verify.
+    """Decide whether an answer is right: equal texts and plain numbers at once, the rest by Math-Verify.
 
     Both are spelt plainly (`scale.rewards.spelling.plain`). `latex` says whether the answer is LaTeX, or a text that
-    contains it. `problem` is the text of the problem, or None. `timeout` and `workers` are as in `compute_score`.
+    contains it. `problem` is the text of the problem, or None. `tolerance` is a name in `TOLERANCES`. `timeout` and
+    `workers` are as in `compute_score`.
     """
     pairs = []
-    for one, other in readings(gold, answer):
+    allowed = TOLERANCES[tolerance]
+    for one, other in readings(gold, answer, problem):
         if same_text(one) == same_text(other):
             return Judgement(CORRECT)
-        first, second = integer(one), integer(other)
-        if first is not None and first == second:
+        if (first := integer(one)) is not None and first == integer(other):
             return Judgement(CORRECT)
-        if (first is None or second is None) and not is_words(same_text(one)):
-            pairs.append(Pair(one, other, latex))
+        value, found = number(one), number(other)
+        if value is not None and found is not None:
+            if abs(value - found) <= allowed * abs(value):
+                return Judgement(CORRECT)
+            if is_finite(value) == is_finite(found):
+                continue
+        if not is_words(same_text(one)):
+            pairs.append(Pair(one, other, latex, allowed))
     if not pairs:
         return Judgement(WRONG)
     return verifier.shared(workers).compare(pairs, timeout)
 
 
-def readings(gold: str, answer: str) -> list[tuple[str, str]]:
-    r"""Return the pairs one of which must be equal: a percent sign is a unit that may be left out, or a hundredth.
+def readings(gold: str, answer: str, problem: str | None = None) -> list[tuple[str, str]]:
+    r"""Return the pairs one of which must be equal: an answer may do without the letter of a choice, a unit, a base.
+
+    A percent sign is a unit that may be left out, or a hundredth.
 
     Examples
     --------
     >>> readings("50", "50"), readings(r"50\%", "0.5")
     ([('50', '50')], [('50', '0.5'), ('\\frac{50}{100}', '0.5')])
+    >>> readings("12", r"\textbf{(B)}\ 12"), readings("5", r"5\text{ cm}"), readings("6m", "6")
+    ([('12', '12')], [('5', '5')], [('6m', '6')])
     """
+    chosen, choosing = choice(gold), choice(answer)
+    if chosen is not None and choosing is not None:
+        if not (chosen[1] and choosing[1]):
+            return [(chosen[0], choosing[0])]
+        if chosen[0] != choosing[0]:
+            return []
+        gold, answer = chosen[1], choosing[1]
+    elif chosen is not None and chosen[1]:
+        gold = chosen[1]
+    elif choosing is not None and choosing[1]:
+        answer = choosing[1]
+    return [pair for one, other in _without_units(gold, answer, problem) for pair in _percents(one, other)]
+
+
+def _without_units(gold: str, answer: str, problem: str | None) -> list[tuple[str, str]]:
+    """Return the pair of answers without their units; none if the units are known and differ."""
+    base, other = based(gold), based(answer)
+    if base is not None or other is not None:
+        return _without_bases(gold, answer, problem)
+    first, second = measured(gold), measured(answer)
+    if not first.unit:
+        first = letter_unit(gold, problem) or first
+    if not second.unit:
+        second = letter_unit(answer, problem) or second
+    if first.unit and second.unit and conflict(first.unit, second.unit):
+        return []
+    pairs = [(first.value, second.value)]
+    if bool(first.unit) != bool(second.unit) and (gold[-1:].isalpha() or answer[-1:].isalpha()):
+        pairs.append((unwrap(gold), unwrap(answer)))  # "6 \\text{m}" may be 6 times m
+    return pairs
+
+
+def _without_bases(gold: str, answer: str, problem: str | None) -> list[tuple[str, str]]:
+    """Return the pair of the digits, if their bases agree; the answer may leave out what the right one says."""
+    first, second = based(gold), based(answer)
+    if first is not None and second is not None:
+        return [(first[0], second[0])] if first[1] == second[1] else []
+    if first is not None:
+        return [(first[0], answer)]
+    assert second is not None
+    word = BASES[second[1]] if second[1] < len(BASES) else "-"
+    named = re.search(rf"base[\s-]*\$?(?:{second[1]}(?!\d)|{word})", problem or "", re.IGNORECASE)
+    return [(gold, second[0])] if second[1] == 10 or named else []
+
+
+def _percents(gold: str, answer: str) -> list[tuple[str, str]]:
     bare_gold, bare_answer = without_percent(gold), without_percent(answer)
     pairs = [(gold if bare_gold is None else bare_gold, answer if bare_answer is None else bare_answer)]
     if bare_gold is not None and bare_answer is None:
@@ -155,11 +232,15 @@ def can_read(gold: str, *, timeout: float = TIMEOUT, workers: int = WORKERS) -> 
     >>> can_read("025"), can_read("是")
     (True, True)
     """
-    text = without_percent(plain(gold)) or plain(gold)
-    if integer(text) is not None or is_words(same_text(text)):
+    pairs = []
+    for text, _ in readings(plain(gold), "0"):
+        if number(text) is not None or integer(text) is not None or is_words(same_text(text)):
+            return True
+        pairs.append(Pair(text, "0", True))
+    if not pairs or choice(plain(gold)) is not None:
         return True
     # Against another answer, so that something is compared.
-    return verifier.shared(workers).compare([Pair(text, "0", True)], timeout).outcome != UNVERIFIED
+    return verifier.shared(workers).compare(pairs[:1], timeout).outcome != UNVERIFIED
 
 
 def answer_reader() -> Callable[[str], bool] | None:

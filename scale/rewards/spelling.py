@@ -3,16 +3,40 @@ r"""Answers spelt plainly: Math-Verify reads some spellings as another number (`
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from fractions import Fraction
 
 from scale.text import narrow
 
-_GAP = re.compile(r"(?<=\d)(?:\\[,!;: ]|\{,\}|~)\s*(?=\d{3}(?!\d))")
+_GAP = re.compile(r"(?<=\d)(?:,?\\[,!;: ]|\{,\}|~)\s*(?=\d{3}(?!\d))")
 _MIXED = re.compile(r"(?<![\d./])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d./])")
-_SCIENTIFIC = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?![\w.])")
-_WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|boxed|fbox)\s*\{|[{}]")
+_SCIENTIFIC = re.compile(r"(?<![\w.\\])(\d+(?:\.\d*)?|\.\d+)[eE]([+-]?\d+)(?![\w.])")
+_WRAPPED = re.compile(r"\\(?:text|textbf|textrm|textit|mathrm|mathbf|mbox|boxed|fbox)\s*\{|[{}]")
 INFINITY = re.compile(r"∞|\\(?:text|mathrm)\s*\{\s*(?i:infinity)\s*\}|(?<![A-Za-z\\])(?i:infinity)(?![A-Za-z])")
 _CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]+")
-_PERCENT = re.compile(r"(?:\\?%|\\text\{ *(?:percent|\\?%) *\}|(?i:percent))$")
+_PERCENT = re.compile(
+    r"(?:\\?%|\\(?:text|mathrm|mbox)\s*\{[ ~]*(?:per\s?cent|percentage|pct\.?|\\?%)[ ~]*\}"
+    r"|(?<![A-Za-z\\])(?i:per\s?cent|percentage|pct))$"
+)
+_ENDS = re.compile(r"(?:<\|[a-z_]{1,30}\|>|</s>|<(?:end_of_turn|eos|pad)>)\s*$")
+_DEGREE = re.compile(r"\^?\s*(?:\{\s*(?:\\degrees?(?![A-Za-z])|°)\s*\}|\\degrees?(?![A-Za-z])|°)")
+_CONSTANT = re.compile(r"\\(?:mathrm|text|textrm|operatorname|mathit|mathbf|mathbb)\s*\{\s*(e|i)\s*\}")
+_TEXT_NUMBER = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|mbox)\s*\{\s*([+-]?[\d.,/]*\d)\s*\}")
+_LABEL = re.compile(
+    r"(?P<open>\\(?:text|textbf|textrm|textit|mathrm|mathbf|mbox)\s*\{\s*)?"
+    r"(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:(?:correct|final|required)\s+)?(?:answer|ans\.?)"
+    r"(?:\s+is\s*[:=]?|\s*[:=])[\s~]*",
+    re.IGNORECASE,
+)
+_GROUPED = re.compile(r"(?<=\{)\s*(\d{1,3}(?:,\d{3})+)\s*(?=\})|(?<![\d,.])(\d{1,3}(?:,\d{3})+)(?=\.\d)")
+_REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{(\d{1,30})\}")
+_PROGRAM = re.compile(
+    r"(?<![A-Za-z\\])(?:(?:np|numpy|math|sp|sympy)\.)?(arc|a)?(sin|cos|tan|sqrt|exp|log|pi)(?![A-Za-z])"
+)
+
+
+LONGEST = 4_000
+"""Characters of an answer that is spelt plainly; a longer text stays as it is."""
 
 
 def plain_text(text: str) -> str:
@@ -23,28 +47,39 @@ def plain_text(text: str) -> str:
     >>> plain_text(r"it costs \$1{,}000")
     'it costs 1000'
     """
-    return _GAP.sub("", narrow(text).replace("\\$", "")).strip()
+    return _without_marks(_GAP.sub("", narrow(text).replace("\\$", "")).strip())
 
 
 def plain(answer: str) -> str:
     r"""Return an answer in LaTeX spelt so that Math-Verify reads what is meant.
 
-    Full-width signs become ASCII, dollar signs and a final full stop go, as do gaps between groups of three digits;
-    2 1/2 is a mixed number, 2e3 is 2000, "Infinity" and ∞ are \infty. Chinese units go, and "或", "和", "与" and "、"
-    are commas.
+    Full-width signs become ASCII; dollar signs and other marks around it go, as do "The answer is", a final full stop
+    and gaps between groups of three digits. 2 1/2 is a mixed number, 2e3 is 2000, -1./3 is -1/3, 3**2 and np.sqrt(2)
+    are read as in Python; "Infinity" and ∞ are \infty. Chinese units go, and "或", "和", "与" and "、" are commas.
 
     Examples
     --------
     >>> plain(r"$1\,000{,}000$."), plain("2 1/2"), plain("１５ 平方厘米"), plain("3或5"), plain("是")
     ('1000000', '2\\frac{1}{2}', '15', '3,5', '是')
+    >>> plain(r"\text{The answer is } 5"), plain(r"45\degree"), plain("np.arcsin(10/13)"), plain("-1./3")
+    ('5', '45^{\\circ}', '\\arcsin(10/13)', '-1/3')
     """
-    text = narrow(answer).strip()
-    text = re.sub(r"(?<!\\)\$", "", text).strip()
+    text = _without_marks(narrow(answer).strip())
+    if len(text) > LONGEST:
+        return text
+    text = re.sub(r"(?<!\\)\$|\\[()\[\]]", "", text).strip()
+    text = _without_label(text)
     text = text.removesuffix("。").removesuffix(".").strip() if not text.endswith("..") else text
-    text = _GAP.sub("", text)
+    text = _GAP.sub("", text).replace("~", " ")
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
+    text = _GROUPED.sub(lambda digits: (digits[1] or digits[2]).replace(",", ""), text)
     text = _SCIENTIFIC.sub(r"\1\\times 10^{\2}", text)
-    text = text.replace("°", r"^{\circ}").replace(r"\varnothing", r"\emptyset")
+    text = re.sub(r"(?<=\d)\.(?![\d.\\])", "", text)
+    text = _REPEATING.sub(_repeating, text)
+    text = _program(text)
+    text = _DEGREE.sub(r"^{\\circ}", text).replace(r"\varnothing", r"\emptyset")
+    text = _TEXT_NUMBER.sub(r" \1 ", text)
+    text = _CONSTANT.sub(r" \1 ", text).replace(r"\imath", " i ").strip()
     text = INFINITY.sub(r"\\infty ", text).strip()
     if _CHINESE.search(text):
         unwrapped = unwrap(text)
@@ -52,6 +87,68 @@ def plain(answer: str) -> str:
         without = _CHINESE.sub("", listed).strip(" ,。;")
         text = without if _READABLE.search(without) else unwrapped
     return text
+
+
+def _without_marks(text: str) -> str:
+    """Return a text without marks of Markdown around it and without tokens that end a text."""
+    while (ends := _ENDS.search(text[-60:])) is not None:
+        text = text[: len(text[:-60]) + ends.start()].rstrip()
+    return text.strip("`").strip() if text.startswith("`") or text.endswith("`") else text
+
+
+def _without_label(text: str) -> str:
+    """Return an answer without the words "The answer is" in front."""
+    label = _LABEL.match(text)
+    if label is None:
+        return text
+    rest = text[label.end() :]
+    if label["open"] and rest.startswith("}"):
+        rest = rest[1:]
+    elif label["open"]:
+        rest = label["open"] + rest
+    return rest.strip(" ~:*\\") if not rest.strip(" ~:*").startswith("\\") else rest.strip(" ~:*")
+
+
+def _repeating(number: re.Match[str]) -> str:
+    """Return a repeating decimal as a fraction."""
+    whole, fixed, period = number.groups()
+    scale = 10 ** len(fixed)
+    nines = 10 ** len(period) - 1
+    value = Fraction(int(whole + fixed or "0")) / scale + Fraction(int(period), scale * nines)
+    return f"\\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
+def _program(text: str) -> str:
+    """Return an answer with what is written as in Python, such as 3**2 and np.sqrt(2), in LaTeX."""
+    if not re.search(r"\*\*|\(|\^|(?<![A-Za-z\\])pi(?![A-Za-z])", text):
+        return text
+    text = text.replace("**", "^")
+
+    def name(found: re.Match[str]) -> str:
+        arc, what = found[1], found[2]
+        natural = what == "log" and "." in found[0]
+        return ("\\arc" if arc else "\\") + ("ln" if natural else what)
+
+    text = _PROGRAM.sub(name, text)
+    text = _arguments(text, re.compile(r"\\sqrt\s*\("), lambda inside: f"\\sqrt{{{inside}}}")
+    text = _arguments(text, re.compile(r"\\exp\s*\("), lambda inside: f"e^{{{inside}}}")
+    return _arguments(text, re.compile(r"\^\s*\("), lambda inside: f"^{{{inside}}}")
+
+
+def _arguments(text: str, opening: re.Pattern[str], spell: Callable[[str], str]) -> str:
+    """Return a text in which what stands in the parentheses after a name is spelt anew."""
+    parts: list[str] = []
+    at = 0
+    while (found := opening.search(text, at)) is not None:
+        depth, end = 1, found.end()
+        while end < len(text) and depth:
+            depth += {"(": 1, ")": -1}.get(text[end], 0)
+            end += 1
+        if depth:
+            break
+        parts += (text[at : found.start()], spell(_arguments(text[found.end() : end - 1], opening, spell)))
+        at = end
+    return "".join((*parts, text[at:]))
 
 
 def without_percent(answer: str) -> str | None:
@@ -69,12 +166,15 @@ def without_percent(answer: str) -> str | None:
 def same_text(answer: str) -> str:
     r"""Return an answer without spaces and text commands: equal texts are then found without any algebra.
 
+    A space between two digits stays, and so do the capitals of single letters.
+
     Examples
     --------
-    >>> same_text(r"\text{ 是 }"), same_text(r"\frac{1}{2} ")
-    ('是', '\\frac{1}{2}')
+    >>> same_text(r"\text{ 是 }"), same_text(r"\frac{1}{2} "), same_text("1 2"), same_text("Yes")
+    ('是', '\\frac{1}{2}', '1 2', 'yes')
     """
-    return "".join(unwrap(answer).split())
+    text = re.sub(r"(?<!\d)\s+|\s+(?!\d)|\s+$", "", " ".join(unwrap(answer).split()))
+    return text.casefold() if len(text) > 1 and text.isalpha() else text
 
 
 def unwrap(text: str) -> str:
@@ -133,3 +233,110 @@ def integer(answer: str) -> str | None:
         return None
     digits = signed[2].replace(",", "").lstrip("0") or "0"
     return f"-{digits}" if signed[1] == "-" and digits != "0" else digits
+
+
+_DECIMAL = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+\.?\d*|\.\d+)"
+_SIGNED = rf"[+-]?\s*{_DECIMAL}"
+_NUMBER = re.compile(
+    rf"(?P<sign>[+-]?)\s*(?:(?P<value>{_DECIMAL})(?:\s*/\s*(?P<below>{_DECIMAL}))?"
+    rf"|\\[dtc]?frac\s*(?:(?P<short>\d)\s*(?P<other>\d)|\{{\s*(?P<top>{_SIGNED})\s*\}}\s*\{{\s*(?P<bottom>{_SIGNED})\s*\}}))"
+    r"(?:\s*(?:\\times|\\cdot|×|\*)\s*(?P<ten>10\s*\^\s*(?:\{\s*(?P<power>[+-]?\s*\d{1,4})\s*\}|(?P<digit>\d))))?",
+    re.ASCII,
+)
+_TEN = re.compile(r"([+-]?)\s*(10\s*\^\s*)", re.ASCII)
+
+DIGITS = 1_000
+"""Characters of a number that is read at once, and its largest power of ten."""
+
+
+def number(answer: str) -> Fraction | None:
+    r"""Return the exact value of an integer, a decimal or a fraction of such, times a power of ten; else None.
+
+    Examples
+    --------
+    >>> number(r"9.28 \times 10^{2}"), number(r"-\frac{1}{2}"), number(".5"), number("1,234.5"), number("x")
+    (Fraction(928, 1), Fraction(-1, 2), Fraction(1, 2), Fraction(2469, 2), None)
+    """
+    text = answer.strip()
+    if len(text) > DIGITS:
+        return None
+    found = _NUMBER.fullmatch(_TEN.sub(r"\g<1>1*\2", text) if _TEN.match(text) else text)
+    if found is None:
+        return None
+    top = found["value"] or found["short"] or found["top"]
+    bottom = found["below"] or found["other"] or found["bottom"] or "1"
+    power = int((found["power"] or found["digit"] or "0").replace(" ", ""))
+    below = _fraction(bottom)
+    if not below or abs(power) > DIGITS:
+        return None
+    value = _fraction(top) / below
+    return (-value if found["sign"] == "-" else value) * Fraction(10) ** power
+
+
+def _fraction(text: str) -> Fraction:
+    return Fraction(text.replace(",", "").replace(" ", ""))
+
+
+def is_finite(value: Fraction) -> bool:
+    """Return whether a number has finitely many decimals.
+
+    Examples
+    --------
+    >>> is_finite(Fraction(1, 8)), is_finite(Fraction(1, 3))
+    (True, False)
+    """
+    return bool(10 ** value.denominator.bit_length() % value.denominator == 0)
+
+
+_BASE = re.compile(
+    r"\(?\s*(?P<digits>[0-9A-F]+)\s*\)?\s*_\s*"
+    r"(?:(?P<short>\d)|\{\s*\(?(?P<long>\d{1,2})\)?\s*\}|\{?\s*(?P<word>[a-z]+)\s*\}?)",
+    re.ASCII,
+)
+BASES = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen"),
+)
+"""Numbers in words, by their value."""
+
+
+def based(answer: str) -> tuple[str, int] | None:
+    r"""Return the digits and the base of a number with a base, such as 52_8; else None.
+
+    Examples
+    --------
+    >>> based("52_8"), based(r"52_{\text{eight}}"), based("x_8"), based("52")
+    (('52', 8), ('52', 8), None, None)
+    """
+    found = _BASE.fullmatch(unwrap(answer).strip()) if len(answer) <= DIGITS else None
+    if found is None:
+        return None
+    word = found["word"]
+    base = BASES.index(word) if word in BASES else int(found["short"] or found["long"] or "0")
+    digits = found["digits"].lstrip("0") or "0"
+    return (digits, base) if all(int(x, 16) < base for x in digits) else None
+
+
+_CHOICE = re.compile(r"(?:(?i:option|choice)\s*)?(?:\(\s*([A-J])\s*\)|([A-J])\s*[).]|([A-J])(?=$))\s*(.*)", re.DOTALL)
+_SPACE = re.compile(r"^(?:\\[ ,;:!]|\\q?quad(?![A-Za-z])|[\s:~])+")
+
+
+def choice(answer: str) -> tuple[str, str] | None:
+    r"""Return the letter of a choice and what follows it, or None for an answer that does not begin with a choice.
+
+    Examples
+    --------
+    >>> choice(r"\textbf{(B)}\ 12"), choice("(C)"), choice("B. 7"), choice("(A)+1"), choice("(A) and (C)")
+    (('B', '12'), ('C', ''), ('B', '7'), None, None)
+    """
+    text = unwrap(answer).strip()
+    found = _CHOICE.fullmatch(text) if len(text) <= LONGEST else None
+    if found is None:
+        return None
+    rest = _SPACE.sub("", found[4])
+    labelled = text != answer.strip() or found[4] != rest
+    if re.search(r"\([A-J]\)|^[A-J]\b|^(?:and|or|&|,)|(?:,|and|or)\s*\(?[A-J]\)?$", rest):
+        return None
+    if not labelled and rest and not rest[0].isalnum() and rest[0] not in "\\.":
+        return None
+    return found[1] or found[2] or found[3], rest

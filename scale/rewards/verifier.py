@@ -26,7 +26,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -59,11 +58,12 @@ _ROOT = str(Path(__file__).resolve().parents[2])
 
 
 class Pair(NamedTuple):
-    """A right answer, an answer to judge, and whether the latter is LaTeX or a text."""
+    """A right answer, an answer to judge, whether the latter is LaTeX or a text, and the relative error allowed."""
 
     gold: str
     answer: str
     latex: bool
+    tolerance: float = 0.0
 
 
 class Judgement(NamedTuple):
@@ -347,35 +347,34 @@ def _work(worker: socket.socket) -> NoReturn:
 
 
 def judge(pairs: Sequence[Pair]) -> Judgement:
-    """Return whether Math-Verify finds any pair equal, without a limit on time.
-
-    The right answer comes first: the comparison is not symmetric.
-    """
+    """Return whether any pair is equal, without a limit on time (`scale.rewards.comparing`)."""
     import logging
 
-    import math_verify
+    from scale.rewards import comparing
 
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns that it has no timeout
-    latex = math_verify.LatexExtractionConfig(boxed_match_priority=0)
-    either = [latex, math_verify.ExprExtractionConfig()]
     wrong, unverified = "", ""
     for pair in pairs:
-        text = f"\\boxed{{{pair.answer}}}" if pair.latex else pair.answer
         try:
-            golds = math_verify.parse(f"\\boxed{{{pair.gold}}}", [latex], parsing_timeout=None, raise_on_error=True)
-            answers = math_verify.parse(text, either, parsing_timeout=None, raise_on_error=True)
-        except Exception as error:
-            unverified = f"reading failed: {type(error).__name__}"
-            continue
-        # Math-Verify returns an answer's text too; where it returns nothing else, it could not read the answer.
-        if all(isinstance(x, str) for x in golds):
+            comparing.read(pair.gold)
+        except Exception:
             unverified = "the right answer cannot be read"
-        elif all(isinstance(x, str) for x in answers):
-            wrong = "the answer cannot be read" if answers else "no answer found"
-        for gold, answer in product(golds, answers):
-            try:
-                if math_verify.verify(gold, answer, timeout_seconds=None, raise_on_error=True):
-                    return Judgement(CORRECT)
-            except Exception as error:  # of any kind: of sympy, of recursion, of memory
-                unverified = f"comparison failed: {type(error).__name__}"
+            continue
+        try:
+            answer = pair.answer if pair.latex else comparing.formula(pair.answer) or ""
+            if not answer:
+                wrong = "no answer found"
+                continue
+            comparing.read(answer)
+        except Exception as error:
+            if type(error) in (Exception, comparing.Unreadable):  # latex2sympy has no type of its own
+                wrong = "the answer cannot be read"
+            else:
+                unverified = f"reading failed: {type(error).__name__}"
+            continue
+        try:
+            if comparing.equal(pair.gold, answer, pair.tolerance):
+                return Judgement(CORRECT)
+        except Exception as error:  # of any kind: of sympy, of recursion, of memory
+            unverified = f"comparison failed: {type(error).__name__}"
     return Judgement(UNVERIFIED, unverified) if unverified else Judgement(WRONG, wrong)

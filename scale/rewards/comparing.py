@@ -1,0 +1,407 @@
+r"""Reading two answers and comparing them; it runs in a worker (`scale.rewards.verifier`), without a limit on time.
+
+latex2sympy reads an answer, and Math-Verify compares sets, tuples, intervals and equations. Two numbers or expressions
+are compared here, in place of Math-Verify's rounding to six places: exactly where both are rational, else relative to
+their size. All decimals are exact; a decimal is equal to a number without finite decimals if it is that number
+correctly rounded to `ROUNDED` digits at least.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+import sympy
+from latex2sympy2_extended import latex2sympy2, math_normalization
+from latex2sympy2_extended.sets import FiniteSet
+from math_verify import grader, parser
+
+from scale.rewards.units import measured
+
+ROUNDED = 6
+"""Significant digits, at least, to which a decimal must be correct that stands for a number without finite decimals."""
+
+DIGITS = 40
+"""Significant digits to which two numbers are computed; if they agree, the numbers are equal."""
+
+POINTS = 5
+"""Points at which two expressions with variables are compared; most are told apart at the first one."""
+
+_NORMAL = math_normalization.NormalizationConfig(
+    basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="all", equations=False
+)
+
+
+# Reading
+
+
+class Unreadable(ValueError):
+    """An answer that is not read."""
+
+
+_I = sympy.Symbol("i", real=True)
+
+
+class _Reader(latex2sympy2._Latex2Sympy):  # type: ignore[misc]
+    """latex2sympy with exact decimals, the imaginary unit, bases, and no sum where two numbers stand side by side."""
+
+    def __init__(self, *, imaginary: bool) -> None:
+        super().__init__(is_real=True, config=latex2sympy2.ConversionConfig(lowercase_symbols=False))
+        self._imaginary = imaginary
+
+    def parse_number(self, text: str) -> Any:
+        return sympy.Rational(Fraction(text.replace(",", "").replace(" ", "")))
+
+    def convert_atom(self, atom: Any) -> Any:
+        with_base = atom.number_subexpr()
+        if with_base and with_base.subexpr():
+            text = with_base.getText()
+            return sympy.Symbol(re.sub(r"[{}\s]", "", text), real=True)
+        return super().convert_atom(atom)
+
+    def convert_atom_expr(self, atom_expr: Any) -> Any:
+        symbol = super().convert_atom_expr(atom_expr)
+        return symbol.xreplace({_I: sympy.I}) if self._imaginary else symbol
+
+    def convert_postfix_list(self, arr: Any, i: int = 0) -> Any:
+        texts = [x.getText() for x in arr[i : i + 2]]
+        if len(texts) == 2 and texts[0].replace(",", "").replace(".", "").isdigit():
+            if texts[1][0].isdigit():
+                raise Unreadable("two numbers side by side")
+            if not re.fullmatch(r"\\[dtc]?frac\{?\d+\}?\{?\d+\}?", texts[1]):
+                # 2(3) is a product; latex2sympy would read a mixed number.
+                return self.mul_flat(self.convert_postfix(arr[i]), self.convert_postfix_list(arr, i + 1))
+        return super().convert_postfix_list(arr, i)
+
+
+_SPACES = re.compile(r"(?<!\\)\\(?:[,;:!> ]|q?quad|thinspace|displaystyle|limits)|~")
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*\\?%")
+_SYMBOL_E = re.compile(r"(?<![A-Za-z\\])([Ee])\s*_\s*(?:([A-Za-z0-9])|\{([^{}]*)\})")
+_UPRIGHT = re.compile(r"\\(?:mathrm|mathit|mathbf|operatorname|boldsymbol|bm)\s*\{\s*([A-Za-z])\s*\}")
+_CAPITAL_I = re.compile(r"(\\(?:text|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+)|I")
+_MINUS_POWER = re.compile(r"\^\s*([+-])\s*(\d+|[A-Za-z])")
+_INDEX = re.compile(r"_\s*\{?\s*i(?![A-Za-z])|(?<![A-Za-z\\])i\s*=|i\s*\\in(?![A-Za-z])")
+_BOTH_SIGNS = re.compile(r"\\(pm|mp)(?![A-Za-z])|±|∓")
+_SYMBOLS = {"≤": r"\le ", "≥": r"\ge ", "π": r"\pi ", "×": r"\times ", "·": r"\cdot ", "÷": "/", "∪": r"\cup "}
+
+
+def is_imaginary(*answers: str) -> bool:
+    """Return whether the letter i is the imaginary unit in some answers: it is, unless it is an index in one.
+
+    Examples
+    --------
+    >>> is_imaginary("2i", "3"), is_imaginary("x_i", "2i")
+    (True, False)
+    """
+    return not any(_INDEX.search(x) for x in answers)
+
+
+@lru_cache(maxsize=64)
+def read(answer: str, imaginary: bool = True) -> Any:
+    r"""Return an answer in LaTeX as an object of sympy with exact numbers; it raises if it cannot be read.
+
+    Examples
+    --------
+    >>> read(r"9.28 \times 10^2").doit(), read(r"\pm 2")
+    (928, {-2, 2})
+    """
+    text = _SPACES.sub(" ", answer)
+    text = re.sub(r"\\(?:left|right|big|Big|bigg|Bigg)[lrm]?(?![A-Za-z])\.?", "", text)
+    for sign, spelt in _SYMBOLS.items():
+        text = text.replace(sign, spelt)
+    text = _UPRIGHT.sub(r" \1 ", text)
+    text = _SYMBOL_E.sub(lambda found: f"\\text{{{found[1]}}}_{{{found[2] or found[3]}}}", text)
+    text = _CAPITAL_I.sub(lambda found: found[1] or r"\text{I}", text)  # latex2sympy's imaginary unit
+    text = re.sub(r"√\s*(\d+|\{)", r"\\sqrt \1", text)
+    text = _MINUS_POWER.sub(r"^{\1\2}", text)
+    text = _PERCENT.sub(r"\\frac{\1}{100}", text)
+    text = re.sub(r"(?<=\d)i(?![A-Za-z])", " i", text)
+    text = re.sub(r"^\s*(?:=|\\approx|≈)", "", text)
+    text = ",".join(signed for part in elements(text) for signed in _signs(part))
+    text = math_normalization.normalize_latex(text, _NORMAL)
+    try:
+        return _Reader(imaginary=imaginary).parse(text)
+    except Exception:
+        last = parser.get_last_eq(text)
+        if last == text:
+            raise
+        return _Reader(imaginary=imaginary).parse(last)
+
+
+def elements(text: str) -> list[str]:
+    """Return the parts of a text between the commas that are in no bracket.
+
+    Examples
+    --------
+    >>> elements("1,(2,3)")
+    ['1', '(2,3)']
+    """
+    parts, depth, at = [], 0, 0
+    for place, sign in enumerate(text):
+        if sign in "([{":
+            depth += 1
+        elif sign in ")]}":
+            depth -= 1
+        elif sign == "," and not depth:
+            parts.append(text[at:place])
+            at = place + 1
+    return [*parts, text[at:]]
+
+
+def _signs(part: str) -> list[str]:
+    r"""Return a part of an answer with each choice of the signs in \pm."""
+    found = _BOTH_SIGNS.findall(part)
+    if not found:
+        return [part]
+    if len(found) > 4:
+        raise Unreadable(f"{len(found)} signs of both kinds")
+    pieces = re.split(r"\\(?:pm|mp)(?![A-Za-z])|±|∓", part)
+    spelt = []
+    for signs in product("+-", repeat=len(found)):
+        joined = "".join(sign + piece for sign, piece in zip(("", *signs), pieces, strict=True))
+        spelt.append(re.sub(r"(^|[({\[=,])\s*\+", r"\1", joined))
+    return spelt
+
+
+@lru_cache(maxsize=64)
+def formula(text: str) -> str | None:
+    """Return the formula or number in a text that Math-Verify takes for the answer, without its unit, or None.
+
+    Examples
+    --------
+    >>> formula("it is 7."), formula("nothing")
+    ('7', None)
+    """
+    targets = [parser.LatexExtractionConfig(normalization_config=_NORMAL), parser.ExprExtractionConfig()]
+    found = parser.parse(text, targets, parsing_timeout=None, raise_on_error=True)
+    return next((measured(x).value for x in found if isinstance(x, str)), None)
+
+
+# Comparing
+
+
+def equal(gold: str, answer: str, tolerance: float = 0.0) -> bool:
+    """Return whether two answers in LaTeX are equal; it raises `Unreadable` or any error of sympy's.
+
+    `tolerance` is a relative error that two numbers may have. The comparison is not symmetric: an interval answers an
+    inequality.
+    """
+    imaginary = is_imaginary(gold, answer)
+    _leeway.tolerance, _leeway.rounded = tolerance, "." in gold + answer
+    right, found = read(gold, imaginary), read(answer, imaginary)
+    in_set = isinstance(right, sympy.Eq) and isinstance(right.rhs, sympy.Set)  # an inequality says the same of x
+    return bool(grader.sympy_expr_eq(right.rhs if in_set else right, found, ROUNDED, DIGITS, in_set))
+
+
+class _Leeway:
+    """What the comparison in progress allows; Math-Verify hands nothing through."""
+
+    tolerance = 0.0
+    rounded = True
+    """Whether a decimal is written in one of the answers."""
+
+
+_leeway = _Leeway()
+
+
+def same(gold: Any, answer: Any, *_: Any) -> bool:
+    """Return whether two objects of sympy are the same number, expression, matrix or union of sets.
+
+    Examples
+    --------
+    >>> same(sympy.sqrt(8), 2 * sympy.sqrt(2)), same(sympy.Rational("2.88e-19"), sympy.Rational("5.76e-19"))
+    (True, False)
+    """
+    gold, answer = _done(gold), _done(answer)
+    if isinstance(gold, sympy.MatrixBase) or isinstance(answer, sympy.MatrixBase):
+        return (
+            isinstance(gold, sympy.MatrixBase)
+            and isinstance(answer, sympy.MatrixBase)
+            and gold.shape == answer.shape
+            and all(same(x, y) for x, y in zip(gold.flat(), answer.flat(), strict=True))
+        )
+    if gold == answer:
+        return True
+    if not (isinstance(gold, sympy.Expr) and isinstance(answer, sympy.Expr)):
+        return False
+    if gold in _ENDLESS or answer in _ENDLESS:
+        return False
+    if not gold.free_symbols and not answer.free_symbols:
+        return _same_number(gold, answer)
+    return _same_expression(gold, answer)
+
+
+_ENDLESS = (sympy.oo, -sympy.oo, sympy.zoo, sympy.nan)
+
+
+def _done(value: Any) -> Any:
+    """Return a value with its sums, products and powers computed."""
+    try:
+        return sympy.sympify(value).doit()
+    except (TypeError, ValueError, NotImplementedError):
+        return value
+
+
+def _close(gold: Any, answer: Any) -> bool:
+    """Return whether two real numbers differ by less than the tolerance."""
+    error = abs((gold - answer).evalf(DIGITS))
+    return bool(error <= sympy.Rational(str(_leeway.tolerance)) * abs(gold.evalf(DIGITS)))
+
+
+def _same_number(gold: Any, answer: Any) -> bool:
+    """Return whether two numbers are equal, or one is a decimal that is the other one correctly rounded."""
+    exact = False if gold.is_Rational and answer.is_Rational else _numbers_agree(gold, answer)
+    if exact is None:
+        return bool(sympy.simplify(gold - answer) == 0)
+    if exact:
+        return True
+    if _leeway.tolerance > 0 and gold.is_real and answer.is_real:
+        return _close(gold, answer)
+    return _leeway.rounded and (_is_rounded(gold, answer) or _is_rounded(answer, gold))
+
+
+def _numbers_agree(gold: Any, answer: Any) -> bool | None:
+    """Return whether two numbers agree to `DIGITS` digits; None if one of them has no value."""
+    one, other = gold.evalf(DIGITS), answer.evalf(DIGITS)
+    if not (_is_value(one) and _is_value(other)):
+        return None
+    size = max(abs(one), abs(other))
+    if not size:
+        return True
+    if abs(one - other) > size * sympy.Float(10, DIGITS) ** (5 - DIGITS):
+        # A zero that is not seen as one, such as \sqrt{2}\sqrt{3} - \sqrt{6}, has no correct digit.
+        return bool(not one or not other) and _is_zero(gold - answer)
+    return True
+
+
+def _is_value(number: Any) -> bool:
+    real, imaginary = number.as_real_imag()
+    return bool(real.is_Float or real.is_Rational) and bool(imaginary.is_Float or imaginary.is_Rational)
+
+
+def _is_zero(number: Any) -> bool:
+    """Return whether no digit of a number can be determined."""
+    return all(not x or (x.is_Float and x._prec <= 1) for x in number.evalf(15, maxn=200).as_real_imag())
+
+
+def _is_rounded(decimal: Any, number: Any) -> bool:
+    """Return whether a finite decimal is another number, correctly rounded to `ROUNDED` significant digits at least."""
+    if not decimal.is_Rational or decimal == 0 or (places := _places(decimal)) is None or not number.is_real:
+        return False
+    if number.is_Rational and _places(number) is not None:
+        return False
+    significant = len(str(abs(decimal.p) * 10**places // decimal.q)) if places > 0 else 0
+    if significant < ROUNDED:
+        return False
+    error = (number - decimal).evalf(DIGITS)
+    return bool(abs(error) <= sympy.Rational(1, 2 * 10**places))
+
+
+def _places(number: Any) -> int | None:
+    """Return how many decimal places a rational number has; None for endless ones and 0 for an integer."""
+    twos = fives = 0
+    rest = int(number.q)
+    while rest % 2 == 0:
+        rest, twos = rest // 2, twos + 1
+    while rest % 5 == 0:
+        rest, fives = rest // 5, fives + 1
+    return max(twos, fives) if rest == 1 else None
+
+
+def _same_expression(gold: Any, answer: Any) -> bool:
+    """Return whether two expressions with variables agree at points of both signs, else by algebra."""
+    symbols = sorted(gold.free_symbols | answer.free_symbols, key=str)
+    agreed = 0
+    for number in range(1, 4 * POINTS):
+        at = {x: _point(number, place) for place, x in enumerate(symbols)}
+        one, other = _done(gold.subs(at)), _done(answer.subs(at))
+        if not isinstance(one, sympy.Expr) or not isinstance(other, sympy.Expr) or one in _ENDLESS or other in _ENDLESS:
+            continue
+        verdict = bool(one == other) or (None if one.free_symbols or other.free_symbols else _numbers_agree(one, other))
+        if verdict is None:
+            continue
+        if not verdict:
+            return False
+        agreed += 1
+        if agreed == POINTS:
+            return True
+    return bool(sympy.simplify(gold - answer) == 0)
+
+
+def _point(number: int, place: int) -> Any:
+    """Return a number for a variable: any do that satisfy no simple equation, and have all combinations of signs."""
+    size = sympy.Rational(7919 * number + 104_729 * place + 31, 99_991)
+    return size if (number >> place % 4) % 2 else -size
+
+
+def _same_symbols(gold: Any, answer: Any) -> bool:
+    """Return whether two answers are the same, one of which is a symbol; words are so whatever their capitals are."""
+    if isinstance(gold, sympy.Symbol) and isinstance(answer, sympy.Symbol):
+        one, other = gold.name, answer.name
+        return bool(one == other or (len(one) > 1 and one.isalpha() and one.casefold() == other.casefold()))
+    for word, letters in ((gold, answer), (answer, gold)):
+        if isinstance(word, sympy.Symbol) and len(word.name) > 2 and _are_letters(letters):
+            spelt = "".join("e" if x == sympy.E else x.name for x in letters.args)
+            return sorted(word.name.casefold()) == sorted(spelt.casefold())
+    return same(gold, answer)
+
+
+def _are_letters(product: Any) -> bool:
+    """Return whether an expression is a product of symbols, as a word is read that is not in a text command."""
+    return isinstance(product, sympy.Mul) and all(x.is_Symbol or x == sympy.E for x in product.args)
+
+
+def _same_elements(gold: Any, answer: Any, *precision: Any) -> bool:
+    """Return whether two finite sets have the same elements, or two tuples the same in order."""
+    if len(gold) != len(answer):
+        return False
+    if isinstance(gold, sympy.Tuple):
+        ordered = answer._unsorted_args if isinstance(answer, FiniteSet) else answer.args
+        if len(ordered) != len(gold):
+            return False
+        return all(grader.sympy_expr_eq(x, y, *precision) for x, y in zip(gold.args, ordered, strict=True))
+    return _match(gold.args, answer.args, lambda x, y: bool(grader.sympy_expr_eq(x, y, *precision)))
+
+
+def _match(golds: Iterable[Any], answers: Iterable[Any], are_equal: Callable[[Any, Any], bool]) -> bool:
+    left = list(answers)
+    for gold in golds:
+        found = next((place for place, x in enumerate(left) if are_equal(gold, x)), None)
+        if found is None:
+            return False
+        del left[found]
+    return not left
+
+
+_solve_and_compare = grader.sympy_solve_and_compare
+_compare_sets = grader.sympy_compare_sets
+
+
+def _same_sets(gold: Any, answer: Any, *precision: Any) -> bool:
+    """Return whether two sets are the same; unions, part by part."""
+
+    def parts_agree() -> bool:
+        return _match(gold.args, answer.args, lambda x, y: bool(grader.sympy_expr_eq(x, y, *precision)))
+
+    both = isinstance(gold, sympy.Union) and isinstance(answer, sympy.Union)
+    return (both and parts_agree()) or bool(_compare_sets(gold, answer, *precision))
+
+
+def _same_solutions(gold: Any, answer: Any, *precision: Any) -> bool:
+    """Return whether two equations or inequalities have the same solutions; those without any are not compared."""
+    if gold.free_symbols != answer.free_symbols or not sympy.solve(gold, gold.free_symbols):
+        return False
+    return bool(_solve_and_compare(gold, answer, *precision))
+
+
+# Math-Verify's comparison calls these by name.
+grader.sympy_numeric_eq = same
+grader.sympy_symbolic_eq = lambda gold, answer: False
+grader.sympy_compare_symbols = _same_symbols
+grader.sympy_deep_compare_set_and_tuple = _same_elements
+grader.sympy_compare_sets = _same_sets
+grader.sympy_solve_and_compare = _same_solutions
