@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 
 import pytest
@@ -21,17 +22,19 @@ def test_checkpoints_that_cannot_be_evaluated(tmp_path):
     arguments = good(tmp_path)
     run = arguments[0]
     actor = run / "checkpoints" / "global_step_4" / "actor"
-    weights = actor / "huggingface" / "model.safetensors"
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[:-1])
+    file = actor / "huggingface" / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
     refused(f"model.safetensors: expected {len(whole)} bytes, got {len(whole) - 1}", *arguments)
-    weights.write_bytes(b"\xff" * 20)
+    file.write_bytes(whole + b"9")
+    refused(f"model.safetensors: expected {len(whole)} bytes, got {len(whole) + 1}", *arguments)
+    file.write_bytes(b"\xff" * 20)
     refused("model.safetensors: expected a whole file of weights", *arguments)
-    weights.unlink()
+    file.unlink()
     how = f"merge --backend fsdp --local_dir {actor} --target_dir {actor / 'huggingface'}"
     refused("save_contents=[model,optimizer,extra,hf_model], or make it now: python -m verl.model_merger", *arguments)
     refused(how, *arguments)
-    weights.write_bytes(whole)
+    file.write_bytes(whole)
     state = {"method": METHODS["grpo"].to_dict(), "history": {"discount": 1.0}}
     write_json(actor.parent / "dynamo.json", state)
     refused(
@@ -49,22 +52,57 @@ def test_checkpoints_that_cannot_be_evaluated(tmp_path):
     refused("new: expected a run with a checkpoint, got none yet", tmp_path / "new", *arguments[1:])
 
 
+def weights(*ends, metadata=None, length=None, data=None):
+    """Return a file of weights of one byte each: length of the header, header, data."""
+    header = {f"w{i}": {"dtype": "U8", "shape": [1], "data_offsets": [i, end]} for i, end in enumerate(ends)}
+    text = json.dumps(header | ({} if metadata is None else {"__metadata__": metadata})).encode()
+    data = bytes(max(ends, default=0)) if data is None else data
+    return (len(text) if length is None else length).to_bytes(8, "little") + text + data
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (weights(), None),
+        (weights(1, 2, 3), None),
+        (weights(3, 1, 2), None),
+        (weights(1, metadata={"format": "pt"}), None),
+        (weights(1, data=b""), "bytes, got"),
+        (weights(1, data=b"12"), "bytes, got"),
+        (weights(1, length=0), "a whole file of weights"),
+        (weights(1, length=2**40), "a whole file of weights, got too few bytes"),
+        (weights(length=10), "18 bytes, got 10"),
+        (weights(1.0, data=b"1"), "a whole file of weights, got offsets that are no integers"),
+        (weights(True, data=b"1"), "a whole file of weights, got offsets that are no integers"),
+        (b"", "a whole file of weights"),
+    ],
+)
+def test_a_file_of_weights_is_as_long_as_its_header_says(tmp_path, content, message):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(content)
+    if message is None:
+        assert exports.resolve_checkpoint(tmp_path).export == tmp_path
+        return
+    with pytest.raises(ValueError, match=f"model.safetensors: expected .*{message}"):
+        exports.resolve_checkpoint(tmp_path)
+
+
 @pytest.mark.parametrize("place", [0, 2**22 + 7, 2**23 - 1])
 def test_other_weights_at_either_end_or_in_the_middle_are_another_model(tmp_path, place):
     """Of a file of 8 MiB; its name, its length and the configuration count too."""
     (tmp_path / "config.json").write_text("{}")
-    weights = tmp_path / "pytorch_model.bin"
-    weights.write_bytes(bytes(2**23))
+    path = tmp_path / "pytorch_model.bin"
+    path.write_bytes(bytes(2**23))
     before = exports.fingerprint(tmp_path)
-    with weights.open("rb+") as file:
+    with path.open("rb+") as file:
         file.seek(place)
         file.write(b"1")
     changed = exports.fingerprint(tmp_path)
-    weights.write_bytes(bytes(2**23))
+    path.write_bytes(bytes(2**23))
     assert exports.fingerprint(tmp_path) == before != changed
-    weights.write_bytes(bytes(2**23 + 1))
+    path.write_bytes(bytes(2**23 + 1))
     assert exports.fingerprint(tmp_path) != before
-    weights.write_bytes(bytes(2**23))
+    path.write_bytes(bytes(2**23))
     (tmp_path / "config.json").write_text("{ }")
     assert exports.fingerprint(tmp_path) != before
 

@@ -32,6 +32,7 @@ LOGITS = np.array([[[0.3, -1.2, 2.5, 0.0], [0.0, 0.0, 1.0, 0.0], [-0.5, 2.0, 0.1
 ACTIONS = np.array([[0, 2, 1, 3]])
 ADVANTAGES = np.array([[1.5, 1.5, 0.5, -0.75]])
 MASK = np.ones((1, 4), dtype=bool)
+NARROW = np.ones(2, dtype=np.float32)
 GOLDEN_INSTABILITY = [[0.65095063878405361731, 0.26167987223794688672, 0.073224345690647832, 0.028382535275177988769]]
 GOLDEN = {  # modulation: (beta_comp, beta_stab, A_final)
     Modulation(alpha=0.4, sharpness=5.0, threshold=0.9): (
@@ -285,7 +286,9 @@ def test_each_mechanism_can_be_switched_off(rng, modulation, factor):
         (lambda: Modulation(alpha=1.1), r"alpha: .* in \[0.0, 1.0\], got 1.1"),
         (lambda: Modulation(alpha=True), "alpha: expected a number"),
         (lambda: Modulation(sharpness=0.0), r"sharpness: .* in \(0.0, inf\], got 0.0"),
+        (lambda: Modulation(sharpness=float("inf")), "sharpness: expected a finite number"),
         (lambda: Modulation(threshold=-0.1), "threshold: expected"),
+        (lambda: Modulation(threshold=1.1), "threshold: expected"),
         (lambda: Modulation(alpha_comp=-0.1), "alpha_comp: expected"),
         (lambda: Modulation(alpha_stab=1.5), "alpha_stab: expected"),
         (lambda: Modulation(mean="batch"), "mean: expected one of vocabulary, sequence, got 'batch'"),
@@ -297,7 +300,12 @@ def test_each_mechanism_can_be_switched_off(rng, modulation, factor):
         (lambda: stabilization(-ONES, 0.4, 50.0, 0.9, Scope()), "instability: expected values >= 0"),
         (lambda: stabilization(ONES, 1.4, 50.0, 0.9, Scope()), "alpha: expected"),
         (lambda: stabilization(ONES, 0.4, -50.0, 0.9, Scope()), "sharpness: expected"),
+        (lambda: stabilization(ONES, 0.4, 0.0, 0.9, Scope()), "sharpness: expected"),
         (lambda: stabilization(ONES, 0.4, 50.0, 9.0, Scope()), "threshold: expected"),
+        (lambda: stabilization(ONES, -0.1, 50.0, 0.9, Scope()), "alpha: expected"),
+        # Beyond the largest number of the dtype; 3e38 is within.
+        (lambda: stabilization(NARROW, 0.4, 4e38, 0.0, Scope(0.0, 1.0, 1.0)), "sharpness: .* got an overflow"),
+        (lambda: compensation(NARROW, NARROW, 4e38, Scope(1.0, 2.0)), "alpha: .* got an overflow"),
         (lambda: modulate(np.ones((1, 2)), STATS, VALID, Modulation()), "mask: expected the shape of advantages"),
         (lambda: modulate(np.array([1, 1]), STATS, VALID, Modulation()), "advantages: expected a floating dtype"),
         (lambda: modulate(ONES, STATS, VALID, Modulation(), coefficient=np.ones(3)), "expected the shape"),
@@ -311,6 +319,13 @@ def test_each_mechanism_can_be_switched_off(rng, modulation, factor):
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_strengths_up_to_the_largest_of_the_dtype():
+    steep = stabilization(np.float32([0.0, 0.5, 1.0]), 0.25, 3e38, 0.5, Scope(0.0, 1.0, 1.0))
+    np.testing.assert_array_equal(steep, np.float32([1.0, 0.875, 0.75]))
+    strong = compensation(NARROW, NARROW, 3e38, Scope(1.0, 2.0))
+    np.testing.assert_array_equal(strong, np.float32([3e38, 3e38]))
 
 
 @fuzzing.fuzz
