@@ -83,6 +83,13 @@ FAULTS = [
         "test_golden_values",
     ),
     Fault(
+        "advantages computed in float32",
+        "estimators/advantages",
+        "rewards = xp.astype(rewards, xp.float64)",
+        "rewards = xp.astype(rewards, dtype)",
+        "test_float32_is_rounded_once_and_float64_as_if_there_were_no_offset",
+    ),
+    Fault(
         "compensation that grows with entropy",
         "losses/modulation",
         "factor = 1 + alpha * (1 - position)",

@@ -9,6 +9,8 @@ Rows come in any order and groups in any size; only keys decide which rows belon
   `epsilon=0`, for which `theory.estimators.moments` has closed forms.
 - Rewards are sorted before they are summed, so the order of rows does not change even the rounding. On a GPU this
   needs torch's deterministic algorithms.
+- All is computed in float64, from the distances to the group's least reward, and rounded once to the dtype of the
+  rewards. So a large offset that all rewards share costs nothing, nor do groups of thousands in float32.
 """
 
 from __future__ import annotations
@@ -64,17 +66,17 @@ def grpo(
     epsilon = require.in_range("epsilon", epsilon, 0.0)
     xp, group = _group(rewards, groups)
     if normalize is None:
-        advantages = group.deviation * group.spread
-        raw = rewards
+        advantages = group.deviation * group.unit
+        raw = group.rewards
     else:
         num_free = group.size - 1 if normalize == "sample" else group.size
-        varies = group.spread > 0
-        one = xp.ones_like(rewards)
-        std = xp.sqrt(xp.where(varies, group.squares / clip(num_free, 1, None), one))
+        std = xp.sqrt(xp.where(group.squares > 0, group.squares / clip(num_free, 1, None), xp.ones_like(group.unit)))
         with np.errstate(over="ignore"):  # A spread far below epsilon: the advantage is 0.
-            advantages = group.deviation / (std + epsilon / xp.where(varies, group.spread, one))
-        raw = rewards / (1 + epsilon)
-    return xp.where(group.size == 1, raw, advantages) if singleton == "reward" else advantages
+            advantages = group.deviation / (std + epsilon / group.unit)
+        raw = group.rewards / (1 + epsilon)
+    if singleton == "reward":
+        advantages = xp.where(group.size == 1, raw, advantages)
+    return xp.astype(advantages, rewards.dtype)
 
 
 def dr_grpo(rewards: Array, groups: Array) -> Array:
@@ -87,9 +89,8 @@ def dr_grpo(rewards: Array, groups: Array) -> Array:
     >>> dr_grpo(np.array([1.0, 0.0, 1.0]), np.array([7, 7, 3])).tolist()
     [0.5, -0.5, 0.0]
     """
-    _, group = _group(rewards, groups)
-    advantages: Array = group.deviation * group.spread
-    return advantages
+    xp, group = _group(rewards, groups)
+    return xp.astype(group.deviation * group.unit, rewards.dtype)
 
 
 def rloo(rewards: Array, groups: Array) -> Array:
@@ -105,7 +106,7 @@ def rloo(rewards: Array, groups: Array) -> Array:
     xp, group = _group(rewards, groups)
     leave_one_out = group.size / clip(group.size - 1, 1, None)
     with np.errstate(over="ignore"):
-        advantages: Array = group.deviation * leave_one_out * group.spread
+        advantages = xp.astype(group.deviation * leave_one_out * group.unit, rewards.dtype)
     require.representable(xp, rewards=advantages)
     return advantages
 
@@ -144,12 +145,11 @@ def maxrl(rewards: Array, groups: Array) -> Array:
     """
     xp, group = _group(rewards, groups)
     require.values("rewards", rewards, "values >= 0", lambda x: x >= 0)
-    one = xp.ones_like(rewards)
-    high = xp.where(group.high > 0, group.high, one)
-    spread = group.spread / high
-    mean = xp.where(group.high > 0, group.low / high + group.mean * spread, one)  # of R / high, at least 1 / n
-    advantages: Array = group.deviation * spread / mean
-    return advantages
+    varies, one = group.squares > 0, xp.ones_like(group.high)
+    high = xp.where(varies, group.high, one)
+    unit = group.unit / high
+    mean = xp.where(varies, group.low / high + group.mean * unit, one)  # of R / high, at least 1 / n
+    return xp.astype(group.deviation * unit / mean, rewards.dtype)
 
 
 @dataclass(frozen=True)
@@ -203,15 +203,17 @@ ADVANTAGES: Mapping[str, Callable[[Array, Array], Array]] = MappingProxyType(
 
 
 class _Groups(NamedTuple):
-    """What each row needs to know of its group; all fields [N], floats.
+    """What each row needs to know of its group; all fields [N], float64.
 
-    low, high: the extreme rewards; spread: high - low; size: number of rows; mean: (mean - low) / spread, in [0, 1];
-    deviation: (R - mean) / spread; squares: sum of the squared deviations. The last three are 0 where the spread is 0.
+    low, high: the extreme rewards; unit: the largest power of two up to high - low, 1 where that is 0; size: number of
+    rows; mean: (mean - low) / unit, in [0, 2); deviation: (R - mean) / unit; squares: sum of the squared deviations.
+    The last three are 0 where all rewards are equal.
     """
 
+    rewards: Array
     low: Array
     high: Array
-    spread: Array
+    unit: Array
     size: Array
     mean: Array
     deviation: Array
@@ -236,22 +238,25 @@ def _group(rewards: Array, groups: Array) -> tuple[Any, _Groups]:
         index = group_index(xp, groups)
     except TypeError as error:
         raise ValueError(f"groups: expected keys that can be sorted, got {error}") from error
-    last = index.shape[0] - 1  # there may be as many groups as rows
+    dtype, last = rewards.dtype, index.shape[0] - 1  # there may be as many groups as rows
     order = xp.argsort(rewards, stable=True)
     order = order[xp.argsort(index[order], stable=True)]  # by group, then by reward
     size = segment_sum(xp, xp.ones_like(index), index, last + 1)
     end = xp.cumulative_sum(size)
+    rewards = xp.astype(rewards, xp.float64)
     low, high = rewards[order[clip(end - size, 0, last)]][index], rewards[order[end - 1]][index]
-    size = xp.astype(size, rewards.dtype)[index]
+    size = xp.astype(size, xp.float64)[index]
     with np.errstate(over="ignore"):
         spread = high - low
-    require.representable(xp, rewards=spread)
-    # Divided by the spread, rewards of any size have squares that neither overflow nor underflow.
-    position = (rewards - low) / xp.where(spread > 0, spread, xp.ones_like(spread))
+        require.representable(xp, rewards=xp.astype(spread, dtype))
+    # Over a power of two, which changes no digit, rewards of any size have squares that neither overflow nor underflow.
+    spread = xp.where(spread > 0, spread, xp.ones_like(spread))
+    unit = spread / (2 * xp.frexp(spread)[0])
+    position = (rewards - low) / unit
 
     def group_sum(x: Array) -> Array:
         return segment_sum(xp, x[order], index[order], last + 1)[index]
 
     mean = group_sum(position) / size
     deviation = position - mean
-    return xp, _Groups(low, high, spread, size, mean, deviation, group_sum(deviation * deviation))
+    return xp, _Groups(rewards, low, high, unit, size, mean, deviation, group_sum(deviation * deviation))

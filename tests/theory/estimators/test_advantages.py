@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import statistics
+from fractions import Fraction
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,41 @@ def reference(name, rewards, groups):
 def test_golden_values(backend, name):
     got = GROUPED[name](backend(GOLDEN_REWARDS), backend(np.array([4, 4, 4])))
     np.testing.assert_allclose(backend.numpy(got), GOLDEN[name], rtol=backend.rtol)
+
+
+def exact(name, rewards):
+    """Return the advantages of one group in rational arithmetic, its standard deviation to 50 digits."""
+    group = [Fraction(float(r)) for r in rewards]
+    n, mean = len(group), sum(group) / len(group)
+    centred = [r - mean for r in group]
+    if name in ("grpo", "grpo_population"):
+        variance = sum(c * c for c in centred) / (n - 1 if name == "grpo" else n)
+        with mpmath.workdps(50):
+            std = mpmath.sqrt(mpmath.mpf(variance.numerator) / variance.denominator)
+            std += mpmath.mpf(1e-6) if name == "grpo" else 0
+            return [float(mpmath.mpf(c.numerator) / c.denominator / std) for c in centred]
+    scale = {"dr_grpo": Fraction(1), "rloo": Fraction(n, n - 1), "maxrl": 1 / mean if mean else 1}[name]
+    return [float(c * scale) for c in centred]
+
+
+@pytest.mark.parametrize("name", GROUPED)
+@pytest.mark.parametrize("offset", [0.0, 60.0, 1e4])
+@pytest.mark.parametrize("spread", [0.05, 1.0, 60.0])
+def test_float32_is_rounded_once_and_float64_as_if_there_were_no_offset(rng, name, offset, spread):
+    """In float32 within half a unit in the last place; in float64 within n + 8 units of the largest advantage."""
+    for n in (2, 5, 64, 1500):
+        rewards = offset + spread * rng.random(n)
+        for dtype in (np.float32, np.float64):
+            given = rewards.astype(dtype)
+            expected = np.array(exact(name, given))
+            for array in (np.asarray, torch.tensor):
+                got = np.asarray(GROUPED[name](array(given), array(np.zeros(n, dtype=np.int64))))
+                assert got.dtype == dtype
+                if dtype == np.float32:
+                    bound = 0.5001 * np.spacing(np.abs(expected).astype(dtype)).astype(float)
+                else:
+                    bound = (n + 8) * np.finfo(dtype).eps * np.abs(expected).max()
+                assert np.all(np.abs(got - expected) <= bound)
 
 
 @pytest.mark.parametrize("name", GROUPED)
