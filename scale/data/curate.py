@@ -119,7 +119,10 @@ def prepare(
     kept = [x for x in agreed if keep in ("all", language(x.text))]
     if not kept:
         raise ValueError(f"{dataset.name}: expected problems in the language {keep!r}, got none of {len(agreed)}")
-    unreadable = None if can_read is None else {x.key: x.answer for x in kept if not can_read(x.answer)}
+    unreadable = None
+    if can_read is not None:
+        readable = {answer: can_read(answer) for answer in dict.fromkeys(x.answer for x in kept)}
+        unreadable = {x.key: x.answer for x in kept if not readable[x.answer]}
     dropped = unreadable if unreadable and drop_unreadable and dataset.split == "train" else {}
     kept = [x for x in kept if x.key not in dropped]
     if not kept:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from theory.base.files import opened, parse_json, read_bytes
 
-BATCH_ROWS = 65_536
+BATCH_ROWS = 131_072
 """Rows of a Parquet file in memory at a time."""
 
 SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")

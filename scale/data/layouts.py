@@ -16,6 +16,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -139,12 +140,17 @@ def _problem(where: str, name: str, value: Any) -> str:
     if isinstance(value, str) and _MESSAGES.match(value.lstrip()):
         value = parse_json(value, f"{where}: chat messages in {name}")
     text = _text(where, name, _users_text(where, name, value) if isinstance(value, list) else value)
-    if (token := _CHAT_TOKENS.search(text)) is not None:
-        raise ValueError(f"{where}: expected a problem or chat messages as {name}, got a chat in text: {token[0]}")
     try:
-        return _text(where, name, strip_template(text))
+        return _text(where, name, _bare(name, text))
     except ValueError as error:
         raise error if str(error).startswith(where) else ValueError(f"{where}: {error}") from error
+
+
+@lru_cache(2**15)  # a text comes again in every batch of DAPO-Math-17k
+def _bare(name: str, text: str) -> str:
+    if (token := _CHAT_TOKENS.search(text)) is not None:
+        raise ValueError(f"expected a problem or chat messages as {name}, got a chat in text: {token[0]}")
+    return strip_template(text)
 
 
 def _users_text(where: str, name: str, messages: list[Any]) -> Any:
