@@ -62,6 +62,17 @@ def boxes(text: str) -> list[Box]:
     >>> [box.content for box in boxes(r"\boxed{1}, not \boxed{\frac{1}{\boxed{2}}} or \boxed{3")]
     ['1', '\\frac{1}{\\boxed{2}}']
     """
+    return boxes_and_rest(text)[0]
+
+
+def boxes_and_rest(text: str) -> tuple[list[Box], int | None]:
+    r"""Return the boxes of a text, and where the first one after them starts that never closes, or None.
+
+    Examples
+    --------
+    >>> boxes_and_rest(r"\boxed{1 and \boxed{2}")[1], boxes_and_rest(r"\boxed{1} and \boxed{2")[1]
+    (None, 14)
+    """
     closed: list[tuple[int, int, int]] = []  # where a box, its content and its closing brace start
     opened: list[tuple[int, int] | None] = []
     for token in _TOKEN.finditer(text):
@@ -75,4 +86,6 @@ def boxes(text: str) -> list[Box]:
             while closed and closed[-1][0] > box[0]:
                 closed.pop()
             closed.append((*box, token.start()))
-    return [Box(start, end + 1, text[inside:end]) for start, inside, end in closed]
+    last = closed[-1][2] if closed else -1
+    rest = next((box[0] for box in opened if box is not None and box[0] > last), None)
+    return [Box(start, end + 1, text[inside:end]) for start, inside, end in closed], rest

@@ -1,68 +1,370 @@
-r"""The answer in a response, found in time linear in its length: a box first, else what follows the word "answer".
+r"""The answer that a response states, found in time linear in its length.
 
-Math-Verify's own search for an answer in a long text takes minutes on some garbage, so the answer is found here.
+Stated is what stands in a box, between `<answer>` and `</answer>`, on a line "Answer: ..." or after "the answer is".
+The last statement counts. Math-Verify's own search for an answer in a long text takes minutes on some garbage, and
+finds one where none is stated; so the answer is found here.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
-from scale.rewards.spelling import INFINITY
-from scale.text import boxes, narrow
+from scale.rewards.values import MARKS, Value, value
+from scale.text import Box, boxes_and_rest, narrow
 
-TAIL = 2_000
-"""Characters at the end of a response in which an answer is looked for when there is no box."""
-
-_JOINED = re.compile(r"(?:[\s$,;:.、，]|\\[\[\]();, ]|\\q?quad|and|or|和|或|与)*")
+ASKS_FOR: Mapping[str, str] = MappingProxyType(
+    {"boxed": "box", "qwen-boxed": "box", "qwen25-math-cot": "box", "verl-boxed": "box", "dapo": "line"}
+)
+"""Where a template of `scale.data.text_keys` asks for the answer; of another one nothing is known."""
 
 
 class Extracted(NamedTuple):
-    """An answer, and whether it is LaTeX, as in a box, or a text in which to look for it."""
+    """The answers in a response, in LaTeX, all of which must be right; whether guessed; and why there is none."""
 
+    texts: tuple[str, ...] = ()
+    guessed: bool = False
+    reason: str = ""
+
+
+class _Statement(NamedTuple):
+    """Where a statement ends, its kind ("box", "line" or "prose"), and its answer; an empty one is not finished."""
+
+    end: int
+    kind: str
     text: str
-    latex: bool
 
 
-def extract(response: str, *, require_box: bool = False) -> Extracted | None:
-    r"""Return the answer in a response: the last box, else what the last "answer" says, else its end.
+def extract(response: str, *, template: str | None = None, require_box: bool = False, guess: bool = False) -> Extracted:
+    r"""Return the answer that a response states last.
 
-    Boxes side by side ("\boxed{1} and \boxed{2}") are one answer of several parts. With `require_box` only a box is an
-    answer.
+    Boxes side by side ("\boxed{1} and \boxed{2}") are one answer of several parts. A line "Answer:" after a box takes
+    its place; after a mere "the answer is" both must be right. Where the template's name is known, the answer is where
+    that template asks for it, if it is there at all.
+
+    Parameters
+    ----------
+    template : Name of the template of the prompt (`ASKS_FOR`), or None.
+    require_box : Whether only a box is an answer.
+    guess : Whether the last formula or number is the answer of a response that states none.
 
     Examples
     --------
-    >>> extract(r"either $\boxed{1}$ or $\boxed{2}$"), extract("答案是：15。"), extract("")
-    (Extracted(text='1, 2', latex=True), Extracted(text='15', latex=False), None)
+    >>> extract(r"either $\boxed{1}$ or $\boxed{2}$").texts, extract("答案是：15。").texts, extract("so 1").reason
+    (('1, 2',), ('15',), 'no stated answer')
+    >>> extract(r"\boxed{1}, so 2 + 3 is \boxed{5").reason, extract("so 1", guess=True)
+    ('unfinished answer', Extracted(texts=('1',), guessed=True, reason=''))
     """
-    boxed = boxes(response)
-    if boxed:
-        parts = [boxed[-1].content]
-        for one, next_one in zip(boxed[-2::-1], boxed[:0:-1], strict=True):
-            if not _JOINED.fullmatch(response, one.end, next_one.start):
-                break
-            parts.append(one.content)
-        text = ", ".join(dict.fromkeys(x.strip() for x in reversed(parts) if x.strip()))
-        return Extracted(text, True) if text else None
+    text = _conclusion(narrow(response))
+    found = _statements(text)
     if require_box:
+        found = [x for x in found if x.kind == "box"]
+    asked = [x for x in found if x.kind == ASKS_FOR.get(template or "")]
+    counts: list[_Statement] = []
+    for each in asked[-1:] or found:
+        counts = [counts[0], each] if each.kind == "prose" and counts and counts[0].kind == "box" else [each]
+    if counts:
+        if not all(x.text for x in counts):
+            return Extracted(reason="unfinished answer")
+        return Extracted(tuple(dict.fromkeys(x.text for x in counts)))
+    if require_box:
+        return Extracted(reason="no box")
+    alone = _alone(text)
+    if alone is not None:
+        return Extracted((alone,))
+    last = _last_value(text) if guess else None
+    return Extracted((last,), guessed=True) if last else Extracted(reason="no stated answer")
+
+
+# The part of a response that concludes
+
+_END = re.compile(r"<\|(?:im_end|endoftext|eot_id|end_of_text|eom_id|end|return|end▁of▁sentence)\|>|<eos>|<end_of_turn>"
+                  r"|</s>(?=[\s*]*(?:<|\Z))")  # fmt: skip
+
+_THOUGHT = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>|<\|(?:begin|(end))_of_thought\|>", re.IGNORECASE)
+
+
+def _conclusion(text: str) -> str:
+    """Return the text up to its first end-of-text token, after the thinking, if something follows that."""
+    text = next((part for part in _END.split(text) if part.strip()), "")
+    last = _last(_THOUGHT, text)
+    if last is None:
+        return text
+    if not last[1] and not last[2]:
+        return text[: last.start()]  # a thought that does not end concludes nothing
+    rest = text[last.end() :]
+    return rest if rest.strip() else _THOUGHT.sub(" ", text)
+
+
+def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    return next(iter(deque(pattern.finditer(text), maxlen=1)), None)
+
+
+# Statements
+
+
+def _statements(text: str) -> list[_Statement]:
+    """Return the statements of a text in order; those in words count where there is no other."""
+    closed, unfinished = boxes_and_rest(text)
+    groups = _joined(text, sorted([*closed, *_bare_boxes(text, closed)]))
+    found = [_Statement(x.end, "box", "" if _DENIAL.match(text, x.end) else x.content) for x in groups]
+    cut = _CUT_BOX.search(text, max(0, len(text) - 20))
+    if cut or unfinished is not None:
+        found.append(_Statement(cut.start() if cut else unfinished or 0, "box", ""))
+    found += _said(text, groups)
+    tag = _last(_TAG, text)
+    if tag is not None:
+        found.append(_tagged(text, tag.end(), found))
+    found += _last_line(text)
+    clear = [x for x in found if x.kind != "words"]
+    return sorted(clear or found)
+
+
+_CUT_BOX = re.compile(r"\\(?:b(?:o(?:x(?:ed?)?)?)?|f(?:b(?:ox?)?)?)\s*\Z")
+"""A box of which only the command is there, or a part of that."""
+
+_BARE_BOX = re.compile(
+    r"\\(?:boxed|fbox)(?![A-Za-z{])\s*((?=[-+.\d\\(]|[A-Za-z](?![A-Za-z]))(?:\\[A-Za-z]+(?:\{[^{}\n]{0,200}\})*+|[^\s$\\{}])+)"
+)
+"""A box without braces: `\boxed 7`."""
+
+_OR = r"(?:and|or|also|alternatively|possibly|maybe|perhaps|either)(?![A-Za-z])|或者?|和|与|及"
+
+_JOINED = re.compile(
+    rf"(?:[\s$,;:.、，。&~*()]|\\\\(?:\[\w+\])?|\\[\[\](), ;:!]|\\(?:q?quad|cup|lor|vee|land|wedge|newline)(?![A-Za-z])"
+    rf"|\\text(?:rm|bf|it|normal|sf)?\s*\{{[\s,]*(?:{_OR})?[\s,]*\}}"
+    rf"|\\(?:mathrm|mathbf|mbox|hbox|operatorname)\s*\{{[\s,]*(?:{_OR})?[\s,]*\}}|{_OR}"
+    r"|(?<![A-Za-z\\])[A-Za-z](?:_\{?\w{1,8}\}?|'|\d)?\s*+&?\s*+[=:])*+"
+)
+"""What joins the boxes of an answer of several parts: words, signs of LaTeX, and names as in `x_2 =`."""
+
+
+def _bare_boxes(text: str, closed: list[Box]) -> list[Box]:
+    found = (Box(x.start(), x.end(), x[1].rstrip(".,;:")) for x in _BARE_BOX.finditer(text))
+    return [x for x in found if _around(closed, x.start) is None]
+
+
+def _joined(text: str, closed: list[Box]) -> list[Box]:
+    """Return boxes of which those side by side are one."""
+    groups: list[list[Box]] = []
+    for box in closed:
+        if groups and _JOINED.fullmatch(text, groups[-1][-1].end, box.start):
+            groups[-1].append(box)
+        else:
+            groups.append([box])
+    return [
+        Box(x[0].start, x[-1].end, ", ".join(dict.fromkeys(y.content.strip() for y in x if y.content.strip())))
+        for x in groups
+    ]
+
+
+def _around(closed: list[Box], place: int) -> Box | None:
+    """Return the box in which a place is."""
+    number = bisect_right(closed, place, key=lambda x: x.start) - 1
+    return closed[number] if number >= 0 and place < closed[number].end else None
+
+
+_TAG = re.compile(r"<answer>", re.IGNORECASE)
+
+_TAG_END = re.compile(r"</answer>", re.IGNORECASE)
+
+
+def _tagged(text: str, start: int, found: list[_Statement]) -> _Statement:
+    """Return what the last `<answer>` states: what is stated between it and its end, else all of that."""
+    end = _TAG_END.search(text, start)
+    if end is None:
+        return _Statement(start, "line", "")
+    inner = text[start : end.start()]
+    inside = [x for x in found if start <= x.end <= end.start() and x.kind != "words"]
+    said = max(inside).text if inside else (value(inner) or Value("", 0)).text
+    return _Statement(end.start(), "line", said)
+
+
+_LAST_LINE = re.compile(r"(?:\A|\n)####[ \t]+(\S[^\n]*)\Z")
+
+
+def _last_line(text: str) -> Iterator[_Statement]:
+    """Yield the answer in a last line "#### 72", as in GSM8K."""
+    text = text.rstrip()
+    line = _LAST_LINE.search(text, max(0, text.rfind("\n")))
+    found = value(line[1]) if line else None
+    if line and found and not found.words and not line[1][found.end :].strip(MARKS + ".$"):
+        yield _Statement(len(text), "line", found.text)
+
+
+# What is said of an answer
+
+_ANSWER = re.compile(r"</?answer>|(?<![a-z])answers?(?![a-z])|答案", re.IGNORECASE)
+
+_OF = (
+    r"(?:,?\s*+(?:to|of|for)\s++(?:(?:the|this|our|your|that)\s++)?(?:(?:original|given|above|whole|entire|main)\s++)?"
+    r"(?:problem|question|exercise|task|puzzle|equation)\b|"
+    r",?\s*+\b(?:in|as|rounded|expressed|modulo|correct\s+to|written)\b"
+    r"(?:(?!\b(?:step|part|case|first|second|previous)\b)[^.,:;\n?$=]){1,60}?)?"
+)
+
+_IS = re.compile(
+    rf"""[\s*_`"'\]}})]*+(?:\([^()\n]{{1,60}}\)[*_\s]*+)?(?:(?:choice|option)\b\s*+)?
+    {_OF}(?:,?\s*+\b(?:therefore|then|thus|hence)\b)?[\s*_`}},]*+
+    (?:(?P<colon>[:=])|(?<!\w)(?:is\s+(?:found|calculated|determined|known)\s+to\s+be|is|are|equals|
+    (?:must|will|should|would|has\s+to)\s+be|(?:turns|comes)\s+out\s+to\s+be)(?![A-Za-z'])\s*+:?)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+_IS_CHINESE = re.compile(r"[\s*]*(?:应该|应|就|即)?(?:(?:是|为|等于)[\s*]*[:]?|(?P<colon>[:=]))(?!不|否)")
+
+_FIRST_LINE = re.compile(r"(?:[\s*_:>#`$]|\\\[|\\\()*+[^\n]*")
+"""The first line that is more than marks."""
+
+_HEADING = re.compile(r"[\s*_#}]*\n")
+
+_LETTER = re.compile(r"[^\W\d_]")
+
+_FORMULA_NEXT = re.compile(r"[\s*_]*(?=\$|\\\(|\\\[|\\boxed)")
+
+_LINE = re.compile(
+    r"[\W_]*(?:\d+[.)][\W_]*)?(?:(?:so|thus|therefore|hence|then|and|finally|the|my|our|a|final|correct|short|numerical|"
+    r"numeric|exact|overall|complete|最终|最后|所以|因此)(?![A-Za-z])[\W_]*)*+",
+    re.IGNORECASE,
+)
+
+_NAME = re.compile(
+    r"(?:(?P<the>the|our|my|your|this|an?)\s+)?[*_]*(?:(?:final|correct|right|required|desired|exact|numerical|numeric|"
+    r"actual|overall|simplified|complete|full|ultimate|only|best|last|resulting|integer|single|unique|true)\s+)*+\Z",
+    re.IGNORECASE,
+)
+
+_BARE_OK = re.compile(
+    r"(?:\A|[^\w\s']|\d|\b(?:so|thus|hence|therefore|then|and|but|finally|that|get|gives|obtain))\Z", re.I
+)
+
+_SUPPOSED = re.compile(
+    r"\b(?:if|whether|unless|until|once|suppose|supposing|assume|assuming|guess(?:es)?|thought|doubt|claims?|says?|"
+    r"verify|check|confirm|test|ensure|sure|prove|maybe|perhaps|possibly|probably|presumably|why|when|how|what|where|"
+    r"(?:might|may|could|would|can)\s+(?:think|say|guess|believe|expect)|is|are|was|not|"
+    r"(?:part|case|question|problem|subproblem)\s*\(?(?:\d+|[a-z]|[ivx]+)\)?)"
+    r"(?:\s+(?:that|then|for))?[\s,:*]*\Z|"
+    r"\A\W*(?:(?:so|then|and|but|now)\W+)?(?:if|suppose|supposing|assume|assuming|unless|(?:for|when|with)\b[^,]*[=<>≤≥])"
+    r"(?!\w)(?!.*\b(?:so|thus|hence|therefore|consequently)\b)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+_SUPPOSED_CHINESE = re.compile(r"(?:如果|假设|假如|若|是否|要是|设|可能|也许|错误|验证|检查)[^。，,!?\n]{0,6}\Z")
+
+_DENIAL = re.compile(
+    r"[\s$.*!)\]\\]*(?:but\s+)?(?:(?:no,?\s+wait|wait,?\s+no|wait,?\s+(?:that|this)|scratch that|oops)\b|"
+    r"(?:no,\s+)?(?:that|this)(?:'s|\s+(?:is|was|can't be|cannot be))\s+(?:wrong|incorrect|not\s+(?:right|correct)))",
+    re.IGNORECASE,
+)
+
+_DOUBT = re.compile(r"[^.!?\n]{0,80}[.!?]*[\s*]*(?:but\s+)?(?:wait|hold on|hmm+|oops|actually|no)\b", re.IGNORECASE)
+
+_LIST = re.compile(r"[\s*_$`]*[.):][\s*_]*\S|[^\n]*[\d$]")
+
+WINDOW = 200
+"""Characters before "answer" that may say that it is none."""
+
+
+def _said(text: str, groups: list[Box]) -> Iterator[_Statement]:
+    """Yield what is said after "answer", where a statement and no question, condition or denial goes with it."""
+    places = [x for x in _ANSWER.finditer(text) if _around(groups, x.start()) is None]
+    before = 0
+    for place, end in zip(places, (*(x.start() for x in places[1:]), len(text)), strict=False):
+        kind, start = ("", 0) if place[0].startswith("<") else _kind(text, place, before, end)
+        before = place.end()
+        if not kind:
+            continue
+        first = _FIRST_LINE.match(text, start, end)
+        box = _first_from(groups, start)
+        if first and box is not None and box.start < first.end():
+            if kind == "line":
+                yield _Statement(box.end, kind, box.content)
+            continue
+        said = text[start:end]
+        if not said.strip(MARKS + ".:") and end == len(text):
+            yield _Statement(start, kind, "")
+            continue
+        found = value(said)
+        if found is None:
+            continue
+        below = "\n" in said[: len(said) - len(said.lstrip(MARKS + ":"))]
+        if below and _LIST.match(said, found.end):
+            continue
+        denied = _DENIAL.match(said, found.end) or (kind != "line" and _DOUBT.match(said, found.end))
+        denied = denied or (kind == "thought" and start + found.end == len(text))  # a question that is cut off, perhaps
+        kind = "prose" if kind == "thought" else kind
+        kind = "words" if found.words and (kind == "prose" or below) else kind
+        yield _Statement(start + found.end, kind, "" if denied else found.text)
+
+
+def _first_from(groups: list[Box], start: int) -> Box | None:
+    number = bisect_left(groups, start, key=lambda x: x.start)
+    return groups[number] if number < len(groups) else None
+
+
+def _kind(text: str, place: re.Match[str], before: int, end: int) -> tuple[str, int]:
+    """Return the kind of a statement and where what it says starts; no kind if it states nothing."""
+    window = max(before, place.start() - WINDOW)
+    line = text.rfind("\n", window, place.start()) + 1
+    prefix = text[max(line, window) : place.start()]
+    chinese = place[0] == "答案"
+    begins = (line > 0 or window == 0) and _LINE.fullmatch(prefix) is not None
+    said = (_IS_CHINESE if chinese else _IS).match(text, place.end(), end)
+    if said is None:
+        capital = _LETTER.search(prefix + place[0])
+        if not begins or not (capital and capital[0].isupper()):
+            return "", 0
+        plain = _HEADING.match(text, place.end(), end) or _FORMULA_NEXT.match(text, place.end(), end)
+        return ("line", plain.end()) if plain else ("", 0)
+    if begins and said["colon"]:
+        return "line", said.end()
+    clause = _CLAUSE.split(prefix)[-1].replace("*", "")
+    if chinese:
+        return ("", 0) if _SUPPOSED_CHINESE.search(clause) else ("prose", said.end())
+    name = _NAME.search(clause)
+    lead = clause[: name.start()] if name else clause
+    if _SUPPOSED.search(lead) or not ((name and name["the"]) or _BARE_OK.search(lead.rstrip())):
+        return "", 0
+    return "thought" if _THINKING.match(lead) else "prose", said.end()
+
+
+_THINKING = re.compile(r"\W*(?:but |so )?(?:wait|hm+|hold on|oh)\b", re.IGNORECASE)
+
+_CLAUSE = re.compile(r"[.!?;。！？；]\s|[。；\n]")
+
+
+# Where nothing is stated
+
+_GUESS = re.compile(
+    r"\$\$[^$]+\$\$|\$[^$\n]+\$|\\\((?:(?!\\[()]).)*+\\\)|\\\[(?:(?!\\[\[\]]).)*+\\\]|[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)%?",
+    re.DOTALL,
+)
+
+
+def _alone(text: str) -> str | None:
+    """Return the answer in a response that is nothing else: a number, or a formula."""
+    stripped = text.strip(MARKS)
+    if not stripped or len(stripped) > LONGEST_ALONE or not _ALONE.match(stripped):
         return None
-    tail = narrow(response[-TAIL:]).strip()
-    stated = _STATED.split(tail)
-    if len(stated) == 1:
-        return Extracted(tail, False) if tail else None
-    said = stated[-1].strip("*。 \n")
-    line = said.split("\n")[0].strip("*。 ").removesuffix(".")
-    said = line if any(x.isalnum() for x in line) else said  # "$$" may stand on a line of its own
-    formula = _FORMULA.fullmatch(said)
-    if formula is not None:
-        return Extracted(next(x for x in formula.groups() if x), True)
-    # LaTeX without its delimiters is LaTeX too; read as a text, 2\sqrt{2} would be 2.
-    latex = any(x in said for x in "\\^_{") and not _DELIMITER.search(said)
-    return Extracted(said, latex or INFINITY.fullmatch(said.lstrip("+- ")) is not None) if said else None
+    found = value(stripped)
+    if found is None or found.words or stripped[found.end :].strip(MARKS + ".$"):
+        return None
+    return found.text or None
 
 
-_DELIMITER = re.compile(r"\$|\\[(\[]")
+LONGEST_ALONE = 200
+"""Characters of a response that is nothing but its answer."""
 
-_FORMULA = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+)\\\)|\\\[(.+)\\\]", re.DOTALL)
+_ALONE = re.compile(r"\\?[$(\[]|\(?[A-Z]\)?\Z|(?:[A-Za-z]\w?\s*=)?[^=A-Za-z\n][^=\n]*\Z")
 
-_STATED = re.compile(r"(?:(?i:answer)(?:\s+is)?\s*:|(?i:answer\s+is)|答案(?:是|为)?\s*:|答案(?:是|为))")
+
+def _last_value(text: str) -> str | None:
+    """Return the last formula or number of a text."""
+    last = _last(_GUESS, text)
+    if last is None:
+        return None
+    return re.sub(r"\$+|\\[()\[\]]", "", last[0]).strip().rstrip(",.") or None

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from scale.rewards import verifier
-from scale.rewards.extraction import extract
+from scale.rewards.extraction import Extracted, extract
 from scale.rewards.spelling import (
     BASES,
     based,
@@ -22,7 +22,6 @@ from scale.rewards.spelling import (
     is_words,
     number,
     plain,
-    plain_text,
     same_text,
     unwrap,
     without_percent,
@@ -56,6 +55,7 @@ def compute_score(
     timeout: float = TIMEOUT,
     workers: int = WORKERS,
     require_box: bool = False,
+    guess: bool = False,
     **kwargs: Any,
 ) -> dict[str, Any]:
     r"""Return the score of a response; where Math-Verify is needed and not installed, this is an error.
@@ -63,22 +63,25 @@ def compute_score(
     Parameters
     ----------
     data_source, **kwargs : What verl hands over; not used: every data set is scored alike.
-    extra_info : Its `problem` is the text of the problem, if that is known.
+    extra_info : Its `template` is the name of the prompt's template and its `problem` the text of the problem, where
+        that is known: `python -m scale prepare` writes both.
     solution_str : The model's response, decoded.
     ground_truth : The right answer, in LaTeX or as a number.
     timeout : Limit on the comparison, in seconds of CPU time (`scale.rewards.verifier`).
     workers : Processes that compare; the first call decides.
     require_box : Whether only a box counts as an answer.
+    guess : Whether the last formula or number counts where no answer is stated (`scale.rewards.extraction`).
 
     Returns
     -------
-    dict : `score` and `acc`: 1.0 or 0.0. `unverified`: 1.0 if it could not be decided, which scores 0. `pred`: the
-        answer. `reason`: why it is not correct, where that is known.
+    dict : `score` and `acc`: 1.0 or 0.0. `unverified`: 1.0 if it could not be decided, which scores 0. `guessed`: 1.0
+        if the response states no answer and one was guessed. `pred`: the answer. `reason`: why it is not correct, where
+        that is known.
 
     Examples
     --------
     >>> compute_score("aime24", r"Thus \boxed{33}.", "033")
-    {'score': 1.0, 'acc': 1.0, 'unverified': 0.0, 'pred': '33', 'reason': ''}
+    {'score': 1.0, 'acc': 1.0, 'unverified': 0.0, 'guessed': 0.0, 'pred': '33', 'reason': ''}
     """
     if not isinstance(solution_str, str):
         raise ValueError(f"solution_str: expected a text, got {type(solution_str).__name__}")
@@ -86,16 +89,18 @@ def compute_score(
         raise ValueError(f"ground_truth: expected a text, got {ground_truth!r:.80}")
     require.in_range("timeout", timeout, 0, LONGEST_TIMEOUT, open_low=True)
     require.count("workers", workers, 1)
-    extracted = extract(solution_str, require_box=require_box)
-    if extracted is None:
-        return _result(Judgement(WRONG, "no box" if require_box else "no answer found"), "")
-    text, latex = extracted
-    if len(text) > max(LONGEST, 2 * len(ground_truth)) and latex:
-        return _result(Judgement(UNVERIFIED, f"an answer of {len(text)} characters"), text)
-    answer = plain(text) if latex else plain_text(text)
-    problem = _known(extra_info, "problem")
-    gold = plain(ground_truth)
-    return _result(decide(gold, answer, latex=latex, problem=problem, timeout=timeout, workers=workers), text)
+    found = extract(solution_str, template=_known(extra_info, "template"), require_box=require_box, guess=guess)
+    judgement = Judgement(WRONG, found.reason)
+    for text in found.texts:
+        if len(text) > max(LONGEST, 2 * len(ground_truth)):
+            judgement = Judgement(UNVERIFIED, f"an answer of {len(text)} characters")
+        else:
+            problem = _known(extra_info, "problem")
+            gold = plain(ground_truth)
+            judgement = decide(gold, plain(text), latex=True, problem=problem, timeout=timeout, workers=workers)
+        if judgement.outcome != CORRECT:
+            break
+    return _result(judgement, found)
 
 
 def _known(extra_info: Mapping[str, Any] | None, name: str) -> str | None:
@@ -110,11 +115,18 @@ def _known(extra_info: Mapping[str, Any] | None, name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _result(judgement: Judgement, answer: str) -> dict[str, Any]:
+def _result(judgement: Judgement, found: Extracted) -> dict[str, Any]:
     score = float(judgement.outcome == CORRECT)
     unverified = float(judgement.outcome not in (CORRECT, WRONG))
-    shown = answer[:SHOWN].encode("utf-8", "replace").decode()  # half of a surrogate pair has no UTF-8
-    return {"score": score, "acc": score, "unverified": unverified, "pred": shown, "reason": judgement.reason}
+    answer = " | ".join(found.texts)[:SHOWN]
+    return {
+        "score": score,
+        "acc": score,
+        "unverified": unverified,
+        "guessed": float(found.guessed),
+        "pred": answer.encode("utf-8", "replace").decode(),  # half of a surrogate pair has no UTF-8
+        "reason": judgement.reason,
+    }
 
 
 TOLERANCES = {"exact": 0.0, "qwen2.5-math": 1e-4, "minerva": 1e-2}

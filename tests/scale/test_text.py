@@ -16,7 +16,7 @@ from hypothesis import given, strategies as st
 
 from scale import text as text_module
 from scale.data import text_keys
-from scale.rewards import extraction, spelling
+from scale.rewards import extraction, spelling, values
 from scale.text import narrow
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +78,7 @@ def test_a_name_that_is_there_twice_is_found_among_many(call):
 
 FUNCTIONS = {
     f"{module.__name__}.{name}": function
-    for module in (extraction, spelling, text_module, text_keys)
+    for module in (extraction, spelling, values, text_module, text_keys)
     for name, function in vars(module).items()
     if inspect.isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
     if next(iter(inspect.signature(function).parameters.values())).annotation == "str"
@@ -89,9 +89,24 @@ WORDS = (
     r"$ \text{ \text \mathrm{ \boxed{ \boxed{1} \boxed \frac{ { } {} {1} \{ \} \ \, \; \quad \( \) \[ \] \[1\] \$ $1$ "
     r"$$ % \% percent \text{percent} ^ _ 1 0 12 123, 1, 1\, 1{,} {,} 1~ 1. 0. . .. / 1/ 1e3 e 1E + - +1 x A ( [ < ° ~ "
     "* ** answer answer: answeris: Answer: and or inf infinity ∞ 答案 答案是 是 元 或 和 、 。 １ ： ， \u3000 \u200b "
+    r"<answer> </answer> <think> </think> <|im_end|> </s> #### `` ~ $x $$1$$ is = or, if (and not ? 5? \\ \\[1] & \cup "
+    r"\boxed1 \boxed{} \boxed{1}\text{and} \text{or} \left( \begin{a} {\text{ "
     "\ud800 \0 é e\u0301 \u0301 \u0323\u0301 \u0f73 \u0f73\u0301 가 각 ﬁ ² − ٣"
 )
-SPACED = [" ", "\n", "\t", "1 ", "1 2/3 ", "1 / ", "a\n", "answer: ", "answer is ", " and ", "\\text ", "\\boxed "]
+SPACED = [
+    *(" ", "\n", "\t", "1 ", "1 2/3 ", "1 / ", "a\n", "answer: ", "answer is ", " and ", "\\text ", "\\boxed "),
+    *(
+        "the answer is 5 ",
+        "\nAnswer: ",
+        "answer  ",
+        "the answer to the problem is ",
+        "the final ",
+        "5 apples or ",
+        "5 (x ",
+    ),
+    *("\n#### 5", "is not ", "if x = 1, the answer ", "the value is ", "answer (x) ", "\\boxed{1} and ", "\\boxed 1 "),
+    "\\boxed{1} x_2 = ",
+]
 UNITS = [*WORDS.split(" "), *SPACED]
 
 LENGTH = 100_000
@@ -110,6 +125,7 @@ def hostile(unit):
 def test_all_functions_are_tried():
     assert FUNCTIONS.keys() >= {
         "scale.rewards.extraction.extract",
+        "scale.rewards.values.value",
         "scale.rewards.spelling.plain",
         "scale.rewards.spelling.same_text",
         "scale.text.boxes",

@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from scale.evaluation import problems
 from scale.rewards import scoring, verifier
+from scale.rewards.extraction import Extracted
 
 pytestmark = pytest.mark.skipif(find_spec("math_verify") is None, reason="needs Math-Verify")
 
@@ -22,7 +23,7 @@ LIMIT = 0.5
 
 def outcome(gold, response, **arguments):
     result = scoring.compute_score("any", response, gold, **arguments)
-    assert list(result) == ["score", "acc", "unverified", "pred", "reason"]
+    assert list(result) == ["score", "acc", "unverified", "guessed", "pred", "reason"]
     assert result["score"] == result["acc"] in (0.0, 1.0)
     assert not (result["score"] and result["unverified"])
     result["pred"].encode()
@@ -203,15 +204,34 @@ def test_wrong_answers(gold, answer):
         ("-7", "Answer: −7", "right"),
         (r"\infty", "The answer is infinity.", "right"),
         (r"\infty", "Answer: -∞", "wrong"),
-        ("0.5", r"thus $\frac12$", "right"),
+        ("0.5", r"thus $\frac12$", "wrong"),
         ("15", "所以答案为15元。", "right"),
         ("6", "I do not know", "wrong"),
         ("6", "", "wrong"),
         ("6", r"\boxed{6", "wrong"),
+        ("5", r"First \boxed{5}. No: \boxed{6", "wrong"),
+        ("5", r"\boxed{5}. The final answer is 6.", "wrong"),
+        ("5", r"\boxed{5}. The final answer is 5.0.", "right"),
+        ("5", "\\boxed{6}\nAnswer: $5$", "right"),
+        ("33", r"\boxed{12} \quad \text{or} \quad \boxed{33}", "wrong"),
+        ("12,33", r"\boxed{12} \quad \text{or} \quad \boxed{33}", "right"),
+        ("5", "Answer: 5 or 6", "wrong"),
+        ("6", "Answer: 5\nAnswer: 6", "right"),
+        ("5", "Answer: 5 apples, 6 pears", "wrong"),
+        ("5", "Answer: 5 apples", "right"),
+        ("3", "Answer: a circle of radius 3", "wrong"),
+        ("3", "Answer: see step 3", "wrong"),
+        ("Evelyn", "The answer is Evelyn.", "right"),
+        ("B", "The correct answer is (B).", "right"),
+        ("5", "We have no answer. See step 5", "wrong"),
+        ("9", "The last digits are\n\\[Answer: 009\\]", "right"),
+        ("9", "Answer: `9`<|im_end|>", "right"),
+        ("916", "Answer: 916\n" + "This agrees with all that was said above. " * 70, "right"),
+        ("7", "7", "right"),
     ],
 )
 def test_responses(gold, response, expected):
-    """A box first, then what is stated, then the last number or formula."""
+    """What is stated last."""
     assert outcome(gold, response) == expected
 
 
@@ -240,13 +260,53 @@ def test_an_answer_whose_reading_fails():
 
 
 def test_what_is_reported():
-    expected = {"score": 0.0, "acc": 0.0, "unverified": 0.0, "pred": "7", "reason": ""}
+    expected = {"score": 0.0, "acc": 0.0, "unverified": 0.0, "guessed": 0.0, "pred": "7", "reason": ""}
     assert scoring.compute_score("any", boxed("7"), "8") == expected
     assert scoring.compute_score("any", "Answer: 7", "7", require_box=True)["reason"] == "no box"
-    assert scoring.compute_score("any", "", "7")["reason"] == "no answer found"
-    assert scoring.compute_score("any", "Hm.", "7")["reason"] == "no answer found"
+    assert scoring.compute_score("any", "", "7")["reason"] == "no stated answer"
+    assert scoring.compute_score("any", "Hm.", "7", guess=True)["reason"] == "no stated answer"
+    assert scoring.compute_score("any", r"\boxed{7", "7")["reason"] == "unfinished answer"
     assert scoring.compute_score("any", boxed("?!"), "7")["reason"] == "the answer cannot be read"
-    assert len(scoring.compute_score("any", "7" * 999, "7")["pred"]) == scoring.SHOWN
+    assert scoring.compute_score("any", r"\boxed{7}. The answer is 8.", "7")["pred"] == "7 | 8"
+    assert len(scoring.compute_score("any", "7" * 999, "7", guess=True)["pred"]) == scoring.SHOWN
+
+
+def test_guesses():
+    """An option; what is guessed is counted, right or wrong."""
+    for gold, expected in (("34", 1.0), ("35", 0.0)):
+        assert outcome(gold, "It is not 35. It is 34") == "wrong"
+        found = scoring.compute_score("any", "It is not 35. It is 34", gold, guess=True)
+        assert (found["score"], found["guessed"], found["pred"]) == (expected, 1.0, "34")
+    assert scoring.compute_score("any", "Answer: 34", "34", guess=True)["guessed"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("extra", "gold", "expected"),
+    [
+        ({"template": "dapo"}, "34", "right"),
+        ({"template": "boxed"}, "34", "wrong"),
+        ({"template": "boxed"}, "7/27", "right"),
+        ({"template": "dapo", "problem": "What is k + m?", "index": 3}, "34", "right"),
+        ({"template": None}, "34", "right"),
+        ({"template": ["boxed"]}, "34", "right"),
+        ({}, "7/27", "wrong"),
+        (None, "34", "right"),
+    ],
+)
+def test_the_template_decides_where_the_answer_is(extra, gold, expected):
+    """What is not known, or not ours, decides nothing."""
+    response = "So the probability is $\\boxed{7/27}$.\n\nAnswer: $34$"
+    assert outcome(gold, response, extra_info=extra) == expected
+
+
+def test_the_problem_reaches_the_comparison(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        scoring, "decide", lambda *_, problem, **__: seen.append(problem) or verifier.Judgement("wrong")
+    )
+    for extra in ({"problem": "1 + 1 = ?"}, {"problem": 7}, {}, None):
+        scoring.compute_score("any", boxed("2"), "2", extra)
+    assert seen == ["1 + 1 = ?", None, None, None]
 
 
 @pytest.mark.parametrize(("digits", "longest"), [(2, 1000), (500, 1000), (600, 1200)])
@@ -267,7 +327,7 @@ def test_any_timeout(timeout):
 
 
 def test_an_outcome_that_is_none():
-    found = scoring._result(verifier.Judgement("perhaps"), "7")
+    found = scoring._result(verifier.Judgement("perhaps"), Extracted(("7",)))
     assert (found["score"], found["unverified"]) == (0.0, 1.0)
 
 

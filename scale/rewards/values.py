@@ -1,0 +1,194 @@
+r"""The value in what follows "the answer is": a number, a formula or a word, without the sentence around it.
+
+Only what stands first is the answer. What follows it is a further part ("5 or 6"), a unit ("5 apples") or explains
+("5, since 2 + 3 = 5").
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+MARKS = " \t\r\n*_`\"'#>~"
+"""Marks around an answer that are not part of it: those of Markdown, quotes and spaces."""
+
+_FUNCTIONS = (
+    "sqrt cbrt sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp pi max min gcd lcm mod choose inf"
+).replace(" ", "|")
+
+_TOKEN = re.compile(
+    rf"""
+    (?P<formula>\$\$[^$]+\$\$|\\\[(?:(?!\\\]).)*+\\\]|\\\((?:(?!\\\)).)*+\\\)|\$(?!\s*[\d.,]+\s+[A-Za-z]{{2}})[^$\n]+\$)
+    |(?P<unclosed>\$\$|\\[(\[]|\$(?![\s*_.,]*\Z)(?!\s*[-+]?[\d.,]*\d[*_.,]*\s*(?:[A-Za-z(;!?\n]|\Z)))
+    |(?P<open>\\?\{{|[(\[])
+    |(?P<close>\\?\}}|[)\]])
+    |(?P<blank>[ \t]+)
+    |(?P<part>
+        \\(?:[A-Za-z]+|[^A-Za-z()\[\]{{}}\s])|\\[ ]
+        |\d{{1,3}}(?:,\d{{3}})+(?![\d,])(?:\.\d+)?|\d+(?:,\d+)*+(?:\.\d+)?|\.\d+
+        |(?<=[\d)])(?!or|to|and)[A-Za-z]{{1,3}}(?![A-Za-z])
+        |(?:{_FUNCTIONS}|(?!(?:a|I)\s+[A-Za-z]{{2}})[A-Za-z])(?![A-Za-z\u00c0-\u024f])
+        |(?<=[A-Za-z)])'|:(?=[ ]?\d)|,(?=\d)
+        |[-+*/^_=<>|!%&$°′″±∓×÷·⋅∙√∞≤≥≠≈∈∪∩∅∠⁰¹²³⁴-⁹⁻ⁿ½⅓¼⅔¾€£¥\u0370-\u03ff]
+    )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+_CLOSES = {"}": "{", "\\}": "\\{"}
+
+_LEAD = re.compile(
+    r"(?:[\s*_:=,}]|(?:therefore|thus|hence|then|so|simply|just|indeed|exactly|approximately|about|equal to|given by|"
+    r"either|option|choice|actually|now|also|clearly|only|(?:a|the) total of|"
+    r"the (?:set|number|interval|ordered pair|pair|point|value|integer|fraction|matrix|vector|expression|polynomial|"
+    r"function)(?: of)?|约|等于|是|为|选)(?![A-Za-z]),?)*+",
+    re.IGNORECASE,
+)
+
+_JOINT = re.compile(
+    r"(?:\s*[,;、，]\s*(?:(?:and|or)\b)?|[\s.(]*(?:and|or|alternatively|to)\b|\s*(?:或者?|和|与|及))"
+    r"(?:\s*(?:possibly|maybe|perhaps|also|even|else|alternatively)\b)*\s*[*_`]*",
+    re.IGNORECASE,
+)
+
+_NOT = re.compile(
+    r"\W*(?:\w+ly\s+)?(?:not|isn't|never|no longer|neither|unknown|unclear|uncertain|wrong|incorrect|false)\b|不",
+    re.IGNORECASE,
+)
+
+_DENIED = re.compile(
+    r"\W{0,3}(?:(?:(?:is|was|are|seems)\s+)(?:\w+ly\s+)?(?:not|wrong|incorrect|false|impossible)|can(?:no|')t be|"
+    r"(?:not\s+|in)(?:correct|right)|wrong|false)\b",
+    re.IGNORECASE,
+)
+
+_CONDITION = re.compile(r"\W*(?:if|unless|only if|provided|assuming|otherwise|when (?!rounded|simplified))\b", re.I)
+
+_UNIT = re.compile(r"(?:\\[,; ]|[ \t*_~])*+([A-Za-z\u4e00-\u9fff°%](?:[^\W\d]|[ /²³^%'-]|(?<=\^)\d)*+)")
+
+_NO_UNIT = re.compile(
+    r"\b(?:and|or|but|because|since|as|so|which|where|when|for|with|by|from|if|is|are|was|has|have|had|not|that|then|"
+    r"thus|hence|therefore|now|here|after|in|at|on|to|we|it|this|these|given|who|using|i|let|also|indeed|note)\b",
+    re.IGNORECASE,
+)
+
+_QUESTION = re.compile(r"[^.?!。？！\n]*+(?:\.(?=\w)[^.?!。？！\n]*+)*+([?？])|[^。\n]*吗")
+
+_WORDS = re.compile(r"[\s*_`\"'#>~]*([^.。\n]*+(?:\.(?=\S)[^.。\n]*+)*+)")
+
+_SENTENCE = re.compile(
+    r"(?:(?!\b(?:if|when|unless|whether|where|which|no|not|step|case|part|suppose|assume|assuming|maybe|"
+    r"is|are|equals)\b)[^=.\n]){1,200}?\b(?:is|are|equals)\s+(?=[*_]*(?:[-+\d$]|\\[(\[a-z]|[(\[]\d))",
+    re.IGNORECASE,
+)
+"""A sentence up to its value, as in "the number of pairs is 12"."""
+
+_CHOICE = re.compile(r"([A-J])[.):][ \t]+(?=\S)")
+
+
+class Value(NamedTuple):
+    """An answer in LaTeX, where it ends in the text, and whether it is words; an empty one is not finished."""
+
+    text: str
+    end: int
+    words: bool = False
+
+
+def value(said: str) -> Value | None:
+    r"""Return the value that a text begins with, or None if it gives none.
+
+    Several parts are joined by commas, without their units. A value that is not finished, such as a formula that does
+    not close, is empty.
+
+    Examples
+    --------
+    >>> [value(x).text for x in ("$5$.", "5 cm, as shown", "5 or 6", "Evelyn.", r"$\frac{1}{2")], value("not 5")
+    (['5', '5\\text{ cm}', '5, 6', 'Evelyn', ''], None)
+    """
+    at = _lead(said)
+    if _NOT.match(said, at):
+        return None
+    choice = _CHOICE.match(said, at)
+    parts: list[str] = []
+    unit, end = "", at
+    if choice:
+        at = choice.end()
+    while True:
+        found = _run(said, at)
+        if found is None:
+            return Value("", len(said))
+        after, text = found
+        if not text:
+            break
+        unit, end = _unit(said, after)
+        parts.append(text)
+        joint = _JOINT.match(said, end)
+        if joint is None:
+            break
+        at = joint.end()
+    if not parts:
+        return _words(said, at)
+    if _QUESTION.match(said, end) or _DENIED.match(said, end) or _CONDITION.match(said, end):
+        return None
+    label = f"({choice[1]}) " if choice else ""
+    only = f"\\text{{ {unit}}}" if unit and len(parts) == 1 else ""
+    return Value(label + ", ".join(dict.fromkeys(parts)) + only, end)
+
+
+def _lead(said: str) -> int:
+    match = _LEAD.match(said, len(said) - len(said.lstrip(MARKS)))
+    return match.end() if match else 0
+
+
+def _run(said: str, at: int) -> tuple[int, str] | None:
+    """Return where the mathematics that starts at a place ends, and its text; None if it is cut off."""
+    start = at
+    opened: list[int] = []
+    while at < len(said):
+        token = _TOKEN.match(said, at)
+        if token is None:
+            if opened and (said[opened[-1]] == "{" or said[at] in ",;"):
+                at += 1  # words in the braces of a command, or commas in a tuple
+                continue
+            break
+        if token["unclosed"]:
+            return None
+        if token["open"]:
+            opened.append(at)
+        elif token["close"]:
+            if not opened:
+                break
+            opened.pop()
+        at = token.end()
+    if opened:
+        rest = said[opened[0] + 1 :].strip(MARKS + ".")
+        if at == len(said) and rest:
+            return None
+        at = opened[0]  # words in brackets explain
+    text = re.sub(r"\\?\$|\\[()\[\]]", "", said[start:at]).strip(MARKS)
+    text = text.rstrip(MARKS + "{=+-/<^,:").strip()
+    return at, text if re.search(r"[^\W_]|[∞∅½⅓¼⅔¾]|\\\{", text) else ""
+
+
+def _unit(said: str, at: int) -> tuple[str, int]:
+    """Return the unit after a value, words up to one that goes on with the sentence, and where it ends."""
+    unit = _UNIT.match(said, at)
+    words = _NO_UNIT.split(unit[1], maxsplit=1)[0] if unit else ""
+    cut_off = unit is not None and words == unit[1] and re.match(r"[\d$\\(]", said[unit.end() : unit.end() + 1])
+    if unit is None or not words.strip() or len(words.split()) > 4 or cut_off:
+        return "", at
+    return words.strip(), unit.start(1) + len(words.rstrip())
+
+
+def _words(said: str, at: int) -> Value | None:
+    """Return an answer in words: the rest of the line, up to the end of the sentence."""
+    line = _WORDS.match(said, at)
+    if line is None or _QUESTION.match(said, at):
+        return None
+    text = line[1].strip(MARKS + "$")
+    if not any(x.isalnum() for x in text):
+        return None
+    is_place = _SENTENCE.match(said, at)
+    if is_place and (found := value(said[is_place.end() :])) is not None and not found.words:
+        return found._replace(end=is_place.end() + found.end)
+    return Value(f"\\text{{{text}}}" if any(x.isdigit() for x in text) else text, line.end(), words=True)
