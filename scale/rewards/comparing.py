@@ -17,8 +17,10 @@ from typing import Any
 
 import sympy
 from latex2sympy2_extended import latex2sympy2, math_normalization
+from latex2sympy2_extended.logic import And
 from latex2sympy2_extended.sets import FiniteSet
 from math_verify import grader, parser
+from sympy.core.function import AppliedUndef
 
 from scale.rewards.units import measured
 
@@ -30,6 +32,9 @@ DIGITS = 40
 
 POINTS = 5
 """Points at which two expressions with variables are compared; most are told apart at the first one."""
+
+APPROXIMATE = 0.1
+"""Relative error beyond which one number is not approximately another, whatever an answer says."""
 
 _NORMAL = math_normalization.NormalizationConfig(
     basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="all", equations=False
@@ -67,6 +72,15 @@ class _Reader(latex2sympy2._Latex2Sympy):  # type: ignore[misc]
         symbol = super().convert_atom_expr(atom_expr)
         return symbol.xreplace({_I: sympy.I}) if self._imaginary else symbol
 
+    def convert_relation(self, rel: Any) -> Any:
+        if rel.APPROX():
+            sides = [self.convert_relation(x) for x in rel.relation()]
+            if all(isinstance(x, sympy.Expr) and not x.free_symbols for x in sides):
+                one, other = (x.evalf() for x in sides)
+                if not abs(one - other) <= APPROXIMATE * abs(one):
+                    raise Unreadable("an approximation that is none")
+        return super().convert_relation(rel)
+
     def convert_postfix_list(self, arr: Any, i: int = 0) -> Any:
         texts = [x.getText() for x in arr[i : i + 2]]
         if len(texts) == 2 and texts[0].replace(",", "").replace(".", "").isdigit():
@@ -78,11 +92,14 @@ class _Reader(latex2sympy2._Latex2Sympy):  # type: ignore[misc]
         return super().convert_postfix_list(arr, i)
 
 
+_DOTS = re.compile(r"\\[lcv]?dots(?![A-Za-z])|\.\.\.|…")
 _SPACES = re.compile(r"(?<!\\)\\(?:[,;:!> ]|q?quad|thinspace|displaystyle|limits)|~")
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*\\?%")
 _SYMBOL_E = re.compile(r"(?<![A-Za-z\\])([Ee])\s*_\s*(?:([A-Za-z0-9])|\{([^{}]*)\})")
 _UPRIGHT = re.compile(r"\\(?:mathrm|mathit|mathbf|operatorname|boldsymbol|bm)\s*\{\s*([A-Za-z])\s*\}")
-_CAPITAL_I = re.compile(r"(\\(?:text|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+)|I")
+_CAPITAL_I = re.compile(r"(\\(?:text|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+)|(?<![a-z])I(?![a-z])")
+_CALCULUS = re.compile(r"\\int|\\i+nt|\\oint|\\frac\s*\{\s*(?:d|\\partial)")
+_LETTER_D = re.compile(r"(\\(?:text|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+)|(?<![A-Za-z])d(?![A-Za-z])")
 _MINUS_POWER = re.compile(r"\^\s*([+-])\s*(\d+|[A-Za-z])")
 _INDEX = re.compile(r"_\s*\{?\s*i(?![A-Za-z])|(?<![A-Za-z\\])i\s*=|i\s*\\in(?![A-Za-z])")
 _BOTH_SIGNS = re.compile(r"\\(pm|mp)(?![A-Za-z])|±|∓")
@@ -109,6 +126,8 @@ def read(answer: str, imaginary: bool = True) -> Any:
     >>> read(r"9.28 \times 10^2").doit(), read(r"\pm 2")
     (928, {-2, 2})
     """
+    if _DOTS.search(answer) or not re.search(r"[^{}\s]", answer):
+        raise Unreadable("dots, or nothing")
     text = _SPACES.sub(" ", answer)
     text = re.sub(r"\\(?:left|right|big|Big|bigg|Bigg)[lrm]?(?![A-Za-z])\.?", "", text)
     for sign, spelt in _SYMBOLS.items():
@@ -116,6 +135,8 @@ def read(answer: str, imaginary: bool = True) -> Any:
     text = _UPRIGHT.sub(r" \1 ", text)
     text = _SYMBOL_E.sub(lambda found: f"\\text{{{found[1]}}}_{{{found[2] or found[3]}}}", text)
     text = _CAPITAL_I.sub(lambda found: found[1] or r"\text{I}", text)  # latex2sympy's imaginary unit
+    if not _CALCULUS.search(text):
+        text = _LETTER_D.sub(lambda found: found[1] or r"\text{d}", text)
     text = re.sub(r"√\s*(\d+|\{)", r"\\sqrt \1", text)
     text = _MINUS_POWER.sub(r"^{\1\2}", text)
     text = _PERCENT.sub(r"\\frac{\1}{100}", text)
@@ -194,7 +215,16 @@ def equal(gold: str, answer: str, tolerance: float = 0.0) -> bool:
     _leeway.tolerance, _leeway.rounded = tolerance, "." in gold + answer
     right, found = read(gold, imaginary), read(answer, imaginary)
     in_set = isinstance(right, sympy.Eq) and isinstance(right.rhs, sympy.Set)  # an inequality says the same of x
-    return bool(grader.sympy_expr_eq(right.rhs if in_set else right, found, ROUNDED, DIGITS, in_set))
+    if in_set and not isinstance(found, sympy.Eq):
+        right = right.rhs
+    if grader.sympy_expr_eq(right, found, ROUNDED, DIGITS, in_set):
+        return True
+    if r"\ln" in gold and _LOGARITHM.search(answer):
+        return equal(gold, _LOGARITHM.sub(r"\\ln ", answer), tolerance)
+    return False
+
+
+_LOGARITHM = re.compile(r"\\log(?![A-Za-z_])(?!\s*_)")
 
 
 class _Leeway:
@@ -377,6 +407,39 @@ def _match(golds: Iterable[Any], answers: Iterable[Any], are_equal: Callable[[An
     return not left
 
 
+def _same_answers(gold: Any, answer: Any, *precision: Any) -> bool:
+    """Return whether two answers are the same; of an equation, what is on its right side answers a question.
+
+    The sides of an equation that are numbers must agree, so that 6 = 5 says nothing; and of one unknown it must say
+    what it is, not what its square or its double is.
+    """
+    if grader.is_equation(answer) and not grader.is_equation(gold):
+        sides = _sides(answer)
+        numbers = [x for x in sides if isinstance(x, sympy.Expr) and not x.free_symbols]
+        if any(not same(numbers[-1], x) for x in numbers[:-1]):
+            return False
+        left = sides[0]
+        if isinstance(left, sympy.Expr) and len(left.free_symbols) == 1 and not _is_name(left):
+            return False
+    if grader.is_equation(gold) and not grader.is_relation(answer) and not _is_name(_sides(gold)[0]):
+        return False
+    return bool(_compare_answers(gold, answer, *precision))
+
+
+def _sides(equation: Any) -> list[Any]:
+    """Return the sides of an equation, or of a chain of equations."""
+    parts = equation._unsorted_args if isinstance(equation, And) else [equation]
+    return [parts[0].lhs, *(x.rhs for x in parts)]
+
+
+def _is_name(left: Any) -> bool:
+    """Return whether the left side of an equation is a symbol, or a function such as f(x) or P(A)."""
+    return isinstance(left, (sympy.Symbol, sympy.Tuple, AppliedUndef)) or (
+        isinstance(left, sympy.Mul) and all(isinstance(x, sympy.Symbol) for x in left.args)
+    )
+
+
+_compare_answers = grader.sympy_expr_eq
 _solve_and_compare = grader.sympy_solve_and_compare
 _compare_sets = grader.sympy_compare_sets
 
@@ -399,6 +462,7 @@ def _same_solutions(gold: Any, answer: Any, *precision: Any) -> bool:
 
 
 # Math-Verify's comparison calls these by name.
+grader.sympy_expr_eq = _same_answers
 grader.sympy_numeric_eq = same
 grader.sympy_symbolic_eq = lambda gold, answer: False
 grader.sympy_compare_symbols = _same_symbols

@@ -19,6 +19,7 @@ from scale.rewards.spelling import (
     choice,
     integer,
     is_finite,
+    is_phrase,
     is_words,
     number,
     plain,
@@ -162,7 +163,7 @@ def decide(
                 return Judgement(CORRECT)
             if is_finite(value) == is_finite(found):
                 continue
-        if not is_words(same_text(one)):
+        if not (is_words(same_text(one)) or is_phrase(one) or is_phrase(other)):
             pairs.append(Pair(one, other, latex, allowed))
     if not pairs:
         return Judgement(WRONG)
@@ -214,12 +215,15 @@ def _without_units(gold: str, answer: str, problem: str | None) -> list[tuple[st
 
 
 def _without_bases(gold: str, answer: str, problem: str | None) -> list[tuple[str, str]]:
-    """Return the pair of the digits, if their bases agree; the answer may leave out what the right one says."""
+    """Return a pair of digits, if digits and base agree; the answer may leave out the base that the right one says.
+
+    Digits are compared as a text: a problem that asks for 42 in base 8 is not solved by 42.
+    """
     first, second = based(gold), based(answer)
     if first is not None and second is not None:
-        return [(first[0], second[0])] if first[1] == second[1] else []
+        return [(first[0], first[0])] if first == second else []
     if first is not None:
-        return [(first[0], answer)]
+        return [(first[0], first[0])] if (integer(answer) or answer) == first[0] else []
     assert second is not None
     word = BASES[second[1]] if second[1] < len(BASES) else "-"
     named = re.search(rf"base[\s-]*\$?(?:{second[1]}(?!\d)|{word})", problem or "", re.IGNORECASE)

@@ -24,10 +24,31 @@ _CONSTANT = re.compile(r"\\(?:mathrm|text|textrm|operatorname|mathit|mathbf|math
 _TEXT_NUMBER = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|mbox)\s*\{\s*([+-]?[\d.,/]*\d)\s*\}")
 _LABEL = re.compile(
     r"(?P<open>\\(?:text|textbf|textrm|textit|mathrm|mathbf|mbox)\s*\{\s*)?"
-    r"(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:(?:correct|final|required)\s+)?(?:answer|ans\.?)"
-    r"(?:\s+is\s*[:=]?|\s*[:=])[\s~]*",
+    r"(?:(?:so|thus|hence|therefore)(?:,\s*|\s+|(?=\s*\}))(?:the\s+)?"
+    r"|(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:(?:correct|final|required)\s+)?(?:answer|ans\.?)"
+    r"(?P<closed>\s*\})?(?:\s+is\s*[:=]?|\s*[:=]|(?<=\})\s*is\s*[:=]?))[\s~]*",
     re.IGNORECASE,
 )
+_SWITCH = re.compile(
+    r"\\(?:bf|it|sf|tt|em|[lL]arge|LARGE|[hH]uge|small|normalsize|(?:text|display|script)style|boldmath|therefore"
+    r"|checkmark|qed|blacksquare)(?![A-Za-z])|\\(?:text)?color\s*\{[^{}]*\}|\\rm(?![A-Za-z])(?=\s*[\d\\])"
+)
+_OLD_FONT = re.compile(r"\{\s*\\rm\s+([^{}]*)\}|\\(?:mathrm|rm)\s+([A-Za-z])(?![A-Za-z])")
+_WHOLE = re.compile(
+    r"\\(?:text(?:bf|rm|it|sf|normal)?|math(?:bf|rm|it|sf|bb)|mbox|hbox|boldsymbol|bm|underline|emph|huge|large|boxed|fbox)"
+    r"\s*\{|\{"
+)
+_PAIRS = ("**", "__", "*", "_", "`", '"', "'", "''", "``")
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SCALE = re.compile(
+    r"(?<=[\d}])\s*(?:\\(?:text|mathrm|mbox)\s*\{\s*(hundred|thousand|[mbtr]+illion)\s*\}"
+    r"|\s(hundred|thousand|[mbtr]+illion)(?![A-Za-z]))"
+)
+_FUNCTION = re.compile(
+    r"\\(?:operatorname|mathrm|text)\*?\s*\{\s*((?:arc)?(?:sin|cos|tan|cot|sec|csc)h?|ln|log|exp|max|min|gcd|lcm)\s*\}"
+)
+_FIRST_ARGUMENT = re.compile(r"\\(?:[dtc]?frac|sqrt)\s*(?=\\[A-Za-z])(\\(?:[A-Za-z]+))(?!\s*\{)")
+_SECOND_ARGUMENT = re.compile(r"(\\[dtc]?frac\s*\{(?:[^{}]|\{[^{}]*\})*\})\s*(\\[A-Za-z]+|[A-Za-z\d])")
 _GROUPED = re.compile(r"(?<=\{)\s*(\d{1,3}(?:,\d{3})+)\s*(?=\})|(?<![\d,.])(\d{1,3}(?:,\d{3})+)(?=\.\d)")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{(\d{1,30})\}")
 _PROGRAM = re.compile(
@@ -68,14 +89,23 @@ def plain(answer: str) -> str:
     if len(text) > LONGEST:
         return text
     text = re.sub(r"(?<!\\)\$|\\[()\[\]]", "", text).strip()
-    text = _without_label(text)
-    text = text.removesuffix("。").removesuffix(".").strip() if not text.endswith("..") else text
     text = _GAP.sub("", text).replace("~", " ")
+    text = re.sub(r"(?<!\\)\\ ", " ", text)
+    text = _OLD_FONT.sub(lambda font: f" \\mathrm{{{font[1] or font[2]}}} ", text)
+    text = _without_label(_without_wraps(_SWITCH.sub(" ", text)))
+    text = text.removesuffix("。").removesuffix(".").strip() if not text.endswith("..") else text
+    text = re.sub(r"\\text\s*\{\s*[.,;]?\s*\}$", "", text).strip()
+    text = re.sub(r"\\(?:dots|cdots|dotsc)(?![A-Za-z])", r"\\ldots", text)
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
     text = _GROUPED.sub(lambda digits: (digits[1] or digits[2]).replace(",", ""), text)
     text = _SCIENTIFIC.sub(r"\1\\times 10^{\2}", text)
+    text = _SCALE.sub(_scaled, text)
     text = re.sub(r"(?<=\d)\.(?![\d.\\])", "", text)
     text = _REPEATING.sub(_repeating, text)
+    text = _FUNCTION.sub(r"\\\1 ", text)
+    text = _FIRST_ARGUMENT.sub(lambda found: found[0].replace(found[1], f"{{{found[1]}}}"), text)
+    text = _SECOND_ARGUMENT.sub(r"\1{\2}", text)
+    text = re.sub(r"\^\s*(\\[dtc]?frac\s*\{[^{}]*\}\s*\{[^{}]*\})", r"^{\1}", text)
     text = _program(text)
     text = _DEGREE.sub(r"^{\\circ}", text).replace(r"\varnothing", r"\emptyset")
     text = _TEXT_NUMBER.sub(r" \1 ", text)
@@ -96,17 +126,43 @@ def _without_marks(text: str) -> str:
     return text.strip("`").strip() if text.startswith("`") or text.endswith("`") else text
 
 
+def _without_wraps(text: str) -> str:
+    """Return an answer without a text command, quotes or braces around all of it; a word stays in its command."""
+    while True:
+        text = text.strip()
+        for pair in _PAIRS:
+            if len(text) > 2 * len(pair) and text.startswith(pair) and text.endswith(pair):
+                text = text[len(pair) : -len(pair)].strip()
+        text = text.rstrip("_\\ ") if text.count("{") == text.count("}") else text.removesuffix("{").rstrip("_\\ ")
+        wrap = _WHOLE.match(text)
+        if wrap is None or not text.endswith("}"):
+            return text
+        inside = text[wrap.end() : -1]
+        depth = 1
+        for sign in inside:
+            depth += {"{": 1, "}": -1}.get(sign, 0)
+            if not depth:
+                return text
+        if not re.search(r"\d|\\", inside) or ("," in inside and wrap[0] == "{"):
+            return text
+        text = inside
+
+
 def _without_label(text: str) -> str:
     """Return an answer without the words "The answer is" in front."""
     label = _LABEL.match(text)
     if label is None:
         return text
-    rest = text[label.end() :]
-    if label["open"] and rest.startswith("}"):
-        rest = rest[1:]
-    elif label["open"]:
-        rest = label["open"] + rest
-    return rest.strip(" ~:*\\") if not rest.strip(" ~:*").startswith("\\") else rest.strip(" ~:*")
+    rest = text[label.end() :].strip()
+    if label["open"] and not label["closed"]:
+        rest = rest[1:] if rest.startswith("}") else label["open"] + rest
+    return _without_wraps(rest.strip(" :*"))
+
+
+def _scaled(number: re.Match[str]) -> str:
+    """Return a word such as "million" as a power of ten."""
+    power = _SCALES.get(number[1] or number[2])
+    return number[0] if power is None else f"\\times 10^{{{power}}}"
 
 
 def _repeating(number: re.Match[str]) -> str:
@@ -175,6 +231,20 @@ def same_text(answer: str) -> str:
     """
     text = re.sub(r"(?<!\d)\s+|\s+(?!\d)|\s+$", "", " ".join(unwrap(answer).split()))
     return text.casefold() if len(text) > 1 and text.isalpha() else text
+
+
+def is_phrase(answer: str) -> bool:
+    r"""Return whether an answer is words, which are equal as texts only: "listen" is not "silent".
+
+    Examples
+    --------
+    >>> is_phrase("Tuesday"), is_phrase(r"\text{no}"), is_phrase("abc"), is_phrase("x = 5")
+    (True, True, False, False)
+    """
+    text = unwrap(answer).strip()
+    if re.fullmatch(r"[A-Za-z]+(?:[ '-][A-Za-z]+)*", text) is None:
+        return False
+    return any(len(word) > 3 for word in re.split("[ '-]", text)) if text == answer.strip() else len(text) > 1
 
 
 def unwrap(text: str) -> str:
@@ -289,7 +359,7 @@ def is_finite(value: Fraction) -> bool:
 
 
 _BASE = re.compile(
-    r"\(?\s*(?P<digits>[0-9A-F]+)\s*\)?\s*_\s*"
+    r"[({]?\s*(?P<digits>[0-9A-F]+|\d{1,3}(?:,\d{3})+)\s*[)}]?\s*_\s*"
     r"(?:(?P<short>\d)|\{\s*\(?(?P<long>\d{1,2})\)?\s*\}|\{?\s*(?P<word>[a-z]+)\s*\}?)",
     re.ASCII,
 )
@@ -313,7 +383,7 @@ def based(answer: str) -> tuple[str, int] | None:
         return None
     word = found["word"]
     base = BASES.index(word) if word in BASES else int(found["short"] or found["long"] or "0")
-    digits = found["digits"].lstrip("0") or "0"
+    digits = found["digits"].replace(",", "").lstrip("0") or "0"
     return (digits, base) if all(int(x, 16) < base for x in digits) else None
 
 

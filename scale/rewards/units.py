@@ -78,12 +78,19 @@ _FRONT = re.compile(
 
 _COMMAND = r"\\(?:text|textrm|textit|textbf|textnormal|mathrm|mathit|mathsf|mbox|operatorname|rm)\s*"
 _POWER = r"(?:\s*\^\s*(?:-?\d|\{\s*-?\d\s*\})|[²³])?"
-_SPELT = rf"{_COMMAND}\{{(?P<text>[^{{}}]*)\}}{_POWER}"
+_SPELT = rf"{_COMMAND}\{{(?P<text>(?:[^{{}}]|\{{[^{{}}]*\}})*)\}}{_POWER}"
 _FRACTION = rf"\\frac\s*\{{\s*{_COMMAND}\{{[^{{}}]*\}}{_POWER}\s*\}}\s*\{{\s*{_COMMAND}\{{[^{{}}]*\}}{_POWER}\s*\}}"
 _DEGREE = r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})\s*(?:[CFK](?![A-Za-z]))?"
 _WORD = r"(?<![A-Za-z\\{_^])[A-Za-z]{2,}\.?(?:\s*\^\s*(?:-?\d|\{\s*-?\d\s*\})|[²³]|(?<=m)[23])?"
 _BETWEEN = r"(?:[\s/]|\\(?:cdot|times)(?![A-Za-z]))*"
 _LAST = re.compile(rf"{_BETWEEN}(?P<unit>{_FRACTION}|{_SPELT}|{_DEGREE}|{_WORD})$")
+
+_NO_UNITS = frozenset(
+    {"not", "or", "and", "more", "less", "than", "if", "when", "where", "for", "with", "except", "unless", "either"}
+    | {"neither", "mod", "choose", "plus", "minus", "times", "over", "approximately", "about", "half", "third"}
+    | {"quarter", "dozen", "hundred", "thousand", "million", "billion", "trillion"}
+)
+"""Words that say something else of a number."""
 
 _LETTERS = frozenset({"e", "i", "d", "pi", "and", "or", "Yes", "No", "True", "False", "if", "for", "where"})
 """What stands in a text command and is no unit."""
@@ -131,18 +138,22 @@ def _is_unit(last: re.Match[str], before: str) -> bool:
         return True
     if last["text"] is not None:
         words = last["text"].replace("~", " ").strip(" .()")
-        if words in _LETTERS or not re.fullmatch(r"[A-Za-zµμΩ°²³ ./^*\d{}\\-]+", words):
+        if words in _LETTERS or not re.fullmatch(r"[A-Za-zµμΩ°²³ ./^*\d{}\\,-]+", words):
+            return False
+        if not _NO_UNITS.isdisjoint(words.lower().split()):
             return False
         # One letter may be a variable that is set upright.
         return len(words) > 1 or words in _UNITS
     word = re.match(r"[A-Za-z]+", unit)
     assert word is not None
+    if word[0].lower() in _NO_UNITS:
+        return False
     return word[0] in _BARE or (len(word[0]) > 3 and before[-1:] != "\\" and _is_phrase(word[0], before))
 
 
 def _is_phrase(word: str, before: str) -> bool:
     """Return whether a word of more than three letters follows a number, or words that follow one."""
-    return word.islower() and re.search(r"[\d)}]\s*(?:[A-Za-z]{2,}\.?\s+|per\s+|/\s*)*$", before) is not None
+    return word.islower() and re.search(r"[\d)}]\s*(?:[A-Za-z]{2,}\.?(?:\s+|$)|/\s*)*$", before) is not None
 
 
 def conflict(one: str, other: str) -> bool:
