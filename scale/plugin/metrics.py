@@ -32,6 +32,7 @@ METRICS: Mapping[str, str] = MappingProxyType(
         "dynamo/degenerate_groups": "share of prompts whose rewards are all equal, which teach nothing",
         "dynamo/rollouts_wasted": "share of the rollouts spent on those",
         "dynamo/unverified": "share of the responses that the reward function could not check, which count as wrong",
+        "dynamo/guessed": "share of the responses that state no answer, so that the reward function guessed one",
         "dynamo/variance_ratio_predicted": "sum v/n over uniform's, v = p (1 - p) with p from the history",
         "dynamo/estimate_error": "mean distance of that p from the step's own success rate",
         **{

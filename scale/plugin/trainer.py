@@ -132,17 +132,18 @@ class ReproducibleTrainer(PPOTrainerSync):  # type: ignore[misc]  # verl is unty
 
     def _compute_metrics(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         super()._compute_metrics(batch, metrics, *args, **kwargs)
-        metrics |= self._unverified(batch)
+        metrics |= self._told_by_reward(batch)
         self.records.append(self.global_steps, metrics)
         reward = metrics.get("critic/score/mean", math.nan)
         beat(self.global_steps, reward=float(reward), of=int(self.total_training_steps))
 
-    def _unverified(self, batch: Any) -> dict[str, float]:
-        """Return the share of responses that the reward function could not check, if it reports that."""
+    def _told_by_reward(self, batch: Any) -> dict[str, float]:
+        """Return the shares of responses that the reward function could not check, and of guesses, if it tells them."""
         keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
         data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
-        told = [x.get("reward_extra_info", {}).get("unverified") for x in _values(data, "extra_fields")]
-        return {} if None in told else {"dynamo/unverified": float(np.mean(told))}
+        infos = [x.get("reward_extra_info", {}) for x in _values(data, "extra_fields")]
+        names = [name for name in ("unverified", "guessed") if all(info.get(name) is not None for info in infos)]
+        return {f"dynamo/{name}": float(np.mean([info[name] for info in infos])) for name in names}
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()

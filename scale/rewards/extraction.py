@@ -294,8 +294,11 @@ def _said(text: str, groups: list[Box]) -> Iterator[_Statement]:
         below = "\n" in said[: len(said) - len(said.lstrip(MARKS + ":"))]
         if below and _LIST.match(said, found.end):
             continue
-        denied = _DENIAL.match(said, found.end) or (kind != "line" and _DOUBT.match(said, found.end))
-        denied = denied or (kind == "thought" and start + found.end == len(text))  # a question that is cut off, perhaps
+        denied = (
+            _DENIAL.match(said, found.end) is not None
+            or (kind != "line" and _DOUBT.match(said, found.end) is not None)
+            or (kind == "thought" and start + found.end == len(text))  # a question that is cut off, perhaps
+        )
         kind = "prose" if kind == "thought" else kind
         kind = "words" if found.words and (kind == "prose" or below) else kind
         yield _Statement(start + found.end, kind, "" if denied else found.text)

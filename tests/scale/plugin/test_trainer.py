@@ -291,10 +291,12 @@ def test_a_checkpoint_has_the_history_and_a_resumed_run_the_records_so_far(tmp_p
 
 
 def test_a_step_ends_with_its_record_and_a_beat(tmp_path, monkeypatch):
-    """The share of unverified responses is one of real ones, and absent where the reward function tells nothing."""
+    """The shares of unverified responses and of guesses are of real ones, and absent where nothing tells them."""
     monkeypatch.setenv("DYNAMO_RUN_FOLDER", str(tmp_path))
     monkeypatch.setattr(PPOTrainerSync, "_compute_metrics", lambda self, batch, metrics: metrics.update(x=1.5))
     told = {"a": {"unverified": 1}, "b": {"unverified": 0}, "c": {"unverified": 0}, "padding": {"unverified": 1}}
+    for key, info in told.items():
+        info["guessed"] = float(key in ("b", "c", "padding"))
 
     def fields(keys, **_):
         return {"extra_fields": [{"reward_extra_info": told[key]} for key in keys]}
@@ -305,12 +307,15 @@ def test_a_step_ends_with_its_record_and_a_beat(tmp_path, monkeypatch):
     tags = [{}, {}, {"is_padding": True}, {"is_padding": False}]
     batch = SimpleNamespace(keys=["a", "b", "padding", "c"], tags=tags, partition_id="train")
     made._compute_metrics(batch, {"critic/score/mean": 0.25, "critic/score/max": 1.0})
-    expected = {"critic/score/mean": 0.25, "critic/score/max": 1.0, "x": 1.5, "dynamo/unverified": pytest.approx(1 / 3)}
+    shares = {"dynamo/unverified": pytest.approx(1 / 3), "dynamo/guessed": pytest.approx(2 / 3)}
+    expected = {"critic/score/mean": 0.25, "critic/score/max": 1.0, "x": 1.5, **shares}
     assert records.read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, **expected}]
     said = read_progress(tmp_path)
     assert (said["step"], said["reward"], said["of"]) == (1, 0.25, 9)
+    del told["c"]["guessed"]
+    assert made._told_by_reward(batch).keys() == {"dynamo/unverified"}
     told["b"] = {}
-    assert made._unverified(batch) == {}
+    assert made._told_by_reward(batch) == {}
 
 
 def update(monkeypatch, made, batch=None, **changes):
