@@ -22,7 +22,7 @@ from latex2sympy2_extended.sets import FiniteSet
 from math_verify import grader, parser
 from sympy.core.function import AppliedUndef
 
-from scale.rewards.units import measured
+from scale.rewards.spelling import error_allowed
 
 ROUNDED = 6
 """Significant digits, at least, to which a decimal must be correct that stands for a number without finite decimals."""
@@ -188,28 +188,14 @@ def _signs(part: str) -> list[str]:
     return spelt
 
 
-@lru_cache(maxsize=64)
-def formula(text: str) -> str | None:
-    """Return the formula or number in a text that Math-Verify takes for the answer, without its unit, or None.
-
-    Examples
-    --------
-    >>> formula("it is 7."), formula("nothing")
-    ('7', None)
-    """
-    targets = [parser.LatexExtractionConfig(normalization_config=_NORMAL), parser.ExprExtractionConfig()]
-    found = parser.parse(text, targets, parsing_timeout=None, raise_on_error=True)
-    return next((measured(x).value for x in found if isinstance(x, str)), None)
-
-
 # Comparing
 
 
-def equal(gold: str, answer: str, tolerance: float = 0.0) -> bool:
+def equal(gold: str, answer: str, tolerance: str = "exact") -> bool:
     """Return whether two answers in LaTeX are equal; it raises `Unreadable` or any error of sympy's.
 
-    `tolerance` is a relative error that two numbers may have. The comparison is not symmetric: an interval answers an
-    inequality.
+    `tolerance` names the relative error that two numbers may have (`scale.rewards.spelling`). The comparison is not
+    symmetric: an interval answers an inequality.
     """
     imaginary = is_imaginary(gold, answer)
     _leeway.tolerance, _leeway.rounded = tolerance, "." in gold + answer
@@ -230,7 +216,7 @@ _LOGARITHM = re.compile(r"\\log(?![A-Za-z_])(?!\s*_)")
 class _Leeway:
     """What the comparison in progress allows; Math-Verify hands nothing through."""
 
-    tolerance = 0.0
+    tolerance = "exact"
     rounded = True
     """Whether a decimal is written in one of the answers."""
 
@@ -278,8 +264,9 @@ def _done(value: Any) -> Any:
 
 def _close(gold: Any, answer: Any) -> bool:
     """Return whether two real numbers differ by less than the tolerance."""
+    size = abs(gold.evalf(DIGITS))
     error = abs((gold - answer).evalf(DIGITS))
-    return bool(error <= sympy.Rational(str(_leeway.tolerance)) * abs(gold.evalf(DIGITS)))
+    return bool(error <= sympy.Rational(error_allowed(Fraction(str(size)), _leeway.tolerance)) * size)
 
 
 def _same_number(gold: Any, answer: Any) -> bool:
@@ -289,7 +276,7 @@ def _same_number(gold: Any, answer: Any) -> bool:
         return bool(sympy.simplify(gold - answer) == 0)
     if exact:
         return True
-    if _leeway.tolerance > 0 and gold.is_real and answer.is_real:
+    if _leeway.tolerance != "exact" and gold.is_real and answer.is_real:
         return _close(gold, answer)
     return _leeway.rounded and (_is_rounded(gold, answer) or _is_rounded(answer, gold))
 

@@ -15,8 +15,10 @@ from scale.rewards import verifier
 from scale.rewards.extraction import Extracted, extract
 from scale.rewards.spelling import (
     BASES,
+    TOLERANCES,
     based,
     choice,
+    error_allowed,
     integer,
     is_finite,
     is_phrase,
@@ -57,6 +59,7 @@ def compute_score(
     workers: int = WORKERS,
     require_box: bool = False,
     guess: bool = False,
+    tolerance: str = "exact",
     **kwargs: Any,
 ) -> dict[str, Any]:
     r"""Return the score of a response; where Math-Verify is needed and not installed, this is an error.
@@ -71,6 +74,7 @@ def compute_score(
     timeout : Limit on the comparison, in seconds of CPU time (`scale.rewards.verifier`).
     workers : Processes that compare; the first call decides.
     require_box : Whether only a box counts as an answer.
+    tolerance : How far two numbers may be apart, by the name of a grader in `TOLERANCES`; "exact" for not at all.
     guess : Whether the last formula or number counts where no answer is stated (`scale.rewards.extraction`).
 
     Returns
@@ -90,6 +94,7 @@ def compute_score(
         raise ValueError(f"ground_truth: expected a text, got {ground_truth!r:.80}")
     require.in_range("timeout", timeout, 0, LONGEST_TIMEOUT, open_low=True)
     require.count("workers", workers, 1)
+    require.one_of("tolerance", tolerance, TOLERANCES)
     found = extract(solution_str, template=_known(extra_info, "template"), require_box=require_box, guess=guess)
     judgement = Judgement(WRONG, found.reason)
     for text in found.texts:
@@ -98,7 +103,9 @@ def compute_score(
         else:
             problem = _known(extra_info, "problem")
             gold = plain(ground_truth)
-            judgement = decide(gold, plain(text), latex=True, problem=problem, timeout=timeout, workers=workers)
+            judgement = decide(
+                gold, plain(text), problem=problem, tolerance=tolerance, timeout=timeout, workers=workers
+            )
         if judgement.outcome != CORRECT:
             break
     return _result(judgement, found)
@@ -130,15 +137,10 @@ def _result(judgement: Judgement, found: Extracted) -> dict[str, Any]:
     }
 
 
-TOLERANCES = {"exact": 0.0, "qwen2.5-math": 1e-4, "minerva": 1e-2}
-"""Relative errors that two numbers may have, by the name of the grader that allows them (docs/scale.md)."""
-
-
 def decide(
     gold: str,
     answer: str,
     *,
-    latex: bool,
     problem: str | None = None,
     tolerance: str = "exact",
     timeout: float = TIMEOUT,
@@ -146,12 +148,10 @@ def decide(
 ) -> Judgement:
     """Decide whether an answer is right: equal texts and plain numbers at once, the rest by Math-Verify.
 
-    Both are spelt plainly (`scale.rewards.spelling.plain`). `latex` says whether the answer is LaTeX, or a text that
-    contains it. `problem` is the text of the problem, or None. `tolerance` is a name in `TOLERANCES`. `timeout` and
-    `workers` are as in `compute_score`.
+    Both are LaTeX, spelt plainly (`scale.rewards.spelling.plain`). `problem` is the text of the problem, or None.
+    `tolerance`, `timeout` and `workers` are as in `compute_score`.
     """
     pairs = []
-    allowed = TOLERANCES[tolerance]
     for one, other in readings(gold, answer, problem):
         if same_text(one) == same_text(other):
             return Judgement(CORRECT)
@@ -159,12 +159,12 @@ def decide(
             return Judgement(CORRECT)
         value, found = number(one), number(other)
         if value is not None and found is not None:
-            if abs(value - found) <= allowed * abs(value):
+            if abs(value - found) <= error_allowed(value, tolerance) * abs(value):
                 return Judgement(CORRECT)
             if is_finite(value) == is_finite(found):
                 continue
         if not (is_words(same_text(one)) or is_phrase(one) or is_phrase(other)):
-            pairs.append(Pair(one, other, latex, allowed))
+            pairs.append(Pair(one, other, tolerance))
     if not pairs:
         return Judgement(WRONG)
     return verifier.shared(workers).compare(pairs, timeout)
@@ -252,7 +252,7 @@ def can_read(gold: str, *, timeout: float = TIMEOUT, workers: int = WORKERS) -> 
     for text, _ in readings(plain(gold), "0"):
         if number(text) is not None or integer(text) is not None or is_words(same_text(text)):
             return True
-        pairs.append(Pair(text, "0", True))
+        pairs.append(Pair(text, "0"))
     if not pairs or choice(plain(gold)) is not None:
         return True
     # Against another answer, so that something is compared.
@@ -266,6 +266,6 @@ def answer_reader() -> Callable[[str], bool] | None:
 
 def check() -> None:
     """Compare two answers, so that a missing Math-Verify is found before a run starts."""
-    judgement = decide(r"\frac{1}{2}", "0.5", latex=True)
+    judgement = decide(r"\sqrt{8}", r"2\sqrt{2}")
     if judgement.outcome != CORRECT:
-        raise ValueError(f"reward: expected Math-Verify to find 1/2 equal to 0.5, got {judgement}")
+        raise ValueError(f"reward: expected Math-Verify to find a root equal to twice another, got {judgement}")

@@ -60,17 +60,6 @@ LONGEST = 4_000
 """Characters of an answer that is spelt plainly; a longer text stays as it is."""
 
 
-def plain_text(text: str) -> str:
-    r"""Return a text, in which an answer is somewhere, without full-width signs, gaps in numbers and dollar prices.
-
-    Examples
-    --------
-    >>> plain_text(r"it costs \$1{,}000")
-    'it costs 1000'
-    """
-    return _without_marks(_GAP.sub("", narrow(text).replace("\\$", "")).strip())
-
-
 def plain(answer: str) -> str:
     r"""Return an answer in LaTeX spelt so that Math-Verify reads what is meant.
 
@@ -341,6 +330,23 @@ def number(answer: str) -> Fraction | None:
         return None
     value = _fraction(top) / below
     return (-value if found["sign"] == "-" else value) * Fraction(10) ** power
+
+
+TOLERANCES = {"exact": (0, 0), "minerva": (Fraction(1, 100), Fraction(1, 10**5)), "qwen": (Fraction(1, 10**4),) * 2}
+"""Relative errors that graders allow, for numbers below `SMALL` and for others (docs/scale.md has the sources)."""
+
+SMALL = Fraction(1, 10**8)
+
+
+def error_allowed(gold: Fraction, tolerance: str) -> Fraction:
+    """Return the relative error that a tolerance allows of a right answer; of 0 there is none.
+
+    Examples
+    --------
+    >>> error_allowed(Fraction(7), "exact"), error_allowed(Fraction(7), "minerva")
+    (Fraction(0, 1), Fraction(1, 100000))
+    """
+    return Fraction(TOLERANCES[tolerance][0 if abs(gold) < SMALL else 1])
 
 
 def _fraction(text: str) -> Fraction:

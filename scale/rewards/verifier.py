@@ -58,12 +58,11 @@ _ROOT = str(Path(__file__).resolve().parents[2])
 
 
 class Pair(NamedTuple):
-    """A right answer, an answer to judge, whether the latter is LaTeX or a text, and the relative error allowed."""
+    """A right answer, an answer to judge, and the name of a tolerance (`scale.rewards.spelling`)."""
 
     gold: str
     answer: str
-    latex: bool
-    tolerance: float = 0.0
+    tolerance: str = "exact"
 
 
 class Judgement(NamedTuple):
@@ -287,7 +286,7 @@ def serve(file: int) -> None:
 
     owner = socket.socket(fileno=file)
     try:
-        judge([Pair("1", "2", True), Pair("\\frac{1}{2}", "x", False)])  # compiles its patterns, once for all children
+        judge([Pair("1", "2"), Pair("\\frac{1}{2}", "x")])  # compiles its patterns, once for all children
     except Exception as error:
         _send(owner, {"error": repr(error)})
         return
@@ -361,11 +360,7 @@ def judge(pairs: Sequence[Pair]) -> Judgement:
             unverified = "the right answer cannot be read"
             continue
         try:
-            answer = pair.answer if pair.latex else comparing.formula(pair.answer) or ""
-            if not answer:
-                wrong = "no answer found"
-                continue
-            comparing.read(answer)
+            comparing.read(pair.answer)
         except Exception as error:
             if type(error) in (Exception, comparing.Unreadable):  # latex2sympy has no type of its own
                 wrong = "the answer cannot be read"
@@ -373,7 +368,7 @@ def judge(pairs: Sequence[Pair]) -> Judgement:
                 unverified = f"reading failed: {type(error).__name__}"
             continue
         try:
-            if comparing.equal(pair.gold, answer, pair.tolerance):
+            if comparing.equal(pair.gold, pair.answer, pair.tolerance):
                 return Judgement(CORRECT)
         except Exception as error:  # of any kind: of sympy, of recursion, of memory
             unverified = f"comparison failed: {type(error).__name__}"

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(find_spec("math_verify") is None, reason="needs 
 
 ROOT = Path(__file__).parents[3]
 
-PAIR = [verifier.Pair(r"\frac{1}{2}", "0.5", True)]
+PAIR = [verifier.Pair(r"\frac{1}{2}", "0.5")]
 
 HANG = 120
 """Seconds after which a process of a test hangs."""
@@ -174,7 +174,7 @@ def test_a_job_is_begun_twice_at_most(killed, reason, pool):
     """It may be the job itself that ends its processes."""
     said, ended = [], set()
     timeout = 1.0 if reason == "timeout" else 1000.0  # a lost process is seen at once, not when the time is up
-    pairs = [verifier.Pair("7/3", SLOW, True)]
+    pairs = [verifier.Pair("7/3", SLOW)]
     job = threading.Thread(target=lambda: said.append(pool.compare(pairs, timeout)), daemon=True)
     for who in killed.split():
         if not who.startswith("idle-"):
@@ -192,7 +192,7 @@ def test_a_job_is_begun_twice_at_most(killed, reason, pool):
 def test_a_job_whose_worker_is_lost_is_done_by_a_new_one():
     """Another idle one may be lost, too, though it does not look so yet."""
     pool = verifier.Verifier(2)
-    slow = [threading.Thread(target=pool.compare, args=([verifier.Pair("7/3", SLOW, True)], 0.2)) for _ in range(2)]
+    slow = [threading.Thread(target=pool.compare, args=([verifier.Pair("7/3", SLOW)], 0.2)) for _ in range(2)]
     for thread in slow:
         thread.start()
     for thread in slow:
@@ -237,7 +237,7 @@ def test_a_stopped_process_is_replaced(who, length, pool, monkeypatch):
 
 def test_a_long_job(pool):
     """It is longer than what a socket holds."""
-    assert pool.compare([verifier.Pair("1", "2", True)] * 3 + PAIR * 50_000, 5.0) == ("correct", "")
+    assert pool.compare([verifier.Pair("1", "2")] * 3 + PAIR * 50_000, 5.0) == ("correct", "")
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -330,7 +330,7 @@ def test_what_libraries_print_is_no_judgement(tmp_path, monkeypatch):
     worker_that(PRINTS, tmp_path, monkeypatch)
     pool = verifier.Verifier(1)
     try:
-        assert [pool.compare([verifier.Pair("1/2", x, True)], 5.0).outcome for x in ("0.5", "0.6", "0.7")] == [
+        assert [pool.compare([verifier.Pair("1/2", x)], 5.0).outcome for x in ("0.5", "0.6", "0.7")] == [
             "correct",
             "wrong",
             "wrong",
@@ -361,7 +361,7 @@ def test_a_worker_that_lags_by_one_job(after, tmp_path, monkeypatch):
     pool = verifier.Verifier(1)
     try:
         for number in range(6):
-            found = pool.compare([verifier.Pair("1/2", "0.5" if number % 2 == 0 else "0.6", True)], 5.0).outcome
+            found = pool.compare([verifier.Pair("1/2", "0.5" if number % 2 == 0 else "0.6")], 5.0).outcome
             assert found in ("correct" if number % 2 == 0 else "wrong", "unverified")
             if number < after:
                 assert found != "unverified"

@@ -179,7 +179,7 @@ def test_a_worker_that_was_killed_is_replaced():
 
 def test_closing_ends_the_workers():
     pool = verifier.Verifier(1)
-    assert pool.compare([verifier.Pair("1", "x", True)], 5.0) == verifier.Judgement("wrong")
+    assert pool.compare([verifier.Pair("1", "x")], 5.0) == verifier.Judgement("wrong")
     workers = pool.pids()
     assert len(workers) == 1
     pool.close()
@@ -191,7 +191,7 @@ def test_without_math_verify(tmp_path, monkeypatch):
     (tmp_path / "math_verify.py").write_text("raise ImportError('not here')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(ValueError, match=r"reward: expected Math-Verify \(pip install 'math-verify.*got .*not here"):
-        verifier.Verifier(1).compare([verifier.Pair("1", "x", True)], 5.0)
+        verifier.Verifier(1).compare([verifier.Pair("1", "x")], 5.0)
 
 
 @pytest.mark.parametrize("name", GARBAGE)

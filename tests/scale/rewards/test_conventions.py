@@ -1,0 +1,322 @@
+"""When two answers are equal: the conventions of docs/scale.md, each with right answers and wrong neighbours."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import pytest
+
+from scale.rewards import scoring
+from scale.rewards.spelling import plain
+from scale.rewards.verifier import CORRECT, WRONG
+
+pytestmark = pytest.mark.skipif(find_spec("math_verify") is None, reason="needs Math-Verify")
+
+CASES = {
+    "size": [
+        (
+            "2.88e-19",
+            [r"2.88 \times 10^{-19}"],
+            [r"-2.88 \times 10^{-19}", r"2.88 \times 10^{-18}", r"5.76 \times 10^{-19}"],
+        ),
+        ("1/2^{99}", ["2^{-99}"], ["2^{-98}"]),
+        (r"\frac{1}{2^{99}}", [], [r"\frac{1}{2^{98}}"]),
+        (r"\frac{\pi}{10^{20}}", [r"\pi \times 10^{-20}"], [r"\frac{2\pi}{10^{20}}"]),
+        ("10^{-30}x", [], [r"2\cdot 10^{-30}x"]),
+        ("10^{-12}+i", [], ["i"]),
+        (r"\sqrt{10^{20}+1}", [], ["10^{10}"]),
+        ("(10^{-9}, 2)", [], [r"(2\cdot 10^{-9}, 2)"]),
+        (r"\{10^{-9}, 2\}", [], [r"\{10^{-10}, 2\}"]),
+        ("[0, 10^{-9}]", [], ["[0, 10^{-8}]"]),
+        ("x=10^{-20}", [], ["x=10^{-21}"]),
+        (r"\begin{pmatrix}10^{-9}\\1\end{pmatrix}", [], [r"\begin{pmatrix}10^{-10}\\1\end{pmatrix}"]),
+        ("4.6e-24", [r"4.60 \cdot 10^{-24}"], []),
+        ("0.0000001", [], ["0.0000002"]),
+        ("6.02e23", [r"6.02 \times 10^{23}"], [r"6.03 \times 10^{23}"]),
+        ("1e-3", ["0.001", "10^{-3}"], []),
+    ],
+    "decimals": [
+        ("928", [r"9.28 \times 10^{2}"], []),
+        ("0.1", [r"\frac{1}{10}"], []),
+        ("0.3", ["0.1+0.2"], []),
+        ("1.1", ["1.10"], []),
+        ("3.14", [], [r"\pi"]),
+        (r"\pi", ["3.14159"], ["3.14160", "3.1416"]),
+        (r"\frac{1}{3}", ["0.3333333"], ["0.33333"]),
+        (r"\frac{2}{3}", ["0.666667"], ["0.666666"]),
+        (r"\sqrt{2}", ["1.41421"], ["1.414"]),
+        ("1234.5", ["1,234.5"], []),
+        ("0.125", [r"\frac18"], []),
+        ("847", [r"8.47 \times 10^2"], [r"8.471 \times 10^2"]),
+        ("100000000.1", [], ["100000000.2"]),
+        ("1000000", [], ["1000001"]),
+        ("0.1234567", [], ["0.1234568"]),
+    ],
+    "units": [
+        ("6", [], ["6m"]),
+        ("$6m$", ["6m"], ["6"]),
+        (r"\frac{37}{4} m", [r"\frac{37m}{4}"], []),
+        (r"\frac{1}{m} t", [r"\frac{t}{m}"], []),
+        (r"\frac{1}{\sqrt2}c", [r"\frac{c\sqrt2}{2}"], [r"\frac{\sqrt2}{2}"]),
+        (r"5 \text{ cm}", ["5", "5cm", r"5\text{ centimeters}"], [r"5\text{ m}"]),
+        (
+            "5",
+            [r"5~\text{cm}", r"5\text{ s}", r"5 \text{ seconds}", r"\$5", r"5 \text{ dollars}", "£5"],
+            ["5abc", "5xy"],
+        ),
+        ("10", [r"10\,\mathrm{km}", r"10 \mathrm{~km} / \mathrm{h}"], []),
+        ("9.8", [r"9.8 \text{ m/s}^2", r"9.8\,\frac{\text{m}}{\text{s}^2}"], []),
+        (r"9.8 \mathrm{~m/s^2}", [r"9.8 \text{ m/s}^2"], [r"9.8 \text{ m/s}"]),
+        ("3h", [], ["3"]),
+        ("3", [], ["3h"]),
+        ("2t", [], ["2"]),
+        ("2", [], ["2t"]),
+        ("5s", [], ["5"]),
+        ("12", ["12 square units", r"12\text{ sq. units}"], []),
+        ("30", ["30 minutes"], []),
+        ("24", ["24 apples"], []),
+        (r"\$5", [r"5 \text{ dollars}"], [r"5\text{ cents}"]),
+        ("5x", [], ["5"]),
+        (r"7 \text{ or } 8", [], ["7"]),
+        ("45", [r"45\degree", r"45^\circ"], []),
+        (r"45^\circ", ["45"], [r"54^\circ"]),
+        ("20", [r"20^\circ\text{C}", r"20^{\circ}\mathrm{C}"], []),
+        (r"90\text{ degrees}", [r"90^\circ"], []),
+        (r"\frac{\pi}{3}", [r"\frac{\pi}{3}\text{ rad}"], []),
+        (r"60^\circ", [], [r"\frac{\pi}{3}"]),
+        (r"6 \mathrm{m}", ["6m"], []),
+        ("4.5e33", [r"4.5 \times 10^{33}~\text{erg/s}"], [r"4.5 \times 10^{32}~\text{erg/s}"]),
+        ("10!", [r"10! \text{ ways}"], []),
+        (r"\frac{1}{2}", [r"\frac{1}{2} \text{ of the pie}"], []),
+        ("3ab", [], ["3"]),
+        (r"4\ell", [], ["4"]),
+        ("2g", [], ["2"]),
+        (r"\frac{1}{2} g", [r"\frac{g}{2}"], []),
+        ("gt", [], ["g"]),
+        (r"3\text{ ft}", [r"3\text{ feet}"], [r"3\text{ in}"]),
+        ("25 mph", ["25"], []),
+    ],
+    "symbols": [
+        (r"-2+2 \sqrt{3} i", [r"-2+2i\sqrt{3}"], []),
+        ("2i", [r"2 \cdot i", r"2\mathrm{i}", r"2\imath"], ["2"]),
+        ("-1", ["i^2"], []),
+        ("1", [], ["i^2"]),
+        ("-i", ["i^3"], []),
+        ("3+4i", ["4i+3"], ["3-4i", "3+4"]),
+        ("5", ["|3+4i|"], []),
+        (r"\frac{1+i}{2}", [r"\frac12+\frac{i}{2}"], []),
+        (r"e^{i\pi/3}", [r"\frac{1+i\sqrt3}{2}"], []),
+        (r"2i\sqrt3", [], [r"2\sqrt3"]),
+        (r"\pm i", ["i,-i"], []),
+        ("E_1", ["E_{1}"], ["E_2"]),
+        (r"\frac13 E_1+\frac23 E_2", [r"\frac{E_1+2E_2}{3}"], []),
+        ("E_{1},E_{2}", ["E_1, E_2"], ["E_1,E_3"]),
+        (r"1-\frac{1}{\mathrm{e}}", ["1-e^{-1}"], ["1+e^{-1}"]),
+        ("e^2", [r"\mathrm{e}^2"], []),
+        ("E", [], ["e"]),
+        ("2E", [], ["2e"]),
+        ("mc^2", ["m c^{2}"], []),
+        ("x_1", ["x_{1}"], []),
+        ("x_i", ["x_{i}"], ["x_j"]),
+        ("a_{10}", [], ["a_1"]),
+        ("i", [], ["1"]),
+        ("I", [], ["i"]),
+        (r"\frac{V}{R}", [], [r"\frac{v}{r}"]),
+        ("2e", ["5.43656"], []),
+        ("e", [], ["2.718"]),
+        ("e^{-x}", [r"\frac{1}{e^x}"], []),
+        (r"\ln(2)", [r"\ln 2"], []),
+        (r"\hbar\omega", [r"\omega\hbar"], []),
+    ],
+    "bases": [
+        ("52_8", ["52_{8}", r"52_{\text{eight}}", "52", "(52)_8"], ["52_9", "42", "53_8"]),
+        ("52", [], ["52_8"]),
+        ("1011_2", ["1011_{2}"], ["11_{10}"]),
+        ("11", ["11_{10}"], []),
+        ("2A_{16}", ["2A_{16}"], []),
+    ],
+    "spellings of a right answer": [
+        ("-1./3", [r"-\frac13"], [r"\frac13"]),
+        ("np.arcsin(10/13)", [r"\arcsin\frac{10}{13}"], [r"\arccos\frac{10}{13}"]),
+        (
+            r"\frac{-1\pm\sqrt{5}}{2}",
+            [r"\frac{-1-\sqrt5}{2}, \frac{-1+\sqrt5}{2}", r"x=\frac{-1\pm\sqrt5}{2}"],
+            [r"\frac{-1+\sqrt5}{2}", r"\frac{1\pm\sqrt5}{2}"],
+        ),
+        (r"\pm 3", ["3,-3"], []),
+        (r"\pm3", [], ["3"]),
+        ("3", [], [r"\pm 3"]),
+        (r"\frac{29,322,216}{5}", [r"\frac{29322216}{5}"], [r"\frac{29322217}{5}"]),
+        ("sqrt(2)", [r"\sqrt2"], []),
+        ("3**2", ["9"], ["6"]),
+        ("2*pi", [r"2\pi"], []),
+        ("np.pi/2", [r"\frac{\pi}{2}"], []),
+        ("np.sqrt(3)/2", [r"\frac{\sqrt3}{2}"], []),
+        ("10^(-3)", ["0.001"], []),
+        ("2^(1/2)", [r"\sqrt2"], []),
+        ("np.exp(-1)", [r"\frac1e"], []),
+        ("np.log(2)", [r"\ln 2"], []),
+        ("math.sqrt(2*(3+1))", [r"2\sqrt2"], []),
+        ("1.", ["1"], []),
+        ("2./3", [r"\frac23"], []),
+        (r"0.\overline{3}", [r"\frac13"], ["0.3"]),
+        (r"0.1\overline{6}", [r"\frac16"], []),
+    ],
+    "percent": [
+        (r"50\%", ["50 percent", r"50\text{ per cent}", r"\frac12"], [r"500\%"]),
+        (".5", [r"50\%"], ["50"]),
+        (r"12.5\%", ["12.5"], []),
+        (r"0.5\%", ["0.005"], ["0.05"]),
+        (r"33\frac13\%", [r"\frac13"], []),
+        ("50", [], ["0.5"]),
+    ],
+    "choices": [
+        ("12", [r"\textbf{(B)}\ 12", "(B) 12"], [r"\textbf{(B)}\ 13"]),
+        (
+            "B",
+            ["(B)", r"\text{B}", r"\textbf{(B)}\ 12", "B. 12", r"\text{Option B}"],
+            [r"\textbf{(C)}\ 12", "A", "A, B"],
+        ),
+        (r"\textbf{(B)}\ 12", ["12", "B"], [r"\textbf{(C)}\ 12", "C"]),
+        ("C", [], ["(A) and (C)"]),
+        (r"\text{(B)}", ["B"], []),
+        ("-3", [r"\textbf{(B)} -3"], []),
+        ("3", [], [r"\textbf{(B)} -3"]),
+        ("D", [], ["d"]),
+    ],
+    "marks and words": [
+        ("34", ["Answer: 34", "m+n=34", "m+n=3+31=34"], []),
+        ("9", [r"\text{009}"], []),
+        ("(1,2)", ["(1,~2)"], []),
+        (r"\text{Yes}", ["yes"], []),
+        (r"\text{even}", [], [r"\text{odd}"]),
+        (r"\text{Friday}", ["Friday"], []),
+    ],
+    "structure": [
+        ("(1,2)", [], ["(2,1)"]),
+        ("1,2", ["2,1"], ["1,2,3"]),
+        ("1,2,3", [], ["1,2"]),
+        ("[1,2)", [], ["(1,2]"]),
+        ("[1,2]", [], ["[2,1]"]),
+        (r"(-\infty,3)", [], [r"(3,\infty)"]),
+        (r"\frac12", [], ["2"]),
+        ("12", [], ["1 2"]),
+        ("5", [], ["2 3", "2(3)"]),
+        ("6", ["2(3)"], []),
+        (r"2\frac12", [r"\frac52"], ["1"]),
+        ("x+y", ["y+x"], []),
+        ("x-y", [], ["y-x"]),
+        ("x^2", [], ["x^3"]),
+        ("y=2x+1", ["2x-y+1=0"], ["y=2x-1"]),
+        ("x^2+y^2=1", [], ["x^2+y^2=2"]),
+        ("x^2+1=0", [], ["x^2+2=0"]),
+        ("(2,1),(1,2)", ["(1,2),(2,1)"], ["(1,2),(1,2)"]),
+        (r"\{\sqrt8, 1\}", [r"\{1, 2\sqrt2\}"], []),
+        (r"x\ge 2", [r"[2,\infty)"], ["x>2"]),
+        (r"x \in [-2,7]", [r"-2 \le x \le 7"], [r"-2 < x \le 7"]),
+        ("|x|", [], ["x"]),
+        (r"\sqrt{x^2}", [], ["x"]),
+        (r"\frac{x^2-1}{x-1}", ["x+1"], []),
+        (r"\sin^2x+\cos^2x", ["1"], []),
+        ("n!", [], ["n"]),
+        (r"\binom{5}{2}", ["10"], []),
+        ("10", [], ["C(5,2)"]),
+        ("3:4", [r"\frac34"], ["4:3"]),
+        (r"-\frac{1}{2}", [r"\frac{1}{-2}"], []),
+        ("f(x)=x^2", ["x^2"], []),
+        ("2^{n+1}-1", [], ["2^n-1"]),
+        ("2^{10}", ["1024"], []),
+        (r"\log_2 8", ["3"], []),
+    ],
+}
+"""By kind: a right answer, answers that are equal to it, and answers that are not."""
+
+WITH_PROBLEM = [
+    ("6", "6m", "How many meters is it?", True),
+    ("6", "6m", "Let $m$ be the mass in meters.", False),
+    ("$6m$", "6", "How long is it, in meters?", True),
+    ("6m", "6", "If $m$ is an integer, find in terms of $m$.", False),
+    ("6m", r"6\text{ m}", "In meters.", True),
+    ("5", "5s", "A train runs for 5 s. How long?", True),
+    ("5", "5t", "How many weeks?", False),
+    ("2", "2g", r"The block has mass $3 \mathrm{~g}$.", True),
+    ("2g", "2", r"Let \(g\) be gravity; the mass is in grams.", False),
+    ("52", "52_8", "Write 42 in base 8.", True),
+    ("52", "52_8", "Write 42 in base eight.", True),
+    ("52", "52_8", "Write 42 in base 9.", False),
+]
+"""A right answer, an answer, the problem, and whether they are equal."""
+
+
+def pairs(place):
+    return [
+        pytest.param(row[0], answer, id=f"{kind} {row[0]} = {answer}")
+        for kind, rows in CASES.items()
+        for row in rows
+        for answer in row[place]
+    ]
+
+
+def decided(gold, answer, **arguments):
+    return scoring.decide(plain(gold), plain(answer), **arguments).outcome
+
+
+@pytest.mark.parametrize(("gold", "answer"), pairs(1))
+def test_equal(gold, answer):
+    assert decided(gold, answer) == CORRECT
+
+
+@pytest.mark.parametrize(("gold", "answer"), pairs(2))
+def test_not_equal(gold, answer):
+    assert decided(gold, answer) == WRONG
+
+
+@pytest.mark.parametrize(("gold", "answer", "problem", "equal"), WITH_PROBLEM)
+def test_with_the_problem(gold, answer, problem, equal):
+    """Whether a letter is a unit, and what base is meant, follows from the problem."""
+    assert decided(gold, answer, problem=problem) == (CORRECT if equal else WRONG)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "tolerance", "equal"),
+    [
+        ("2.88e-19", "2.89e-19", "exact", False),
+        ("2.88e-19", "2.89e-19", "minerva", True),
+        ("2.88e-19", "2.92e-19", "minerva", False),
+        ("2.88e-19", "-2.88e-19", "minerva", False),
+        ("11.6", "11.6001", "minerva", True),
+        ("11.6", "11.6002", "minerva", False),
+        ("11.6", "11.601", "qwen", True),
+        ("11.6", "11.602", "qwen", False),
+        ("0", "1e-30", "minerva", False),
+        (r"\sqrt{2}", "1.41422", "minerva", True),
+        (r"\sqrt{2}", "1.41424", "minerva", False),
+        (r"\sqrt{2}", "1.4143", "qwen", True),
+        (r"\sqrt{2}", r"\sqrt{2.001}", "qwen", False),
+        (r"(1,\sqrt{2})", "(1,1.4143)", "qwen", True),
+    ],
+)
+def test_tolerance(gold, answer, tolerance, equal):
+    assert decided(gold, answer, tolerance=tolerance) == (CORRECT if equal else WRONG)
+
+
+PERTURBED = [
+    *("7", r"\frac{5}{12}", "0.375", r"3\sqrt{2}", r"\{1, 2, 4\}", "(2, 5)"),
+    *("[2, 5)", r"2\pi", "3+4i", "x^2+3x", "1.6e-19"),
+]
+
+
+def perturbed(gold):
+    """Return answers that differ from one by a sign, a factor, a digit, an element, or the kind of an end."""
+    yield from (f"-({gold})", f"10 \\cdot ({gold})", f"\\frac{{{gold}}}{{2}}", f"2 \\cdot ({gold})", f"{gold}, 17")
+    yield from (gold.replace(one, other, 1) for one, other in zip("1234567", "2345678", strict=True) if one in gold)
+    for one, other in ("([", "[(", ")]"):
+        if gold[:1] == one or gold[-1:] == one:
+            yield other + gold[1:] if gold[:1] == one else gold[:-1] + other
+
+
+@pytest.mark.parametrize("gold", PERTURBED)
+def test_neighbours_of_a_right_answer(gold):
+    """None is taken for it; one that cannot be read is not right either."""
+    assert decided(gold, gold) == CORRECT
+    assert [x for x in perturbed(gold) if decided(gold, x) == CORRECT] == []
