@@ -92,7 +92,7 @@ def find_files(dataset: Dataset, source: Path | None, revision: str | None = Non
         if source.suffix not in SUFFIXES:
             raise ValueError(f"{source}: expected a file of type {', '.join(SUFFIXES)}, got {source.suffix!r}")
         return [source], {}
-    files = _data_files(source, f"{dataset.name}.*")
+    files = sorted(path for suffix in SUFFIXES if (path := source / f"{dataset.name}{suffix}").is_file())
     if not files:
         folder = source / dataset.name
         every = _data_files(folder, "**/*")

@@ -134,6 +134,23 @@ def test_keys_do_not_depend_on_the_template(made, tmp_path, template):
     assert all(row["extra_info"]["problem"] in row["prompt"][-1]["content"] for row in found)
 
 
+@pytest.mark.parametrize("template", text_keys.TEMPLATES)
+def test_what_is_written_can_be_read(made, tmp_path, template):
+    """By any template: the same problems, keys and answers, and the same overlap, for training and for benchmarks."""
+    run("amc23", "dapo-math-17k", "--source", made, "--out", tmp_path / "one", "--template", template)
+    run("amc23", "dapo-math-17k", "--source", tmp_path / "one", "--out", tmp_path / "two", "--template", "plain")
+    for name in ("amc23", "dapo-math-17k"):
+        first, second = (rows(tmp_path / folder / f"{name}.parquet") for folder in ("one", "two"))
+        assert [x["reward_model"] for x in first] == [x["reward_model"] for x in second]
+        for same in ("key", "problem"):
+            assert [x["extra_info"][same] for x in first] == [x["extra_info"][same] for x in second]
+        assert {x["extra_info"]["template"] for x in first} == {template}
+        plain = [text_keys.TEMPLATES["plain"].messages(x["extra_info"]["problem"]) for x in first]
+        assert [x["prompt"] for x in second] == plain
+    assert manifest(tmp_path / "one")["overlap"] == manifest(tmp_path / "two")["overlap"]
+    assert len(manifest(tmp_path / "two")["overlap"]["amc23"]) == 1
+
+
 def test_the_dapo_template_is_the_source_s(made, tmp_path):
     """Taken off and put on again, it is what the source has."""
     run("dapo-math-17k", "--source", made, "--out", tmp_path, "--template", "dapo")
