@@ -200,7 +200,7 @@ def _inside(text: str, start: int, end: int) -> tuple[int, int] | None:
 
 
 def _between(text: str, start: int, end: int, before: str, after: str) -> tuple[int, int] | None:
-    whole = len(before) + len(after) <= end - start
-    if whole and text.startswith(before, start, end) and text.endswith(after, start, end):
-        return start + len(before), end - len(after)
+    start_inside = start + len(before)
+    if text.startswith(before, start, end) and text.endswith(after, start_inside, end):
+        return start_inside, end - len(after)
     return None

@@ -10,6 +10,7 @@ import re
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from scale.data import formats, layouts
 from tests.scale import made_data
@@ -229,3 +230,35 @@ def test_columns_that_are_not_needed_may_be_anything(tmp_path):
     pq.write_table(found.rename_columns(["problem", "answer", "year", "more"]), tmp_path / "x.parquet")
     with pytest.raises(ValueError, match=r"x.parquet: expected columns of text or numbers, got .*year \(timestamp"):
         list(layouts.read_rows(tmp_path / "x.parquet"))
+
+
+PIECES = b'" [ ] { } , \\ NaN 1e999 null "role" \\u0000 \xff'.split(b" ") + [b"\n", b"\0"]
+
+
+@pytest.fixture(scope="module")
+def contents(made):
+    return [(path.suffix, path.read_bytes()) for path in sorted(made.iterdir())]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(number=st.integers(0, 6), random=st.randoms(use_true_random=False))
+def test_fuzz_damaged_sources(contents, tmp_path, number, random):
+    """Bits, cuts and pieces that do not belong there: a source is read, or refused by its name."""
+    suffix, content = contents[number]
+    damaged = bytearray(content)
+    for _ in range(random.choice([1, 1, 3, 20])):
+        at, kind = random.randrange(len(damaged) + 1), random.random()
+        if kind < 0.4 and at < len(damaged):
+            damaged[at] ^= 1 << random.randrange(8)
+        elif kind < 0.6:
+            damaged[at:at] = random.choice(PIECES)
+        else:
+            del damaged[at : at + random.choice([1, 40, len(damaged)])]
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(damaged)
+    try:
+        found = list(layouts.read_rows(path))
+    except ValueError as error:
+        assert str(error).startswith(f"{path}: ")
+    else:
+        assert all(row.problem.strip() and row.answer.strip() for row in found)
