@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from theory import allocation
+from theory.allocation import get_allocator
 from theory.estimators import moments
 from theory.losses.aggregation import AGGREGATIONS
 from theory.methods import METHODS
@@ -71,6 +72,10 @@ def test_proxies_are_the_rules_own():
         found = diagnostics.proxy_variances(rule, successes, attempts, exact)
         np.testing.assert_allclose(found, [*known, known.mean()])
         np.testing.assert_allclose(diagnostics.proxy_variances(rule, successes * 0, attempts * 0, exact), 1.0)
+    for rule in ("dynamo", "neyman"):
+        least = get_allocator(rule).min_history
+        at_least = diagnostics.proxy_variances(rule, np.array([1.0, 0.0]), np.array([least, least - 1.0]), exact[:2])
+        np.testing.assert_allclose(at_least, (least - 1) / (least * (least - 1)))
     for rule in ("gvm", "vip", "knapsack", "cures"):
         found = diagnostics.proxy_variances(rule, successes, attempts, exact)
         np.testing.assert_allclose(found, [0.3 * 0.7, 0.25, 0.4 * 0.6])
@@ -90,6 +95,7 @@ def test_regret_is_zero_for_the_oracle_and_never_below():
         assert diagnostics.regret(variances, best, 3, high) == 0.0
     assert diagnostics.regret(np.zeros(2), np.array([1, 7]), 1, 8) == 0.0
     assert np.isnan(diagnostics.regret(np.ones(2), np.array([0, 8]), 0, 8))
+    assert diagnostics.regret(np.array([0.0, 1.0]), np.array([0, 8]), 0, 8) == 0.0
 
 
 def test_the_oracle_of_the_regret_has_the_rules_bounds():
@@ -173,6 +179,19 @@ def test_equal_groups_have_the_variance_of_equal_groups():
         found = diagnose(method, (2, 12), probs, correct, equal, history, variances, np.zeros, np.copy)
         np.testing.assert_allclose(found["variance_ratio_realized"], 1.0)
         np.testing.assert_allclose(found["variance_ratio_predicted"], predicted)
+
+
+def test_a_prompt_without_rollouts_has_no_variance_to_predict():
+    """Its v/0 would be infinite; where its proxy is 0 it does not count."""
+    probs, correct, _, _, variances = batch(num_seeds=2, num_prompts=2)
+    probs, correct = np.repeat(probs, 2, axis=2), np.repeat(correct, 2, axis=2)
+    history = np.array([[4.0, 2.0], [4.0, 2.0]]), np.full((2, 2), 4.0)  # P is 0 at the first prompt
+    counts = np.array([[0, 4], [4, 0]])
+    method = replace(METHODS["grpo"], allocator="neyman")
+    found = diagnose(method, (0, 8), probs, correct, counts, history, variances, lambda: probs, np.copy)
+    predicted = found["variance_ratio_predicted"]
+    assert np.isfinite(predicted[0])
+    assert np.isnan(predicted[1])
 
 
 def test_what_does_not_exist_is_nan():
