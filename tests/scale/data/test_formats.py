@@ -232,7 +232,7 @@ def test_columns_that_are_not_needed_may_be_anything(tmp_path):
         list(layouts.read_rows(tmp_path / "x.parquet"))
 
 
-PIECES = b'" [ ] { } , \\ NaN 1e999 null "role" \\u0000 \xff'.split(b" ") + [b"\n", b"\0"]
+PIECES = [*b'" [ ] { } , \\ NaN 1e999 null "role" \\u0000 \xff'.split(b" "), b"\n", b"\0"]
 
 
 @pytest.fixture(scope="module")
