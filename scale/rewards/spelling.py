@@ -19,7 +19,7 @@ _PERCENT = re.compile(
     r"|(?<![A-Za-z\\])(?i:per\s?cent|percentage|pct))$"
 )
 _ENDS = re.compile(r"(?:<\|[a-z_]{1,30}\|>|</s>|<(?:end_of_turn|eos|pad)>)\s*$")
-_DEGREE = re.compile(r"\^?\s*(?:\{\s*(?:\\degrees?(?![A-Za-z])|°)\s*\}|\\degrees?(?![A-Za-z])|°)")
+_DEGREE = re.compile(r"\^?\s*(?:\{\s*(?:\\(?:text)?degrees?(?![A-Za-z])|°)\s*\}|\\(?:text)?degrees?(?![A-Za-z])|°)")
 _CONSTANT = re.compile(r"\\(?:mathrm|text|textrm|operatorname|mathit|mathbf|mathbb)\s*\{\s*(e|i)\s*\}")
 _TEXT_NUMBER = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|mbox)\s*\{\s*([+-]?[\d.,/]*\d)\s*\}")
 _LABEL = re.compile(
@@ -49,6 +49,10 @@ _FUNCTION = re.compile(
 )
 _FIRST_ARGUMENT = re.compile(r"\\(?:[dtc]?frac|sqrt)\s*(?=\\[A-Za-z])(\\(?:[A-Za-z]+))(?!\s*\{)")
 _SECOND_ARGUMENT = re.compile(r"(\\[dtc]?frac\s*\{(?:[^{}]|\{[^{}]*\})*\})\s*(\\[A-Za-z]+|[A-Za-z\d])")
+_JOINT = re.compile(
+    r"\s*(?:\\(?:text(?:rm|bf|it)?|mbox|hbox|mathrm)\s*\{[\s,~]*(?:and|or)[\s~]*\}|\\(?:lor|land|vee|wedge)(?![A-Za-z]))\s*",
+    re.IGNORECASE,
+)
 _GROUPED = re.compile(r"(?<=\{)\s*(\d{1,3}(?:,\d{3})+)\s*(?=\})|(?<![\d,.])(\d{1,3}(?:,\d{3})+)(?=\.\d)")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{(\d{1,30})\}")
 _PROGRAM = re.compile(
@@ -85,6 +89,7 @@ def plain(answer: str) -> str:
     text = text.removesuffix("。").removesuffix(".").strip() if not text.endswith("..") else text
     text = re.sub(r"\\text\s*\{\s*[.,;]?\s*\}$", "", text).strip()
     text = re.sub(r"\\(?:dots|cdots|dotsc)(?![A-Za-z])", r"\\ldots", text)
+    text = _JOINT.sub(",", re.sub(r"\{\s*\}(?=\s*\^)", "", text))
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
     text = _GROUPED.sub(lambda digits: (digits[1] or digits[2]).replace(",", ""), text)
     text = _SCIENTIFIC.sub(r"\1\\times 10^{\2}", text)
@@ -122,7 +127,7 @@ def _without_wraps(text: str) -> str:
         for pair in _PAIRS:
             if len(text) > 2 * len(pair) and text.startswith(pair) and text.endswith(pair):
                 text = text[len(pair) : -len(pair)].strip()
-        text = text.rstrip("_\\ ") if text.count("{") == text.count("}") else text.removesuffix("{").rstrip("_\\ ")
+        text = text.rstrip("\\ ")
         wrap = _WHOLE.match(text)
         if wrap is None or not text.endswith("}"):
             return text
@@ -332,7 +337,11 @@ def number(answer: str) -> Fraction | None:
     return (-value if found["sign"] == "-" else value) * Fraction(10) ** power
 
 
-TOLERANCES = {"exact": (0, 0), "minerva": (Fraction(1, 100), Fraction(1, 10**5)), "qwen": (Fraction(1, 10**4),) * 2}
+TOLERANCES = {
+    "exact": (Fraction(0), Fraction(0)),
+    "minerva": (Fraction(1, 100), Fraction(1, 100_000)),
+    "qwen": (Fraction(1, 10_000), Fraction(1, 10_000)),
+}
 """Relative errors that graders allow, for numbers below `SMALL` and for others (docs/scale.md has the sources)."""
 
 SMALL = Fraction(1, 10**8)
@@ -346,7 +355,7 @@ def error_allowed(gold: Fraction, tolerance: str) -> Fraction:
     >>> error_allowed(Fraction(7), "exact"), error_allowed(Fraction(7), "minerva")
     (Fraction(0, 1), Fraction(1, 100000))
     """
-    return Fraction(TOLERANCES[tolerance][0 if abs(gold) < SMALL else 1])
+    return TOLERANCES[tolerance][0 if abs(gold) < SMALL else 1]
 
 
 def _fraction(text: str) -> Fraction:

@@ -286,7 +286,9 @@ def serve(file: int) -> None:
 
     owner = socket.socket(fileno=file)
     try:
-        judge([Pair("1", "2"), Pair("\\frac{1}{2}", "x")])  # compiles its patterns, once for all children
+        from scale.rewards import comparing
+
+        comparing.warm_up()  # once for all children
     except Exception as error:
         _send(owner, {"error": repr(error)})
         return
@@ -354,13 +356,14 @@ def judge(pairs: Sequence[Pair]) -> Judgement:
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns that it has no timeout
     wrong, unverified = "", ""
     for pair in pairs:
+        imaginary = comparing.is_imaginary(pair.gold, pair.answer)
         try:
-            comparing.read(pair.gold)
+            comparing.read(pair.gold, imaginary)
         except Exception:
             unverified = "the right answer cannot be read"
             continue
         try:
-            comparing.read(pair.answer)
+            comparing.read(pair.answer, imaginary)
         except Exception as error:
             if type(error) in (Exception, comparing.Unreadable):  # latex2sympy has no type of its own
                 wrong = "the answer cannot be read"
