@@ -36,12 +36,12 @@ def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     except ValueError as error:
         assert ":" in str(error), f"a ValueError should read 'argument: expected ..., got ...', not {error}"
         return None
-    for leaf in _leaves(result):
+    for leaf in leaves(result):
         assert np.all(np.isfinite(leaf)), f"not finite: {result}"
     return result
 
 
-def _leaves(result: Any) -> Iterator[np.ndarray]:
+def leaves(result: Any) -> Iterator[np.ndarray]:
     if isinstance(result, torch.Tensor):
         result = result.detach().numpy()
     if isinstance(result, (np.ndarray, np.generic, int, float)):
@@ -50,13 +50,13 @@ def _leaves(result: Any) -> Iterator[np.ndarray]:
             yield array
     elif isinstance(result, dict):
         for value in result.values():
-            yield from _leaves(value)
+            yield from leaves(value)
     elif isinstance(result, (tuple, list)):
         for value in result:
-            yield from _leaves(value)
+            yield from leaves(value)
     elif is_dataclass(result):
         for field in fields(result):
-            yield from _leaves(getattr(result, field.name))
+            yield from leaves(getattr(result, field.name))
 
 
 any_float = st.floats(allow_nan=True, allow_infinity=True)

@@ -9,12 +9,17 @@ import pkgutil
 import re
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FunctionType, ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 import theory
+from tests.theory.fuzzing import leaves
 
 ROOT = Path(__file__).parents[2]
 INTERNAL = (
@@ -68,6 +73,85 @@ def test_function_is_documented_and_fuzzed(module: ModuleType, function: Functio
     chapter = ROOT.joinpath("tests", *module.__name__.split(".")[:2])
     tests = chapter.rglob("test_*.py") if chapter.is_dir() else [chapter.with_name(f"test_{chapter.name}.py")]
     assert any(f"def test_fuzz_{function.__name__}(" in path.read_text() for path in tests)
+
+
+def calls(module: ModuleType, function: FunctionType) -> list[inspect.BoundArguments]:
+    """Return the arguments of the calls in a function's doctest, where they are as they should be."""
+    signature, found = inspect.signature(function), []
+
+    def recorder(*args: Any, **kwargs: Any) -> Any:
+        found.append(signature.bind(*args, **kwargs))
+        return function(*args, **kwargs)
+
+    names = {**vars(module), function.__name__: recorder}
+    for test in doctest.DocTestFinder(recurse=False).find(function, function.__name__, module=module, globs=names):
+        doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test)
+    return found
+
+
+def one_value(x: Any) -> Iterator[Any]:
+    """Yield the first value of an array as a number, as NumPy's scalar, and as an array and a tensor []."""
+    value = np.asarray(x).reshape(-1)[0]
+    yield from (value.item(), value, np.asarray(value), torch.tensor(value.item()))
+    if value.dtype.kind == "f":
+        yield from (int(value), np.float32(value))
+
+
+def is_numeric(x: Any) -> bool:
+    """Return whether an argument is a non-empty array of numbers or booleans, or nested lists of them."""
+    try:
+        return isinstance(x, np.ndarray | list) and np.asarray(x).dtype.kind in "biuf" and np.size(x) > 0
+    except ValueError:  # lists of several lengths
+        return False
+
+
+def outcome(function: FunctionType, arguments: Mapping[str, Any]) -> Any:
+    """Return what a function returns; None for a ValueError, which must name an argument."""
+    bound = inspect.signature(function).bind(**arguments)
+    try:
+        return function(*bound.args, **bound.kwargs)
+    except ValueError as error:
+        assert re.match(r"[\w, \[\]]+: expected ", str(error)), error
+        return None
+
+
+@pytest.mark.parametrize(("module", "function"), FUNCTIONS)
+def test_one_value_in_place_of_an_array_is_taken_or_named(module: ModuleType, function: FunctionType):
+    """Where it is taken, the result is that of an array filled with this value."""
+    filled_alike = function.__name__ != "holm"  # One p-value is a family of one, not one of many that are equal.
+    for call in calls(module, function):
+        for name, x in call.arguments.items():
+            for value in one_value(x) if is_numeric(x) else ():
+                result = outcome(function, {**call.arguments, name: value})
+                filled = np.full_like(np.asarray(x), value)
+                expected = None if result is None else outcome(function, {**call.arguments, name: filled})
+                if expected is not None and filled_alike:
+                    for one, other in zip(leaves(result), leaves(expected), strict=True):
+                        np.testing.assert_allclose(*np.broadcast_arrays(one, other), rtol=1e-6)
+
+
+TAKE_NUMBERS = {
+    "update_coefficient": "advantage ratio",
+    "first_order": "coefficient",
+    "first_order_sequence": "coefficient",
+    "exact": "coefficient",
+    "instability": "coefficient",
+    "compensation": "entropy advantages",
+    "stabilization": "instability",
+    "entropy_advantages": "advantages entropy",
+    "w_reinforce": "correct",
+}
+"""Arrays of any shape, for which a number may stand; those of the functions that convert what they get are not here."""
+
+
+@pytest.mark.parametrize("name", TAKE_NUMBERS)
+def test_a_number_is_taken_for_an_array(name: str):
+    ((module, function),) = (param.values for param in FUNCTIONS if param.values[1].__name__ == name)
+    call = calls(module, function)[0]
+    for argument in TAKE_NUMBERS[name].split():
+        for value in one_value(call.arguments[argument]):
+            if not isinstance(value, torch.Tensor) or len(call.arguments) == 1:
+                assert outcome(function, {**call.arguments, argument: value}) is not None
 
 
 STOCK = "not as above|out of range|unknown|(shapes|lengths|types) (differ|do not fit)|not (finite|an? (int|num))|As `"

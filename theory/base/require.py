@@ -18,7 +18,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from theory.base.arrays import Array, BoolArray, FloatArray, IntArray
+from theory.base.arrays import Array, BoolArray, FloatArray, IntArray, is_array
 
 MAX_COUNT = 2**31 - 1
 """Largest number of rollouts, in all and of a group: every sum of counts stays exact in int64 and float64."""
@@ -68,6 +68,36 @@ def namespace(**arrays: Array) -> Any:
     except TypeError as error:
         kinds = ", ".join(f"{name}: {type(x).__module__}" for name, x in arrays.items())
         raise ValueError(f"{', '.join(arrays)}: expected one array library, got {kinds}") from error
+
+
+def alike(**values: Any) -> tuple[Any, ...]:
+    """Return arrays as they are, and a number as an array of that value, of the dtype and shape of the others.
+
+    An array [] of one value is repeated too. Numbers alone become arrays of NumPy.
+
+    Examples
+    --------
+    >>> alike(coefficient=1.5, log_prob=np.array([-1.0, -2.0]))
+    (array([1.5, 1.5]), array([-1., -2.]))
+    """
+    arrays = [x for x in values.values() if is_array(x)]
+    arrays = arrays or [np.asarray(x) for x in values.values() if isinstance(x, np.floating)] or [np.zeros(())]
+    largest = max(arrays, key=lambda x: x.ndim)
+    xp = namespace(arrays=largest)
+    floating = xp.isdtype(largest.dtype, "real floating")
+
+    def array(name: str, x: Any) -> Any:
+        if is_array(x):
+            own = array_api_compat.is_torch_array(x) == array_api_compat.is_torch_array(largest)
+            return xp.broadcast_to(x, largest.shape) if x.ndim == 0 and own else x
+        number = isinstance(x, (int, float, np.integer, np.floating)) and not isinstance(x, bool)
+        if not number or not floating:
+            return x
+        most = float(xp.finfo(largest.dtype).max)
+        value, device = in_range(name, x, -most, most), array_api_compat.device(largest)
+        return xp.full(largest.shape, value, dtype=largest.dtype, device=device)
+
+    return tuple(array(name, x) for name, x in values.items())
 
 
 def finite(xp: Any, **arrays: Array) -> None:

@@ -183,6 +183,7 @@ def w_reinforce(correct: Array, weight: float = 0.1, *, dtype: Any = None) -> Ar
     >>> w_reinforce(np.array([True, False])).tolist()
     [0.1, -1.0]
     """
+    correct = np.asarray(correct) if isinstance(correct, bool) else correct
     xp = require.namespace(correct=correct)
     require.boolean(xp, correct=correct)
     weight = require.in_range("weight", weight, 0.0)

@@ -92,6 +92,7 @@ def entropy_advantages(advantages: Array, entropy: Array, alpha: float = 0.4, ka
     >>> entropy_advantages(np.array([3.75, -0.25, -0.25]), np.array([1.0, 1.0, 0.1])).round(4).tolist()
     [4.15, -0.125, -0.21]
     """
+    advantages, entropy = require.alike(advantages=advantages, entropy=entropy)
     xp = check_entropy(entropy, advantages=advantages)
     require.squarable(xp, advantages=advantages)
     require.in_range("alpha", alpha, 0.0, largest_coefficient(xp, entropy))

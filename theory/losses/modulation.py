@@ -154,6 +154,7 @@ def instability(
     >>> instability(stats, np.array([1.0, 1.0]), np.array([True, True])).round(4).tolist()
     [0.0396, 0.356]
     """
+    coefficient, _ = require.alike(coefficient=coefficient, log_prob=stats.log_prob)
     xp = require.namespace(coefficient=coefficient, mask=mask)
     require.boolean(xp, mask=mask)
     require.same_shape(coefficient=coefficient, mask=mask)
@@ -192,6 +193,7 @@ def compensation(entropy: Array, advantages: Array, alpha: float, scope: Scope) 
     >>> compensation(entropy, advantages, 0.4, Scope(0.0, 1.0)).tolist()
     [1.4, 1.2, 1.0, 1.0]
     """
+    entropy, advantages = require.alike(entropy=entropy, advantages=advantages)
     xp = require.namespace(entropy=entropy, advantages=advantages)
     require.finite(xp, entropy=entropy, advantages=advantages)
     require.same_shape(entropy=entropy, advantages=advantages)
@@ -226,6 +228,7 @@ def stabilization(instability: Array, alpha: float, sharpness: float, threshold:
     >>> stabilization(np.array([0.0, 1.8, 2.0]), 0.4, 50.0, 0.9, Scope(0.0, 1.0, 2.0)).round(4).tolist()
     [1.0, 0.8, 0.6027]
     """
+    (instability,) = require.alike(instability=instability)
     xp = require.namespace(instability=instability)
     check_instability(xp, instability)
     alpha = require.in_range("alpha", alpha, 0.0, 1.0)

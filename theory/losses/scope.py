@@ -112,6 +112,7 @@ def scope_of(
     [0.3251, 0.3251, 0.2]
     """
     xp = require_statistics(stats)
+    require.namespace(entropy=stats.entropy, instability=instability, mask=mask)
     check_instability(xp, instability)
     require.boolean(xp, mask=mask)
     require.same_shape(entropy=stats.entropy, instability=instability, mask=mask)

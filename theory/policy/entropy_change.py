@@ -22,7 +22,8 @@ def update_coefficient(advantage: Array, ratio: Array, clip_low: float = 0.2, cl
 
     Parameters
     ----------
-    advantage, ratio : A and the importance ratio r = pi(a) / pi_old(a) >= 0 (1 on-policy), each [...], floating.
+    advantage, ratio : A and the importance ratio r = pi(a) / pi_old(a) >= 0 (1 on-policy), each [...], floating; either
+        may be one number.
     clip_low, clip_high : Clip range, clip_low in [0, 1], clip_high >= 0. DynaMO and GRPO use 0.2 and 0.2, Clip-Higher
         0.2 and 0.28.
 
@@ -35,6 +36,7 @@ def update_coefficient(advantage: Array, ratio: Array, clip_low: float = 0.2, cl
     >>> update_coefficient(np.array([1.0, 1.0, -1.0, -1.0]), np.array([1.1, 1.3, 0.9, 0.7])).tolist()
     [1.1, 0.0, -0.9, 0.0]
     """
+    advantage, ratio = require.alike(advantage=advantage, ratio=ratio)
     xp = require.namespace(advantage=advantage, ratio=ratio)
     require.finite(xp, advantage=advantage, ratio=ratio)
     require.same_shape(advantage=advantage, ratio=ratio)
@@ -57,7 +59,7 @@ def first_order(stats: TokenStatistics, coefficient: Array, learning_rate: float
 
     Parameters
     ----------
-    stats, coefficient : Token statistics and update coefficient xi, each [...].
+    stats, coefficient : Token statistics and update coefficient xi, each [...]; or one xi for all tokens.
     learning_rate : eta >= 0, the step on the logits.
 
     Returns
@@ -125,12 +127,13 @@ def exact(logits: Array, actions: Array, coefficient: Array, learning_rate: floa
     >>> exact(logits, np.array([1]), np.array([1.0]), learning_rate=0.01).round(6).tolist()
     [0.003571]
     """
-    xp = require.namespace(logits=logits, actions=actions, coefficient=coefficient)
+    xp = require.namespace(logits=logits)
     stats = token_statistics(logits, actions)
     step = _step(stats, coefficient, learning_rate)[..., None]
     log_pi = log_softmax(logits)
     pi = xp.exp(log_pi)
-    tokens = xp.arange(logits.shape[-1], device=array_api_compat.device(logits))
+    device = array_api_compat.device(logits)
+    tokens, actions = xp.arange(logits.shape[-1], device=device), xp.asarray(actions, device=device)
     score = xp.astype(tokens == actions[..., None], logits.dtype) - pi
 
     change = clip(step, -1, 1) * score
@@ -148,6 +151,7 @@ def exact(logits: Array, actions: Array, coefficient: Array, learning_rate: floa
 
 def _step(stats: TokenStatistics, coefficient: Array, learning_rate: float) -> Array:
     """Return eta xi, checked against the statistics' shape."""
+    coefficient, _ = require.alike(coefficient=coefficient, log_prob=stats.log_prob)
     xp = require.namespace(log_prob=stats.log_prob, coefficient=coefficient)
     require.finite(xp, coefficient=coefficient)
     require.same_shape(log_prob=stats.log_prob, coefficient=coefficient)

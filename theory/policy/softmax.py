@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import array_api_compat
+import numpy as np
+
 from theory.base import require
 from theory.base.arrays import Array, clip
 
@@ -89,7 +92,8 @@ def token_statistics(logits: Array, actions: Array) -> TokenStatistics:
 
     Parameters
     ----------
-    logits, actions : Finite logits, [..., V], floating, and sampled token ids in [0, V), [...], integer.
+    logits, actions : Finite logits, [..., V], floating, and sampled token ids in [0, V), [...], integer; the one token
+        of logits [V] may be a number.
 
     Returns
     -------
@@ -102,9 +106,13 @@ def token_statistics(logits: Array, actions: Array) -> TokenStatistics:
     >>> [round(float(x[0]), 4) for x in stats]
     [-0.1054, 0.3251, 0.82, 0.1582]
     """
-    xp = require.namespace(logits=logits, actions=actions)
-    require.integer(xp, actions=actions)
     log_pi = log_softmax(logits)
+    xp = require.namespace(logits=logits)
+    if logits.ndim == 1 and isinstance(actions, (int, np.integer)) and not isinstance(actions, bool):
+        action = require.count("actions", actions, 0, logits.shape[-1] - 1)
+        actions = xp.asarray(action, dtype=xp.int64, device=array_api_compat.device(logits))
+    require.namespace(logits=logits, actions=actions)
+    require.integer(xp, actions=actions)
     if tuple(actions.shape) != tuple(logits.shape[:-1]):
         raise ValueError(
             f"actions: expected shape {tuple(logits.shape[:-1])} (that of logits without its last axis), "

@@ -70,7 +70,10 @@ def in_family(estimates: Iterable[Estimate]) -> list[Estimate]:
     >>> [gain.p for gain in in_family([Estimate(0.1, 0.01, 0.2, 0.03), Estimate(0.2, 0.1, 0.3, 0.001)])]
     [0.03, 0.002]
     """
-    family = list(estimates)
+    family = list(estimates) if np.iterable(estimates) else [estimates]
+    for gain in family:
+        if not isinstance(gain, Estimate):
+            raise ValueError(f"estimates: expected a list of estimates, got {type(gain).__name__}")
     adjusted = holm([gain.p for gain in family]) if family else np.zeros(0)
     return [gain._replace(p=float(p)) for gain, p in zip(family, adjusted, strict=True)]
 

@@ -296,3 +296,47 @@ def test_fuzz_exact(logits, actions, coefficient, learning_rate):
     change = fuzzing.call(exact, logits, actions, coefficient, learning_rate)
     if change is not None:
         assert np.all(np.abs(change) <= np.log(logits.shape[-1]) + 1e-12)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+def test_one_coefficient_stands_for_that_of_all_tokens(backend, rng, shape):
+    """A number, NumPy's or Python's, and an array []: what an array filled with it gives, of the tokens' shape."""
+    logits, actions = backend(rng.normal(size=(*shape, 5))), backend(rng.integers(5, size=shape))
+    stats, filled = token_statistics(logits, actions), backend(np.full(shape, 2.0))
+    for coefficient in (2, 2.0, np.float32(2), np.int64(2), backend(np.array(2.0))):
+        for got, expected in (
+            (first_order(stats, coefficient, 0.1), first_order(stats, filled, 0.1)),
+            (exact(logits, actions, coefficient, 0.1), exact(logits, actions, filled, 0.1)),
+            (update_coefficient(coefficient, filled, 0.2, 5.0), update_coefficient(filled, filled, 0.2, 5.0)),
+            (update_coefficient(filled, coefficient, 0.2, 5.0), update_coefficient(filled, filled, 0.2, 5.0)),
+        ):
+            assert tuple(got.shape) == shape
+            assert got.dtype == expected.dtype
+            np.testing.assert_array_equal(backend.numpy(got), backend.numpy(expected))
+    with pytest.raises(ValueError, match="coefficient: expected a finite number in"):
+        first_order(stats, 1e300 if backend.dtype == "float32" else np.inf)
+    with pytest.raises(ValueError, match="coefficient: expected an array, got bool"):
+        first_order(stats, True)
+    with pytest.raises(ValueError, match="coefficient: expected the shape of log_prob"):
+        first_order(stats, backend(np.ones((7, *shape))))
+
+
+def test_numbers_alone_are_numbers():
+    assert update_coefficient(1.0, 1.1) == 1.1
+    assert update_coefficient(np.float32(1), np.float32(1.25)).dtype == np.float32
+
+
+def test_the_token_of_one_policy_may_be_a_number(backend, rng):
+    logits = backend(rng.normal(size=5))
+    stats = token_statistics(logits, 3)
+    for one, other in zip(stats, token_statistics(logits, backend(np.array(3))), strict=True):
+        np.testing.assert_array_equal(backend.numpy(one), backend.numpy(other))
+    np.testing.assert_array_equal(
+        backend.numpy(exact(logits, 3, 1.5)), backend.numpy(exact(logits, backend(np.array(3)), backend(np.array(1.5))))
+    )
+    for wrong in (3.0, True, "3", None):
+        with pytest.raises(ValueError, match="actions: expected"):
+            token_statistics(logits, wrong)
+    for wrong in (5, -1, 10**30):
+        with pytest.raises(ValueError, match=r"actions: expected (at most 4|an integer >= 0), got"):
+            token_statistics(logits, wrong)
