@@ -109,7 +109,7 @@ def token_statistics(logits: Array, actions: Array) -> TokenStatistics:
     log_pi = log_softmax(logits)
     xp = require.namespace(logits=logits)
     if logits.ndim == 1 and isinstance(actions, (int, np.integer)) and not isinstance(actions, bool):
-        action = require.count("actions", actions, 0, logits.shape[-1] - 1)
+        action = require.count("actions", int(actions), 0, logits.shape[-1] - 1)
         actions = xp.asarray(action, dtype=xp.int64, device=array_api_compat.device(logits))
     require.namespace(logits=logits, actions=actions)
     require.integer(xp, actions=actions)
