@@ -263,6 +263,7 @@ def _printed(where: str, answer: str) -> str:
 
 _WORD = re.compile(r"[^\W\d_]{2}")
 _COMMAND = re.compile(r"\\(?:text|mathrm|textbf|mbox)\s*\{[^{}]*\}|\\[A-Za-z]+")
+_FORMULA = re.compile(r"\$[^$\n]+\$|True|False|Yes|No")
 _JOINT = re.compile(
     r"(?:[\s$,;&()\[\]\\]|and|or|\\(?:quad|qquad|cup|lor|text|textrm|mbox|mathrm)|\{\s*(?:and|or)\s*,?\s*\})*"
 )
@@ -278,7 +279,8 @@ def _solution(where: str, name: str, value: Any) -> str:
     if (answer := _boxed(text)) is not None:
         return _printed(where, _text(where, f"{name} in a box", answer)).strip()
     text = _printed(where, text).strip()
-    if "\n" in text or "=" in text or len(text) > 200 or _WORD.search(_COMMAND.sub("", text)):
+    alone = "\n" not in text and "=" not in text and len(text) <= 200 and not _WORD.search(_COMMAND.sub("", text))
+    if not alone and not _FORMULA.fullmatch(text):
         raise ValueError(f"{where}: expected a solution with \\boxed{{...}}, got {text[-80:]!r}")
     return text
 

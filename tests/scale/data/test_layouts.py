@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scale.data import layouts, text_keys
+from scale.data import formats, layouts, text_keys
 from tests.scale import made_data
 from tests.scale.data.prepared import run
 
@@ -168,6 +169,36 @@ def test_types_of_messages(tmp_path):
     for types in (pa.large_list(message), pa.list_(message, 1)):
         pq.write_table(pa.table({"prompt": pa.array([USER], types), "reward_model": reward}), tmp_path / "a.parquet")
         assert [(x.problem, x.answer) for x in layouts.read_rows(tmp_path / "a.parquet")] == [("What?", "7")]
+
+
+@pytest.mark.parametrize(
+    "solution",
+    ["True", "No", r"$\frac{1}{2}$", r"$y = 2x$", r"\frac{2}{3}", "(1, 2)", r"3 \text{ cm}", r"$x \text{or} y$"],
+)
+def test_a_solution_may_be_the_answer_alone(tmp_path, solution):
+    """As TRL's data have it."""
+    (row,) = read(tmp_path / "a.jsonl", [{"prompt": USER, "solution": solution}])
+    assert row.answer == solution
+
+
+@pytest.mark.parametrize("solution", ["It is 5", "2 + 3 = 5", "$2 + 3$ is $5$", "1\n2", "Yes, 5", "1 " * 101])
+def test_a_text_about_the_answer_is_none(tmp_path, solution):
+    with pytest.raises(ValueError, match=r"row 0: expected a solution with \\boxed"):
+        read(tmp_path / "a.jsonl", [{"prompt": USER, "solution": solution}])
+
+
+def test_values_that_are_nested_too_deeply_for_the_interpreter(monkeypatch):
+    """Its depth is another in every version, so a reader may give what cannot be shown."""
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert formats.shown(deep) == "a list that is nested too deeply"
+    cases = [({"answer": deep}, "a text as answer, got a list"), ({"answer": "7", "level": deep}, "a problem and")]
+    for more, said in cases:
+        records = [formats.Record(4, 1, {"problem": "What?", **more})]
+        monkeypatch.setattr(layouts, "read_records", lambda path, wanted, records=records: iter(records))
+        with pytest.raises(ValueError, match=f"^a.json: row 4: expected {said}.* nested too deeply"):
+            list(layouts.read_rows(Path("a.json")))
 
 
 def test_joined_boxes_are_one_answer(tmp_path):
