@@ -121,7 +121,17 @@ _LETTER_D = re.compile(r"(\\(?:text|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+)|(?<![A-
 _MINUS_POWER = re.compile(r"\^\s*([+-])\s*(\d+|[A-Za-z])")
 _INDEX = re.compile(r"_\s*\{?\s*i(?![A-Za-z])|(?<![A-Za-z\\])i\s*=|i\s*\\in(?![A-Za-z])")
 _BOTH_SIGNS = re.compile(r"\\(pm|mp)(?![A-Za-z])|±|∓")
-_SYMBOLS = {"≤": r"\le ", "≥": r"\ge ", "π": r"\pi ", "×": r"\times ", "·": r"\cdot ", "÷": "/", "∪": r"\cup "}
+_SYMBOLS = {
+    "≤": r"\le ",
+    "≥": r"\ge ",
+    "<=": r"\le ",
+    ">=": r"\ge ",
+    "π": r"\pi ",
+    "×": r"\times ",
+    "·": r"\cdot ",
+    "÷": "/",
+    "∪": r"\cup ",
+}
 
 
 def is_imaginary(*answers: str) -> bool:
@@ -454,7 +464,7 @@ def _same_answers(gold: Any, answer: Any, *precision: Any) -> bool:
         left = sides[0]
         if isinstance(left, sympy.Expr) and len(left.free_symbols) == 1 and not _is_name(left):
             return False
-    if grader.is_equation(gold) and not grader.is_relation(answer) and not _is_name(_sides(gold)[0]):
+    if grader.is_equation(gold) and not grader.is_relation(answer) and not _is_name(_sides(gold)[0], ratio=True):
         return False
     return bool(_compare_answers(gold, answer, *precision))
 
@@ -465,11 +475,12 @@ def _sides(equation: Any) -> list[Any]:
     return [parts[0].lhs, *(x.rhs for x in parts)]
 
 
-def _is_name(left: Any) -> bool:
-    """Return whether the left side of an equation is a symbol, or a function such as f(x) or P(A)."""
-    return isinstance(left, (sympy.Symbol, sympy.Tuple, AppliedUndef)) or (
-        isinstance(left, sympy.Mul) and all(isinstance(x, sympy.Symbol) for x in left.args)
-    )
+def _is_name(left: Any, *, ratio: bool = False) -> bool:
+    """Return whether the left side of an equation is a symbol or a function such as f(x), or a ratio of symbols."""
+    if isinstance(left, (sympy.Symbol, sympy.Tuple, AppliedUndef)):
+        return True
+    symbols = len(getattr(left, "free_symbols", ()))
+    return ratio and symbols > 1 and not left.has(sympy.Add) and latex2sympy2.is_expr_of_only_symbols(left)
 
 
 _compare_answers = grader.sympy_expr_eq

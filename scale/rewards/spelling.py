@@ -9,6 +9,7 @@ from fractions import Fraction
 from scale.text import narrow
 
 _GAP = re.compile(r"(?<=\d)(?:,?\\[,!;: ]|\{,\}|~)\s*(?=\d{3}(?!\d))")
+_SPACED = re.compile(r"[+-]?[1-9]\d{0,2}(?: \d{3})+(?:\.\d+)?")
 _MIXED = re.compile(r"(?<![\d./])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d./])")
 _SCIENTIFIC = re.compile(r"(?<![\w.\\])(\d+(?:\.\d*)?|\.\d+)[eE]([+-]?\d+)(?![\w.])")
 _WRAPPED = re.compile(r"\\(?:text|textbf|textrm|textit|mathrm|mathbf|mbox|boxed|fbox)\s*\{|[{}]")
@@ -50,7 +51,7 @@ _FUNCTION = re.compile(
 _FIRST_ARGUMENT = re.compile(r"\\(?:[dtc]?frac|sqrt)\s*(?=\\[A-Za-z])(\\(?:[A-Za-z]+))(?!\s*\{)")
 _SECOND_ARGUMENT = re.compile(r"(\\[dtc]?frac\s*\{(?:[^{}]|\{[^{}]*\})*\})\s*(\\[A-Za-z]+|[A-Za-z\d])")
 _JOINT = re.compile(
-    r"\s*(?:\\(?:text(?:rm|bf|it)?|mbox|hbox|mathrm)\s*\{[\s,~]*(?:and|or)[\s~]*\}|\\(?:lor|land|vee|wedge)(?![A-Za-z]))\s*",
+    r"\s*,?\s*(?:\\(?:text(?:rm|bf|it)?|mbox|hbox|mathrm)\s*\{[\s,~]*(?:and|or)[\s~]*\}|\\(?:lor|land|vee|wedge)(?![A-Za-z]))\s*",
     re.IGNORECASE,
 )
 _GROUPED = re.compile(r"(?<=\{)\s*(\d{1,3}(?:,\d{3})+)\s*(?=\})|(?<![\d,.])(\d{1,3}(?:,\d{3})+)(?=\.\d)")
@@ -83,7 +84,8 @@ def plain(answer: str) -> str:
         return text
     text = re.sub(r"(?<!\\)\$|\\[()\[\]]", "", text).strip()
     text = _GAP.sub("", text).replace("~", " ")
-    text = re.sub(r"(?<!\\)\\ ", " ", text)
+    text = re.sub(r"(?<!\\)\\ ", " ", text).strip()
+    text = text.replace(" ", "") if _SPACED.fullmatch(text) else text
     text = _OLD_FONT.sub(lambda font: f" \\mathrm{{{font[1] or font[2]}}} ", text)
     text = _without_label(_without_wraps(_SWITCH.sub(" ", text)))
     text = text.removesuffix("。").removesuffix(".").strip() if not text.endswith("..") else text

@@ -82,8 +82,9 @@ _SPELT = rf"{_COMMAND}\{{(?P<text>(?:[^{{}}]|\{{[^{{}}]*\}})*)\}}{_POWER}"
 _FRACTION = rf"\\frac\s*\{{\s*{_COMMAND}\{{[^{{}}]*\}}{_POWER}\s*\}}\s*\{{\s*{_COMMAND}\{{[^{{}}]*\}}{_POWER}\s*\}}"
 _DEGREE = r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})\s*(?:[CFK](?![A-Za-z]))?"
 _WORD = r"(?<![A-Za-z\\{_^])[A-Za-z]{2,}\.?(?:\s*\^\s*(?:-?\d|\{\s*-?\d\s*\})|[²³]|(?<=m)[23])?"
+_SIGN = r"[€£¥₹]|\\\$|(?<![A-Za-z\\])[A-Za-z]+[²³]"
 _BETWEEN = r"(?:[\s/]|\\(?:cdot|times)(?![A-Za-z]))*"
-_LAST = re.compile(rf"{_BETWEEN}(?P<unit>{_FRACTION}|{_SPELT}|{_DEGREE}|{_WORD})$")
+_LAST = re.compile(rf"{_BETWEEN}(?P<unit>{_FRACTION}|{_SPELT}|{_DEGREE}|{_SIGN}|{_WORD})$")
 
 _NO_UNITS = frozenset(
     {"not", "or", "and", "more", "less", "than", "if", "when", "where", "for", "with", "except", "unless", "either"}
@@ -134,7 +135,7 @@ def _is_unit(last: re.Match[str], before: str) -> bool:
     if not re.search(r"[0-9A-Za-z)}]", before):
         return False
     unit = last["unit"]
-    if unit.startswith(("^", "\\frac")):
+    if unit.startswith(("^", "\\frac", "\\$")) or not unit[-1].isascii():
         return True
     if last["text"] is not None:
         words = last["text"].replace("~", " ").strip(" .()")
