@@ -11,6 +11,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -82,22 +83,25 @@ def extract(response: str, *, template: str | None = None, require_box: bool = F
 
 # The part of a response that concludes
 
-_END = re.compile(r"<\|(?:im_end|endoftext|eot_id|end_of_text|eom_id|end|return|end▁of▁sentence)\|>|<eos>|<end_of_turn>"
-                  r"|</s>(?=[\s*]*(?:<|\Z))")  # fmt: skip
+_TOKEN = r"<\|(?:im_end|endoftext|eot_id|end_of_text|eom_id|end|return|end▁of▁sentence)\|>|<eos>|<end_of_turn>"
+
+_END = re.compile(rf"{_TOKEN}|</s>(?=[\s*]*(?:<|\Z))")
+
+_END_IN_BOX = re.compile(rf"(?:{_TOKEN}|</s>)\s*(?=\}})")
 
 _THOUGHT = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>|<\|(?:begin|(end))_of_thought\|>", re.IGNORECASE)
 
 
 def _conclusion(text: str) -> str:
     """Return the text up to its first end-of-text token, after the thinking, if something follows that."""
-    text = next((part for part in _END.split(text) if part.strip()), "")
+    text = next((part for part in _END.split(_END_IN_BOX.sub("", text)) if part.strip()), "")
     last = _last(_THOUGHT, text)
     if last is None:
         return text
     if not last[1] and not last[2]:
         return text[: last.start()]  # a thought that does not end concludes nothing
     rest = text[last.end() :]
-    return rest if rest.strip() else _THOUGHT.sub(" ", text)
+    return rest if rest.strip(MARKS) else _THOUGHT.sub(" ", text)
 
 
 def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
@@ -132,13 +136,13 @@ _BARE_BOX = re.compile(
 )
 """A box without braces: `\boxed 7`."""
 
-_OR = r"(?:and|or|also|alternatively|possibly|maybe|perhaps|either)(?![A-Za-z])|或者?|和|与|及"
-
 _JOINED = re.compile(
-    rf"(?:[\s$,;:.、，。&~*()]|\\\\(?:\[\w+\])?|\\[\[\](), ;:!]|\\(?:q?quad|cup|lor|vee|land|wedge|newline)(?![A-Za-z])"
-    rf"|\\text(?:rm|bf|it|normal|sf)?\s*\{{[\s,]*(?:{_OR})?[\s,]*\}}"
-    rf"|\\(?:mathrm|mathbf|mbox|hbox|operatorname)\s*\{{[\s,]*(?:{_OR})?[\s,]*\}}|{_OR}"
-    r"|(?<![A-Za-z\\])[A-Za-z](?:_\{?\w{1,8}\}?|'|\d)?\s*+&?\s*+[=:])*+"
+    r"(?:[\s$,;:.、，。&~*(){}]|\\\\(?:\[\w+\])?|\\[\[\](), ;:!&]|\\hspace\*?\{[^{}]{0,20}\}"
+    r"|\\(?:q?quad|cup|lor|vee|land|wedge|newline|text[a-z]*|math[a-z]+|mbox|hbox|operatorname|rm|bf|it)(?![a-z])"
+    r"|(?:and|or|also|as\s+well\s+as|alternatively|possibly|maybe|perhaps|either|both)(?![a-z])|或者?|和|与|及"
+    r"|(?<=\n)[ \t]*(?:[-*•]|\d{1,2}[.)])[ \t]|(?<=\()(?:[a-z]|[ivx]{1,4}|\d)\)"
+    r"|(?<![a-z\\])[a-z](?:_\{?\w{1,8}\}?|'|\d)?\s*+&?\s*+[=:])*+",
+    re.IGNORECASE,
 )
 """What joins the boxes of an answer of several parts: words, signs of LaTeX, and names as in `x_2 =`."""
 
@@ -156,10 +160,23 @@ def _joined(text: str, closed: list[Box]) -> list[Box]:
             groups[-1].append(box)
         else:
             groups.append([box])
-    return [
-        Box(x[0].start, x[-1].end, ", ".join(dict.fromkeys(y.content.strip() for y in x if y.content.strip())))
-        for x in groups
-    ]
+    return [_together(text, x) for x in groups]
+
+
+_SET = re.compile(r"\s*(?:\\left\b|\\\{|[(\[])")
+
+_INTERVAL = re.compile(r"\s*(?:\\left\s*)?([(\[])[^()\[\]]*,[^()\[\]]*([)\]])\s*")
+
+
+def _together(text: str, group: list[Box]) -> Box:
+    """Return boxes as one: a union where a sign says so, or half-open or infinite intervals do, else a list."""
+    first, last = group[0], group[-1]
+    parts = dict.fromkeys(x.content.strip() for x in group if x.content.strip())
+    intervals = [_INTERVAL.fullmatch(x) for x in parts]
+    plainly = any("infty" in x for x in parts) or any(x and x[1] + x[2] in ("(]", "[)") for x in intervals)
+    signed = any("\\cup" in text[x.end : y.start] for x, y in pairwise(group))
+    union = (signed and all(map(_SET.match, parts))) or (plainly and all(intervals))
+    return Box(first.start, last.end, r" \cup ".join(parts) if union else ", ".join(parts))
 
 
 def _around(closed: list[Box], place: int) -> Box | None:
@@ -325,6 +342,7 @@ def _kind(text: str, place: re.Match[str], before: int, end: int) -> tuple[str, 
         return ("line", plain.end()) if plain else ("", 0)
     if begins and said["colon"]:
         return "line", said.end()
+    final = begins and "final" in prefix.lower()
     clause = _CLAUSE.split(prefix)[-1].replace("*", "")
     if chinese:
         return ("", 0) if _SUPPOSED_CHINESE.search(clause) else ("prose", said.end())
@@ -332,7 +350,9 @@ def _kind(text: str, place: re.Match[str], before: int, end: int) -> tuple[str, 
     lead = clause[: name.start()] if name else clause
     if _SUPPOSED.search(lead) or not ((name and name["the"]) or _BARE_OK.search(lead.rstrip())):
         return "", 0
-    return "thought" if _THINKING.match(lead) else "prose", said.end()
+    if _THINKING.match(lead):
+        return "thought", said.end()
+    return "line" if final else "prose", said.end()
 
 
 _THINKING = re.compile(r"\W*(?:but |so )?(?:wait|hm+|hold on|oh)\b", re.IGNORECASE)
@@ -362,7 +382,10 @@ def _alone(text: str) -> str | None:
 LONGEST_ALONE = 200
 """Characters of a response that is nothing but its answer."""
 
-_ALONE = re.compile(r"\\?[$(\[]|\(?[A-Z]\)?\Z|(?:[A-Za-z]\w?\s*=)?[^=A-Za-z\n][^=\n]*\Z")
+_ALONE = re.compile(
+    r"(?=[^=]*\Z|.*(?<![A-Za-z\\])[A-Za-z](?![A-Za-z]))\\?[$(\[]|\(?[A-Z]\)?\Z|(?:[A-Za-z]\w?\s*=)?[^=A-Za-z\n][^=\n]*\Z",
+    re.DOTALL,
+)
 
 
 def _last_value(text: str) -> str | None:

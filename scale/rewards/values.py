@@ -35,13 +35,13 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 
-_CLOSES = {"}": "{", "\\}": "\\{"}
+_NOTE = re.compile(r"(?<![A-Za-z])\s*\{[A-Za-z ]{2,60}\}")
 
 _LEAD = re.compile(
-    r"(?:[\s*_:=,}]|(?:therefore|thus|hence|then|so|simply|just|indeed|exactly|approximately|about|equal to|given by|"
-    r"either|option|choice|actually|now|also|clearly|only|(?:a|the) total of|"
-    r"the (?:set|number|interval|ordered pair|pair|point|value|integer|fraction|matrix|vector|expression|polynomial|"
-    r"function)(?: of)?|约|等于|是|为|选)(?![A-Za-z]),?)*+",
+    r"(?:[\s*_`\"'#~:=,}\u2190-\u21ff\u2600-\u27bf\ufe0f\U0001f300-\U0001faff]|(?<=\n)>|"
+    r"(?:therefore|thus|hence|then|so|simply|just|indeed|exactly|approximately|about|equal to|given by|either|option|"
+    r"choice|actually|now|also|only|(?:a|the) total of|the (?:set|number|interval|ordered pair|pair|point|value|"
+    r"integer|fraction|matrix|vector|expression|polynomial|function)(?: of)?|约|等于|是|为|选)(?![A-Za-z]),?)*+",
     re.IGNORECASE,
 )
 
@@ -57,7 +57,7 @@ _NOT = re.compile(
 )
 
 _DENIED = re.compile(
-    r"\W{0,3}(?:(?:(?:is|was|are|seems)\s+)(?:\w+ly\s+)?(?:not|wrong|incorrect|false|impossible)|can(?:no|')t be|"
+    r"\W{0,3}(?:(?:(?:is|was|are|seems)\s+)(?:\w+ly\s+)?(?:not|wrong|incorrect|false|impossible|too)|can(?:no|')t be|"
     r"(?:not\s+|in)(?:correct|right)|wrong|false)\b",
     re.IGNORECASE,
 )
@@ -136,7 +136,7 @@ def value(said: str) -> Value | None:
 
 
 def _lead(said: str) -> int:
-    match = _LEAD.match(said, len(said) - len(said.lstrip(MARKS)))
+    match = _LEAD.match(said)
     return match.end() if match else 0
 
 
@@ -154,6 +154,8 @@ def _run(said: str, at: int) -> tuple[int, str] | None:
         if token["unclosed"]:
             return None
         if token["open"]:
+            if at > start and _NOTE.match(said, at) and said[at - 1].isspace():
+                break
             opened.append(at)
         elif token["close"]:
             if not opened:
@@ -165,7 +167,7 @@ def _run(said: str, at: int) -> tuple[int, str] | None:
         if at == len(said) and rest:
             return None
         at = opened[0]  # words in brackets explain
-    text = re.sub(r"\\?\$|\\[()\[\]]", "", said[start:at]).strip(MARKS)
+    text = re.sub(r"\\?\$|\\[()\[\]]", "", said[start:at])
     text = text.rstrip(MARKS + "{=+-/<^,:").strip()
     return at, text if re.search(r"[^\W_]|[∞∅½⅓¼⅔¾]|\\\{", text) else ""
 
