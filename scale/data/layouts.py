@@ -1,11 +1,10 @@
-r"""Problem and answer of a row, by the layouts of columns that are around.
+"""Problem and answer of a row, by the layouts of columns that are around.
 
-| problem | answer | of |
-|---|---|---|
-| `prompt`, with a template or without | `reward_model.ground_truth` | verl |
-| `problem`, `question` | `answer`, `final_answer`, `expected_answer`, `ground_truth` | benchmarks, NuminaMath, GSM8K |
-| `prompt`, `input`, `messages` | `label` | slime, OpenRLHF |
-| `prompt`, `messages`, `problem` | `solution`, `solutions`, with a box or a formula alone | TRL, AReaL, NuminaMath |
+- verl: `prompt`, with a template or without, and `reward_model.ground_truth`;
+- benchmarks, NuminaMath, GSM8K: `problem` or `question`, and `answer`, `final_answer`, `expected_answer` or
+  `ground_truth`;
+- slime, OpenRLHF: `prompt`, `input` or `messages`, and `label`;
+- TRL, AReaL, NuminaMath: one of these problems, and `solution` or `solutions`, with a box or an answer alone.
 
 The first column of a problem that is there counts, and so does the first group of columns of an answer.
 """
@@ -131,7 +130,7 @@ def _row(where: str, layout: Layout, record: Record) -> SourceRow:
 # Problems
 
 
-_MESSAGES = re.compile(r"""\[\s*\{\s*["'](?:role|content)["']\s*:""")
+_MESSAGES = re.compile(r"""\[?\s*\{\s*["'](?:role|content)["']\s*:""")
 
 _CHAT_TOKENS = re.compile(r"<\|(?:im_start|im_end|user|assistant|start_header_id)\|>|<｜(?:User|Assistant)｜>")
 
@@ -139,6 +138,8 @@ _CHAT_TOKENS = re.compile(r"<\|(?:im_start|im_end|user|assistant|start_header_id
 def _problem(where: str, name: str, value: Any) -> str:
     if isinstance(value, str) and _MESSAGES.match(value.lstrip()):
         value = parse_json(value, f"{where}: chat messages in {name}")
+    if isinstance(value, Mapping):
+        value = [value]
     text = _text(where, name, _users_text(where, name, value) if isinstance(value, list) else value)
     try:
         return _text(where, name, _bare(name, text))
@@ -190,7 +191,7 @@ _CONTROL = re.compile(
 )
 """What is left of commands such as \\frac or \\times where JSON was written with single backslashes."""
 
-_STEPS = re.compile(r"\n#### ?([^\n]+)\s*\Z")
+_STEPS = re.compile(r"(?:\A|\n)#### ?([^\n]+)\s*\Z")
 
 
 def _reward_model(where: str, name: str, value: Any) -> str:
@@ -243,8 +244,8 @@ def _plain(where: str, name: str, value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, Decimal) and value.is_finite():
-        whole = value == value.to_integral_value()
-        return str(int(value)) if whole else f"{value.normalize():f}"
+        text = f"{value:f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return str(value)
     kind = "answer" if name in (*ANSWER_COLUMNS, *LABEL_COLUMNS) else name
