@@ -35,8 +35,8 @@ DIGITS = 40
 POINTS = 5
 """Points at which two expressions with variables are compared; most are told apart at the first one."""
 
-APPROXIMATE = 0.1
-"""Relative error beyond which one number is not approximately another, whatever an answer says."""
+APPROXIMATE = sympy.Rational(1, 100)
+"""Relative error beyond which one number is not approximately another; a decimal must be so in its last digit."""
 
 _NORMAL = math_normalization.NormalizationConfig(
     basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="all", equations=False
@@ -94,8 +94,10 @@ class _Reader(latex2sympy2._Latex2Sympy):  # type: ignore[misc]
         if rel.APPROX():
             sides = [self.convert_relation(x) for x in rel.relation()]
             if all(isinstance(x, sympy.Expr) and not x.free_symbols for x in sides):
-                one, other = (x.evalf() for x in sides)
-                if not abs(one - other) <= APPROXIMATE * abs(one):
+                one, other = (_done(x) for x in sides)
+                places = _places(other) if other.is_Rational else None
+                allowed = APPROXIMATE * abs(one) if places is None else sympy.Rational(1, 10**places)
+                if not abs(one - other) < allowed:
                     raise Unreadable("an approximation that is none")
         return super().convert_relation(rel)
 
@@ -110,7 +112,7 @@ class _Reader(latex2sympy2._Latex2Sympy):  # type: ignore[misc]
         return super().convert_postfix_list(arr, i)
 
 
-_DOTS = re.compile(r"\\[lcv]?dots(?![A-Za-z])|\.\.\.|…")
+_DOTS = re.compile(r"\\[hv]?phantom|\\[lcv]?dots(?![A-Za-z])|\.\.\.|…")
 _SPACES = re.compile(r"(?<!\\)\\(?:[,;:!> ]|q?quad|thinspace|displaystyle|limits)|~")
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*\\?%")
 _SYMBOL_E = re.compile(r"(?<![A-Za-z\\])([Ee])\s*_\s*(?:([A-Za-z0-9])|\{([^{}]*)\})")
@@ -118,6 +120,12 @@ _UPRIGHT = re.compile(r"\\(?:mathrm|mathit|mathbf|operatorname|boldsymbol|bm)\s*
 _CAPITAL_I = re.compile(r"(\\(?:text|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+)|(?<![a-z])I(?![a-z])")
 _CALCULUS = re.compile(r"\\int|\\i+nt|\\oint|\\frac\s*\{\s*(?:d|\\partial)")
 _LETTER_D = re.compile(r"(\\(?:text|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+)|(?<![A-Za-z])d(?![A-Za-z])")
+_ARRAY = re.compile(
+    r"\[\s*\\begin\s*\{(?:array\}\s*\{[^{}]*\}|matrix\})(.*?)\\end\s*\{(?:array|matrix)\}\s*\]", re.DOTALL
+)
+_SET_OF = re.compile(
+    r"\s*\\\{\s*[a-z]\s*(?:\||\\mid(?![a-z])|:|\\colon)\s*(.*[<>=].*|.*\\(?:l|g|n)e.*)\\\}\s*", re.DOTALL
+)
 _MINUS_POWER = re.compile(r"\^\s*([+-])\s*(\d+|[A-Za-z])")
 _INDEX = re.compile(r"_\s*\{?\s*i(?![A-Za-z])|(?<![A-Za-z\\])i\s*=|i\s*\\in(?![A-Za-z])")
 _BOTH_SIGNS = re.compile(r"\\(pm|mp)(?![A-Za-z])|±|∓")
@@ -160,6 +168,11 @@ def read(answer: str, imaginary: bool) -> Any:
     text = re.sub(r"\\(?:left|right|big|Big|bigg|Bigg)[lrm]?(?![A-Za-z])\.?", "", text)
     for sign, spelt in _SYMBOLS.items():
         text = text.replace(sign, spelt)
+    if (condition := _SET_OF.fullmatch(text)) is not None:
+        text = condition[1]
+    text = re.sub(r"\\(l|g)eqslant(?![a-z])", r"\\\1e ", text)
+    text = re.sub(r"_\s*\{?\s*\\(max|min)\s*\}?", r"_{\1}", text)
+    text = _ARRAY.sub(r"\\begin{matrix}\1\\end{matrix}", text)
     text = _UPRIGHT.sub(r" \1 ", text)
     text = _SYMBOL_E.sub(lambda found: f"\\text{{{found[1]}}}_{{{found[2] or found[3]}}}", text)
     text = _CAPITAL_I.sub(lambda found: found[1] or r"\text{I}", text)  # latex2sympy's imaginary unit
@@ -259,7 +272,8 @@ def equal(gold: str, answer: str, tolerance: str = "exact") -> bool:
     in_set = isinstance(right, sympy.Eq) and isinstance(right.rhs, sympy.Set)  # an inequality says the same of x
     if in_set and not isinstance(found, sympy.Eq):
         right = right.rhs
-    if grader.sympy_expr_eq(right, found, ROUNDED, DIGITS, in_set):
+    as_set = in_set or _SET_OF.fullmatch(answer) is not None
+    if grader.sympy_expr_eq(right, found, ROUNDED, DIGITS, as_set):
         return True
     if r"\ln" in gold and _LOGARITHM.search(answer):
         return equal(gold, _LOGARITHM.sub(r"\\ln ", answer), tolerance)
@@ -456,11 +470,12 @@ def _same_answers(gold: Any, answer: Any, *precision: Any) -> bool:
     The sides of an equation that are numbers must agree, so that 6 = 5 says nothing; and of one unknown it must say
     what it is, not what its square or its double is.
     """
-    if grader.is_equation(answer) and not grader.is_equation(gold):
+    if grader.is_equation(answer):
         sides = _sides(answer)
-        numbers = [x for x in sides if isinstance(x, sympy.Expr) and not x.free_symbols]
+        numbers = [x for x in sides if isinstance(x, sympy.Expr) and not x.free_symbols and not x.atoms(AppliedUndef)]
         if any(not same(numbers[-1], x) for x in numbers[:-1]):
             return False
+    if grader.is_equation(answer) and not grader.is_equation(gold):
         left = sides[0]
         if isinstance(left, sympy.Expr) and len(left.free_symbols) == 1 and not _is_name(left):
             return False

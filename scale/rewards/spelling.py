@@ -46,7 +46,8 @@ _SCALE = re.compile(
     r"|\s(hundred|thousand|[mbtr]+illion)(?![A-Za-z]))"
 )
 _FUNCTION = re.compile(
-    r"\\(?:operatorname|mathrm|text)\*?\s*\{\s*((?:arc)?(?:sin|cos|tan|cot|sec|csc)h?|ln|log|exp|max|min|gcd|lcm)\s*\}"
+    r"\\(?:(?:operatorname|mathrm|text)\*?\s*\{\s*((?:arc)?(?:sin|cos|tan|cot|csc)h?|ln|log|exp)\s*\}"
+    r"|operatorname\*?\s*\{\s*(sec|max|min|gcd|lcm)\s*\})"
 )
 _FIRST_ARGUMENT = re.compile(r"\\(?:[dtc]?frac|sqrt)\s*(?=\\[A-Za-z])(\\(?:[A-Za-z]+))(?!\s*\{)")
 _SECOND_ARGUMENT = re.compile(r"(\\[dtc]?frac\s*\{(?:[^{}]|\{[^{}]*\})*\})\s*(\\[A-Za-z]+|[A-Za-z\d])")
@@ -98,7 +99,7 @@ def plain(answer: str) -> str:
     text = _SCALE.sub(_scaled, text)
     text = re.sub(r"(?<=\d)\.(?![\d.\\])", "", text)
     text = _REPEATING.sub(_repeating, text)
-    text = _FUNCTION.sub(r"\\\1 ", text)
+    text = _FUNCTION.sub(lambda name: f"\\{name[1] or name[2]} ", text)
     text = _FIRST_ARGUMENT.sub(lambda found: found[0].replace(found[1], f"{{{found[1]}}}"), text)
     text = _SECOND_ARGUMENT.sub(r"\1{\2}", text)
     text = re.sub(r"\^\s*(\\[dtc]?frac\s*\{[^{}]*\}\s*\{[^{}]*\})", r"^{\1}", text)

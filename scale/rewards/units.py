@@ -86,10 +86,14 @@ _SIGN = r"[€£¥₹]|\\\$|(?<![A-Za-z\\])[A-Za-z]+[²³]"
 _BETWEEN = r"(?:[\s/]|\\(?:cdot|times)(?![A-Za-z]))*"
 _LAST = re.compile(rf"{_BETWEEN}(?P<unit>{_FRACTION}|{_SPELT}|{_DEGREE}|{_SIGN}|{_WORD})$")
 
-_NO_UNITS = frozenset(
-    {"not", "or", "and", "more", "less", "than", "if", "when", "where", "for", "with", "except", "unless", "either"}
-    | {"neither", "mod", "choose", "plus", "minus", "times", "over", "approximately", "about", "half", "third"}
-    | {"quarter", "dozen", "hundred", "thousand", "million", "billion", "trillion"}
+_NO_UNITS = re.compile(
+    r"\b(?:not|no|or|and|than|if|when|where|for|with|except|excluded|unless|either|neither|wrong|false|incorrect"
+    r"|mod|choose|plus|minus|times|over|under|above|below|between|too|negative|positive|most|least|fewer|less"
+    r"|approximately|about|divided|multiplied|factorial|twice|thrice|doubled?|tripled?|dozens?|lakhs?|crores?"
+    r"|hundreds?|thousands?|[mbtr]+illions?|half|halves|quarters?|thirds?|(?:four|fif|six|seven|eigh|nin|ten)ths?"
+    r"|(?:hundred|thousand|million|billion)ths?|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
+    r"|more(?=$|\s+than)|percent(?=\s+\S))\b|^(?:squared|cubed)\b",
+    re.IGNORECASE,
 )
 """Words that say something else of a number."""
 
@@ -141,13 +145,13 @@ def _is_unit(last: re.Match[str], before: str) -> bool:
         words = last["text"].replace("~", " ").strip(" .()")
         if words in _LETTERS or not re.fullmatch(r"[A-Za-zµμΩ°²³ ./^*\d{}\\,-]+", words):
             return False
-        if not _NO_UNITS.isdisjoint(words.lower().split()):
+        if _NO_UNITS.search(words):
             return False
         # One letter may be a variable that is set upright.
         return len(words) > 1 or words in _UNITS
     word = re.match(r"[A-Za-z]+", unit)
     assert word is not None
-    if word[0].lower() in _NO_UNITS:
+    if _NO_UNITS.search(unit):
         return False
     return word[0] in _BARE or (len(word[0]) > 3 and before[-1:] != "\\" and _is_phrase(word[0], before))
 
