@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings, strategies as st
 
 from scale.evaluation import problems
@@ -364,6 +367,14 @@ def test_as_evaluation_calls_it():
     problem = problems.BenchmarkProblem("key", "math500", [], r"\frac{1}{2}", {"index": 0})
     found = [problems.score(reward, problem, text) for text in (boxed("0.5"), boxed("2"), SLOW)]
     assert found == [(True, False), (False, False), (False, True)]
+
+
+def test_the_options_of_the_configuration():
+    """They are the function's, with its defaults, so that the command line can change them."""
+    config = yaml.safe_load((Path(scoring.__file__).parents[1] / "conf" / "table3.yaml").read_text())
+    options = config["reward"]["custom_reward_function"]["reward_kwargs"]
+    parameters = inspect.signature(scoring.compute_score).parameters
+    assert options == {name: parameters[name].default for name in ("guess", "require_box", "tolerance")}
 
 
 @pytest.mark.needs_verl
