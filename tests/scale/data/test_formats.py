@@ -78,6 +78,7 @@ def test_columns_of_parquet_that_could_be_another_answer(tmp_path):
 
 def test_numbers_of_json_keep_their_digits(tmp_path):
     spelt = {"0.1": "0.1", "2.0": "2", "3.14159265358979323846": "3.14159265358979323846", "1e999": "1e999", "7": "7"}
+    spelt["1e99999999999999999999"] = "1e99999999999999999999"  # beyond what Decimal holds
     lines = [f'{{"problem": "p{i}", "answer": {text}}}\n' for i, text in enumerate(spelt)]
     (tmp_path / "a.jsonl").write_text("".join(lines))
     assert [row.answer for row in layouts.read_rows(tmp_path / "a.jsonl")] == list(spelt.values())
@@ -262,3 +263,10 @@ def test_fuzz_damaged_sources(contents, tmp_path, number, random):
         assert str(error).startswith(f"{path}: ")
     else:
         assert all(row.problem.strip() and row.answer.strip() for row in found)
+
+
+def test_one_row_whose_values_are_lists_is_no_object_of_columns(tmp_path):
+    row = {"messages": [{"role": "user", "content": "What?"}], "solutions": [r"\boxed{1}"]}
+    for name in ("a.json", "a.jsonl"):
+        (tmp_path / name).write_text(json.dumps(row))
+        assert [(x.problem, x.answer) for x in layouts.read_rows(tmp_path / name)] == [("What?", "1")]
