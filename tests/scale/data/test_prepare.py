@@ -15,6 +15,7 @@ from scale.evaluation.problems import read_problems
 from scale.launch.checks import check_prompts
 from tests.scale import made_data
 from tests.scale.data.prepared import ROOT, manifest, rows, run
+from theory.base.terminal import Console
 
 
 def test_every_made_data_set(made, tmp_path):
@@ -187,12 +188,25 @@ def test_answers_that_cannot_be_read_are_dropped_if_asked(tmp_path, name, kept):
         assert listed == (kept if option else ["a", "b", "c"])
         counts = manifest(tmp_path / "out", name)["counts"]
         assert (counts["unreadable"], counts["kept"]) == (3 - len(listed), len(listed))
-        assert counts["unreadable"] + counts["kept"] == counts["rows"] == 3
+        dropped = ("duplicates", "conflicts", "other_language", "unreadable", "overlap", "kept")
+        assert sum(counts[x] for x in dropped) == counts["rows"] == 3
         key = text_keys.prompt_key("b")
         assert manifest(tmp_path / "out", name)["unreadable"] == {key: "\\frac{7}{"}
         shown = (tmp_path / "said.txt").read_text()
         assert f"  {key}  \\frac{{7}}{{\n" in shown
         assert ("; dropped." in shown) == (len(listed) == 2)
+
+
+def test_of_many_answers_that_cannot_be_read_the_first_are_shown(tmp_path):
+    found = [{"problem": f"p{n}", "answer": f"\\frac{{{n}}}{{"} for n in range(prepare.SHOWN_ANSWERS + 3)]
+    made = curate.prepare(
+        datasets.DATASETS["math500"], made_data.write_lines(tmp_path / "x.jsonl", found), can_read=lambda answer: False
+    )
+    with (tmp_path / "said.txt").open("w") as said:
+        prepare.report([made], tmp_path, Console(file=said, width=200))
+    shown = (tmp_path / "said.txt").read_text()
+    assert shown.count("\\frac{") == prepare.SHOWN_ANSWERS
+    assert f"  and 3 more, by key in unreadable of {tmp_path / 'math500.manifest.json'}" in shown
 
 
 def test_dropping_needs_a_reader_and_leaves_something(tmp_path):
