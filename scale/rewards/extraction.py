@@ -115,7 +115,7 @@ def _statements(text: str) -> list[_Statement]:
     """Return the statements of a text in order; those in words count where there is no other."""
     closed, unfinished = boxes_and_rest(text)
     groups = _joined(text, sorted([*closed, *_bare_boxes(text, closed)]))
-    found = [_Statement(x.end, "box", "" if _DENIAL.match(text, x.end) else x.content) for x in groups]
+    found = [_boxed(text, x) for x in groups]
     cut = _CUT_BOX.search(text, max(0, len(text) - 20))
     if cut or unfinished is not None:
         found.append(_Statement(cut.start() if cut else unfinished or 0, "box", ""))
@@ -127,6 +127,19 @@ def _statements(text: str) -> list[_Statement]:
     clear = [x for x in found if x.kind != "words"]
     return sorted(clear or found)
 
+
+def _boxed(text: str, group: Box) -> _Statement:
+    """Return what a box states; "or" and a number after it are a further part."""
+    if _DENIAL.match(text, group.end) or not group.content:
+        return _Statement(group.end, "box", "")
+    joint = _OR.match(text, group.end)
+    more = value(text[joint.end() : joint.end() + LONGEST_ALONE]) if joint else None
+    if more is None or more.words or not more.text:
+        return _Statement(group.end, "box", group.content)
+    return _Statement(group.end, "box", f"{group.content}, {more.text}")
+
+
+_OR = re.compile(r"[\s$*)(\]\\]*(?:or(?:\s+(?:maybe|possibly|perhaps|even))?\b|或)", re.IGNORECASE)
 
 _CUT_BOX = re.compile(r"\\(?:b(?:o(?:x(?:ed?)?)?)?|f(?:b(?:ox?)?)?)\s*\Z")
 """A box of which only the command is there, or a part of that."""
@@ -232,7 +245,7 @@ _IS = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 
-_IS_CHINESE = re.compile(r"[\s*]*(?:应该|应|就|即)?(?:(?:是|为|等于)[\s*]*[:]?|(?P<colon>[:=]))(?!不|否)")
+_IS_CHINESE = re.compile(r"[\s*]*(?:应该|应|就|即)?(?:(?:是|为|等于|选)[\s*]*[:]?|(?P<colon>[:=]))(?!不|否)")
 
 _FIRST_LINE = re.compile(r"(?:[\s*_:>#`$]|\\\[|\\\()*+[^\n]*")
 """The first line that is more than marks."""

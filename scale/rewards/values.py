@@ -28,7 +28,7 @@ _TOKEN = re.compile(
         |\d{{1,3}}(?:,\d{{3}})+(?![\d,])(?:\.\d+)?|\d+(?:,\d+)*+(?:\.\d+)?|\.\d+
         |(?<=[\d)])(?!or|to|and)[A-Za-z]{{1,3}}(?![A-Za-z])
         |(?:{_FUNCTIONS}|(?!(?:a|I)\s+[A-Za-z]{{2}})[A-Za-z])(?![A-Za-z\u00c0-\u024f])
-        |(?<=[A-Za-z)])'|:(?=[ ]?\d)|,(?=\d)
+        |[–—](?=\s?\d)|(?<=[A-Za-z)])'|:(?=[ ]?\d)|,(?=\d)
         |[-+*/^_=<>|!%&$°′″±∓×÷·⋅∙√∞≤≥≠≈∈∪∩∅∠⁰¹²³⁴-⁹⁻ⁿ½⅓¼⅔¾€£¥\u0370-\u03ff]
     )
     """,
@@ -75,6 +75,8 @@ _NO_UNIT = re.compile(
 _QUESTION = re.compile(r"[^.?!。？！\n]*+(?:\.(?=\w)[^.?!。？！\n]*+)*+([?？])|[^。\n]*吗")
 
 _WORDS = re.compile(r"[\s*_`\"'#>~]*([^.。\n]*+(?:\.(?=\S)[^.。\n]*+)*+)")
+
+_REASON = re.compile(r",?\s+(?:because|since)\b")
 
 _SENTENCE = re.compile(
     r"(?:(?!\b(?:if|when|unless|whether|where|which|no|not|step|case|part|suppose|assume|assuming|maybe|"
@@ -126,11 +128,12 @@ def value(said: str) -> Value | None:
         if joint is None:
             break
         at = joint.end()
+    label = f"({choice[1]}) " if choice else ""
     if not parts:
-        return _words(said, at)
+        words = _words(said, at)
+        return words and words._replace(text=f"{label}\\text{{{words.text}}}" if label else words.text)
     if _QUESTION.match(said, end) or _DENIED.match(said, end) or _CONDITION.match(said, end):
         return None
-    label = f"({choice[1]}) " if choice else ""
     only = f"\\text{{ {unit}}}" if unit and len(parts) == 1 else ""
     return Value(label + ", ".join(dict.fromkeys(parts)) + only, end)
 
@@ -168,7 +171,7 @@ def _run(said: str, at: int) -> tuple[int, str] | None:
             return None
         at = opened[0]  # words in brackets explain
     text = re.sub(r"\\?\$|\\[()\[\]]", "", said[start:at])
-    text = text.rstrip(MARKS + "{=+-/<^,:").strip()
+    text = re.sub(r"\s[-+]\Z", "", text.rstrip(MARKS + "{=/<^,:")).strip()
     return at, text if re.search(r"[^\W_]|[∞∅½⅓¼⅔¾]|\\\{", text) else ""
 
 
@@ -176,7 +179,7 @@ def _unit(said: str, at: int) -> tuple[str, int]:
     """Return the unit after a value, words up to one that goes on with the sentence, and where it ends."""
     unit = _UNIT.match(said, at)
     words = _NO_UNIT.split(unit[1], maxsplit=1)[0] if unit else ""
-    cut_off = unit is not None and words == unit[1] and re.match(r"[\d$\\(]", said[unit.end() : unit.end() + 1])
+    cut_off = unit is not None and words == unit[1] and re.match(r"[\d$\\(:]", said[unit.end() : unit.end() + 1])
     if unit is None or not words.strip() or len(words.split()) > 4 or cut_off:
         return "", at
     return words.strip(), unit.start(1) + len(words.rstrip())
@@ -193,4 +196,5 @@ def _words(said: str, at: int) -> Value | None:
     is_place = _SENTENCE.match(said, at)
     if is_place and (found := value(said[is_place.end() :])) is not None and not found.words:
         return found._replace(end=is_place.end() + found.end)
+    text = _REASON.split(text, maxsplit=1)[0]
     return Value(f"\\text{{{text}}}" if any(x.isdigit() for x in text) else text, line.end(), words=True)
