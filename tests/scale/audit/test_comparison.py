@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from scale.audit import audit, comparison, read_log
+from scale.audit.log import Log
 from tests.scale.audit.logs import simulated, write
 from theory.allocation import log_replay
 from theory.allocation.log_estimates import degenerate_bounds, noise_bounds
@@ -133,6 +134,49 @@ def test_what_is_said_of_a_rule(log, found, name, rule):
         "all_wrong_chance": left_out(log.successes, log.attempts)[1],
         "verdict": "no",
     }
+
+
+def test_the_rules_that_differ_from_uniform_are_one_family(found):
+    """Holm by hand: the least of m p-values times m, the next times m - 1, never less than the one before."""
+    noise = {name: rule["noise_against_uniform"]["exact-baseline"] for name, rule in found["rules"].items()}
+    differ = sorted((x["p_value"], name) for name, x in noise.items() if x["method"] != "same")
+    assert 3 < len(differ) < len(noise)
+    adjusted, most = {}, 0.0
+    for rank, (p_value, name) in enumerate(differ):
+        adjusted[name] = most = min(1.0, max(most, (len(differ) - rank) * p_value))
+    told = {name: rule["p_value_of_all"] for name, rule in found["rules"].items()}
+    assert {name: x for name, x in told.items() if x is not None} == pytest.approx(adjusted)
+
+
+def made(groups_of_a_step, num_steps):
+    """Return a log of which every step has the same groups (k, n), of one prompt each."""
+    k, n = np.tile(np.array(groups_of_a_step).T, num_steps)
+    num = len(groups_of_a_step)
+    texts = tuple(f"prompt {i}" for i in range(num))
+    step, prompt = np.repeat(np.arange(1, num_steps + 1), num), np.tile(np.arange(num), num_steps)
+    return Log("csv", (), texts, step, prompt, n, k, "", ())
+
+
+def test_shares_of_degenerate_groups_are_never_below_zero():
+    """Groups all but one right say that larger ones are degenerate less than never; the estimate is cut at 0."""
+    told = audit(made([(3, 4), (1, 4), (1, 2)], 8), 2, 8)["rules"]
+    larger = [rule for rule in told.values() if rule["steps"] and min(rule["degenerate_share"]) == 0.0]
+    assert larger
+    for rule in told.values():
+        assert min(rule["wasted_share"] + rule["degenerate_share"]) >= 0.0
+    assert any(min(rule["wasted_share"]) == 0.0 for rule in larger)
+
+
+@pytest.mark.parametrize("missing", ["right", "wrong"])
+def test_a_log_without_a_kind_of_groups_is_doubted(missing):
+    """The log of `left_out`'s example, where the missing kind has a chance of 0.0384, and its mirror image."""
+    k = [7] * 12 + [6] * 9 + [3, 2, 5, 1, 1, 1, 1] + [0] * 4
+    some = [(x if missing == "right" else 8 - x, 8) for x in k]
+    filtered = comparison._described(made(some, 1))["filtered"]
+    assert comparison.IMPROBABLE < filtered[f"all_{missing}_chance"] < comparison.DOUBTFUL
+    assert filtered["verdict"] == "perhaps"
+    there = comparison._described(made([*some, (8, 8), (0, 8)], 1))["filtered"]
+    assert there["verdict"] == "no"
 
 
 @pytest.mark.parametrize(
