@@ -78,7 +78,7 @@ def test_columns_of_parquet_that_could_be_another_answer(tmp_path):
 
 def test_numbers_of_json_keep_their_digits(tmp_path):
     spelt = {"0.1": "0.1", "2.0": "2", "3.14159265358979323846": "3.14159265358979323846", "1e999": "1e999", "7": "7"}
-    spelt["1e99999999999999999999"] = "1e99999999999999999999"  # beyond what Decimal holds
+    spelt["1e-99999999999999999999"] = "1e-99999999999999999999"  # beyond what Decimal holds
     lines = [f'{{"problem": "p{i}", "answer": {text}}}\n' for i, text in enumerate(spelt)]
     (tmp_path / "a.jsonl").write_text("".join(lines))
     assert [row.answer for row in layouts.read_rows(tmp_path / "a.jsonl")] == list(spelt.values())
