@@ -115,6 +115,7 @@ class _Reader(latex2sympy2._Latex2Sympy):  # type: ignore[misc]
 _DOTS = re.compile(r"\\[hv]?phantom|\\[lcv]?dots(?![A-Za-z])|\.\.\.|…")
 _SPACES = re.compile(r"(?<!\\)\\(?:[,;:!> ]|q?quad|thinspace|displaystyle|limits)|~")
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*\\?%")
+_GAMMA = re.compile(r"\\(gamma(?![A-Za-z])|Gamma(?![A-Za-z])(?!\s*\())")
 _SYMBOL_E = re.compile(r"(?<![A-Za-z\\])([Ee])\s*_\s*(?:([A-Za-z0-9])|\{([^{}]*)\})")
 _UPRIGHT = re.compile(r"\\(?:mathrm|mathit|mathbf|operatorname|boldsymbol|bm)\s*\{\s*([A-Za-z])\s*\}")
 _CAPITAL_I = re.compile(r"(\\(?:text|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+)|(?<![a-z])I(?![a-z])")
@@ -174,6 +175,7 @@ def read(answer: str, imaginary: bool) -> Any:
     text = re.sub(r"_\s*\{?\s*\\(max|min)\s*\}?", r"_{\1}", text)
     text = _ARRAY.sub(r"\\begin{matrix}\1\\end{matrix}", text)
     text = _UPRIGHT.sub(r" \1 ", text)
+    text = _GAMMA.sub(r"\\text{\1}", text)  # latex2sympy applies it to what follows
     text = _SYMBOL_E.sub(lambda found: f"\\text{{{found[1]}}}_{{{found[2] or found[3]}}}", text)
     text = _CAPITAL_I.sub(lambda found: found[1] or r"\text{I}", text)  # latex2sympy's imaginary unit
     if not _CALCULUS.search(text):
@@ -186,12 +188,15 @@ def read(answer: str, imaginary: bool) -> Any:
     text = ",".join(signed for part in elements(text) for signed in _signs(part))
     text = math_normalization.normalize_latex(text, _NORMAL)
     try:
-        return _Reader(imaginary=imaginary).parse(text)
+        found = _Reader(imaginary=imaginary).parse(text)
     except Exception:
         sides = parser.equation_split_regex.split(text)
         if len(sides) < 3 or re.search("[,;<>]", text):
             raise
-    return _last(sides, imaginary)
+        found = _last(sides, imaginary)
+    if found.has(sympy.zoo, sympy.nan):
+        raise Unreadable("a division by zero")
+    return found
 
 
 def _last(sides: list[str], imaginary: bool) -> Any:
@@ -403,25 +408,32 @@ def _same_expression(gold: Any, answer: Any) -> bool:
     """Return whether two expressions with variables agree at points of both signs, else by algebra."""
     symbols = sorted(gold.free_symbols | answer.free_symbols, key=str)
     agreed = 0
-    for number in range(1, 4 * POINTS):
-        at = {x: _point(number, place) for place, x in enumerate(symbols)}
+    steps = gold.has(*_STEPS) or answer.has(*_STEPS)
+    for number in range(1, (12 if steps else 4) * POINTS):
+        at = {x: _point(number, place, whole=steps) for place, x in enumerate(symbols)}
         one, other = _done(gold.subs(at)), _done(answer.subs(at))
         if not isinstance(one, sympy.Expr) or not isinstance(other, sympy.Expr) or one in _ENDLESS or other in _ENDLESS:
             continue
         verdict = bool(one == other) or (None if one.free_symbols or other.free_symbols else _numbers_agree(one, other))
-        if verdict is None:
+        if verdict is None or one == other == 0:  # 1/(n - k)! is 0 wherever k > n
             continue
         if not verdict:
             return False
         agreed += 1
-        if agreed == POINTS:
+        if agreed == (8 if steps else 1) * POINTS:
             return True
     return bool(sympy.simplify(gold - answer) == 0)
 
 
-def _point(number: int, place: int) -> Any:
+_STEPS = (sympy.floor, sympy.ceiling, sympy.Mod, sympy.factorial, sympy.binomial)
+"""Functions of integers: they are compared at many integers, since they may agree at a few numbers."""
+
+
+def _point(number: int, place: int, *, whole: bool) -> Any:
     """Return a number for a variable: any do that satisfy no simple equation, and have all combinations of signs."""
-    size = sympy.Rational(7919 * number + 104_729 * place + 31, 99_991)
+    if whole:
+        return sympy.Integer(number + place * (number % 7 + 1) * (1 if number % 2 or place > number else -1))
+    size = sympy.Rational(7919 * number + 104_729 * place + 31, 9_991)
     return size if (number >> place % 4) % 2 else -size
 
 
@@ -470,6 +482,10 @@ def _same_answers(gold: Any, answer: Any, *precision: Any) -> bool:
     The sides of an equation that are numbers must agree, so that 6 = 5 says nothing; and of one unknown it must say
     what it is, not what its square or its double is.
     """
+    if isinstance(gold, FiniteSet) and not isinstance(answer, sympy.Tuple):
+        copies = _written(gold) != len(gold)
+        if (copies or isinstance(answer, FiniteSet)) and _written(gold) != _written(answer):
+            return False
     if grader.is_equation(answer):
         sides = _sides(answer)
         numbers = [x for x in sides if isinstance(x, sympy.Expr) and not x.free_symbols and not x.atoms(AppliedUndef)]
@@ -482,6 +498,11 @@ def _same_answers(gold: Any, answer: Any, *precision: Any) -> bool:
     if grader.is_equation(gold) and not grader.is_relation(answer) and not _is_name(_sides(gold)[0], ratio=True):
         return False
     return bool(_compare_answers(gold, answer, *precision))
+
+
+def _written(answer: Any) -> int:
+    """Return how many elements a list or a finite set has as it is written, copies included; 0 for another answer."""
+    return len(answer._unsorted_args) if isinstance(answer, FiniteSet) and hasattr(answer, "_unsorted_args") else 0
 
 
 def _sides(equation: Any) -> list[Any]:

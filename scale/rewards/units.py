@@ -83,12 +83,13 @@ _FRACTION = rf"\\frac\s*\{{\s*{_COMMAND}\{{[^{{}}]*\}}{_POWER}\s*\}}\s*\{{\s*{_C
 _DEGREE = r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})\s*(?:[CFK](?![A-Za-z]))?"
 _WORD = r"(?<![A-Za-z\\{_^])[A-Za-z]{2,}\.?(?:\s*\^\s*(?:-?\d|\{\s*-?\d\s*\})|[²³]|(?<=m)[23])?"
 _SIGN = r"[€£¥₹]|\\\$|(?<![A-Za-z\\])[A-Za-z]+[²³]"
+_PHRASE = re.compile(r"(?<=[\d)}])\s+((?:[a-z]{2,}\s+)+[a-z]{2,})$")
 _BETWEEN = r"(?:[\s/]|\\(?:cdot|times)(?![A-Za-z]))*"
 _LAST = re.compile(rf"{_BETWEEN}(?P<unit>{_FRACTION}|{_SPELT}|{_DEGREE}|{_SIGN}|{_WORD})$")
 
 _NO_UNITS = re.compile(
     r"\b(?:not|no|or|and|than|if|when|where|for|with|except|excluded|unless|either|neither|wrong|false|incorrect"
-    r"|mod|choose|plus|minus|times|over|under|above|below|between|too|negative|positive|most|least|fewer|less"
+    r"|mod|(?<!to )choose|plus|minus|times|over|under|above|below|between|too|negative|positive|most|least|fewer|less"
     r"|approximately|about|divided|multiplied|factorial|twice|thrice|doubled?|tripled?|dozens?|lakhs?|crores?"
     r"|hundreds?|thousands?|[mbtr]+illions?|half|halves|quarters?|thirds?|(?:four|fif|six|seven|eigh|nin|ten)ths?"
     r"|(?:hundred|thousand|million|billion)ths?|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
@@ -126,6 +127,9 @@ def measured(answer: str) -> Measured:
     front = _FRONT.match(text)
     value = text[front.end() :] if front else text
     end = len(value)
+    phrase = _PHRASE.search(value)
+    if phrase is not None and not _NO_UNITS.search(phrase[1]) and any(len(x) > 3 for x in phrase[1].split()):
+        end = phrase.start()
     while (last := _LAST.search(value[:end])) is not None and _is_unit(last, value[: last.start()]):
         end = last.start()
     if not re.search(r"[A-Za-z0-9]", value[:end]):

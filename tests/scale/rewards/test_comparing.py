@@ -76,7 +76,9 @@ def test_read(answer, value):
     assert not found.has(sympy.Float)
 
 
-@pytest.mark.parametrize("answer", ["2 3", "1,2,\\ldots", "{}", "5 = 6 = 5", r"5 \approx 6", r"\frac{1}{"])
+@pytest.mark.parametrize(
+    "answer", ["2 3", r"1,2,\ldots", "{}", "5 = 6 = 5", r"\frac{1}{0}", r"5 \approx 6", r"\frac{1}{"]
+)
 def test_unreadable(answer):
     with pytest.raises(Exception):  # noqa: B017  latex2sympy has no type of its own
         read(answer, True)
@@ -150,6 +152,18 @@ def test_a_rounded_number_is_written_as_a_decimal():
         ("f(x)+1", "f(x)", False),
         (r"\ln(x^2)", r"2\ln x", False),
         (r"\max(x,y)", "x", False),
+        (r"\lfloor\frac{n}{2}\rfloor", r"\lfloor\frac{n}{3}\rfloor", False),
+        (r"\lfloor\frac{2n-1}{5}\rfloor", r"\lfloor\frac{2n-2}{5}\rfloor", False),
+        (r"mn-\lfloor m/2\rfloor", r"nm-\lfloor\frac{m}{2}\rfloor", True),
+        (r"\binom{n}{2}", r"\frac{n(n-1)}{2}", True),
+        ("n!", r"\frac{(n+1)!}{n+1}", True),
+        (r"\frac{d!}{2k(d-k)!}", r"\frac{d!}{3k(d-k)!}", False),
+        (r"\frac{d!}{2k(d-k)!}", r"\frac{d!}{k(d-k)!2}", True),
+        (r"\gamma^{2}-1", r"\gamma^{3}-1", False),
+        (r"\gamma^2 m", r"m\gamma^{2}", True),
+        ("16,3,1,1", "16,3,1", False),
+        ("16,3,1,1", "1,16,1,3", True),
+        ("-2,-2", "-2", False),
     ],
 )
 def test_expressions(one, other, expected):
