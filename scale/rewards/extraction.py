@@ -118,7 +118,7 @@ def _statements(text: str) -> list[_Statement]:
     found = [_boxed(text, x) for x in groups]
     cut = _CUT_BOX.search(text, max(0, len(text) - 20))
     if cut or unfinished is not None:
-        found.append(_Statement(cut.start() if cut else unfinished or 0, "box", ""))
+        found.append(_Statement(len(text) if cut else (unfinished or 0) + 1, "box", ""))
     found += _said(text, groups)
     tag = _last(_TAG, text)
     if tag is not None:
@@ -150,11 +150,12 @@ _BARE_BOX = re.compile(
 """A box without braces: `\boxed 7`."""
 
 _JOINED = re.compile(
-    r"(?:[\s$,;:.、，。&~*(){}]|\\\\(?:\[\w+\])?|\\[\[\](), ;:!&]|\\hspace\*?\{[^{}]{0,20}\}"
-    r"|\\(?:q?quad|cup|lor|vee|land|wedge|newline|text[a-z]*|math[a-z]+|mbox|hbox|operatorname|rm|bf|it)(?![a-z])"
-    r"|(?:and|or|also|as\s+well\s+as|alternatively|possibly|maybe|perhaps|either|both)(?![a-z])|或者?|和|与|及"
-    r"|(?<=\n)[ \t]*(?:[-*•]|\d{1,2}[.)])[ \t]|(?<=\()(?:[a-z]|[ivx]{1,4}|\d)\)"
-    r"|(?<![a-z\\])[a-z](?:_\{?\w{1,8}\}?|'|\d)?\s*+&?\s*+[=:])*+",
+    r"(?:[\s$,;:.、，。&~*(){}|/_]|\\\\(?:\[\w+\])?|\\[\[\](), ;:!&]|\\hspace\*?\{[^{}]{0,20}\}|\\hskip\s*\S{1,8}"
+    r"|\\(?:q?quad|(?:en|thin|thick|med)?space|hfill|cup|lor|vee|land|wedge|newline|text[a-z]*|math[a-z]+|mbox|hbox|rm|bf|it|"
+    r"operatorname)(?![a-z])|(?<![a-z\\])[a-z](?:_\{?\w{1,8}\}?|'|\d)?\s*+&?\s*+[=:]"
+    r"|(?:and|or|also|else|as\s+well\s+as|together\s+with|plus|alternatively|equivalently|possibly|maybe|perhaps|either|"
+    r"both|the\s+other\s+is|und|oder|et|ou|y|o)(?![a-z])|或者?|和|与|以?及"
+    r"|(?<=\n)[ \t]*(?:[-*•]|\d{1,2}[.)])[ \t]|(?<=\()(?:[a-z]|[ivx]{1,4}|\d)\))*+",
     re.IGNORECASE,
 )
 """What joins the boxes of an answer of several parts: words, signs of LaTeX, and names as in `x_2 =`."""
@@ -274,7 +275,7 @@ _BARE_OK = re.compile(
 
 _SUPPOSED = re.compile(
     r"\b(?:if|whether|unless|until|once|suppose|supposing|assume|assuming|guess(?:es)?|thought|doubt|claims?|says?|"
-    r"verify|check|confirm|test|ensure|sure|prove|maybe|perhaps|possibly|probably|presumably|why|when|how|what|where|"
+    r"false|not\s+true|untrue|(?:no\s+longer|not|n't|never)\s+(?:think|believe|know|say|mean)|verify|check|confirm|test|ensure|sure|prove|maybe|perhaps|possibly|probably|presumably|why|when|how|what|where|"
     r"(?:might|may|could|would|can)\s+(?:think|say|guess|believe|expect)|is|are|was|not|"
     r"(?:part|case|question|problem|subproblem)\s*\(?(?:\d+|[a-z]|[ivx]+)\)?)"
     r"(?:\s+(?:that|then|for))?[\s,:*]*\Z|"

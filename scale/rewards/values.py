@@ -35,18 +35,23 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 
+_WRAPPING = re.compile(
+    r"\\?\$|\\[()\[\]]|\*\*(?=[\s(])|(?<=[\s)])\*\*|\\(?:begin|end)\{(?:equation|align|aligned|gather|gathered)\*?\}"
+)
+
 _NOTE = re.compile(r"(?<![A-Za-z])\s*\{[A-Za-z ]{2,60}\}")
 
 _LEAD = re.compile(
     r"(?:[\s*_`\"'#~:=,}\u2190-\u21ff\u2600-\u27bf\ufe0f\U0001f300-\U0001faff]|(?<=\n)>|"
     r"(?:therefore|thus|hence|then|so|simply|just|indeed|exactly|approximately|about|equal to|given by|either|option|"
     r"choice|actually|now|also|only|(?:a|the) total of|the (?:set|number|interval|ordered pair|pair|point|value|"
-    r"integer|fraction|matrix|vector|expression|polynomial|function)(?: of)?|约|等于|是|为|选)(?![A-Za-z]),?)*+",
+    r"integer|fraction|matrix|vector|expression|polynomial|function)(?: of| is)?|约|等于|是|为|选)(?![A-Za-z]),?)*+",
     re.IGNORECASE,
 )
 
 _JOINT = re.compile(
-    r"(?:\s*[,;、，]\s*(?:(?:and|or)\b)?|[\s.(]*(?:and|or|alternatively|to)\b|\s*(?:或者?|和|与|及))"
+    r"(?:\s*[,;、，]\s*(?:(?:and|or)\b)?|[\s.(]*(?:and|or|alternatively|to|vs|versus)\b\.?|\s*(?:或者?|和|与|及|→|->)|"
+    r"[ \t.*_]*\n[ \t]*(?=[-+]?\d[\d.,/]*[ \t]*(?:\n|\Z)))"
     r"(?:\s*(?:possibly|maybe|perhaps|also|even|else|alternatively)\b)*\s*[*_`]*",
     re.IGNORECASE,
 )
@@ -57,8 +62,9 @@ _NOT = re.compile(
 )
 
 _DENIED = re.compile(
-    r"\W{0,3}(?:(?:(?:is|was|are|seems)\s+)(?:\w+ly\s+)?(?:not|wrong|incorrect|false|impossible|too)|can(?:no|')t be|"
-    r"(?:not\s+|in)(?:correct|right)|wrong|false)\b",
+    r"\W{0,3}(?:(?:(?:which|that|this)\s+)?(?:is|was|are|seems)\s+(?:\w+ly\s+)?(?:not|wrong|incorrect|false|impossible|too)|"
+    r"can(?:no|')t be|(?:not\s+|in)(?:correct|right)|wrong|false|at\s+(?:most|least)|"
+    r"(?:or\s+|and\s+)?(?:less|more|greater|fewer|larger|smaller|higher|lower|below|above|up))\b",
     re.IGNORECASE,
 )
 
@@ -67,7 +73,7 @@ _CONDITION = re.compile(r"\W*(?:if|unless|only if|provided|assuming|otherwise|wh
 _UNIT = re.compile(r"(?:\\[,; ]|[ \t*_~])*+([A-Za-z\u4e00-\u9fff°%](?:[^\W\d]|[ /²³^%'-]|(?<=\^)\d)*+)")
 
 _NO_UNIT = re.compile(
-    r"\b(?:and|or|but|because|since|as|so|which|where|when|for|with|by|from|if|is|are|was|has|have|had|not|that|then|"
+    r"\b(?:and|or|but|because|since|as|so|which|where|when|for|with|by|from|if|is|are|was|has|have|had|not|that|then|vs|"
     r"thus|hence|therefore|now|here|after|in|at|on|to|we|it|this|these|given|who|using|i|let|also|indeed|note)\b",
     re.IGNORECASE,
 )
@@ -76,7 +82,7 @@ _QUESTION = re.compile(r"[^.?!。？！\n]*+(?:\.(?=\w)[^.?!。？！\n]*+)*+([?
 
 _WORDS = re.compile(r"[\s*_`\"'#>~]*([^.。\n]*+(?:\.(?=\S)[^.。\n]*+)*+)")
 
-_REASON = re.compile(r",?\s+(?:because|since)\b")
+_REASON = re.compile(r"(?<![\s,]),?\s++(?:because|since)\b")
 
 _SENTENCE = re.compile(
     r"(?:(?!\b(?:if|when|unless|whether|where|which|no|not|step|case|part|suppose|assume|assuming|maybe|"
@@ -170,7 +176,7 @@ def _run(said: str, at: int) -> tuple[int, str] | None:
         if at == len(said) and rest:
             return None
         at = opened[0]  # words in brackets explain
-    text = re.sub(r"\\?\$|\\[()\[\]]", "", said[start:at])
+    text = _WRAPPING.sub("", said[start:at])
     text = re.sub(r"\s[-+]\Z", "", text.rstrip(MARKS + "{=/<^,:")).strip()
     return at, text if re.search(r"[^\W_]|[∞∅½⅓¼⅔¾]|\\\{", text) else ""
 
