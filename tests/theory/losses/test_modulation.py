@@ -169,7 +169,7 @@ def test_rounding_is_not_blown_up_to_the_range_of_the_factors(backend, rng, mean
         np.testing.assert_array_equal(backend.numpy(got.stabilization), 1.0)
 
 
-@pytest.mark.parametrize(("epsilons", "counts"), [(15, False), (17, True)])
+@pytest.mark.parametrize(("epsilons", "counts"), [(15, False), (16, False), (17, True)])
 @pytest.mark.parametrize("size", [0.5, 8.0])
 def test_what_counts_as_rounding(backend, epsilons, counts, size):
     """Sixteen machine epsilons of the coefficient, and of the largest entropy or 1; what is larger is a difference."""
