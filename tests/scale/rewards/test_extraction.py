@@ -45,6 +45,7 @@ STATED = {
         (r"\boxed{\text{a } b}", r"\text{a } b"),
         (r"\boxed {7}", "7"),
         (r"\fbox{7}", "7"),
+        (r"\boxed{\text{The answer is } 7}", r"\text{The answer is } 7"),
         (r"$\boxed 7$", "7"),
         (r"\boxed7.", "7"),
         (r"\(\boxed\frac{1}{2}\)", r"\frac{1}{2}"),
@@ -69,6 +70,7 @@ STATED = {
         (r"\boxed{(0,1)} and \boxed{(2,\infty)}", r"(0,1) \cup (2,\infty)"),
         (r"\boxed{(0,1)} and \boxed{(2,3)}", "(0,1), (2,3)"),
         (r"\boxed{1} \cup \boxed{2}", "1, 2"),
+        (r"\boxed{(0,1)} \cup \boxed{(2,3)}", r"(0,1) \cup (2,3)"),
         (r"$\boxed{1}$ as well as $\boxed{2}$ AND $\boxed{3}$", "1, 2, 3"),
         (r"\boxed{1}\hspace{1cm}\mathrel{\texttt{or}}\boxed{2}", "1, 2"),
         (r"\boxed{1}{\rm or}\boxed{2} \& \boxed{3}", "1, 2, 3"),
@@ -231,6 +233,7 @@ NOT_STATED = {
             "$1 + 1 = 2$",
             "so 6",
             "I do not know",
+            "7" * 201,
         ),
         *("Steps:\n\n1. Identify\n2. Multiply\n3", "I think the value is 35, not 34", "6\n7", "Step 6"),
         *("Remember to put your answer on its own line", "the answered question: 6", "The answer (6) follows"),
@@ -238,6 +241,7 @@ NOT_STATED = {
     "questions": [
         *(
             "Is the answer 6?",
+            "The answer is Evelyn?",
             "Wait, the answer is 6? Let me check",
             "The answer is 6, right?",
             "What is the answer: 6 or 7?",
