@@ -90,6 +90,11 @@ class _Reader(latex2sympy2._Latex2Sympy):  # type: ignore[misc]
         symbol = super().convert_atom_expr(atom_expr)
         return symbol.xreplace({_I: sympy.I}) if self._imaginary else symbol
 
+    def handle_gcd_lcm(self, f: str, args: Any) -> Any:
+        if any(x.free_symbols for x in args):
+            raise Unreadable("a divisor of variables")  # latex2sympy says 1
+        return super().handle_gcd_lcm(f, args)
+
     def convert_relation(self, rel: Any) -> Any:
         if rel.APPROX():
             sides = [self.convert_relation(x) for x in rel.relation()]
@@ -127,6 +132,7 @@ _ARRAY = re.compile(
 _SET_OF = re.compile(
     r"\s*\\\{\s*[a-z]\s*(?:\||\\mid(?![a-z])|:|\\colon)\s*(.*[<>=].*|.*\\(?:l|g|n)e.*)\\\}\s*", re.DOTALL
 )
+_ANGLE = re.compile(r"\\(angle|triangle|measuredangle|overline|overrightarrow)\s*\{?\s*([A-Z]{2,4})(?![A-Za-z])\s*\}?")
 _MINUS_POWER = re.compile(r"\^\s*([+-])\s*(\d+|[A-Za-z])")
 _INDEX = re.compile(r"_\s*\{?\s*i(?![A-Za-z])|(?<![A-Za-z\\])i\s*=|i\s*\\in(?![A-Za-z])")
 _BOTH_SIGNS = re.compile(r"\\(pm|mp)(?![A-Za-z])|±|∓")
@@ -174,6 +180,7 @@ def read(answer: str, imaginary: bool) -> Any:
     text = re.sub(r"\\(l|g)eqslant(?![a-z])", r"\\\1e ", text)
     text = re.sub(r"_\s*\{?\s*\\(max|min)\s*\}?", r"_{\1}", text)
     text = _ARRAY.sub(r"\\begin{matrix}\1\\end{matrix}", text)
+    text = _ANGLE.sub(r"\\text{\1\2}", text)
     text = _UPRIGHT.sub(r" \1 ", text)
     text = _GAMMA.sub(r"\\text{\1}", text)  # latex2sympy applies it to what follows
     text = _SYMBOL_E.sub(lambda found: f"\\text{{{found[1]}}}_{{{found[2] or found[3]}}}", text)
@@ -277,6 +284,10 @@ def equal(gold: str, answer: str, tolerance: str = "exact") -> bool:
     in_set = isinstance(right, sympy.Eq) and isinstance(right.rhs, sympy.Set)  # an inequality says the same of x
     if in_set and not isinstance(found, sympy.Eq):
         right = right.rhs
+    for one, other, text in ((right, found, answer), (found, right, gold)):
+        point = isinstance(one, (sympy.Tuple, sympy.Interval))
+        if point and isinstance(other, FiniteSet) and text.strip().startswith(r"\{"):
+            return False  # a set for a point or an interval
     as_set = in_set or _SET_OF.fullmatch(answer) is not None
     if grader.sympy_expr_eq(right, found, ROUNDED, DIGITS, as_set):
         return True
@@ -409,11 +420,14 @@ def _same_expression(gold: Any, answer: Any) -> bool:
     symbols = sorted(gold.free_symbols | answer.free_symbols, key=str)
     agreed = 0
     steps = gold.has(*_STEPS) or answer.has(*_STEPS)
-    for number in range(1, (12 if steps else 4) * POINTS):
+    complex_numbers = gold.has(sympy.I) or answer.has(sympy.I)
+    for number in range(1, 12 * POINTS):
         at = {x: _point(number, place, whole=steps) for place, x in enumerate(symbols)}
         one, other = _done(gold.subs(at)), _done(answer.subs(at))
         if not isinstance(one, sympy.Expr) or not isinstance(other, sympy.Expr) or one in _ENDLESS or other in _ENDLESS:
             continue
+        if not complex_numbers and not (one.is_real and other.is_real):
+            continue  # where a root has no real value
         verdict = bool(one == other) or (None if one.free_symbols or other.free_symbols else _numbers_agree(one, other))
         if verdict is None or one == other == 0:  # 1/(n - k)! is 0 wherever k > n
             continue
@@ -422,8 +436,11 @@ def _same_expression(gold: Any, answer: Any) -> bool:
         agreed += 1
         if agreed == (8 if steps else 1) * POINTS:
             return True
-    return bool(sympy.simplify(gold - answer) == 0)
+    return agreed >= ENOUGH or bool(sympy.simplify(gold - answer) == 0)
 
+
+ENOUGH = 2
+"""Points that suffice where there are no more, as with roots of many variables."""
 
 _STEPS = (sympy.floor, sympy.ceiling, sympy.Mod, sympy.factorial, sympy.binomial)
 """Functions of integers: they are compared at many integers, since they may agree at a few numbers."""
@@ -482,10 +499,13 @@ def _same_answers(gold: Any, answer: Any, *precision: Any) -> bool:
     The sides of an equation that are numbers must agree, so that 6 = 5 says nothing; and of one unknown it must say
     what it is, not what its square or its double is.
     """
-    if isinstance(gold, FiniteSet) and not isinstance(answer, sympy.Tuple):
-        copies = _written(gold) != len(gold)
-        if (copies or isinstance(answer, FiniteSet)) and _written(gold) != _written(answer):
-            return False
+    if _written(gold) > len(getattr(gold, "args", ())) and _written(gold) != _written(answer):
+        return False  # a list with copies, such as 1, 1
+    if grader.is_relation(gold) and not grader.is_equation(gold):
+        if isinstance(answer, sympy.FiniteSet):
+            return False  # its ends are not what is between them
+        if grader.is_relation(answer) and not grader.is_equation(answer) and _same_solution_sets(gold, answer):
+            return True
     if grader.is_equation(answer):
         sides = _sides(answer)
         numbers = [x for x in sides if isinstance(x, sympy.Expr) and not x.free_symbols and not x.atoms(AppliedUndef)]
@@ -498,6 +518,15 @@ def _same_answers(gold: Any, answer: Any, *precision: Any) -> bool:
     if grader.is_equation(gold) and not grader.is_relation(answer) and not _is_name(_sides(gold)[0], ratio=True):
         return False
     return bool(_compare_answers(gold, answer, *precision))
+
+
+def _same_solution_sets(gold: Any, answer: Any) -> bool:
+    """Return whether inequalities in one variable have the same solutions."""
+    if len(gold.free_symbols) != 1 or gold.free_symbols != answer.free_symbols:
+        return False
+    with suppress(Exception):
+        return bool(gold.as_set() == answer.as_set())
+    return False
 
 
 def _written(answer: Any) -> int:

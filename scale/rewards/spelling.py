@@ -25,18 +25,19 @@ _CONSTANT = re.compile(r"\\(?:mathrm|text|textrm|operatorname|mathit|mathbf|math
 _TEXT_NUMBER = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|mbox)\s*\{\s*([+-]?[\d.,/]*\d)\s*\}")
 _LABEL = re.compile(
     r"(?P<open>\\(?:text|textbf|textrm|textit|mathrm|mathbf|mbox)\s*\{\s*)?"
-    r"(?:(?:so|thus|hence|therefore)(?:,\s*|\s+|(?=\s*\}))(?:the\s+)?"
-    r"|(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:(?:correct|final|required)\s+)?(?:answer|ans\.?)"
-    r"(?P<closed>\s*\})?(?:\s+is\s*[:=]?|\s*[:=]|(?<=\})\s*is\s*[:=]?))[\s~]*",
+    r"(?:(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:(?:correct|final|required)\s+)?(?:answer|value|ans\.?)"
+    r"(?P<closed>\s*\})?(?:\s+is\s*[:=]?|\s*[:=]|(?<=\})\s*is\s*[:=]?|(?<=\.)\s)"
+    r"|(?:so|thus|hence|therefore)(?:,\s*|\s+|(?=\s*\})))[\s~]*",
     re.IGNORECASE,
 )
 _SWITCH = re.compile(
     r"\\(?:bf|it|sf|tt|em|[lL]arge|LARGE|[hH]uge|small|normalsize|(?:text|display|script)style|boldmath|therefore"
-    r"|checkmark|qed|blacksquare)(?![A-Za-z])|\\(?:text)?color\s*\{[^{}]*\}|\\rm(?![A-Za-z])(?=\s*[\d\\])"
+    r"|checkmark|qed|blacksquare|square)(?![A-Za-z])|\\[hv]space\*?\s*\{[^{}]*\}|\\phantom\s*\{[.,;]?\}"
+    r"|\\(?:begin|end)\s*\{(?:equation|align|aligned|gather)\*?\}|\\(?:text)?color\s*\{[^{}]*\}|\\rm(?![A-Za-z])(?=\s*[\d\\])"
 )
 _OLD_FONT = re.compile(r"\{\s*\\rm\s+([^{}]*)\}|\\(?:mathrm|rm)\s+([A-Za-z])(?![A-Za-z])")
 _WHOLE = re.compile(
-    r"\\(?:text(?:bf|rm|it|sf|normal)?|math(?:bf|rm|it|sf|bb)|mbox|hbox|boldsymbol|bm|underline|emph|huge|large|boxed|fbox)"
+    r"\\(?:text(?:bf|rm|it|sf|up|normal)?|math(?:bf|rm|it|sf|bb)|mbox|hbox|boldsymbol|bm|pmb|underline|emph|huge|large|boxed|fbox)"
     r"\s*\{|\{"
 )
 _PAIRS = ("**", "__", "*", "_", "`", '"', "'", "''", "``")
@@ -61,6 +62,9 @@ _PROGRAM = re.compile(
     r"(?<![A-Za-z\\])(?:(?:np|numpy|math|sp|sympy)\.)?(arc|a)?(sin|cos|tan|sqrt|exp|log|pi)(?![A-Za-z])"
 )
 
+
+NESTED = 50
+"""Parentheses in an answer that is read as in Python."""
 
 LONGEST = 4_000
 """Characters of an answer that is spelt plainly; a longer text stays as it is."""
@@ -87,6 +91,9 @@ def plain(answer: str) -> str:
     text = _GAP.sub("", text).replace("~", " ")
     text = re.sub(r"(?<!\\)\\ ", " ", text).strip()
     text = text.replace(" ", "") if _SPACED.fullmatch(text) else text
+    text = re.sub(r"\*\*(\([A-J]\))\*\*", r"\1", text)
+    text = re.sub(r"\{\s*([^{}]+?)\\choose(?![A-Za-z])([^{}]+?)\}", r"\\binom{\1}{\2}", text)
+    text = re.sub(r"\\mathbb\s+([A-Z])", r"\\mathbb{\1}", text).replace(r"\not=", r"\neq ")
     text = _OLD_FONT.sub(lambda font: f" \\mathrm{{{font[1] or font[2]}}} ", text)
     text = _without_label(_without_wraps(_SWITCH.sub(" ", text)))
     text = text.removesuffix("。").removesuffix(".").strip() if not text.endswith("..") else text
@@ -173,7 +180,7 @@ def _repeating(number: re.Match[str]) -> str:
 
 def _program(text: str) -> str:
     """Return an answer with what is written as in Python, such as 3**2 and np.sqrt(2), in LaTeX."""
-    if not re.search(r"\*\*|\(|\^|(?<![A-Za-z\\])pi(?![A-Za-z])", text):
+    if text.count("(") > NESTED or not re.search(r"\*\*|\(|\^|(?<![A-Za-z\\])pi(?![A-Za-z])", text):
         return text
     text = text.replace("**", "^")
 
@@ -405,7 +412,10 @@ def based(answer: str) -> tuple[str, int] | None:
     return (digits, base) if all(int(x, 16) < base for x in digits) else None
 
 
-_CHOICE = re.compile(r"(?:(?i:option|choice)\s*)?(?:\(\s*([A-J])\s*\)|([A-J])\s*[).]|([A-J])(?=$))\s*(.*)", re.DOTALL)
+_CHOICE = re.compile(
+    r"(?:(?i:option|choice)\s*)?(?:\(\s*([A-J])\s*\)|([A-J])\s*[).]|([A-J])(?=$)|(?<=n |e )([A-J])\s*:)(.*)",
+    re.DOTALL,
+)
 _SPACE = re.compile(r"^(?:\\[ ,;:!]|\\q?quad(?![A-Za-z])|[\s:~])+")
 
 
@@ -421,10 +431,10 @@ def choice(answer: str) -> tuple[str, str] | None:
     found = _CHOICE.fullmatch(text) if len(text) <= LONGEST else None
     if found is None:
         return None
-    rest = _SPACE.sub("", found[4])
-    labelled = text != answer.strip() or found[4] != rest
+    rest = _SPACE.sub("", found[5])
+    labelled = text != answer.strip() or found[5] != rest
     if re.search(r"\([A-J]\)|^[A-J]\b|^(?:and|or|&|,)|(?:,|and|or)\s*\(?[A-J]\)?$", rest):
         return None
     if not labelled and rest and not rest[0].isalnum() and rest[0] not in "\\.":
         return None
-    return found[1] or found[2] or found[3], rest
+    return found[1] or found[2] or found[3] or found[4], rest

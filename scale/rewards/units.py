@@ -54,6 +54,8 @@ eV:
 erg: ergs
 rad: radian radians
 deg: degree degrees
+am:
+pm:
 dollar: dollars usd
 cent: cents
 rupee: rupees rs
@@ -67,7 +69,9 @@ _UNITS = {
     for word in (line.partition(":")[0], *line.partition(":")[2].split())
 }
 
-_BARE = {word for word in _UNITS if len(word) > 1} - {"ml", "mL", "rs", "gm", "nm", "dm", "kJ", "kW", "Pa", "mi"}
+_BARE = {word for word in _UNITS if len(word) > 1} - {
+    *("am", "pm", "ml", "mL", "rs", "gm", "nm", "dm", "kJ", "kW", "Pa", "mi")
+}
 """Spellings that are units without a text command, too; the others may be products of variables."""
 
 _GLYPHS = {"$": "dollar", "€": "euro", "£": "lb", "¥": "yen", "₹": "rupee"}
@@ -89,8 +93,8 @@ _LAST = re.compile(rf"{_BETWEEN}(?P<unit>{_FRACTION}|{_SPELT}|{_DEGREE}|{_SIGN}|
 
 _NO_UNITS = re.compile(
     r"\b(?:not|no|or|and|than|if|when|where|for|with|except|excluded|unless|either|neither|wrong|false|incorrect"
-    r"|mod|(?<!to )choose|plus|minus|times|over|under|above|below|between|too|negative|positive|most|least|fewer|less"
-    r"|approximately|about|divided|multiplied|factorial|twice|thrice|doubled?|tripled?|dozens?|lakhs?|crores?"
+    r"|mod|(?<!to )choose|plus|minus|times|over|under|above|below|between|too|(?:negative|positive)$|most|least|fewer"
+    r"|less|approximately|about|divided|multiplied|factorial|twice|thrice|doubled?|tripled?|dozens?|lakhs?|crores?"
     r"|hundreds?|thousands?|[mbtr]+illions?|half|halves|quarters?|thirds?|(?:four|fif|six|seven|eigh|nin|ten)ths?"
     r"|(?:hundred|thousand|million|billion)ths?|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
     r"|more(?=$|\s+than)|percent(?=\s+\S))\b|^(?:squared|cubed)\b",
