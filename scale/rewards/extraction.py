@@ -15,7 +15,7 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import NamedTuple
 
-from scale.rewards.values import MARKS, Value, value
+from scale.rewards.values import MARKS, Value, distinct, value
 from scale.text import Box, boxes_and_rest, narrow
 
 ASKS_FOR: Mapping[str, str] = MappingProxyType(
@@ -136,7 +136,7 @@ def _boxed(text: str, group: Box) -> _Statement:
     more = value(text[joint.end() : joint.end() + LONGEST_ALONE]) if joint else None
     if more is None or more.words or not more.text:
         return _Statement(group.end, "box", group.content)
-    return _Statement(group.end, "box", f"{group.content}, {more.text}")
+    return _Statement(group.end, "box", ", ".join(distinct([group.content, more.text])))
 
 
 _OR = re.compile(r"[\s$*)(\]\\]*(?:or(?:\s+(?:maybe|possibly|perhaps|even))?\b|或)", re.IGNORECASE)
@@ -185,7 +185,7 @@ _INTERVAL = re.compile(r"\s*(?:\\left\s*)?([(\[])[^()\[\]]*,[^()\[\]]*([)\]])\s*
 def _together(text: str, group: list[Box]) -> Box:
     """Return boxes as one: a union where a sign says so, or half-open or infinite intervals do, else a list."""
     first, last = group[0], group[-1]
-    parts = dict.fromkeys(x.content.strip() for x in group if x.content.strip())
+    parts = distinct(x.content for x in group)
     intervals = [_INTERVAL.fullmatch(x) for x in parts]
     plainly = any("infty" in x for x in parts) or any(x and x[1] + x[2] in ("(]", "[)") for x in intervals)
     signed = any("\\cup" in text[x.end : y.start] for x, y in pairwise(group))

@@ -7,7 +7,10 @@ Only what stands first is the answer. What follows it is a further part ("5 or 6
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
+
+from scale.rewards.spelling import number, plain
 
 MARKS = " \t\r\n*_`\"'#>~"
 """Marks around an answer that are not part of it: those of Markdown, quotes and spaces."""
@@ -141,7 +144,26 @@ def value(said: str) -> Value | None:
     if _QUESTION.match(said, end) or _DENIED.match(said, end) or _CONDITION.match(said, end):
         return None
     only = f"\\text{{ {unit}}}" if unit and len(parts) == 1 else ""
-    return Value(label + ", ".join(dict.fromkeys(parts)) + only, end)
+    return Value(label + ", ".join(distinct(parts)) + only, end)
+
+
+def distinct(parts: Iterable[str]) -> list[str]:
+    r"""Return the parts of an answer without those that say an earlier number again.
+
+    Examples
+    --------
+    >>> distinct([r"\frac{1}{2}", "0.5", "x", "x "])
+    ['\\frac{1}{2}', 'x']
+    """
+    found: dict[object, str] = {}
+    for part in map(str.strip, parts):
+        short = number(plain(part)) if len(part) < LONGEST_NUMBER else None
+        found.setdefault(part if short is None else short, part)
+    return [x for x in found.values() if x]
+
+
+LONGEST_NUMBER = 40
+"""Characters of a number that is compared with the other parts of an answer."""
 
 
 def _lead(said: str) -> int:

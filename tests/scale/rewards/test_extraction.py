@@ -201,6 +201,9 @@ STATED = {
         (r"$\boxed{5}$ or 6", "5, 6"),
         (r"\(\boxed{5}\) (or maybe \(6\))", "5, 6"),
         (r"\boxed{5} or so they say", "5"),
+        (r"$\boxed{\frac{1}{2}}$ or $0.5$", r"\frac{1}{2}"),
+        ("Answer: 1/2 or 0.5", "1/2"),
+        (r"\boxed{5} or \boxed{5.0}", "5"),
     ],
     "a place in another's stead": [
         ("The final answer is 6. \\boxed{5}", "5"),
