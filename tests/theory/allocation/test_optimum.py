@@ -261,6 +261,7 @@ TABLE = np.zeros((2, 4))
             ([0.0, 1.0], 1, 0, [4, 0]),
             "high: expected at least 1 where the variance is positive, got 0 at index 1",
         ),
+        (optimal, ([1.0, 0.0, 1.0], 1, 0, [4, 0, 0]), "got 0 at index 2"),
         (optimal, ([1.0, -1.0], 4, 1, 4), "variances: expected finite values"),
         (optimal_concave, ([[0.0, 1.0]], 1, 0, 1), "gains: expected a numeric array .* got list"),
         (optimal_concave, (np.zeros(3), 1, 0, 1), r"gains: expected a numeric array .* got float64 of shape \(3,\)"),

@@ -89,6 +89,16 @@ def test_tables_that_are_written_later_stay_beside_those_before(tmp_path: Path) 
     assert runs.listed_tables(tmp_path / "empty") == {}
 
 
+@pytest.mark.parametrize(("old", "new"), [(b"PAR1", b"PAR2"), (b"abc", b"\xff\xfe\xfa")], ids=["no-parquet", "no-text"])
+def test_a_table_that_was_recorded_and_cannot_be_read_is_named(old: bytes, new: bytes, tmp_path: Path) -> None:
+    """Its hash is right; bytes that are no UTF-8 in a column's name are an error of Python, and none of Arrow."""
+    runs.write_tables(tmp_path, {"t": {"abc": [1]}})
+    path = tmp_path / "t.parquet"
+    path.write_bytes(path.read_bytes().replace(old, new))
+    with pytest.raises(ValueError, match=r"t\.parquet: expected a readable Parquet file, got "):
+        runs.read_table(path, hashes(tmp_path, ["t.parquet"]), tmp_path / runs.DATA_FILE)
+
+
 def test_columns_are_of_the_kind_that_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     table = pa.table({"n": [1, 2], "x": [0.5, None], "none": pa.nulls(2), "inf": [1.0, float("inf")], "s": ["a", "b"]})
