@@ -54,9 +54,8 @@ def test_checkpoints_that_cannot_be_evaluated(tmp_path):
 
 def weights(*ends, metadata=None, length=None, data=None):
     """Return a file of weights of one byte each: length of the header, header, data."""
-    header = {
-        f"{'wW'[i % 2]}{i}": {"dtype": "U8", "shape": [1], "data_offsets": [i, end]} for i, end in enumerate(ends)
-    }
+    names = [f"{'wW'[i % 2]}{i}" for i in range(len(ends))]
+    header = {x: {"dtype": "U8", "shape": [1], "data_offsets": [0, end]} for x, end in zip(names, ends, strict=True)}
     text = json.dumps(header | ({} if metadata is None else {"__metadata__": metadata})).encode()
     data = bytes(max(ends, default=0)) if data is None else data
     return (len(text) if length is None else length).to_bytes(8, "little") + text + data

@@ -70,6 +70,77 @@ def build(shape, device="meta"):
         return getattr(transformers, f"{kind}ForCausalLM")(config)
 
 
+# By hand, for Qwen2.5-Math-1.5B: 28 layers of width 1,536 (MLP 8,960), 12 heads and 2 for keys of 128, 151,936 tokens
+
+ONE = SHAPES["qwen2.5-math-1.5b"]
+P = 1_543_714_304
+
+
+def test_every_part_of_the_memory_by_hand():
+    """A layer's activations have 6 x 1,536 + 3 x 8,960 + 2 x (12 + 4) x 128 = 40,192 values a token."""
+    found = estimate.memory(JOB, ONE, A100)
+    assert found["generation"] == {
+        "weights": 4 * P / 8 / GIB,
+        "AdamW": 8 * P / 8 / GIB,
+        "vLLM": 64.0,
+        "reserve": 4.0,
+    }
+    layer, embedding = 46_797_824, 151_936 * 1_536
+    assert found["update"] == {
+        "weights": 4 * P / 8 / GIB,
+        "gradients": 4 * P / 8 / GIB,
+        "AdamW": 8 * P / 8 / GIB,
+        "gathered layers": 4 * (embedding + 2 * layer) / GIB,
+        "activations": 1.2265625 + 1.3125,
+        "logits": 9.2734375,
+        "entropy": 3.4775390625,
+        "reserve": 4.0,
+    }
+    whole = dataclasses.replace(JOB, checkpointing=False, chunked=False, params_rest=False, optimizer_rests=False)
+    found = estimate.memory(whole, ONE, A100)
+    assert found["generation"] == {"vLLM": 64.0, "reserve": 4.0}
+    assert (found["update"]["activations"], found["update"]["entropy"]) == (28 * 1.2265625, 27.8203125)
+    short = dataclasses.replace(JOB, micro_batch=1024)
+    assert estimate.memory(short, ONE, A100)["update"]["entropy"] == 3 * 4 * 1024 * 151_936 / GIB
+
+
+def test_memory_of_the_hosts_by_hand():
+    for changes, values in (
+        ({}, 0),
+        ({"reference": True}, 4),
+        ({"params_rest": False}, 4),
+        ({"optimizer_rests": False}, 8),
+        ({"params_rest": False, "optimizer_rests": False, "reference": True}, 16),
+        ({"params_on_host": True}, 16),
+        ({"params_on_host": True, "reference": True}, 20),
+    ):
+        assert estimate.host_gib(dataclasses.replace(JOB, **changes), ONE) == values * P / GIB
+    resting = estimate.memory(dataclasses.replace(JOB, params_on_host=True), ONE, A100)
+    assert {"weights", "gradients", "AdamW"}.isdisjoint({**resting["generation"], **resting["update"]})
+
+
+@pytest.mark.parametrize(
+    ("changes", "at_once"),
+    # 8 GPUs are 4 engines, with 2,048 of the 8,192 rollouts each. A token takes 2 x 2 x 28 x 2 x 128 B in the cache.
+    [
+        ({}, 1024),
+        ({"max_sequences": 4096}, 2048),
+        ({"max_sequences": 4096, "utilization": 0.1}, (2 * (8.0 - 4.0) * 2**30 - 2 * P) / 28_672 / 1200),
+        ({"utilization": 0.0681}, 1.0),
+    ],
+)
+def test_seconds_of_a_step_by_hand(changes, at_once):
+    """Prompts of 200 tokens and responses of 1,000; the longest has 8,192. 40 % of 312 TFLOPS, 50 % of 2,039 GB/s."""
+    operations, bandwidth = 124.8e12, 1019.5e9
+    read = 2 * P + at_once * 700 * 28_672
+    one_token = (read / bandwidth + at_once * ONE.forward_flops(700) / operations) / 2
+    generation = 2048 * 1000 / at_once * one_token + 7192 * (2 * P / bandwidth) / 2
+    update = 8192 * 1200 * ONE.forward_flops(600) * 5 / (8 * operations)
+    expected = {"generation": generation, "update": update, "step": 1.2 * (generation + update)}
+    found = estimate.step_seconds(dataclasses.replace(JOB, **changes), ONE, A100, GIVEN)
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
 # Against real models
 
 

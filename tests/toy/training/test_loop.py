@@ -44,6 +44,20 @@ def test_a_folder_holds_config_metrics_and_versions(small, tmp_path):
     )
 
 
+@pytest.mark.parametrize(("every", "stopped", "kept"), [(1, 5, 5), (2, 5, 4), (3, 5, 3), (4, 3, None)])
+def test_a_run_that_stops_has_the_last_checkpoint_that_was_due(every, stopped, kept, small, tmp_path):
+    def stop(step, value):
+        if step == stopped:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small(), out=tmp_path, progress=stop, checkpoint_every=every)
+    assert (tmp_path / checkpoint.NAME).exists() == (kept is not None)
+    steps = []
+    train(small(), out=tmp_path, progress=lambda step, value: steps.append(step), checkpoint_every=every)
+    assert steps == list(range((kept or 0) + 1, 7))
+
+
 def test_a_finished_run_is_read_not_repeated(small, tmp_path):
     first = train(small(), out=tmp_path)
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,18 +11,20 @@ import torch
 from toy.training.config import OptimizerConfig
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_optimizer_steps_are_those_of_torch(name, small):
+@pytest.mark.parametrize(("name", "betas"), [("sgd", ()), ("adamw", (0.9, 0.999)), ("adamw", (0.2, 0.3))])
+def test_optimizer_steps_are_those_of_torch(name, betas):
     """One seed, gradients below the norm at which clipping starts; torch.optim as the independent formula."""
     from toy.training.optimizers import Optimizer
 
     rng = np.random.default_rng(3)
-    settings = OptimizerConfig(name=name, learning_rate=0.05, weight_decay=0.1 if name == "adamw" else 0.0)
+    decay = 0.1 if name == "adamw" else 0.0
+    settings = OptimizerConfig(name=name, learning_rate=0.05, weight_decay=decay)
+    settings = replace(settings, **dict(zip(("beta1", "beta2"), betas, strict=False)))
     logits = torch.from_numpy(rng.normal(size=(1, 4, 3)))
     parameter = torch.nn.Parameter(logits.clone())
     ours = Optimizer(settings, logits)
     kind = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[name]
-    theirs = kind([parameter], lr=0.05, weight_decay=settings.weight_decay)
+    theirs = kind([parameter], lr=0.05, weight_decay=decay, **({"betas": betas} if betas else {}))
     for _ in range(5):
         gradient = torch.from_numpy(rng.normal(size=(1, 4, 3)) / 10)
         norms = ours.step(logits, gradient)
