@@ -11,8 +11,8 @@ from tests.scale.rewards.test_scoring import outcome
 
 pytestmark = pytest.mark.skipif(find_spec("math_verify") is None, reason="needs Math-Verify")
 
-WHOLE = len(made_responses.PROBLEMS) * len(made_responses.FORMS) * 2
-"""Each problem in each form, twice."""
+WHOLE = len(made_responses.PROBLEMS) * len(made_responses.FORMS)
+"""Each problem in each form."""
 
 
 @pytest.fixture(scope="module")
