@@ -133,6 +133,19 @@ evaluation of Qwen2.5-Math. `verl-boxed`: of verl's examples. `dapo`: of DAPO-Ma
 """
 
 
+OTHERS: Mapping[str, Template] = {
+    "slime": Template(
+        before="Solve the following math problem step by step. The last line of your response should be of the form "
+        "Answer: \\boxed{$Answer} where $Answer is the answer to the problem.\n\n",
+        after='\n\nRemember to put your answer on its own line after "Answer:".',
+    ),
+    "verl-gsm8k": Template(after=' Let\'s think step by step and output the final answer after "####".'),
+}
+"""Requests that sources have and that we do not write: of slime's copy of DAPO-Math-17k, of verl's GSM8K."""
+
+_KNOWN = {**TEMPLATES, **OTHERS}
+
+
 def get_template(name: str) -> Template:
     """Return a template by name."""
     require.one_of("template", name, TEMPLATES)
@@ -140,7 +153,7 @@ def get_template(name: str) -> Template:
 
 
 def strip_template(text: str) -> str:
-    r"""Return the problem inside a user message made by a template; another text is the problem itself.
+    r"""Return the problem inside a user message made by one of `TEMPLATES` or `OTHERS`; another text is the problem.
 
     Templates are looked for again in what is left. Spaces and line ends around the problem may be others than the
     template's. The request of a template that has nothing before the problem may stand before it, or lack its last
@@ -157,7 +170,7 @@ def strip_template(text: str) -> str:
     while (inside := _inside(text, start, end)) is not None:
         start, end = inside
     problem = text[start:end]
-    for name, template in TEMPLATES.items():
+    for name, template in _KNOWN.items():
         if template.before and template.after:
             first = problem.lstrip().startswith(template.before.strip())
             if first or problem.rstrip().endswith(template.after.strip()):
@@ -170,7 +183,7 @@ def strip_template(text: str) -> str:
 
 def _wrappings() -> list[tuple[str, str]]:
     """Return what may stand before and after a problem, longest first."""
-    known = {(x.before, x.after) for x in TEMPLATES.values()}
+    known = {(x.before, x.after) for x in _KNOWN.values()}
     asked = {after for before, after in known if after and not before}
     known |= {(after.strip(), "") for after in asked} | {("", after.removesuffix(".")) for after in asked}
     return sorted(known - {("", "")}, key=lambda pair: (-len("".join(pair)), pair))

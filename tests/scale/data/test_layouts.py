@@ -99,6 +99,10 @@ READ = {
     "one message": {"prompt": USER[0], "reward_model": RULE},
     "one message as text": {"prompt": json.dumps(USER[0]), "reward_model": RULE},
     "slime": {"prompt": USER, "label": "7"},
+    "slime's DAPO-Math-17k": {
+        "prompt": [{**text_keys.OTHERS["slime"].messages("What?")[0], "step_loss_mask": 1}],
+        "label": "7",
+    },
     "slime with text": {"prompt": f"What?{REQUEST}", "label": 7},
     "OpenRLHF": {"input": "What?", "label": "7"},
     "parts of a message": {"prompt": [{"role": "user", "content": [{"type": "text", "text": "What?"}]}], "label": "7"},

@@ -49,9 +49,10 @@ def test_answers_that_agree(one, other, same):
     assert (text_keys.answer_form(one) == text_keys.answer_form(other)) is same
 
 
-POSED = {name: template.messages("{}")[-1]["content"] for name, template in text_keys.TEMPLATES.items()}
-SUFFIXES = {name: x.after.strip() for name, x in text_keys.TEMPLATES.items() if x.after and not x.before}
-PIECES = [x for template in text_keys.TEMPLATES.values() for x in (template.before, template.after) if x]
+KNOWN = {**text_keys.TEMPLATES, **text_keys.OTHERS}
+POSED = {name: template.messages("{}")[-1]["content"] for name, template in KNOWN.items()}
+SUFFIXES = {name: x.after.strip() for name, x in KNOWN.items() if x.after and not x.before}
+PIECES = [x for template in KNOWN.values() for x in (template.before, template.after) if x]
 LIKE_PROBLEMS = st.one_of(
     st.text(max_size=60),
     st.lists(st.sampled_from([*PIECES, *(x[: len(x) // 2] for x in PIECES), "Find $x$.", " ", "\n"]), max_size=4).map(
@@ -67,7 +68,7 @@ def has_a_template(text):
         return True
 
 
-@pytest.mark.parametrize("name", text_keys.TEMPLATES)
+@pytest.mark.parametrize("name", KNOWN)
 @given(problem=LIKE_PROBLEMS)
 def test_every_template_is_taken_off(name, problem):
     """To the very character; and its key is the plain problem's."""
@@ -77,8 +78,8 @@ def test_every_template_is_taken_off(name, problem):
     assert text_keys.prompt_key(found) == text_keys.prompt_key(problem)
 
 
-@pytest.mark.parametrize("one", text_keys.TEMPLATES)
-@pytest.mark.parametrize("other", text_keys.TEMPLATES)
+@pytest.mark.parametrize("one", KNOWN)
+@pytest.mark.parametrize("other", KNOWN)
 def test_templates_within_one_another(one, other):
     posed = POSED[one].replace("{}", POSED[other].replace("{}", "Find $x$.", 1), 1)
     assert text_keys.strip_template(posed) == "Find $x$."
@@ -111,3 +112,16 @@ def test_a_template_is_taken_off_whole():
     posed = text_keys.TEMPLATES["dapo"].messages("Find $x$.")[0]["content"]
     assert text_keys.strip_template(f"{posed} \n") == "Find $x$."
     assert text_keys.strip_template("Find $x$. ") == "Find $x$. "
+
+
+def test_requests_of_others():
+    """Word for word: of the example in slime's documentation, and of verl's gsm8k.py."""
+    slime = (
+        "Solve the following math problem step by step. The last line of your response should be of the form Answer: "
+        "\\boxed{$Answer} where $Answer is the answer to the problem.\n\nFind $x$.\n\n"
+        'Remember to put your answer on its own line after "Answer:".'
+    )
+    gsm8k = 'Find $x$. Let\'s think step by step and output the final answer after "####".'
+    assert text_keys.strip_template(slime) == text_keys.strip_template(gsm8k) == "Find $x$."
+    with pytest.raises(ValueError, match="the whole template 'slime' or none of it, got one that only begins so"):
+        text_keys.strip_template(slime[:200])
