@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ def compose(model: str, cluster: str | None = None, *, out: Path, overrides: Seq
         settings = DynamoConfig.from_mapping(OmegaConf.to_container(config.dynamo, resolve=True))
         given = {x.key_or_group: OmegaConf.select(config, x.key_or_group) for x in changes}
         with open_dict(config):
+            _keep_own_options(config, given)
             _set(config, settings, out)
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException) as error:
@@ -82,6 +83,7 @@ EXTENSIBLE = (
     "data.apply_chat_template_kwargs.",
     "dynamo.",
     "ray_kwargs.",
+    "reward.custom_reward_function.reward_kwargs.",
 )
 """Nodes that may get keys which are not in the files."""
 
@@ -108,6 +110,17 @@ FOLLOWS = {
     },
 }
 """Keys that `compose` sets, and from what: another value is refused rather than replaced."""
+
+
+OPTIONS = "reward.custom_reward_function.reward_kwargs"
+
+
+def _keep_own_options(config: Any, given: Collection[str]) -> None:
+    """Take the options of our reward function from another one, except those that the command line names."""
+    reward = config.reward.custom_reward_function
+    if reward.path != "pkg://scale.rewards.scoring":
+        for name in [x for x in reward.get("reward_kwargs") or () if f"{OPTIONS}.{x}" not in given]:
+            del reward.reward_kwargs[name]
 
 
 def _set(config: Any, settings: DynamoConfig, out: Path) -> None:

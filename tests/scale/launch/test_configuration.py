@@ -53,6 +53,22 @@ def test_a_method_of_ones_own_composes(launch, tmp_path, monkeypatch):
     assert method.allocator == "halves"
 
 
+def test_the_options_of_a_reward_function(launch, tmp_path):
+    """Ours has those of the file; another function, which may not know them, has those of the command line."""
+
+    def options(*overrides):
+        overrides = [f"reward.custom_reward_function.{x}" for x in overrides]
+        config = launch.compose("qwen2.5-math-7b", out=tmp_path / "run", overrides=overrides)
+        return config.reward.custom_reward_function.reward_kwargs
+
+    ours = {"guess": True, "require_box": False, "tolerance": "exact", "timeout": 2}
+    assert options("reward_kwargs.guess=true", "reward_kwargs.timeout=2") == ours
+    other = f"path={tmp_path / 'reward.py'}"
+    assert options(other) == {}
+    named = options(other, "reward_kwargs.guess=false", "reward_kwargs.mine=3")
+    assert named == {"guess": False, "mine": 3}
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_composes_and_verl_validates_it(launch, tmp_path, name):
     config = compose(launch, tmp_path, f"dynamo.method={name}")
