@@ -179,15 +179,27 @@ def _is_text(values: pa.Array) -> bool:
 
 
 def _as_spelt(values: pa.Array) -> pa.Array:
-    """Return float32 as the float64 that is spelt alike: 0.1, not 0.10000000149."""
-    if pa.types.is_float32(values.type) or pa.types.is_float16(values.type):
-        return values.cast(pa.string()).cast(pa.float64())
-    if pa.types.is_struct(values.type) and values.type.num_fields:
-        fields = [values.type.field(i).name for i in range(values.type.num_fields)]
-        return pa.StructArray.from_arrays([_as_spelt(x) for x in values.flatten()], fields, mask=values.is_null())
-    if pa.types.is_list(values.type) and values.type.value_type in (pa.float32(), pa.float16()):
-        return values.cast(pa.list_(pa.string())).cast(pa.list_(pa.float64()))
-    return values
+    """Return float32 as the float64 that is spelt alike, wherever it is: 0.1, not 0.10000000149."""
+    if (text := _with_floats(values.type, pa.string())) == values.type:
+        return values
+    return values.cast(text).cast(_with_floats(values.type, pa.float64()))
+
+
+def _with_floats(old: pa.DataType, new: pa.DataType) -> pa.DataType:
+    """Return a type with another one in place of float32 and float16."""
+    if old in (pa.float32(), pa.float16()):
+        return new
+    if pa.types.is_struct(old):
+        return pa.struct([field.with_type(_with_floats(field.type, new)) for field in old])
+    if pa.types.is_map(old):
+        return pa.map_(old.key_type, _with_floats(old.item_type, new))
+    if pa.types.is_list(old):
+        return pa.list_(_with_floats(old.value_type, new))
+    if pa.types.is_large_list(old):
+        return pa.large_list(_with_floats(old.value_type, new))
+    if pa.types.is_fixed_size_list(old):
+        return pa.list_(_with_floats(old.value_type, new), old.list_size)
+    return old
 
 
 # CSV

@@ -197,8 +197,7 @@ _STEPS = re.compile(r"(?:\A|\n)#### ?([^\n]+)\s*\Z")
 def _reward_model(where: str, name: str, value: Any) -> str:
     if isinstance(value, str) and value.lstrip().startswith("{"):
         value = parse_json(value, f"{where}: {name}")
-    if isinstance(value, list) and all(isinstance(x, tuple) for x in value):
-        value = dict(value)  # a map of Parquet
+    value = _mapped(value)
     if not isinstance(value, Mapping) or "ground_truth" not in value:
         raise ValueError(f"{where}: expected {name} with a ground_truth, got {shown(value)}")
     return _answer(where, "ground_truth", value["ground_truth"])
@@ -208,7 +207,7 @@ def _answer(where: str, name: str, value: Any) -> str:
     """Return an answer as text: a finite number in its shortest form, and of a list or object the one value in it."""
     value = _unpacked(where, name, value)
     if isinstance(value, list):
-        texts = [_plain(where, name, x) for x in value]
+        texts = [_plain(where, name, _unpacked(where, name, x)) for x in value]
         if name == PARTS_COLUMN and texts:
             return ", ".join(texts)
         return _one(where, name, texts, value)
@@ -218,11 +217,9 @@ def _answer(where: str, name: str, value: Any) -> str:
 def _unpacked(where: str, name: str, value: Any) -> Any:
     """Return what is in JSON as text, and in the field of an object that holds the answer."""
     for _ in range(2):
-        if isinstance(value, str) and value.strip().startswith(('["', '{"')):
-            try:
-                value = parse_json(value.strip(), where)
-            except ValueError:
-                return value  # a text that only begins so
+        if isinstance(value, str) and _LISTED.fullmatch(value):
+            value = _of_text(where, name, value)
+        value = _mapped(value)
         if isinstance(value, Mapping):
             fields = [x for x in ANSWER_FIELDS if value.get(x) is not None]
             if len(fields) != 1:
@@ -231,6 +228,23 @@ def _unpacked(where: str, name: str, value: Any) -> Any:
                 )
             value = value[fields[0]]
     return value
+
+
+_LISTED = re.compile(r"""\s*(?:\[\s*["'].*["']\s*\]|\{\s*["']\w+["']\s*:.*\})\s*""", re.DOTALL)
+_LIST_OF_PYTHON = re.compile(r"\s*\[\s*'((?:[^'\\\n]|\\[\\'])*)'\s*,?\s*\]\s*")
+
+
+def _of_text(where: str, name: str, text: str) -> Any:
+    """Return a list or object that was written as JSON, or a list of one text that was written as Python does."""
+    if (one := _LIST_OF_PYTHON.fullmatch(text)) is not None:
+        return [re.sub(r"\\(.)", r"\1", one[1])]
+    return parse_json(text.strip(), f"{where}: {name}")
+
+
+def _mapped(value: Any) -> Any:
+    """Return a map of Parquet as an object."""
+    pairs = isinstance(value, list) and value and all(isinstance(x, tuple) for x in value)
+    return dict(value) if pairs else value
 
 
 def _one(where: str, name: str, texts: Sequence[str], value: Any) -> str:

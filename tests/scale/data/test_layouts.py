@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from decimal import Decimal
 from pathlib import Path
@@ -95,6 +96,8 @@ READ = {
     "a list of equal answers": {"prompt": USER, "reward_model": {"ground_truth": ["7", "07", "$7$"]}},
     "a struct": {"prompt": USER, "reward_model": {"ground_truth": {"target": ["7"], "style": None}}},
     "a list as text": {"prompt": USER, "reward_model": {"ground_truth": '["7"]'}},
+    "a list as Python writes it": {"problem": "What?", "answer": "['7']"},
+    "a list of objects": {"prompt": USER, "reward_model": {"ground_truth": [{"value": "7"}]}},
     "a struct as text": {"prompt": USER, "reward_model": {"ground_truth": '{"value": 7}'}},
     "one message": {"prompt": USER[0], "reward_model": RULE},
     "one message as text": {"prompt": json.dumps(USER[0]), "reward_model": RULE},
@@ -114,6 +117,7 @@ READ = {
     "GSM8K": {"question": "What?", "answer": "Add 3 and 4.\n3 + 4 = <<3+4=7>>7\n#### 7"},
     "steps alone": {"question": "What?", "answer": "#### 7"},
     "a request in a column of problems": {"problem": f"What?{REQUEST}", "answer": "7"},
+    "a blank context": {"problem": "What?", "answer": "7", "context": " "},
     "other answers that are missing": {"problem": "What?", "answer": "7", "final_answer": None, "ground_truth": "07"},
 }
 
@@ -123,7 +127,7 @@ READ = {
 def test_layouts_that_are_around(tmp_path, name, suffix):
     """In each format alike; with another row, so that a batch does not hang on one."""
     (row,) = read(tmp_path / f"x{suffix}", [READ[name]])
-    assert (row.problem.strip(), row.answer) == ("What?", "7")
+    assert (row.problem.rstrip(), row.answer) == ("What?", "7")
     first, second = read(tmp_path / f"x{suffix}", [READ[name], READ[name]])[:1] * 2
     assert first == second
     assert sum(x.copies for x in read(tmp_path / f"x{suffix}", [READ[name]] * 3)) == 3
@@ -157,6 +161,12 @@ def read(path, found):
         (pa.list_(pa.float32()), [0.1], "0.1"),
         (pa.large_list(pa.large_string()), ["7"], "7"),
         (pa.struct({"value": pa.float32()}), {"value": 0.1}, "0.1"),
+        (pa.large_list(pa.float32()), [0.1], "0.1"),
+        (pa.list_(pa.float32(), 1), [0.1], "0.1"),
+        (pa.struct({"value": pa.list_(pa.float32(), 1)}), {"value": [0.1]}, "0.1"),
+        (pa.map_(pa.string(), pa.float32()), [("value", 0.1)], "0.1"),
+        (pa.map_(pa.string(), pa.string()), [("target", "7")], "7"),
+        (pa.list_(pa.struct({"value": pa.float32()})), [{"value": 0.1}, {"value": 0.1}], "0.1"),
     ],
     ids=str,
 )
@@ -188,6 +198,25 @@ def test_a_solution_may_be_the_answer_alone(tmp_path, solution):
     """As TRL's data have it."""
     (row,) = read(tmp_path / "a.jsonl", [{"prompt": USER, "solution": solution}])
     assert row.answer == solution
+
+
+@pytest.mark.parametrize("answer", [r"['\frac{1}{2}']", r"['\\frac{1}{2}']", r'["\\frac{1}{2}"]'])
+def test_a_command_in_a_list_as_text(tmp_path, answer):
+    """With the backslash as Python and JSON write it; else it is refused, as a list whose text was damaged."""
+    path = tmp_path / "a.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["problem", "answer"], ["What?", answer]])
+    if "\\\\" in answer:
+        assert [x.answer for x in layouts.read_rows(path)] == [r"\frac{1}{2}"]
+    else:
+        with pytest.raises(ValueError, match="row 0: answer: expected readable JSON"):
+            list(layouts.read_rows(path))
+
+
+@pytest.mark.parametrize("answer", ["[1, 2]", "{1, 2}", "['1", r"\{1, 2\}", "['a'] and ['b'", '{"a", "b"}', "[7]"])
+def test_a_text_that_is_no_list_of_texts(tmp_path, answer):
+    (row,) = read(tmp_path / "a.jsonl", [{"problem": "What?", "answer": answer}])
+    assert row.answer == answer
 
 
 @pytest.mark.parametrize("solution", ["It is 5", "2 + 3 = 5", "$2 + 3$ is $5$", "1\n2", "Yes, 5", "1 " * 101])
@@ -252,6 +281,26 @@ REFUSED = {
     "several solutions": (
         {"problem": "What?", "solutions": [r"\boxed{1}", r"\boxed{2}"]},
         "expected one answer as solutions",
+    ),
+    "several answers as NumPy writes them": (
+        {"problem": "What?", "answer": "['1' '2']"},
+        r"answer: expected readable JSON",
+    ),
+    "several answers as Python writes them": (
+        {"problem": "What?", "answer": "['1', '2']"},
+        r"answer: expected readable JSON",
+    ),
+    "a list with single backslashes": (
+        {"prompt": USER, "reward_model": {"ground_truth": r'["\sqrt{2}"]'}},
+        r"ground_truth: expected readable JSON",
+    ),
+    "an object with a name twice": (
+        {"problem": "What?", "answer": '{"value": "7", "value": "8"}'},
+        "answer: expected readable JSON, got the name 'value' twice",
+    ),
+    "an object of many levels as text": (
+        {"problem": "What?", "answer": '{"value":' * 100_000 + '"7"' + "}" * 100_000},
+        "answer: expected readable JSON",
     ),
     "no solutions": ({"problem": "What?", "solutions": []}, r"expected one answer as solutions, got \[\]"),
     "a struct without an answer": (
