@@ -221,7 +221,6 @@ def _joined(low: _Estimate | None, high: _Estimate | None, confidence: float) ->
     bounds = None if low is None else low.ratio, None if high is None else high.ratio
     if low is None and high is None:
         return NoiseRatio((None, None), (None, None), 1.0, "none")
-    quantile = (1 + confidence) / 2
     ends: list[float | None] = [None, None]
     p_value, quantile = 1.0, (1 + confidence) / 2
     for index, (x, sign) in enumerate(((low, -1), (high, 1))):

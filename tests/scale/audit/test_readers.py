@@ -74,6 +74,11 @@ class TestReaders:
         assert log.rewards == said
         assert log.successes.sum() == table.reward.sum()
 
+    def test_steps_from_zero(self, table, tmp_path):
+        for kind in ("csv", "parquet"):
+            log = read_log([write(table.assign(step=table.step - table.step.min()), kind, tmp_path)])
+            assert log.step.min() == 0
+
     def test_more_rewards_need_a_threshold(self, table, tmp_path):
         graded = table.assign(reward=table.reward + 0.1 * (np.arange(len(table)) % 3))
         path = write(graded, "parquet", tmp_path)

@@ -252,7 +252,7 @@ class TestAudit:
         monkeypatch.setattr(comparison, "MOST_ENTRIES", 10 * 10 * 10 * 8 * 9)
         found = audit(log)
         assert found["rules"]["log-progress"]["steps"] == 10
-        assert found["rules"]["neyman"]["steps"] == 12
+        assert {rule["steps"] for name, rule in found["rules"].items() if name != "log-progress"} == {12}
         monkeypatch.setattr(comparison, "MOST_ENTRIES", 1)
         assert "would take too long" in audit(log)["left_out"]["log-progress"]
 

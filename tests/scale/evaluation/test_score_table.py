@@ -19,6 +19,29 @@ from theory.statistics import crossed_interval
 pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("evaluate")]
 
 
+def test_samples_are_counted_by_benchmark():
+    """Of two benchmarks whose problems alternate."""
+    problems = [BenchmarkProblem(f"k{i}", "ab"[i % 2], [], "", {}) for i in range(4)]
+    drawn = [
+        {"key": f"k{i}", "sample": j, "correct": i == j, "unverified": i == 3, "finish": "length" if i else "stop"}
+        | {"tokens": 10**i}
+        for i, j in itertools.product(range(4), range(3))
+    ]
+    found = score_table.count(drawn, problems, 2)
+    assert list(found) == ["a", "b"]
+    for name, correct, unverified, truncated, tokens in (
+        ("a", [1, 0], [0, 0], [0, 2], 202),
+        ("b", [1, 0], [0, 2], [2, 2], 2020),
+    ):
+        counts = found[name]
+        assert [x.tolist() for x in (counts.correct, counts.unverified, counts.truncated)] == [
+            correct,
+            unverified,
+            truncated,
+        ]
+        assert (counts.samples, counts.tokens) == (2, tokens)
+
+
 def test_pass_at_k_is_the_share_of_all_subsets_with_a_correct_sample(tmp_path):
     """Brute force: every k-subset of every problem's samples, two sampling seeds, two benchmarks."""
     rng = np.random.default_rng(0)

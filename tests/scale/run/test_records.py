@@ -121,6 +121,15 @@ def test_a_finished_run_vouches_for_every_file_that_is_read_again(tmp_path):
     assert records.recorded(tmp_path) == listed
 
 
+def test_groups_may_have_up_to_2_to_the_31_rollouts(tmp_path):
+    line = {"step": 1, "keys": ["a", "b"], "counts": [1000, 2**31 - 1], "successes": [1000, 0]}
+    path = tmp_path / records.ALLOCATION_LOG
+    path.write_text(json_line(line))
+    assert records.read_allocation(path)[0]["counts"] == [1000, 2**31 - 1]
+    path.write_text(json_line({**line, "counts": [1000, 2**31]}))
+    refused("expected whole numbers 0 <= successes <= counts", records.read_allocation, path)
+
+
 GOOD = {"step": 3, "keys": ["a", "b"], "counts": [2, 3], "successes": [0, 3]}
 
 

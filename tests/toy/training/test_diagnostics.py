@@ -181,6 +181,14 @@ def test_equal_groups_have_the_variance_of_equal_groups():
         np.testing.assert_allclose(found["variance_ratio_predicted"], predicted)
 
 
+def test_where_no_gradient_varies_the_ratio_of_variances_is_one():
+    probs, _, counts, history, variances = batch()
+    correct = np.ones_like(probs, dtype=bool)
+    found = diagnose(METHODS["grpo"], (2, 12), probs, correct, counts, history, variances, np.zeros, np.copy)
+    np.testing.assert_array_equal(found["gradient_variance"], 0.0)
+    np.testing.assert_array_equal(found["variance_ratio_realized"], 1.0)
+
+
 def test_a_prompt_without_rollouts_has_no_variance_to_predict():
     """Its v/0 would be infinite; where its proxy is 0 it does not count."""
     probs, correct, _, _, variances = batch(num_seeds=2, num_prompts=2)
