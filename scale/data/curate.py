@@ -202,8 +202,8 @@ def check_requests(dataset: Dataset, texts: Sequence[str]) -> list[str]:
 def find_overlap(prepared: Prepared, benchmarks: Mapping[str, Iterable[str]], *, drop: bool) -> None:
     """Note in `prepared` the problems to train on that a benchmark has too; with `drop`, take them out.
 
-    `benchmarks` holds texts of problems by benchmark. Problems are compared by `scale.data.text_keys.loose_form`, which
-    finds copies, not reworded problems.
+    `benchmarks` holds texts of problems by benchmark; at least one problem must be left. Problems are compared by
+    `scale.data.text_keys.loose_form`, which finds copies, not reworded problems.
     """
     forms: dict[str, list[str]] = {}
     for x in prepared.problems:
@@ -216,3 +216,6 @@ def find_overlap(prepared: Prepared, benchmarks: Mapping[str, Iterable[str]], *,
         prepared.problems = [x for x in prepared.problems if x.key not in shared]
         prepared.counts["overlap"] = prepared.counts["kept"] - len(prepared.problems)
         prepared.counts["kept"] = len(prepared.problems)
+        if not prepared.problems:
+            many = prepared.counts["overlap"]
+            raise ValueError(f"{prepared.dataset.name}: expected problems that no benchmark has, got none of {many}")

@@ -4,7 +4,8 @@
 - benchmarks, NuminaMath, GSM8K: `problem` or `question`, and `answer`, `final_answer`, `expected_answer` or
   `ground_truth`;
 - slime, OpenRLHF: `prompt`, `input` or `messages`, and `label`;
-- TRL, AReaL, NuminaMath: one of these problems, and `solution` or `solutions`, with a box or an answer alone.
+- TRL, AReaL, NuminaMath, open-r1's Big-Math: one of these problems, and `solution` or `solutions`, with a box or an
+  answer alone.
 
 The first column of a problem that is there counts, and so does the first group of columns of an answer.
 """
@@ -33,6 +34,9 @@ ANSWER_COLUMNS = ("answer", "final_answer", "Answer", "expected_answer", "ground
 LABEL_COLUMNS = ("label",)
 SOLUTION_COLUMNS = ("solution", "Solution", "solutions")
 """Columns that hold an answer; where several of a group are there, they must be equal."""
+
+ANSWERS_ALONE = "llama8b_solve_rate"
+"""A column beside which `solution` is the answer alone, in words too: open-r1's copy of Big-Math."""
 
 ANSWER_FIELDS = ("ground_truth", "target", "answer", "final_answer", "value", "label")
 """Fields that hold the answer where it is an object."""
@@ -94,7 +98,7 @@ def _layout(path: Path, names: Sequence[str]) -> Layout:
         ((REWARD_COLUMN,), _reward_model),
         (ANSWER_COLUMNS, _answer),
         (LABEL_COLUMNS, _answer),
-        (SOLUTION_COLUMNS, _solution),
+        (SOLUTION_COLUMNS, _answer_alone if ANSWERS_ALONE in names else _solution),
     ):
         answers = [name for name in group if name in names]
         if problem is not None and answers:
@@ -298,6 +302,11 @@ def _solution(where: str, name: str, value: Any) -> str:
     if not alone and not _FORMULA.fullmatch(text):
         raise ValueError(f"{where}: expected a solution with \\boxed{{...}}, got {text[-80:]!r}")
     return text
+
+
+def _answer_alone(where: str, name: str, value: Any) -> str:
+    boxed = isinstance(value, str) and boxes(value)
+    return _solution(where, name, value) if boxed else _answer(where, name, value)
 
 
 def _boxed(text: str) -> str | None:

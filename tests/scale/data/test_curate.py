@@ -71,6 +71,15 @@ def test_all_copies_of_a_benchmarks_problem_overlap_and_signs_alone_do_not(tmp_p
     assert (found.counts["overlap"], found.counts["kept"]) == (2, 2)
 
 
+def test_a_problem_that_no_benchmark_has_must_be_left(tmp_path):
+    source = made_data.write_parquet(tmp_path / "x.parquet", made_data.dapo_rows([("Find $x$.", "1"), ("$y$?", "2")]))
+    found = curate.prepare(datasets.DATASETS["dapo-math-17k"], source)
+    benchmarks = {"amc23": ["find x", "y"]}
+    curate.find_overlap(found, benchmarks, drop=False)
+    with pytest.raises(ValueError, match="dapo-math-17k: expected problems that no benchmark has, got none of 2"):
+        curate.find_overlap(found, benchmarks, drop=True)
+
+
 @pytest.mark.parametrize(
     ("name", "rows", "texts", "said"),
     [

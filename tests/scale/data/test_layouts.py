@@ -219,6 +219,13 @@ def test_a_text_that_is_no_list_of_texts(tmp_path, answer):
     assert row.answer == answer
 
 
+@pytest.mark.parametrize("solution", ["Saturday", "x = 5", "5 hours", "even", "A = 3, B = 4", r"\boxed{even}"])
+def test_the_solutions_of_big_math_are_answers(tmp_path, solution):
+    """Of open-r1's copy, where words are answers too; a box is still read."""
+    (row,) = read(tmp_path / "a.jsonl", [{"prompt": "What?", "solution": solution, "llama8b_solve_rate": 0.5}])
+    assert row.answer == solution.removeprefix(r"\boxed{").removesuffix("}")
+
+
 @pytest.mark.parametrize("solution", ["It is 5", "2 + 3 = 5", "$2 + 3$ is $5$", "1\n2", "Yes, 5", "1 " * 101])
 def test_a_text_about_the_answer_is_none(tmp_path, solution):
     with pytest.raises(ValueError, match=r"row 0: expected a solution with \\boxed"):

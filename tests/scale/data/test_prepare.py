@@ -250,6 +250,14 @@ def test_overlap_with_benchmarks(made, tmp_path, together):
     assert key not in {row["extra_info"]["key"] for row in rows(tmp_path / "dapo-math-17k.parquet")}
 
 
+def test_overlap_is_with_the_benchmark_of_this_call(made, tmp_path):
+    """Not with the file that it replaces."""
+    other = made_data.write_lines(tmp_path / "other.jsonl", [{"problem": "Find $9^9$.", "answer": "1"}])
+    run("amc23", "--source", other, "--out", tmp_path / "out")
+    run("amc23", "dapo-math-17k", "--source", made, "--out", tmp_path / "out", "--force")
+    assert len(manifest(tmp_path / "out")["overlap"]["amc23"]) == 1
+
+
 def test_a_bad_data_set_spoils_the_others(made, tmp_path):
     """All are read before the first is written."""
     for path in made.iterdir():
