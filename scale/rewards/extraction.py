@@ -130,7 +130,8 @@ def _statements(text: str) -> list[_Statement]:
 
 def _boxed(text: str, group: Box) -> _Statement:
     """Return what a box states; "or" and a number after it are a further part."""
-    if _DENIAL.match(text, group.end) or not group.content:
+    opened = _OPENED.search(text, max(0, group.start - 20), group.start)
+    if opened or _DENIAL.match(text, group.end) or not group.content:
         return _Statement(group.end, "box", "")
     joint = _OR.match(text, group.end)
     more = value(text[joint.end() : joint.end() + LONGEST_ALONE]) if joint else None
@@ -140,6 +141,9 @@ def _boxed(text: str, group: Box) -> _Statement:
 
 
 _OR = re.compile(r"[\s$*)(\]\\]*(?:or(?:\s+(?:maybe|possibly|perhaps|even))?\b|或)", re.IGNORECASE)
+
+_OPENED = re.compile(r"\\(?:boxed|fbox)\s*\{[\s{$]*\Z")
+"""A box around a box that does not close."""
 
 _CUT_BOX = re.compile(r"\\(?:b(?:o(?:x(?:ed?)?)?)?|f(?:b(?:ox?)?)?)\s*\Z")
 """A box of which only the command is there, or a part of that."""
@@ -161,6 +165,32 @@ _JOINED = re.compile(
 """What joins the boxes of an answer of several parts: words, signs of LaTeX, and names as in `x_2 =`."""
 
 
+NEAR = 40
+"""Characters between two boxes that are of one answer, whatever words are there, unless the second one follows."""
+
+_FOLLOWS = re.compile(
+    r"[=<>≈≡→⇒⟹]|\\(?:boxed|fbox|[a-z]*arrow|implies|iff|to|therefore|approx|equiv|leq?|geq?|sim)(?![a-z])|[.?!。？！][\s$)\]]*[^\W\d_]|\n"
+    r"|(?<![a-z])(?:no|wait|but|so|then|thus|hence|therefore|instead|correct\w*|actually|sorry|mistake|replace\w*|give[ns]?|"
+    r"gets?|becomes?|yields?|leads|is|are|was|equals?|to|into|from|if|because|since|now|next|step|times|adding|add)(?![a-z])"
+    r"|[不所则得到]",
+    re.IGNORECASE,
+)
+"""What says that the second of two boxes follows from the first, or takes its place."""
+
+_DENIED = re.compile(
+    r"(?:(?<![a-z])(?:not(?:\s+be)?|never|cannot\s+(?:be|have)|(?:is|are|was|ca)n't(?:\s+be)?)|不是|≠|\\neq?)[\s$*:([\\]*\Z",
+    re.IGNORECASE,
+)
+"""What is in front of a box that holds no answer."""
+
+
+def _are_joined(between: str) -> bool:
+    """Return whether two boxes are of one answer, by what is between them."""
+    if _JOINED.fullmatch(between):
+        return True
+    return len(between) <= NEAR and _FOLLOWS.search(between) is None
+
+
 def _bare_boxes(text: str, closed: list[Box]) -> list[Box]:
     found = (Box(x.start(), x.end(), x[1].rstrip(".,;:")) for x in _BARE_BOX.finditer(text))
     return [x for x in found if _around(closed, x.start) is None]
@@ -170,7 +200,9 @@ def _joined(text: str, closed: list[Box]) -> list[Box]:
     """Return boxes of which those side by side are one."""
     groups: list[list[Box]] = []
     for box in closed:
-        if groups and _JOINED.fullmatch(text, groups[-1][-1].end, box.start):
+        if _DENIED.search(text, max(0, box.start - 40), box.start):
+            continue
+        if groups and _are_joined(text[groups[-1][-1].end : box.start]):
             groups[-1].append(box)
         else:
             groups.append([box])
@@ -220,7 +252,7 @@ _LAST_LINE = re.compile(r"(?:\A|\n)####[ \t]+(\S[^\n]*)\Z")
 
 def _last_line(text: str) -> Iterator[_Statement]:
     """Yield the answer in a last line "#### 72", as in GSM8K."""
-    text = text.rstrip()
+    text = text.rstrip(MARKS)
     line = _LAST_LINE.search(text, max(0, text.rfind("\n")))
     found = value(line[1]) if line else None
     if line and found and not found.words and not line[1][found.end :].strip(MARKS + ".$"):
@@ -259,7 +291,7 @@ _FORMULA_NEXT = re.compile(r"[\s*_]*(?=\$|\\\(|\\\[|\\boxed)")
 
 _LINE = re.compile(
     r"[\W_]*(?:\d+[.)][\W_]*)?(?:(?:so|thus|therefore|hence|then|and|finally|the|my|our|a|final|correct|short|numerical|"
-    r"numeric|exact|overall|complete|最终|最后|所以|因此)(?![A-Za-z])[\W_]*)*+",
+    r"numeric|exact|overall|complete|answer|最终|最后|所以|因此)(?![A-Za-z])[\W_]*)*+",
     re.IGNORECASE,
 )
 
@@ -275,7 +307,7 @@ _BARE_OK = re.compile(
 
 _SUPPOSED = re.compile(
     r"\b(?:if|whether|unless|until|once|suppose|supposing|assume|assuming|guess(?:es)?|thought|doubt|claims?|says?|"
-    r"false|not\s+true|untrue|(?:no\s+longer|not|n't|never)\s+(?:think|believe|know|say|mean)|verify|check|confirm|test|ensure|sure|prove|maybe|perhaps|possibly|probably|presumably|why|when|how|what|where|"
+    r"false|not\s+true|untrue|(?:no\s+longer|not|n't|never)\s+(?:think|believe|know|say|mean|convinced|certain)|verify|check|confirm|test|ensure|sure|prove|maybe|perhaps|possibly|probably|presumably|why|when|how|what|where|"
     r"(?:might|may|could|would|can)\s+(?:think|say|guess|believe|expect)|is|are|was|not|"
     r"(?:part|case|question|problem|subproblem)\s*\(?(?:\d+|[a-z]|[ivx]+)\)?)"
     r"(?:\s+(?:that|then|for))?[\s,:*]*\Z|"
@@ -287,8 +319,11 @@ _SUPPOSED = re.compile(
 _SUPPOSED_CHINESE = re.compile(r"(?:如果|假设|假如|若|是否|要是|设|可能|也许|错误|验证|检查)[^。，,!?\n]{0,6}\Z")
 
 _DENIAL = re.compile(
-    r"[\s$.*!)\]\\]*(?:but\s+)?(?:(?:no,?\s+wait|wait,?\s+no|wait,?\s+(?:that|this)|scratch that|oops)\b|"
-    r"(?:no,\s+)?(?:that|this)(?:'s|\s+(?:is|was|can't be|cannot be))\s+(?:wrong|incorrect|not\s+(?:right|correct)))",
+    r"[\s$.*!)\]\\]*(?:(?:but|oh|sorry|hmm+)[\s,]+)*"
+    r"(?:(?:no,?\s+wait|wait,?\s+no|wait,?\s+(?:that|this)|scratch that|oops)\b|"
+    r"(?:no,\s+)?(?:(?:that|this|it)(?:'s)?\s*)?(?:is|was|seems|looks|can't\s+be|cannot\s+be)?\s*"
+    r"(?:wrong|incorrect|false|impossible|not\s+(?:right|correct))\b|\?[\s*]*no\b|"
+    r"(?:wait|no)?[\s,]*I\s+(?:have\s+)?made\s+an?\s+(?:mistake|error))",
     re.IGNORECASE,
 )
 
@@ -354,7 +389,7 @@ def _kind(text: str, place: re.Match[str], before: int, end: int) -> tuple[str, 
             return "", 0
         plain = _HEADING.match(text, place.end(), end) or _FORMULA_NEXT.match(text, place.end(), end)
         return ("line", plain.end()) if plain else ("", 0)
-    if begins and said["colon"]:
+    if begins and (said["colon"] or "answer" in prefix.lower()):
         return "line", said.end()
     final = begins and "final" in prefix.lower()
     clause = _CLAUSE.split(prefix)[-1].replace("*", "")

@@ -47,7 +47,8 @@ _NOTE = re.compile(r"(?<![A-Za-z])\s*\{[A-Za-z ]{2,60}\}")
 _LEAD = re.compile(
     r"(?:[\s*_`\"'#~:=,}\u2190-\u21ff\u2600-\u27bf\ufe0f\U0001f300-\U0001faff]|(?<=\n)>|"
     r"(?:therefore|thus|hence|then|so|simply|just|indeed|exactly|approximately|about|equal to|given by|either|option|"
-    r"choice|actually|now|also|only|(?:a|the) total of|the (?:set|number|interval|ordered pair|pair|point|value|"
+    r"choice|actually|now|also|only|we (?:get|have|obtain|find)(?: that)?|"
+    r"(?:a|the) total of|the (?:set|number|interval|ordered pair|pair|point|value|"
     r"integer|fraction|matrix|vector|expression|polynomial|function)(?: of| is)?|约|等于|是|为|选)(?![A-Za-z]),?)*+",
     re.IGNORECASE,
 )
@@ -71,7 +72,11 @@ _DENIED = re.compile(
     re.IGNORECASE,
 )
 
-_CONDITION = re.compile(r"\W*(?:if|unless|only if|provided|assuming|otherwise|when (?!rounded|simplified))\b", re.I)
+_CONDITION = re.compile(
+    r"\W*(?:if|unless|only if|provided|assuming|otherwise|when (?!rounded|simplified)|give or take|or so|out of|"
+    r"in (?:the|this|that) (?:first|second|other|last)? ?case)\b",
+    re.IGNORECASE,
+)
 
 _UNIT = re.compile(r"(?:\\[,; ]|[ \t*_~])*+([A-Za-z\u4e00-\u9fff°%](?:[^\W\d]|[ /²³^%'-]|(?<=\^)\d)*+)")
 
@@ -83,7 +88,7 @@ _NO_UNIT = re.compile(
 
 _QUESTION = re.compile(r"[^.?!。？！\n]*+(?:\.(?=\w)[^.?!。？！\n]*+)*+([?？])|[^。\n]*吗")
 
-_WORDS = re.compile(r"[\s*_`\"'#>~]*([^.。\n]*+(?:\.(?=\S)[^.。\n]*+)*+)")
+_WORDS = re.compile(r"(?![\s*_`\"'#>~]*(?i:let|suppose|assume)\b)[\s*_`\"'#>~]*([^.。\n]*+(?:\.(?=\S)[^.。\n]*+)*+)")
 
 _REASON = re.compile(r"(?<![\s,]),?\s++(?:because|since)\b")
 
