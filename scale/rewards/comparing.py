@@ -288,6 +288,10 @@ def equal(gold: str, answer: str, tolerance: str = "exact") -> bool:
         point = isinstance(one, (sympy.Tuple, sympy.Interval))
         if point and isinstance(other, FiniteSet) and text.strip().startswith(r"\{"):
             return False  # a set for a point or an interval
+    regions = _region(right, gold), _region(found, answer)
+    if None not in regions and (isinstance(right, FiniteSet) or isinstance(found, FiniteSet) or not _is_point(right)):
+        (gold_set, gold_symbol), (answer_set, symbol) = regions
+        return bool(gold_set == answer_set) and (gold_symbol == symbol or not gold_symbol or not symbol)
     as_set = in_set or _SET_OF.fullmatch(answer) is not None
     if grader.sympy_expr_eq(right, found, ROUNDED, DIGITS, as_set):
         return True
@@ -295,6 +299,42 @@ def equal(gold: str, answer: str, tolerance: str = "exact") -> bool:
         return equal(gold, _LOGARITHM.sub(r"\\ln ", answer), tolerance)
     return False
 
+
+def _region(value: Any, text: str) -> Any:
+    """Return the set of numbers that inequalities in a variable, or intervals, leave, and the variable; else None.
+
+    A list is joined by "or", as is one by "and" of which no number satisfies all.
+    """
+    parts = list(value.args) if isinstance(value, FiniteSet) else [value]
+    sets, symbols = [], set()
+    for part in parts:
+        if isinstance(part, sympy.Eq) and isinstance(part.rhs, (sympy.Interval, sympy.Union)):
+            part, symbol = part.rhs, {part.lhs}
+        elif isinstance(part, (sympy.Interval, sympy.Union)):
+            symbol = set()
+        elif grader.is_relation(part) and not grader.is_equation(part) and len(part.free_symbols) == 1:
+            symbol = part.free_symbols
+            with suppress(Exception):
+                part = part.as_set()
+        if not isinstance(part, (sympy.Interval, sympy.Union)):
+            return None
+        sets.append(part)
+        symbols |= symbol
+    if not sets or len(symbols) > 1 or (len(sets) > 1 and not symbols):
+        return None
+    if _AND.search(text) and (common := sympy.Intersection(*sets)) is not sympy.S.EmptySet:
+        return common, symbols
+    return sympy.Union(*sets), symbols
+
+
+def _is_point(value: Any) -> bool:
+    """Return whether an interval may be a point, such as (0, 1), or a list, such as [0, 1]."""
+    if not isinstance(value, sympy.Interval) or value.start.is_infinite or value.end.is_infinite:
+        return False
+    return bool(value.left_open == value.right_open)
+
+
+_AND = re.compile(r"\\text\s*\{\s*and\s*\}")
 
 _LOGARITHM = re.compile(r"\\log(?![A-Za-z_])(?!\s*_)")
 
@@ -419,11 +459,14 @@ def _same_expression(gold: Any, answer: Any) -> bool:
     """Return whether two expressions with variables agree at points of both signs, else by algebra."""
     symbols = sorted(gold.free_symbols | answer.free_symbols, key=str)
     agreed = 0
-    steps = gold.has(*_STEPS) or answer.has(*_STEPS)
+    steps = _is_of_integers(gold) or _is_of_integers(answer)
     complex_numbers = gold.has(sympy.I) or answer.has(sympy.I)
+    roots = [x for x in gold.atoms(sympy.Pow) | answer.atoms(sympy.Pow) if x.exp.is_Rational and x.exp.q % 2 == 0]
     for number in range(1, 12 * POINTS):
         at = {x: _point(number, place, whole=steps) for place, x in enumerate(symbols)}
         one, other = _done(gold.subs(at)), _done(answer.subs(at))
+        if not complex_numbers and any((x.base.subs(at)).is_negative for x in roots):
+            continue
         if not isinstance(one, sympy.Expr) or not isinstance(other, sympy.Expr) or one in _ENDLESS or other in _ENDLESS:
             continue
         if not complex_numbers and not (one.is_real and other.is_real):
@@ -444,6 +487,13 @@ ENOUGH = 2
 
 _STEPS = (sympy.floor, sympy.ceiling, sympy.Mod, sympy.factorial, sympy.binomial)
 """Functions of integers: they are compared at many integers, since they may agree at a few numbers."""
+
+
+def _is_of_integers(expression: Any) -> bool:
+    """Return whether an expression has functions of integers; the floor of x alone says that x is none."""
+    whole = {x: sympy.Dummy(integer=True) for x in expression.free_symbols}
+    rounded = expression.atoms(sympy.floor, sympy.ceiling)
+    return bool(expression.has(*_STEPS)) and not any(x.args[0].xreplace(whole).is_integer for x in rounded)
 
 
 def _point(number: int, place: int, *, whole: bool) -> Any:

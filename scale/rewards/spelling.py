@@ -56,10 +56,33 @@ _JOINT = re.compile(
     r"\s*,?\s*(?:\\(?:text(?:rm|bf|it)?|mbox|hbox|mathrm)\s*\{[\s,~]*(?:and|or)[\s~]*\}|\\(?:lor|land|vee|wedge)(?![A-Za-z]))\s*",
     re.IGNORECASE,
 )
+_INEQUALITY = re.compile(r"[<>≤≥]|\\(?:le|ge|leq|geq|leqslant|geqslant|lt|gt)(?![A-Za-z])")
+_AND = re.compile(r"(?i:and)|\\wedge")
+_TIME = re.compile(r"(?<![\d:])(\d{1,2}:\d{2})\s*\\?,?\s*(?:\\text\s*\{\s*)?([aApP])\.?\s*[mM]\.?(?:\s*\})?$")
+_FRACTION_SIGN = {"½": "12", "⅓": "13", "⅔": "23", "¼": "14", "¾": "34"}
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
+_SPELLINGS = (
+    (re.compile(r"(?<=[\d)}a-ln-zα-ω])([⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)"), lambda x: f"^{{{x[1].translate(_RAISED)}}}"),
+    (re.compile("[½⅓⅔¼¾]"), lambda x: "\\frac{{{}}}{{{}}}".format(*_FRACTION_SIGN[x[0]])),
+    (re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)"), r"\\times "),
+    (re.compile(r"(?<=[)\]])\s*(?:\\text\s*\{\s*U\s*\}|U)\s*(?=(?:\\left)?[(\[])|\\bigcup(?![A-Za-z_])"), r"\\cup "),
+    (re.compile(r"\\backslash(?![A-Za-z])"), r"\\setminus "),
+    (re.compile(r"\\([lr])brace(?![A-Za-z])"), lambda x: "\\{" if x[1] == "l" else "\\}"),
+    (re.compile(r"\\langle\s*([^<>]*,[^<>]*?)\\rangle(?![A-Za-z])"), r"(\1)"),
+    (re.compile(r"\\(max|min|gcd|lcm)\s*\\\{([^{}]*)\\\}"), r"\\\1(\2)"),
+    (re.compile(r"\\log_\s*\{?\s*e(?![A-Za-z])\s*\}?"), r"\\ln "),
+    (re.compile(r"(\\sqrt\s*\[[^\[\]{}]*\])\s*([A-Za-z\d])"), r"\1{\2}"),
+    (re.compile(r"(?<![A-Za-z\\])C_\s*\{?\s*(\d+)\s*\}?\s*\^\s*\{?\s*(\d+)\s*\}?"), r"\\binom{\1}{\2}"),
+    (re.compile(r"(?:\{\s*\})?\^\s*\{?\s*(\d+)\s*\}?\s*C_\s*\{?\s*(\d+)\s*\}?"), r"\\binom{\1}{\2}"),
+    (re.compile(r"(?<=\d)\s*\\text\s*\{\s*to\s*\}\s*(?=\d)"), ":"),
+    (re.compile(r"(?<![\d.])(\d+\.)\((\d{1,30})\)"), r"\1\\overline{\2}"),
+    (re.compile(r"\\dot\s*(\d)"), r"\\dot{\1}"),
+)
+"""Other spellings of one thing, and how they are spelt here."""
 _GROUPED = re.compile(r"(?<=\{)\s*(\d{1,3}(?:,\d{3})+)\s*(?=\})|(?<![\d,.])(\d{1,3}(?:,\d{3})+)(?=\.\d)")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{(\d{1,30})\}")
 _PROGRAM = re.compile(
-    r"(?<![A-Za-z\\])(?:(?:np|numpy|math|sp|sympy)\.)?(arc|a)?(sin|cos|tan|sqrt|exp|log|pi)(?![A-Za-z])"
+    r"(?<![A-Za-z\\])(?:(?:np|numpy|math|sp|sympy)\.)?(arc|a)?(sin|cos|tan|sqrt|exp|log|ln|pi)(?![A-Za-z])"
 )
 
 
@@ -99,7 +122,12 @@ def plain(answer: str) -> str:
     text = text.removesuffix("。").removesuffix(".").strip() if not text.endswith("..") else text
     text = re.sub(r"\\text\s*\{\s*[.,;]?\s*\}$", "", text).strip()
     text = re.sub(r"\\(?:dots|cdots|dotsc)(?![A-Za-z])", r"\\ldots", text)
-    text = _JOINT.sub(",", re.sub(r"\{\s*\}(?=\s*\^)", "", text))
+    text = re.sub(r"\{\s*\}(?=\s*\^)", "", text)
+    of_regions = _INEQUALITY.search(text) is not None
+    text = _JOINT.sub(lambda found: r"\text{ and }" if of_regions and _AND.search(found[0]) else ",", text)
+    for other, spelt in _SPELLINGS:
+        text = other.sub(spelt, text)
+    text = _TIME.sub(lambda time: f"{time[1]}\\text{{ {time[2].lower()}m}}", text)
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
     text = _GROUPED.sub(lambda digits: (digits[1] or digits[2]).replace(",", ""), text)
     text = _SCIENTIFIC.sub(r"\1\\times 10^{\2}", text)
@@ -180,7 +208,7 @@ def _repeating(number: re.Match[str]) -> str:
 
 def _program(text: str) -> str:
     """Return an answer with what is written as in Python, such as 3**2 and np.sqrt(2), in LaTeX."""
-    if text.count("(") > NESTED or not re.search(r"\*\*|\(|\^|(?<![A-Za-z\\])pi(?![A-Za-z])", text):
+    if text.count("(") > NESTED or not (re.search(r"\*\*|\(|\^", text) or _PROGRAM.search(text)):
         return text
     text = text.replace("**", "^")
 
@@ -234,7 +262,8 @@ def same_text(answer: str) -> str:
     ('是', '\\frac{1}{2}', '1 2', 'yes')
     """
     text = re.sub(r"(?<!\d)\s+|\s+(?!\d)|\s+$", "", " ".join(unwrap(answer).split()))
-    return text.casefold() if len(text) > 1 and text.isalpha() else text
+    word = text.removesuffix(".")
+    return word.casefold() if len(word) > 1 and word.isalpha() else text
 
 
 def is_phrase(answer: str) -> bool:

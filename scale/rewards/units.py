@@ -52,6 +52,15 @@ Pa: pascal pascals
 mol: mole moles mols
 eV:
 erg: ergs
+ohm: ohms Ω
+T: tesla teslas
+pc: parsec parsecs
+AU:
+atm:
+cal: calorie calories
+cup: cups
+pint: pints
+quart: quarts
 rad: radian radians
 deg: degree degrees
 am:
@@ -69,26 +78,31 @@ _UNITS = {
     for word in (line.partition(":")[0], *line.partition(":")[2].split())
 }
 
+_PREFIXES = "fpnμmckMGT"
+_METRIC = frozenset({*"msgLNJWVACKTΩ", "Hz", "Pa", "mol", "eV", "pc", "cal"})
+
 _BARE = {word for word in _UNITS if len(word) > 1} - {
-    *("am", "pm", "ml", "mL", "rs", "gm", "nm", "dm", "kJ", "kW", "Pa", "mi")
-}
+    *("am", "pm", "ml", "mL", "rs", "gm", "nm", "dm", "kJ", "kW", "Pa", "mi", "pc", "AU")
+} | {"keV", "MeV", "GeV", "kHz", "MHz", "GHz", "kPa", "MPa"}
 """Spellings that are units without a text command, too; the others may be products of variables."""
 
-_GLYPHS = {"$": "dollar", "€": "euro", "£": "lb", "¥": "yen", "₹": "rupee"}
+_GLYPHS = {"$": "dollar", "¢": "cent", "€": "euro", "£": "lb", "¥": "yen", "₹": "rupee"}
 
 _FRONT = re.compile(
-    r"(?:\\\$|[€£¥₹]|\\pounds(?![A-Za-z])|\\text\s*\{\s*(?:US)?\\?\$\s*\}|(?:US|Rs\.?|USD|EUR)(?=[\s\d]))\s*"
+    r"(?:\\\$|[€£¥₹]|\\pounds(?![A-Za-z])|\\text\s*\{\s*(?:US)?\\?\$\s*\}|US\s*\\?\$|(?:US|Rs\.?|USD|EUR)(?=[\s\d]))\s*"
 )
 
 _COMMAND = r"\\(?:text|textrm|textit|textbf|textnormal|mathrm|mathit|mathsf|mbox|operatorname|rm)\s*"
 _POWER = r"(?:\s*\^\s*(?:-?\d|\{\s*-?\d\s*\})|[²³])?"
-_SPELT = rf"{_COMMAND}\{{(?P<text>(?:[^{{}}]|\{{[^{{}}]*\}})*)\}}{_POWER}"
+_SPELT = rf"(?:\\mu\s*(?={_COMMAND}\{{[A-Za-z]))?{_COMMAND}\{{(?P<text>(?:[^{{}}]|\{{[^{{}}]*\}})*)\}}{_POWER}"
 _FRACTION = rf"\\frac\s*\{{\s*{_COMMAND}\{{[^{{}}]*\}}{_POWER}\s*\}}\s*\{{\s*{_COMMAND}\{{[^{{}}]*\}}{_POWER}\s*\}}"
 _DEGREE = r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})\s*(?:[CFK](?![A-Za-z]))?"
 _WORD = r"(?<![A-Za-z\\{_^])[A-Za-z]{2,}\.?(?:\s*\^\s*(?:-?\d|\{\s*-?\d\s*\})|[²³]|(?<=m)[23])?"
-_SIGN = r"[€£¥₹]|\\\$|(?<![A-Za-z\\])[A-Za-z]+[²³]"
+_SIGN = r"[€£¥₹¢]|\\\$|\\AA(?![A-Za-z])|(?<![A-Za-z\\])[A-Za-z]+[²³]"
 _PHRASE = re.compile(r"(?<=[\d)}])\s+((?:[a-z]{2,}\s+)+[a-z]{2,})$")
 _BETWEEN = r"(?:[\s/]|\\(?:cdot|times)(?![A-Za-z]))*"
+_ATOM = r"[A-Za-z]+(?:\s*\^\s*(?:-?\d|\{\s*-?\d\s*\})|[²³])?"
+_COMPOUND = re.compile(rf"(?<=[\d)}}\s])(?:\s|\\[,;: ]|~)*(?P<unit>{_ATOM}(?:(?:\s*/\s*|\s*\\cdot\s*|\s+){_ATOM})+)$")
 _LAST = re.compile(rf"{_BETWEEN}(?P<unit>{_FRACTION}|{_SPELT}|{_DEGREE}|{_SIGN}|{_WORD})$")
 
 _NO_UNITS = re.compile(
@@ -134,6 +148,8 @@ def measured(answer: str) -> Measured:
     phrase = _PHRASE.search(value)
     if phrase is not None and not _NO_UNITS.search(phrase[1]) and any(len(x) > 3 for x in phrase[1].split()):
         end = phrase.start()
+    if (together := _compound(value)) is not None and together[1] & {*_BARE, "mi"}:
+        end = together[0]
     while (last := _LAST.search(value[:end])) is not None and _is_unit(last, value[: last.start()]):
         end = last.start()
     if not re.search(r"[A-Za-z0-9]", value[:end]):
@@ -142,12 +158,22 @@ def measured(answer: str) -> Measured:
     return Measured(value[:end].strip(), unit)
 
 
+def _compound(value: str) -> tuple[int, set[str], str] | None:
+    """Return where a unit of several known ones begins, such as km/h and erg s^{-1}, their words, and the unit."""
+    found = _COMPOUND.search(value)
+    if found is None or not ("/" in found["unit"] or re.search(r"\^\s*\{?\s*-", found["unit"])):
+        return None
+    words = set(re.findall("[A-Za-z]+", found["unit"]))
+    known = words <= {*_UNITS, *_BARE} and re.search(r"\d", value[: found.start()])
+    return (found.start(), words, found["unit"]) if known else None
+
+
 def _is_unit(last: re.Match[str], before: str) -> bool:
     """Return whether what stands last is a unit of what stands before."""
     if not re.search(r"[0-9A-Za-z)}]", before):
         return False
     unit = last["unit"]
-    if unit.startswith(("^", "\\frac", "\\$")) or not unit[-1].isascii():
+    if unit.startswith(("^", "\\frac", "\\$", "\\AA")) or not unit[-1].isascii():
         return True
     if last["text"] is not None:
         words = last["text"].replace("~", " ").strip(" .()")
@@ -181,7 +207,13 @@ def conflict(one: str, other: str) -> bool:
     return first is not None and second is not None and first != second
 
 
-_TOKEN = re.compile(r"[A-Za-zµ]+|\^?-?\d+|[²³/$€£¥₹°]")
+_TOKEN = re.compile(r"[A-Za-zμΩ]+|\^?-?\d+|[²³/$€£¥₹¢°]")
+
+
+def _name(word: str) -> str | None:
+    """Return the name of a unit, also of one with a prefix such as MeV; None if it is not known."""
+    known = _UNITS.get(word) or _UNITS.get(word.lower()) or _GLYPHS.get(word)
+    return known or (word if word[0] in _PREFIXES and word[1:] in _METRIC else None)
 
 
 def dimension(unit: str) -> dict[str, int] | None:
@@ -192,7 +224,8 @@ def dimension(unit: str) -> dict[str, int] | None:
     >>> dimension(r"\mathrm{~m} / \mathrm{s}^{2}"), dimension("square feet"), dimension("apples")
     ({'m': 1, 's': -2}, {'ft': 2}, None)
     """
-    text = re.sub(_COMMAND, " ", unit).replace("\\circ", "°").replace("\\frac", "").replace("}{", "/")
+    text = re.sub(rf"(?:\\mu|[µμ])\s*(?:{_COMMAND}\{{)?", "μ", unit).replace("\\Omega", "Ω")
+    text = re.sub(_COMMAND, " ", text).replace("\\circ", "°").replace("\\frac", "").replace("}{", "/")
     text = re.sub(r"\\(?:cdot|times)", " ", text)
     text = re.sub(r"[{}\\~,().]", "", re.sub(r"\^\s*°", "°", text.replace("{", " ").replace("}", " ")))
     found: dict[str, int] = {}
@@ -219,7 +252,7 @@ def dimension(unit: str) -> dict[str, int] | None:
             last = "deg"
             found[last] = found.get(last, 0) + sign
         else:
-            name = _UNITS.get(token) or _UNITS.get(low) or _GLYPHS.get(token)
+            name = _name(token)
             if name is None:
                 return None
             if last == "deg" and name in ("C", "F", "K"):
@@ -243,14 +276,19 @@ def letter_unit(answer: str, problem: str | None) -> Measured | None:
     >>> letter_unit("6m", "How many meters?"), letter_unit("6m", "Find $2m + 4m$ in meters."), letter_unit("6m", None)
     (Measured(value='6', unit='m'), None, None)
     """
+    if problem is not None and (together := _compound(answer)) is not None:
+        start, words, unit = together
+        spelt = re.sub(r"[\s{}]", "", unit) in re.sub(r"[\s{}~\\]", "", re.sub(_COMMAND, "", problem))
+        if spelt and not any(has_variable(problem, x) for x in words):
+            return Measured(answer[:start].strip(), unit)
     ends = _LETTER.fullmatch(answer)
     if problem is None or ends is None or ends["letter"] not in _UNITS:
         return None
     letter = ends["letter"]
     if has_variable(problem, letter):
         return None
-    words = [word for word, name in _UNITS.items() if name == _UNITS[letter] and len(word) > 1]
-    named = re.search(rf"(?<![A-Za-z])(?:{'|'.join(words)})(?![A-Za-z])", problem, re.IGNORECASE)
+    names = [word for word, name in _UNITS.items() if name == _UNITS[letter] and len(word) > 1]
+    named = re.search(rf"(?<![A-Za-z])(?:{'|'.join(names)})(?![A-Za-z])", problem, re.IGNORECASE)
     spelt = re.search(rf"\d\s*{letter}(?![A-Za-z])|{_COMMAND}\{{[~\s]*{letter}[\s}}/]", problem)
     return Measured(ends["value"].strip(), letter) if named or spelt else None
 

@@ -53,6 +53,14 @@ CASES = {
         ("0.1234567", [], ["0.1234568"]),
     ],
     "units": [
+        ("9.8", ["9.8 km/h", "9.8 g/cm^3", "9.8 erg s^{-1}", r"9.8\,\AA"], ["9.8 m/s^2", "9.8 km/x", "9.8 x/cm"]),
+        ("3", [], ["3x²", "3 x²", "3ab²"]),
+        ("5", ["5 cm²", "5 m²", "5¢", r"US\$5"], [r"5\mu", "5n²"]),
+        (r"5\text{ MeV}", ["5 MeV"], [r"5\text{ eV}", "5 keV"]),
+        (r"5\text{ m}", [], [r"5\,\mu\text{m}", r"5\text{ µm}"]),
+        (r"5 \mathrm{\mu m}", [r"5~\mu\mathrm{m}", r"5\text{ μm}", "5"], []),
+        (r"\frac23", ["2/3 cup"], []),
+        (r"6:35\text{ p.m.}", ["6:35 PM", "6:35 p.m."], ["6:35 AM", "6:36 PM"]),
         ("6", [], ["6m"]),
         ("$6m$", ["6m"], ["6"]),
         (r"\frac{37}{4} m", [r"\frac{37m}{4}"], []),
@@ -136,6 +144,18 @@ CASES = {
         ("2A_{16}", ["2A_{16}"], []),
     ],
     "spellings of a right answer": [
+        ("1.67e-27", ["1.67 × 10⁻²⁷", "1.67 x 10^{-27}"], ["1.67 × 10⁻²⁶"]),
+        (r"\frac52", ["2½"], []),
+        (r"\ln 2", ["ln 2", "ln(2)", r"\log_e 2"], []),
+        (r"3\sqrt[3]{2}", [r"3\sqrt[3]2"], []),
+        (r"\binom{20}{10}", ["C_{20}^{10}", "^{20}C_{10}"], ["C_{20}^{9}"]),
+        (r"0.\overline{3}", ["0.(3)", r"0.\dot3"], []),
+        (r"\{1,2\}", [r"\lbrace 1,2\rbrace"], []),
+        ("(3,4)", [r"\langle 3,4\rangle"], [r"\langle 4,3\rangle"]),
+        (r"\max(a,b)", [r"\max\{a,b\}"], [r"\min\{a,b\}"]),
+        ("3:4", [r"3\text{ to }4"], []),
+        (r"\text{Yes}", [r"\text{Yes.}"], []),
+        (r"2\sin x\cos x", ["2 sin x cos x"], []),
         ("-1./3", [r"-\frac13"], [r"\frac13"]),
         ("np.arcsin(10/13)", [r"\arcsin\frac{10}{13}"], [r"\arccos\frac{10}{13}"]),
         (
@@ -193,6 +213,27 @@ CASES = {
         (r"\text{Friday}", ["Friday"], []),
     ],
     "structure": [
+        (r"\lfloor x\rfloor", [], ["x", r"\lceil x\rceil"]),
+        (r"\lceil n/2\rceil", [r"\lfloor\frac{n+1}{2}\rfloor"], ["n/2"]),
+        (r"\sqrt{gh}", [r"\sqrt g\sqrt h"], []),
+        ("(-5,5]", [r"-5<x\le5", r"5\ge x>-5"], ["-5<x<5", "x<5"]),
+        (r"(-\infty,0]", [r"x\le0"], ["x<0"]),
+        (
+            r"(-\infty,-2)\cup(1,\infty)",
+            [
+                *(r"x<-2\text{ or }x>1", r"x<-2\lor x>1", r"(-\infty,-2)\bigcup(1,\infty)", "(-∞,-2)U(1,∞)"),
+                *(r"(-\infty,-2)\text{ U }(1,\infty)", r"\{x\mid x<-2\text{ or }x>1\}"),
+            ],
+            ["x<-2", r"x\le-2\text{ or }x>1"],
+        ),
+        (
+            r"x<-2\text{ or }x>1",
+            [r"(-\infty,-2)\cup(1,\infty)", r"x<-2\text{ and }x>1", r"x\in(-\infty,-2)\cup(1,\infty)"],
+            ["x<-2", r"y<-2\text{ or }y>1", r"x<-2, y>1"],
+        ),
+        ("-2<x<1", [r"-2<x\text{ and }x<1", r"x>-2\land x<1"], [r"-2<x\text{ or }x<1", "-2<y<1"]),
+        (r"0<a<1\text{ and }b>2", ["b>2, 0<a<1"], ["b>2, 0<a<2"]),
+        (r"[-4,0)\cup(0,3]", [r"[-4,3]\backslash\{0\}"], []),
         ("(1,2)", [], ["(2,1)"]),
         ("1,2", ["2,1"], ["1,2,3"]),
         ("1,2,3", [], ["1,2"]),
@@ -232,6 +273,10 @@ CASES = {
 """By kind: a right answer, answers that are equal to it, and answers that are not."""
 
 WITH_PROBLEM = [
+    ("9.8", "9.8 m/s^2", "What is the acceleration, in m/s^2?", True),
+    ("9.8", r"9.8 \, m/s^2", r"What is the acceleration, in $\mathrm{m/s^2}$?", True),
+    ("9.8", "9.8 m/s^2", "For a mass $m$, what is it, in m/s^2?", False),
+    ("9.8", "9.8 m/s^2", "What is the acceleration?", False),
     ("6", "6m", "How many meters is it?", True),
     ("6", "6m", "Let $m$ be the mass in meters.", False),
     ("$6m$", "6", "How long is it, in meters?", True),
