@@ -278,8 +278,8 @@ def letter_unit(answer: str, problem: str | None) -> Measured | None:
     """
     if problem is not None and (together := _compound(answer)) is not None:
         start, words, unit = together
-        spelt = re.sub(r"[\s{}]", "", unit) in re.sub(r"[\s{}~\\]", "", re.sub(_COMMAND, "", problem))
-        if spelt and not any(has_variable(problem, x) for x in words):
+        said = re.sub(r"[\s{}]", "", unit) in re.sub(r"[\s{}~\\]", "", re.sub(_COMMAND, "", problem))
+        if said and not any(has_variable(problem, x) for x in words):
             return Measured(answer[:start].strip(), unit)
     ends = _LETTER.fullmatch(answer)
     if problem is None or ends is None or ends["letter"] not in _UNITS:
