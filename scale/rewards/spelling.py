@@ -377,13 +377,11 @@ def number(answer: str) -> Fraction | None:
 
 
 TOLERANCES = {
-    "exact": (Fraction(0), Fraction(0)),
-    "minerva": (Fraction(1, 100), Fraction(1, 100_000)),
-    "qwen": (Fraction(1, 10_000), Fraction(1, 10_000)),
+    "exact": (Fraction(0), Fraction(0), Fraction(0)),
+    "minerva": (Fraction(1, 100_000), Fraction(1, 10**8), Fraction(1, 100)),
+    "qwen": (Fraction(1, 10_000), Fraction(0), Fraction(1)),
 }
-"""Relative errors that graders allow, for numbers below `SMALL` and for others (docs/scale.md has the sources)."""
-
-SMALL = Fraction(1, 10**8)
+"""The relative and the absolute error that graders add up, and the largest relative one (docs/scale.md has sources)."""
 
 
 def error_allowed(gold: Fraction, tolerance: str) -> Fraction:
@@ -391,10 +389,11 @@ def error_allowed(gold: Fraction, tolerance: str) -> Fraction:
 
     Examples
     --------
-    >>> error_allowed(Fraction(7), "exact"), error_allowed(Fraction(7), "minerva")
-    (Fraction(0, 1), Fraction(1, 100000))
+    >>> [error_allowed(Fraction(x), "minerva") for x in ("1e-20", "1e-3")], error_allowed(Fraction(7), "exact")
+    ([Fraction(1, 100), Fraction(1, 50000)], Fraction(0, 1))
     """
-    return TOLERANCES[tolerance][0 if abs(gold) < SMALL else 1]
+    relative, absolute, most = TOLERANCES[tolerance]
+    return min(most, relative + absolute / abs(gold)) if gold else Fraction(0)
 
 
 def _fraction(text: str) -> Fraction:
