@@ -94,7 +94,7 @@ _THOUGHT = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>|<\|(?:begin|(
 
 def _conclusion(text: str) -> str:
     """Return the text up to its first end-of-text token, after the thinking, if something follows that."""
-    text = next((part for part in _END.split(_END_IN_BOX.sub("", text)) if part.strip()), "")
+    text = next((part for part in _END.split(_END_IN_BOX.sub("", text)) if part.strip()), "").rstrip("* \t\r\n")
     last = _last(_THOUGHT, text)
     if last is None:
         return text
@@ -252,7 +252,6 @@ _LAST_LINE = re.compile(r"(?:\A|\n)####[ \t]+(\S[^\n]*)\Z")
 
 def _last_line(text: str) -> Iterator[_Statement]:
     """Yield the answer in a last line "#### 72", as in GSM8K."""
-    text = text.rstrip(MARKS)
     line = _LAST_LINE.search(text, max(0, text.rfind("\n")))
     found = value(line[1]) if line else None
     if line and found and not found.words and not line[1][found.end :].strip(MARKS + ".$"):
