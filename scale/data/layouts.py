@@ -134,7 +134,8 @@ def _row(where: str, layout: Layout, record: Record) -> SourceRow:
 # Problems
 
 
-_MESSAGES = re.compile(r"""\[?\s*\{\s*["'](?:role|content)["']\s*:""")
+_MESSAGES = re.compile(r"""\[?\s*\{\s*(?=["']\w+["']\s*:)(?=.*["']role["']\s*:)""", re.DOTALL)
+"""What messages as text begin with, whichever of their fields comes first."""
 
 _CHAT_TOKENS = re.compile(r"<\|(?:im_start|im_end|user|assistant|start_header_id)\|>|<｜(?:User|Assistant)｜>")
 

@@ -100,6 +100,7 @@ READ = {
     "a list of objects": {"prompt": USER, "reward_model": {"ground_truth": [{"value": "7"}]}},
     "a struct as text": {"prompt": USER, "reward_model": {"ground_truth": '{"value": 7}'}},
     "one message": {"prompt": USER[0], "reward_model": RULE},
+    "JSON, the role last": {"prompt": json.dumps([{"name": None, "content": "What?", "role": "user"}]), "label": "7"},
     "one message as text": {"prompt": json.dumps(USER[0]), "reward_model": RULE},
     "slime": {"prompt": USER, "label": "7"},
     "slime's DAPO-Math-17k": {
