@@ -143,6 +143,7 @@ _CHAT_TOKENS = re.compile(r"<\|(?:im_start|im_end|user|assistant|start_header_id
 def _problem(where: str, name: str, value: Any) -> str:
     if isinstance(value, str) and _MESSAGES.match(value.lstrip()):
         value = parse_json(value, f"{where}: chat messages in {name}")
+    value = _mapped(value)
     if isinstance(value, Mapping):
         value = [value]
     text = _text(where, name, _users_text(where, name, value) if isinstance(value, list) else value)
@@ -163,6 +164,7 @@ def _users_text(where: str, name: str, messages: list[Any]) -> Any:
     """Return what the user says in chat messages; a system's message before it is how another template asks."""
     expected = f"{where}: expected {name} as chat messages of a user, at most with a system's message before"
     roles = []
+    messages = [_mapped(x) for x in messages]
     for message in messages:
         if isinstance(message, str):
             raise ValueError(f"{where}: expected {name} as text or messages, got a list of texts: {shown(messages)}")

@@ -186,8 +186,10 @@ def test_types_of_messages(tmp_path):
     """Large, fixed and dictionary-encoded types, and a map in place of a struct."""
     message = pa.struct({"role": pa.large_string(), "content": pa.dictionary(pa.int32(), pa.string())})
     reward = pa.array([[("style", "rule"), ("ground_truth", "7")]], pa.map_(pa.string(), pa.string()))
-    for types in (pa.large_list(message), pa.list_(message, 1)):
-        pq.write_table(pa.table({"prompt": pa.array([USER], types), "reward_model": reward}), tmp_path / "a.parquet")
+    fields = pa.map_(pa.string(), pa.string())
+    maps = pa.array([[list(USER[0].items())]], pa.list_(fields)), pa.array([list(USER[0].items())], fields)
+    for prompt in (pa.array([USER], pa.large_list(message)), pa.array([USER], pa.list_(message, 1)), *maps):
+        pq.write_table(pa.table({"prompt": prompt, "reward_model": reward}), tmp_path / "a.parquet")
         assert [(x.problem, x.answer) for x in layouts.read_rows(tmp_path / "a.parquet")] == [("What?", "7")]
 
 
