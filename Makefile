@@ -12,7 +12,8 @@ PYTEST := $(SINGLE) $(RUN) pytest -n $(JOBS) --dist loadgroup
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv reproduce findings check test test-long lint typecheck bench notebooks docs verl scale-cpu lock clean
+.PHONY: help venv reproduce findings check test test-long mutants lint typecheck bench notebooks docs \
+  verl scale-cpu lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +45,9 @@ test: lint typecheck verl ## what a change must pass: check, one run of verl, br
 
 test-long: verl ## what `make test` leaves out: all runs of verl, kills, slow tests, more arbitrary input
 	FUZZ_EXAMPLES=2000 $(PYTEST) -m "long or fuzz"
+
+mutants: $(VENV)/.mutants verl ## plant 400 faults, one at a time, and see which of them no test notices: hours
+	$(SINGLE) $(RUN) tests.mutants
 
 lint: $(VENV)/.dev ## ruff, check and format
 	$(RUN) ruff check
@@ -80,7 +84,7 @@ $(VENV)/.created:
 	@touch $@
 
 # A stamp is newer than the lock and the pyproject.toml that it was installed from.
-$(VENV)/.reproduce $(VENV)/.dev: $(VENV)/.%: requirements/%.lock pyproject.toml | $(VENV)/.created
+$(VENV)/.reproduce $(VENV)/.dev $(VENV)/.mutants: $(VENV)/.%: requirements/%.lock pyproject.toml | $(VENV)/.created
 	$(PIP) -r $<
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 import sys
@@ -23,6 +24,7 @@ from typing import Any
 from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
+from scipy.stats import binomtest
 from sphinx import addnodes
 from sphinx.util import logging
 
@@ -321,6 +323,7 @@ def guides() -> str:
         "provenance",
         "what-can-go-wrong",
         "faults",
+        "mutants",
     )
     return "\n".join(name for name in names if (HERE / f"{name}.md").exists())
 
@@ -335,6 +338,22 @@ def tests_of(number: int) -> str:
     ]
     assert names, f"R{number}: no test is named after it"
     return "\n".join(f"- {name}" for name in names)
+
+
+def mutants() -> str:
+    """Return the result of `make mutants`: counts of every sample, and its survivors."""
+    counts, survivors = [], []
+    for name, sample in json.loads((HERE / "mutants.json").read_text()).items():
+        size, left = sample["faults"], sample["survivors"]
+        interval = binomtest(len(left), size).proportion_ci(method="exact")
+        share = f"{len(left) / size:.1%} [{interval.low:.1%}, {interval.high:.1%}]"
+        counts.append((name, size, size - len(left), sample["timeouts"], len(left), share))
+        survivors += [
+            (name, f"`{x['path']}:{x['line']}`", *(f"`{line[2:]}`" for line in (x["diff"][0], x["diff"][-1])), x["why"])
+            for x in left
+        ]
+    heads = ("sample", "faults", "killed", "of these by a time limit", "survived", "surviving share")
+    return f"{table(heads, counts)}\n\n{table(('sample', 'place', 'line', 'with the fault', 'why'), survivors)}"
 
 
 def meanings(kind: type[Author] | type[Verdict], heading: str) -> str:
@@ -363,6 +382,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     ),
     "ledger": ledger,
     "methods": methods,
+    "mutants": mutants,
     "rules": rules,
     "scale commands": partial(described, ("command", "what it does"), COMMANDS),
     "scale metrics": partial(described, NAME, METRICS),
