@@ -83,22 +83,36 @@ def extract(response: str, *, template: str | None = None, require_box: bool = F
 
 # The part of a response that concludes
 
-_TOKEN = r"<\|(?:im_end|endoftext|eot_id|end_of_text|eom_id|end|return|end▁of▁sentence)\|>|<eos>|<end_of_turn>"
+_TOKEN = (
+    r"<\|(?:im_end|endoftext|eot_id|end_of_text|eom_id|end|return|end▁of▁sentence|im_start|start_header_id|"
+    r"end_of_solution)\|>|<eos>|<end_of_turn>|<start_of_turn>"
+)
 
-_END = re.compile(rf"{_TOKEN}|</s>(?=[\s*]*(?:<|\Z))")
+_END = re.compile(rf"{_TOKEN}|</s>(?=[\s*]*(?:[<\[]|\Z))")
 
 _END_IN_BOX = re.compile(rf"(?:{_TOKEN}|</s>)\s*(?=\}})")
 
-_THOUGHT = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>|<\|(?:begin|(end))_of_thought\|>", re.IGNORECASE)
+_THOUGHT = re.compile(
+    r"<(?=/?(?:think|thinking|thought|reasoning|scratchpad|seed:think)>)(/?)[a-z:]+>|◁(?=/?think▷)(/?)think▷|"
+    r"<\|(?:begin|(end))_of_thought\|>|<\|channel\|>(?:analysis|(final))<\|message\|>",
+    re.IGNORECASE,
+)
+
+_FINAL_CHANNEL = "<|channel|>final<|message|>"
+"""Where gpt-oss ends its thinking, which has an end-of-text token of its own."""
+
+_STRUCK = re.compile(r"~~(?=\S)[^~\n]{1,80}(?<=\S)~~")
 
 
 def _conclusion(text: str) -> str:
     """Return the text up to its first end-of-text token, after the thinking, if something follows that."""
-    text = next((part for part in _END.split(_END_IN_BOX.sub("", text)) if part.strip()), "").rstrip("* \t\r\n")
+    text = text[max(0, text.rfind(_FINAL_CHANNEL)) :]
+    text = next((part for part in _END.split(_STRUCK.sub(" ", _END_IN_BOX.sub("", text))) if part.strip()), "")
+    text = text.rstrip("* \t\r\n")
     last = _last(_THOUGHT, text)
     if last is None:
         return text
-    if not last[1] and not last[2]:
+    if not any(last.groups()):
         return text[: last.start()]  # a thought that does not end concludes nothing
     rest = text[last.end() :]
     return rest if rest.strip(MARKS) else _THOUGHT.sub(" ", text)
@@ -114,6 +128,7 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 def _statements(text: str) -> list[_Statement]:
     """Return the statements of a text in order; those in words count where there is no other."""
     closed, unfinished = boxes_and_rest(text)
+    closed = [x for x in closed if not (_PLACEHOLDER.fullmatch(x.content) and _before(_MENTION, text, x.start))]
     groups = _joined(text, sorted([*closed, *_bare_boxes(text, closed)]))
     found = [_boxed(text, x) for x in groups]
     cut = _CUT_BOX.search(text, max(0, len(text) - 20))
@@ -134,13 +149,31 @@ def _boxed(text: str, group: Box) -> _Statement:
     if opened or _DENIAL.match(text, group.end) or not group.content:
         return _Statement(group.end, "box", "")
     joint = _OR.match(text, group.end)
-    more = value(text[joint.end() : joint.end() + LONGEST_ALONE]) if joint else None
+    more = value(text[joint.end() : joint.end() + LONGEST_ALONE].replace("?", ".")) if joint else None
     if more is None or more.words or not more.text:
         return _Statement(group.end, "box", group.content)
-    return _Statement(group.end, "box", ", ".join(distinct([group.content, more.text])))
+    return _Statement(group.end, "box", ", ".join(distinct([group.content, _UNIT.sub("", more.text)])))
 
 
-_OR = re.compile(r"[\s$*)(\]\\]*(?:or(?:\s+(?:maybe|possibly|perhaps|even))?\b|或)", re.IGNORECASE)
+_OR = re.compile(
+    r"[\s$*)(\]\\.,]*(?:or(?!\s+(?:approximately|about|roughly|around)\b)(?:\s+(?:maybe|possibly|perhaps|even))?\b|或)",
+    re.IGNORECASE,
+)
+
+_UNIT = re.compile(r"\\text\{[^{}]*\}\Z")
+
+_PLACEHOLDER = re.compile(r"\s*(?:\.{3}|…|\\[lc]?dots|(?:(?:your|the|final)\s+)*answer(?:\s+here)?)?\s*", re.IGNORECASE)
+
+_MENTION = re.compile(
+    r"(?:\b(?:with)?in|\b(?:inside|into|using|use|with|by|form|format|the|an?)|[在到于用])[\s`\"'$*:(\\]*\Z",
+    re.IGNORECASE,
+)
+"""What stands before a box without an answer, as in the prompt's "put your final answer within \boxed{}"."""
+
+
+def _before(pattern: re.Pattern[str], text: str, place: int) -> bool:
+    return pattern.search(text[max(0, place - 40) : place]) is not None
+
 
 _OPENED = re.compile(r"\\(?:boxed|fbox)\s*\{[\s{$]*\Z")
 """A box around a box that does not close."""
@@ -178,7 +211,7 @@ _FOLLOWS = re.compile(
 """What says that the second of two boxes follows from the first, or takes its place."""
 
 _DENIED = re.compile(
-    r"(?:(?<![a-z])(?:not(?:\s+be)?|never|cannot\s+(?:be|have)|(?:is|are|was|ca)n't(?:\s+be)?)|不是|≠|\\neq?)[\s$*:([\\]*\Z",
+    r"(?:(?<![a-z])(?:not(?:\s+be)?(?:\s+equal)?(?:\s+to)?|never|neither|cannot\s+(?:be|have)|(?:is|are|was|ca)n't(?:\s+be)?)|不是|≠|\\neq?)[\s$*:([\\]*\Z",
     re.IGNORECASE,
 )
 """What is in front of a box that holds no answer."""
@@ -200,7 +233,7 @@ def _joined(text: str, closed: list[Box]) -> list[Box]:
     """Return boxes of which those side by side are one."""
     groups: list[list[Box]] = []
     for box in closed:
-        if _DENIED.search(text, max(0, box.start - 40), box.start):
+        if _before(_DENIED, text, box.start):
             continue
         if groups and _are_joined(text[groups[-1][-1].end : box.start]):
             groups[-1].append(box)
@@ -260,7 +293,11 @@ def _last_line(text: str) -> Iterator[_Statement]:
 
 # What is said of an answer
 
-_ANSWER = re.compile(r"</?answer>|(?<![a-z])answers?(?![a-z])|答案", re.IGNORECASE)
+_ANSWER = re.compile(
+    r"</?answer>|(?<![a-z])(?:answers?(?![a-z])|ans(?=[*_\s]*[:=]))|(?<=correct )(?:option|choice)(?![a-z])|"
+    r"故(?:应)?选择?[\s*:]*|【答案】[\s*:]*|答案",
+    re.IGNORECASE,
+)
 
 _OF = (
     r"(?:,?\s*+(?:to|of|for)\s++(?:(?:the|this|our|your|that)\s++)?(?:(?:original|given|above|whole|entire|main)\s++)?"
@@ -273,7 +310,8 @@ _IS = re.compile(
     rf"""[\s*_`"'\]}})]*+(?:\([^()\n]{{1,60}}\)[*_\s]*+)?(?:(?:choice|option)\b\s*+)?
     {_OF}(?:,?\s*+\b(?:therefore|then|thus|hence)\b)?[\s*_`}},]*+
     (?:(?P<colon>[:=])|(?<!\w)(?:is\s+(?:found|calculated|determined|known)\s+to\s+be|is|are|equals|
-    (?:must|will|should|would|has\s+to)\s+be|(?:turns|comes)\s+out\s+to\s+be)(?![A-Za-z'])\s*+:?)""",
+    (?:must|will|should|would|has\s+to)\s+be|(?:turns|comes)\s+out\s+to\s+be|
+    (?<=final\ answer\ )of(?=\s+[*_]*[-\d$\\]))(?![A-Za-z'])\s*+:?)""",
     re.IGNORECASE | re.VERBOSE,
 )
 
@@ -286,7 +324,7 @@ _HEADING = re.compile(r"[\s*_#}]*\n")
 
 _LETTER = re.compile(r"[^\W\d_]")
 
-_FORMULA_NEXT = re.compile(r"[\s*_]*(?=\$|\\\(|\\\[|\\boxed)")
+_FORMULA_NEXT = re.compile(r"[\s*_.]*(?=\$|\\\(|\\\[|\\boxed)")
 
 _LINE = re.compile(
     r"[\W_]*(?:\d+[.)][\W_]*)?(?:(?:so|thus|therefore|hence|then|and|finally|the|my|our|a|final|correct|short|numerical|"
@@ -318,11 +356,14 @@ _SUPPOSED = re.compile(
 _SUPPOSED_CHINESE = re.compile(r"(?:如果|假设|假如|若|是否|要是|设|可能|也许|错误|验证|检查)[^。，,!?\n]{0,6}\Z")
 
 _DENIAL = re.compile(
-    r"[\s$.*!)\]\\]*(?:(?:but|oh|sorry|hmm+)[\s,]+)*"
-    r"(?:(?:no,?\s+wait|wait,?\s+no|wait,?\s+(?:that|this)|scratch that|oops)\b|"
-    r"(?:no,\s+)?(?:(?:that|this|it)(?:'s)?\s*)?(?:is|was|seems|looks|can't\s+be|cannot\s+be)?\s*"
-    r"(?:wrong|incorrect|false|impossible|not\s+(?:right|correct))\b|\?[\s*]*no\b|"
-    r"(?:wait|no)?[\s,]*I\s+(?:have\s+)?made\s+an?\s+(?:mistake|error))",
+    r"[\s$.,;*!)\]\\–—-]*(?:(?:but|oh|sorry|hmm+)[\s,]+)*(?:"
+    r"(?:no,?\s+wait|wait,?\s+(?:no|that|this)|scratch that|oops|sorry|i\s+meant?|correction|"
+    r"no,\s+(?!we|the\s+other))\b|edit:|actually,?\s+(?:it\s+is\s+)?[$\\(]*-?\d|"
+    r"(?:wait|hmm+|hold on|actually)\b[^.!?\n]{0,60}?\b(?:mistake|error|wrong|incorrect|not\s+right|forgot|mis\w+ed)\b|"
+    r"(?:no,\s+)?(?:(?:that|this|it)(?:'s)?\s*)?(?:is|was|seems|looks|can't\s+be|cannot\s+be)?\s*(?:\w+ly\s+)?"
+    r"(?:wrong|incorrect|false|impossible|not\s+(?:right|correct|possible|the\s+(?:\w+\s+)?answer))"
+    r"(?!\s+(?:to|that|for|if)\b)\b|isn't\s+(?:right|correct)|"
+    r"(?:wait|no)?[\s,]*I\s+(?:have\s+)?made\s+an?\s+(?:mistake|error))|[\s$*)\]\\]*(?:\?|吗)",
     re.IGNORECASE,
 )
 
@@ -347,10 +388,10 @@ def _said(text: str, groups: list[Box]) -> Iterator[_Statement]:
         box = _first_from(groups, start)
         if first and box is not None and box.start < first.end():
             if kind == "line":
-                yield _Statement(box.end, kind, box.content)
+                yield _boxed(text, box)._replace(kind=kind)
             continue
         said = text[start:end]
-        if not said.strip(MARKS + ".:") and end == len(text):
+        if not said.strip(MARKS + ".:$\\([{") and end == len(text):
             yield _Statement(start, kind, "")
             continue
         found = value(said)
@@ -379,12 +420,14 @@ def _kind(text: str, place: re.Match[str], before: int, end: int) -> tuple[str, 
     window = max(before, place.start() - WINDOW)
     line = text.rfind("\n", window, place.start()) + 1
     prefix = text[max(line, window) : place.start()]
+    if place[0][0] in "故【":
+        return "line", place.end()
     chinese = place[0] == "答案"
     begins = (line > 0 or window == 0) and _LINE.fullmatch(prefix) is not None
     said = (_IS_CHINESE if chinese else _IS).match(text, place.end(), end)
     if said is None:
         capital = _LETTER.search(prefix + place[0])
-        if not begins or not (capital and capital[0].isupper()):
+        if not begins or not (chinese or (capital and capital[0].isupper())):
             return "", 0
         plain = _HEADING.match(text, place.end(), end) or _FORMULA_NEXT.match(text, place.end(), end)
         return ("line", plain.end()) if plain else ("", 0)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import NamedTuple
 
-from scale.rewards.spelling import number, plain
+from scale.rewards.spelling import number, plain, without_percent
 
 MARKS = " \t\r\n*_`\"'#>~"
 """Marks around an answer that are not part of it: those of Markdown, quotes and spaces."""
@@ -32,7 +33,7 @@ _TOKEN = re.compile(
         |(?<=[\d)])(?!or|to|and)[A-Za-z]{{1,3}}(?![A-Za-z])
         |(?:{_FUNCTIONS}|(?!(?:a|I)\s+[A-Za-z]{{2}})[A-Za-z])(?![A-Za-z\u00c0-\u024f])
         |[–—](?=\s?\d)|(?<=[A-Za-z)])'|:(?=[ ]?\d)|,(?=\d)
-        |[-+*/^_=<>|!%&$°′″±∓×÷·⋅∙√∞≤≥≠≈∈∪∩∅∠⁰¹²³⁴-⁹⁻ⁿ½⅓¼⅔¾€£¥\u0370-\u03ff]
+        |(?!(?<=\$)!)[-+*/^_=<>|!%&$°′″±∓×÷·⋅∙√∞≤≥≠≈∈∪∩∅∠⁰¹²³⁴-⁹⁻ⁿ½⅓¼⅔¾€£¥\u0370-\u03ff]
     )
     """,
     re.VERBOSE | re.DOTALL,
@@ -42,10 +43,13 @@ _WRAPPING = re.compile(
     r"\\?\$|\\[()\[\]]|\*\*(?=[\s(])|(?<=[\s)])\*\*|\\(?:begin|end)\{(?:equation|align|aligned|gather|gathered)\*?\}"
 )
 
-_NOTE = re.compile(r"(?<![A-Za-z])\s*\{[A-Za-z ]{2,60}\}")
+_NOTE = re.compile(r"(?<![A-Za-z])\s*\{[A-Za-z ]{2,60}\}|[(\[][\s$(\\]*(?:≈|approx|~|=)")
+
+_UNFINISHED = re.compile(r"(?:\s[-+/]|[=^×·÷]|\\(?:times|cdot|div|pm|leq?|geq?|frac|sqrt))\s*\Z")
+"""The end of a formula that was cut off."""
 
 _LEAD = re.compile(
-    r"(?:[\s*_`\"'#~:=,}\u2190-\u21ff\u2600-\u27bf\ufe0f\U0001f300-\U0001faff]|(?<=\n)>|"
+    r"(?:[\s*_`\"'#~:=,}\u2190-\u21ff\u2600-\u27bf\ufe0f\U0001f300-\U0001faff]|(?<=\n)(?:>|[-•][ ]+(?=\S))|"
     r"(?:therefore|thus|hence|then|so|simply|just|indeed|exactly|approximately|about|equal to|given by|either|option|"
     r"choice|actually|now|also|only|we (?:get|have|obtain|find)(?: that)?|"
     r"(?:a|the) total of|the (?:set|number|interval|ordered pair|pair|point|value|"
@@ -55,7 +59,8 @@ _LEAD = re.compile(
 
 _JOINT = re.compile(
     r"(?:\s*[,;、，]\s*(?:(?:and|or)\b)?|[\s.(]*(?:and|or|alternatively|to|vs|versus)\b\.?|\s*(?:或者?|和|与|及|→|->)|"
-    r"[ \t.*_]*\n[ \t]*(?=[-+]?\d[\d.,/]*[ \t]*(?:\n|\Z)))"
+    r"[ \t.*_]*\n[ \t]*(?:(?=[-+]?\d[\d.,/]*[ \t*]*(?:\n|\Z))|"
+    r"[-•][ ]+(?=(?:\$[^$\n]+\$|[-+]?\d[\d.,/]*)[ \t.*]*(?:\n|\Z))))"
     r"(?:\s*(?:possibly|maybe|perhaps|also|even|else|alternatively)\b)*\s*[*_`]*",
     re.IGNORECASE,
 )
@@ -68,7 +73,8 @@ _NOT = re.compile(
 _DENIED = re.compile(
     r"\W{0,3}(?:(?:(?:which|that|this)\s+)?(?:is|was|are|seems)\s+(?:\w+ly\s+)?(?:not|wrong|incorrect|false|impossible|too)|"
     r"can(?:no|')t be|(?:not\s+|in)(?:correct|right)|wrong|false|at\s+(?:most|least)|"
-    r"(?:or\s+|and\s+)?(?:less|more|greater|fewer|larger|smaller|higher|lower|below|above|up))\b",
+    r"and\s+(?:an?|one|two|three)[\s-]+(?:half|halves|thirds?|quarters?|fourths?|fifths?|eighths?)|"
+    r"(?:times|plus|minus|over)\s+[$\\(]*\d+|(?:or\s+|and\s+)?(?:less|more|greater|fewer|larger|smaller|higher|lower|below|above|up))\b",
     re.IGNORECASE,
 )
 
@@ -99,6 +105,14 @@ _SENTENCE = re.compile(
 )
 """A sentence up to its value, as in "the number of pairs is 12"."""
 
+_OF = re.compile(r"\bof\s+\Z", re.IGNORECASE)
+
+_GIVEN = re.compile(
+    r"(?:let|given|since|as|suppose|assume|assuming|consider|substituting|setting|when|for|with|using|because)\b[^\n]*=",
+    re.IGNORECASE,
+)
+"""The beginning of a solution, and not an answer."""
+
 _CHOICE = re.compile(r"([A-J])[.):][ \t]+(?=\S)")
 
 
@@ -121,9 +135,15 @@ def value(said: str) -> Value | None:
     >>> [value(x).text for x in ("$5$.", "5 cm, as shown", "5 or 6", "Evelyn.", r"$\frac{1}{2")], value("not 5")
     (['5', '5\\text{ cm}', '5, 6', 'Evelyn', ''], None)
     """
+    return _value(said, sentences=True)
+
+
+def _value(said: str, *, sentences: bool) -> Value | None:
     at = _lead(said)
     if _NOT.match(said, at):
         return None
+    if _OF.search(said, 0, at) and (place := _SENTENCE.match(said, at)):
+        at = place.end()
     choice = _CHOICE.match(said, at)
     parts: list[str] = []
     unit, end = "", at
@@ -144,7 +164,7 @@ def value(said: str) -> Value | None:
         at = joint.end()
     label = f"({choice[1]}) " if choice else ""
     if not parts:
-        words = _words(said, at)
+        words = _words(said, at, sentences=sentences)
         return words and words._replace(text=f"{label}\\text{{{words.text}}}" if label else words.text)
     if _QUESTION.match(said, end) or _DENIED.match(said, end) or _CONDITION.match(said, end):
         return None
@@ -162,9 +182,22 @@ def distinct(parts: Iterable[str]) -> list[str]:
     """
     found: dict[object, str] = {}
     for part in map(str.strip, parts):
-        short = number(plain(part)) if len(part) < LONGEST_NUMBER else None
+        short = _exact(plain(part)) if len(part) < LONGEST_NUMBER else None
         found.setdefault(part if short is None else short, part)
     return [x for x in found.values() if x]
+
+
+_MIXED = re.compile(r"(\d+)\s*(\\[dt]?frac.*)")
+
+
+def _exact(part: str) -> Fraction | None:
+    """Return the value of a number, a percentage or a mixed number."""
+    bare, mixed = without_percent(part), _MIXED.fullmatch(part)
+    if mixed:
+        rest = number(mixed[2])
+        return None if rest is None else int(mixed[1]) + rest
+    found = number(part if bare is None else bare)
+    return found if bare is None or found is None else found / 100
 
 
 LONGEST_NUMBER = 40
@@ -203,6 +236,8 @@ def _run(said: str, at: int) -> tuple[int, str] | None:
         if at == len(said) and rest:
             return None
         at = opened[0]  # words in brackets explain
+    elif at == len(said) and _UNFINISHED.search(said, start):
+        return None
     text = _WRAPPING.sub("", said[start:at])
     text = re.sub(r"\s[-+]\Z", "", text.rstrip(MARKS + "{=/<^,:")).strip()
     return at, text if re.search(r"[^\W_]|[∞∅½⅓¼⅔¾]|\\\{", text) else ""
@@ -218,16 +253,16 @@ def _unit(said: str, at: int) -> tuple[str, int]:
     return words.strip(), unit.start(1) + len(words.rstrip())
 
 
-def _words(said: str, at: int) -> Value | None:
+def _words(said: str, at: int, *, sentences: bool) -> Value | None:
     """Return an answer in words: the rest of the line, up to the end of the sentence."""
     line = _WORDS.match(said, at)
-    if line is None or _QUESTION.match(said, at):
+    if line is None or _QUESTION.match(said, at) or _GIVEN.match(said, at):
         return None
     text = line[1].strip(MARKS + "$")
     if not any(x.isalnum() for x in text):
         return None
-    is_place = _SENTENCE.match(said, at)
-    if is_place and (found := value(said[is_place.end() :])) is not None and not found.words:
+    is_place = _SENTENCE.match(said, at) if sentences else None
+    if is_place and (found := _value(said[is_place.end() :], sentences=False)) is not None and not found.words:
         return found._replace(end=is_place.end() + found.end)
     text = _REASON.split(text, maxsplit=1)[0]
     return Value(f"\\text{{{text}}}" if any(x.isdigit() for x in text) else text, line.end(), words=True)

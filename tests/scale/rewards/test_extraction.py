@@ -54,6 +54,12 @@ STATED = {
         (r"\boxed{6 and then \boxed{7}", "7"),
         (r"Let $A = \{ 1, 2$. So \boxed{7}", "7"),
         (r"in \boxed{} goes \boxed{7}", "7"),
+        (r"\boxed{7}. Put your final answer within \boxed{}.", "7"),
+        (r"\boxed{7}, in the form `\boxed{answer}`", "7"),
+        (r"\boxed{7}，放在 $\boxed{}$ 中", "7"),
+        (r"\boxed{7}, which is not \boxed{8}", "7"),
+        (r"\boxed{7}. It is impossible to do better.", "7"),
+        (r"$x \neq 3$, so \boxed{7}", "7"),
     ],
     "several parts": [
         (r"\boxed{4}, \boxed{5}", "4, 5"),
@@ -110,6 +116,13 @@ STATED = {
         (r"$\text{Answer: } 6$", "6"),
         ("It is\n  \\[Answer: 006\\]", "006"),
         (r"Answer \[ 6 \]", "6"),
+        (r"**Answer.** $6$", "6"),
+        ("**Ans:** 6", "6"),
+        ("### 答案\n\n6", "6"),
+        ("综上，故选：C", "C"),
+        ("【答案】6", "6"),
+        ("Answer:\n\n- $6$", "6"),
+        ("Answer:\n- $x=5$\n- $x=6$", "x=5, x=6"),
         ("### Answer\n\n$$6$$", "6"),
         ("**Final Answer**\n\n6", "6"),
         ("Final answer\n6 apples", r"6\text{ apples}"),
@@ -126,6 +139,10 @@ STATED = {
         ("The answer is\n\\[ 6 \\]", "6"),
         ("Thus, the correct answer is option (B).", "(B)"),
         ("So the answer to the problem is 6.", "6"),
+        ("The correct option is (C).", "(C)"),
+        ("Thus the correct choice is C.", "C"),
+        ("for a final answer of $6$.", "6"),
+        ("The answer is $6$!", "6"),
         ("The answer, in simplest form, is 1/2.", "1/2"),
         ("The answer in base 8 is 52", "52"),
         ("The answer, therefore, is 6.", "6"),
@@ -151,6 +168,9 @@ STATED = {
         ("<think>The answer is 5.</think>\nThe answer is 6.", "6"),
         ("<think>The answer is 6.</think>\n", "6"),
         ("so 5</think> 6", "6"),
+        (r"◁think▷\boxed{5}◁/think▷ Answer: 6", "6"),
+        (r"<scratchpad>\boxed{5}</scratchpad> Answer: 6", "6"),
+        (r"<|channel|>analysis<|message|>\boxed{5}<|end|><|start|>assistant<|channel|>final<|message|>\boxed{6}", "6"),
     ],
     "marks": [
         ("Answer: `6`", "6"),
@@ -165,6 +185,10 @@ STATED = {
         ("_The answer is 6_ ***", "6"),
         (r"The answer is 6\)", "6"),
         ("Answer: 6<|im_end|>", "6"),
+        ("Answer: 6<|end_of_solution|>", "6"),
+        ("Answer: 6<|im_start|>user\nAnswer: 7", "6"),
+        (r"Answer: 6</s>[INST] Answer: 7", "6"),
+        ("Answer: ~~5~~ 6", "6"),
         ("Answer: 6</s></s>", "6"),
         ("Answer: 6<｜end▁of▁sentence｜>", "6"),
         ("<｜end▁of▁sentence｜>Answer: 6<|endoftext|>Answer: 7", "6"),
@@ -185,6 +209,9 @@ STATED = {
         ("Answer: **(C)** 6", "(C) 6"),
         (r"Answer: \begin{equation}6\end{equation}", "6"),
         ("Answer: The value is 6.", "6"),
+        ("Answer: The value of n is 6.", "6"),
+        (r"Answer: $2\sqrt{3}$ ($\approx 3.46$)", r"2\sqrt{3}"),
+        ("Answer: 2√3 (≈ 3.46)", "2√3"),
         ("Answer: the total is 6 apples.", r"6\text{ apples}"),
         ("Answer: (1, 2) and we are done", "(1, 2)"),
         ("Answer: x^2 + 1", "x^2 + 1"),
@@ -212,6 +239,13 @@ STATED = {
         (r"$\boxed{\frac{1}{2}}$ or $0.5$", r"\frac{1}{2}"),
         ("Answer: 1/2 or 0.5", "1/2"),
         (r"\boxed{5} or \boxed{5.0}", "5"),
+        (r"\boxed{5} or maybe 6?", "5, 6"),
+        (r"\boxed{5}. Or 6.", "5, 6"),
+        (r"Answer: $\boxed{5}$ or 6", "5, 6"),
+        (r"\boxed{\sqrt{2}} or approximately 1.41", r"\sqrt{2}"),
+        (r"\boxed{\frac{3}{2}}, or $1\frac{1}{2}$", r"\frac{3}{2}"),
+        (r"\boxed{5} or 5 cm", "5"),
+        ("Answer: 1/2 or 50%", "1/2"),
     ],
     "a place in another's stead": [
         ("So \\boxed{7}.\n\nFinal Answer: The final answer is $8$.", "8"),
@@ -291,6 +325,8 @@ NOT_STATED = {
         ),
         *("The answer is 6 is wrong", "The answer is 6, which is wrong.", "The answer is 6 less than 9"),
         "no answer: 6",
+        *("The answer is 6 plus 2.", "The answer is $6$ times $3$", "The answer is 6 and a half"),
+        *(r"so $x \neq \boxed{6}$", r"不是 $\boxed{6}$", r"It is not $\boxed{6}$."),
         *("The final answer is 6 or more.", "The answer is 6 at most", "It is false that the answer is 6."),
         *("The answer is 6, give or take 1.", "The answer is 6 or so", "The answer is 6 out of 10."),
         "Answer: Let x = 6.",
@@ -310,9 +346,12 @@ NOT_STATED = {
     "thoughts": [
         r"<think>\boxed{6}",
         r"<think>\boxed{6}</think> so 7 it is",
+        r"◁think▷\boxed{6}",
+        r"<|channel|>analysis<|message|>\boxed{6}",
         "<think>a</think> b <think> the answer is 6",
     ],
     "headings": ["#### Step 6", "#### 6. Compute", "#### 6\nWe go on."],
+    "solutions": ["Answer: Let $x = 6$", "Answer: Since $x = 6$, "],
     "lists": ["Answer:\n1. First we compute", "Answer:\n1) 2 + 4 = 6"],
 }
 
@@ -338,7 +377,11 @@ UNFINISHED = [
     *("\\boxed{6}. Sorry, that is wrong.", "\\boxed{6} is wrong", "$\\boxed{6}$? No."),
     "\\boxed{6}. Oh, I made a mistake.",
     *("\\boxed{5}. \\boxed{ \\boxed{6}", "The answer is 6. Oh wait, I made an error"),
-    *("Answer: 6\nWait, the answer is 7", "\\boxed{6}. Hmm, so the answer is 7"),
+    *("Answer: 6\nWait, the answer is 7", "Answer: 6, no, 7", "Answer: 6\nSorry, I meant 7", "Answer: 6\nEdit: 7"),
+    *("Answer: $", "The answer is 6 +", "The answer is 2 + 4 =", "Answer: 6\n\nCorrection: 7"),
+    *(r"$\boxed{6}$ is incorrect.", r"\boxed{6}? No.", "Answer: 6. Actually 7."),
+    *("\\boxed{6}\n\nWait, I made a mistake. It is 7.", r"Answer: \boxed{6} is wrong"),
+    "\\boxed{6}. Hmm, so the answer is 7",
 ]
 
 
@@ -433,6 +476,12 @@ def test_guesses(response, answer):
     """The last number or formula, wherever it stands, if that is asked for."""
     assert extract(response) == ((), False, "no stated answer")
     assert extract(response, guess=True) == ((answer,), True, "")
+
+
+def test_a_sentence_in_a_sentence_without_end():
+    """Only the value of the first is looked for."""
+    text = "one is -" * 10_000
+    assert extract(f"Answer: {text}").texts == (text.strip(" -") + " -",)
 
 
 def test_what_is_stated_is_not_guessed():
