@@ -187,7 +187,6 @@ def read(answer: str, imaginary: bool) -> Any:
     text = _CAPITAL_I.sub(lambda found: found[1] or r"\text{I}", text)  # latex2sympy's imaginary unit
     if not _CALCULUS.search(text):
         text = _LETTER_D.sub(lambda found: found[1] or r"\text{d}", text)
-    text = re.sub(r"√\s*(\d+|\{)", r"\\sqrt \1", text)
     text = _MINUS_POWER.sub(r"^{\1\2}", text)
     text = _PERCENT.sub(r"\\frac{\1}{100}", text)
     text = re.sub(r"(?<=\d)i(?![A-Za-z])", " i", text)

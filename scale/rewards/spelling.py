@@ -62,6 +62,11 @@ _TIME = re.compile(r"(?<![\d:])(\d{1,2}:\d{2})\s*\\?,?\s*(?:\\text\s*\{\s*)?([aA
 _FRACTION_SIGN = {"½": "12", "⅓": "13", "⅔": "23", "¼": "14", "¾": "34"}
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _SPELLINGS = (
+    (re.compile(r"√\s*(\d+(?:\.\d+)?|[A-Za-z])"), r"\\sqrt{\1}"),
+    (re.compile(r"√"), r"\\sqrt "),
+    (re.compile(r"(^|[(,=\[])\s*[–—]\s*(?=[\d\\a-z(.])"), r"\1-"),
+    (re.compile(r"\\lg(?![A-Za-z])"), r"\\log_{10}"),
+    (re.compile(r"\\([dt]?binom)\s*([A-Za-z\d])\s*([A-Za-z\d])"), r"\\\1{\2}{\3}"),
     (re.compile(r"(?<=[\d)}a-ln-zα-ω])([⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)"), lambda x: f"^{{{x[1].translate(_RAISED)}}}"),
     (re.compile("[½⅓⅔¼¾]"), lambda x: "\\frac{{{}}}{{{}}}".format(*_FRACTION_SIGN[x[0]])),
     (re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)"), r"\\times "),
@@ -254,7 +259,7 @@ def without_percent(answer: str) -> str | None:
 def same_text(answer: str) -> str:
     r"""Return an answer without spaces and text commands: equal texts are then found without any algebra.
 
-    A space between two digits stays, and so do the capitals of single letters.
+    A space between two digits stays, and so do the capitals of up to three letters.
 
     Examples
     --------
@@ -263,7 +268,11 @@ def same_text(answer: str) -> str:
     """
     text = re.sub(r"(?<!\d)\s+|\s+(?!\d)|\s+$", "", " ".join(unwrap(answer).split()))
     word = text.removesuffix(".")
-    return word.casefold() if len(word) > 1 and word.isalpha() else text
+    return word.casefold() if word.isalpha() and (len(word) > 3 or word.casefold() in _SHORT_WORDS) else text
+
+
+_SHORT_WORDS = frozenset({"yes", "no", "odd", "dne"})
+"""Words of up to three letters; others are symbols, whose capitals matter."""
 
 
 def is_phrase(answer: str) -> bool:

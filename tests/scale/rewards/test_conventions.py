@@ -144,6 +144,11 @@ CASES = {
         ("2A_{16}", ["2A_{16}"], []),
     ],
     "spellings of a right answer": [
+        (r"2\sqrt3", ["√12", "2√3", "√(3*4)"], []),
+        ("2", [], ["√12"]),
+        (r"-\frac13", ["–1/3"], []),
+        (r"\log_{10} 2", [r"\lg 2"], [r"\ln 2"]),
+        (r"\frac{n(n-1)}{2}", [r"\binom n2"], []),
         ("1.67e-27", ["1.67 × 10⁻²⁷", "1.67 x 10^{-27}"], ["1.67 × 10⁻²⁶"]),
         (r"\frac52", ["2½"], []),
         (r"\ln 2", ["ln 2", "ln(2)", r"\log_e 2"], []),
@@ -213,6 +218,7 @@ CASES = {
         (r"\text{Friday}", ["Friday"], []),
     ],
     "structure": [
+        ("xy", [], ["XY"]),
         (r"\lfloor x\rfloor", [], ["x", r"\lceil x\rceil"]),
         (r"\lceil n/2\rceil", [r"\lfloor\frac{n+1}{2}\rfloor"], ["n/2"]),
         (r"\sqrt{gh}", [r"\sqrt g\sqrt h"], []),

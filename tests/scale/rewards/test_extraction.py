@@ -464,6 +464,8 @@ def test_only_a_box_may_count():
 @pytest.mark.parametrize(
     ("response", "answer"),
     [
+        ("The probability that she wins is 2/3. <|im_end|>", "2/3"),
+        ("It is 7, by AZYUK2A", "7"),
         ("It must be 6", "6"),
         ("thus $\\frac12$", r"\frac12"),
         ("thus $x = 6$, as \\(y = 3\\) said", "y = 3"),
