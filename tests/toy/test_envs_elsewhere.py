@@ -146,6 +146,11 @@ def test_a_picture_shows_answers_and_tokens(chain):
     inside[2 : SQUARE - 2, SQUARE + 2 : -2] = False
     np.testing.assert_array_equal(changed, inside)
     assert (env.render()[inside] == 255).all()
+    env.step(0)
+    border = np.zeros_like(inside)
+    border[SQUARE : 2 * SQUARE, :SQUARE] = True
+    border[SQUARE + 2 : 2 * SQUARE - 2, 2 : SQUARE - 2] = False
+    np.testing.assert_array_equal((env.render() != picture).any(-1), inside | border)
     env.reset(options={"prompt": 1})
     assert not env.render()[SQUARE:].any()
 

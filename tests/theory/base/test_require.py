@@ -96,3 +96,28 @@ def test_trust_ends_with_its_block_and_stays_in_its_thread():
     assert looked_at()
     assert not require.trusted()(looked_at)()
     assert looked_at()
+
+
+@pytest.mark.parametrize("as_array", [np.asarray, torch.asarray])
+@pytest.mark.parametrize("value", [1, 1.5, np.float64(1.5), np.float32(1.5), np.int8(1)])
+def test_a_number_becomes_an_array_like_the_largest(as_array, value):
+    """Of its library, dtype and shape, wherever it stands; other values are left as they are."""
+    one, three = as_array(np.zeros((), np.float32)), as_array(np.zeros(3, np.float32))
+    for given in ({"a": value, "b": one, "c": three}, {"a": value, "b": three, "c": one}):
+        found = require.alike(**given)
+        assert {(type(x), x.dtype, tuple(x.shape)) for x in found} == {(type(three), three.dtype, (3,))}
+        assert found[0].tolist() == [float(value)] * 3
+    for left in (True, "1", None, [1.5], 1j, Fraction(1, 2)):
+        assert require.alike(a=left, b=three)[0] is left
+    assert require.alike(a=value, b=as_array(np.zeros(3, int)))[0] is value
+
+
+def test_an_array_of_another_library_is_left_alone():
+    for one, three in ((torch.tensor(1.5), np.zeros(3)), (np.array(1.5), torch.zeros(3))):
+        assert require.alike(a=one, b=three)[0] is one
+
+
+def test_a_number_beyond_the_dtype_is_named():
+    for value in (1e39, -1e39, np.inf, np.nan, 10**400):
+        with pytest.raises(ValueError, match=r"^a: expected a finite number in"):
+            require.alike(a=value, b=np.zeros(3, np.float32))
