@@ -397,7 +397,7 @@ def _said(text: str, groups: list[Box]) -> Iterator[_Statement]:
         found = value(said)
         if found is None:
             continue
-        below = "\n" in said[: len(said) - len(said.lstrip(MARKS + ":"))]
+        below = "\n" in text[place.end() : end - len(said.lstrip(MARKS + ":"))]
         if below and _LIST.match(said, found.end):
             continue
         denied = (
