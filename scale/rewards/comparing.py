@@ -290,7 +290,7 @@ def equal(gold: str, answer: str, tolerance: str = "exact") -> bool:
     regions = _region(right, gold), _region(found, answer)
     if None not in regions and (isinstance(right, FiniteSet) or isinstance(found, FiniteSet) or not _is_point(right)):
         (gold_set, gold_symbol), (answer_set, symbol) = regions
-        return bool(gold_set == answer_set) and (gold_symbol == symbol or not gold_symbol or not symbol)
+        return (gold_symbol == symbol or not gold_symbol or not symbol) and any(x in answer_set for x in gold_set)
     as_set = in_set or _SET_OF.fullmatch(answer) is not None
     if grader.sympy_expr_eq(right, found, ROUNDED, DIGITS, as_set):
         return True
@@ -300,9 +300,10 @@ def equal(gold: str, answer: str, tolerance: str = "exact") -> bool:
 
 
 def _region(value: Any, text: str) -> Any:
-    """Return the set of numbers that inequalities in a variable, or intervals, leave, and the variable; else None.
+    """Return what sets inequalities in a variable, or intervals, may mean, and the variable; None for another answer.
 
-    A list is joined by "or", as is one by "and" of which no number satisfies all.
+    By "or" their union is meant, and by "and" what satisfies all, or again the union if nothing does. A comma may mean
+    either.
     """
     parts = list(value.args) if isinstance(value, FiniteSet) else [value]
     sets, symbols = [], set()
@@ -321,9 +322,10 @@ def _region(value: Any, text: str) -> Any:
         symbols |= symbol
     if not sets or len(symbols) > 1 or (len(sets) > 1 and not symbols):
         return None
-    if _AND.search(text) and (common := sympy.Intersection(*sets)) is not sympy.S.EmptySet:
-        return common, symbols
-    return sympy.Union(*sets), symbols
+    union, common = sympy.Union(*sets), sympy.Intersection(*sets)
+    if common is sympy.S.EmptySet or _OR.search(text):
+        return [union], symbols
+    return [common] if _AND.search(text) else [union, common], symbols
 
 
 def _is_point(value: Any) -> bool:
@@ -333,6 +335,7 @@ def _is_point(value: Any) -> bool:
     return bool(value.left_open == value.right_open)
 
 
+_OR = re.compile(r"\\text\s*\{\s*or\s*\}")
 _AND = re.compile(r"\\text\s*\{\s*and\s*\}")
 
 _LOGARITHM = re.compile(r"\\log(?![A-Za-z_])(?!\s*_)")
@@ -500,6 +503,7 @@ def _point(number: int, place: int, *, whole: bool) -> Any:
     if whole:
         return sympy.Integer(number + place * (number % 7 + 1) * (1 if number % 2 or place > number else -1))
     size = sympy.Rational(7919 * number + 104_729 * place + 31, 9_991)
+    size = size / 61 if number % 3 == 0 else size  # a root may have no value at numbers above 1
     return size if (number >> place % 4) % 2 else -size
 
 

@@ -57,7 +57,7 @@ _JOINT = re.compile(
     re.IGNORECASE,
 )
 _INEQUALITY = re.compile(r"[<>≤≥]|\\(?:le|ge|leq|geq|leqslant|geqslant|lt|gt)(?![A-Za-z])")
-_AND = re.compile(r"(?i:and)|\\wedge")
+_AND = re.compile(r"(?i:and)|\\wedge")  # and \land
 _TIME = re.compile(r"(?<![\d:])(\d{1,2}:\d{2})\s*\\?,?\s*(?:\\text\s*\{\s*)?([aApP])\.?\s*[mM]\.?(?:\s*\})?$")
 _FRACTION_SIGN = {"½": "12", "⅓": "13", "⅔": "23", "¼": "14", "¾": "34"}
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
@@ -129,7 +129,7 @@ def plain(answer: str) -> str:
     text = re.sub(r"\\(?:dots|cdots|dotsc)(?![A-Za-z])", r"\\ldots", text)
     text = re.sub(r"\{\s*\}(?=\s*\^)", "", text)
     of_regions = _INEQUALITY.search(text) is not None
-    text = _JOINT.sub(lambda found: r"\text{ and }" if of_regions and _AND.search(found[0]) else ",", text)
+    text = _JOINT.sub(lambda found: _joint(found[0]) if of_regions else ",", text)
     for other, spelt in _SPELLINGS:
         text = other.sub(spelt, text)
     text = _TIME.sub(lambda time: f"{time[1]}\\text{{ {time[2].lower()}m}}", text)
@@ -154,6 +154,11 @@ def plain(answer: str) -> str:
         without = _CHINESE.sub("", listed).strip(" ,。;")
         text = without if _READABLE.search(without) else unwrapped
     return text
+
+
+def _joint(joint: str) -> str:
+    r"""Return how a joint of inequalities is spelt: \text{ and } or \text{ or }."""
+    return r"\text{ and }" if _AND.search(joint) else r"\text{ or }"
 
 
 def _without_marks(text: str) -> str:
