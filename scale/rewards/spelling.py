@@ -218,7 +218,7 @@ def _repeating(number: re.Match[str]) -> str:
 
 def _program(text: str) -> str:
     """Return an answer with what is written as in Python, such as 3**2 and np.sqrt(2), in LaTeX."""
-    if text.count("(") > NESTED or not (re.search(r"\*\*|\(|\^", text) or _PROGRAM.search(text)):
+    if text.count("(") > NESTED or not (re.search(r"\*\*|\(", text) or _PROGRAM.search(text)):
         return text
     text = text.replace("**", "^")
 
