@@ -69,3 +69,9 @@ def test_unwrap_by_brute_force(parts):
     while text != before:
         before, text = text, COMMAND.sub(r"\1", text)
     assert found == text
+
+
+def test_the_digits_of_a_base_are_below_it():
+    """So x_8 with a digit 9 is no number."""
+    assert spelling.based("59_8") is None
+    assert spelling.based("57_8") == ("57", 8)
