@@ -22,6 +22,7 @@ from scale.rewards.spelling import (
     integer,
     is_finite,
     is_phrase,
+    is_prose,
     is_words,
     number,
     plain,
@@ -165,6 +166,8 @@ def decide(
                 continue
         if not (is_words(same_text(one)) or is_phrase(one) or is_phrase(other)):
             pairs.append(Pair(one, other, tolerance))
+    if is_prose(measured(gold).value):
+        return Judgement(UNVERIFIED, "the right answer is words around a value")
     if not pairs:
         return Judgement(WRONG)
     return verifier.shared(workers).compare(pairs, timeout)
@@ -245,9 +248,11 @@ def can_read(gold: str, *, timeout: float = TIMEOUT, workers: int = WORKERS) -> 
 
     Examples
     --------
-    >>> can_read("025"), can_read("是")
-    (True, True)
+    >>> can_read("025"), can_read("是"), can_read("Tom has 7 apples.")
+    (True, True, False)
     """
+    if is_prose(measured(plain(gold)).value):
+        return False
     pairs = []
     for text, _ in readings(plain(gold), "0"):
         if number(text) is not None or integer(text) is not None or is_words(same_text(text)):

@@ -294,6 +294,26 @@ def is_phrase(answer: str) -> bool:
     return any(len(word) > 3 for word in re.split("[ '-]", text)) if text == answer.strip() else len(text) > 1
 
 
+_NOTHING = frozenset({"proof", "notfound", "nan", "none", "null", "n/a", "na", "?", "-", "tbd"})
+_JOINS = {"and", "or", "if", "is", "for", "mod", "where", "when", "with", "even", "odd", "all", "in", "of", "to"}
+_FORMULA = re.compile(r"\\(?!text|mathrm|mbox)[A-Za-z]+|\d")
+
+
+def is_prose(gold: str) -> bool:
+    r"""Return whether a right answer is none that is compared: sentences around a value, or a word for nothing.
+
+    Examples
+    --------
+    >>> is_prose("Tom has 7 apples."), is_prose("proof"), is_prose("no solution"), is_prose(r"x = 7 \text{ or } x = 8")
+    (True, True, False, False)
+    """
+    text = unwrap(gold)
+    if text.strip().casefold() in _NOTHING:
+        return True
+    words = {x.lower() for x in re.findall(r"(?<![A-Za-z\\])[A-Za-z]{2,}(?![A-Za-z])", text)}
+    return len(words - _JOINS) > 1 and _FORMULA.search(text) is not None
+
+
 def unwrap(text: str) -> str:
     r"""Return a text without the text commands, boxes included, in which no other braces are.
 

@@ -197,15 +197,16 @@ def test_a_job_whose_worker_is_lost_is_done_by_a_new_one():
         thread.start()
     for thread in slow:
         thread.join()
-    idle = [worker.process.pid for worker in pool._idle]
+    idle = list(pool._idle)
     assert len(idle) == 2
-    for pid in idle:
-        os.kill(pid, signal.SIGSTOP)
+    jobs = idle[-1].jobs
+    for worker in idle:
+        os.kill(worker.process.pid, signal.SIGSTOP)
     said = []
     job = threading.Thread(target=lambda: said.append(pool.compare(PAIR, 5.0)))
     job.start()
-    eventually(lambda: len(pool._idle) == 1)
-    kill(idle[-1:])
+    eventually(lambda: idle[-1].jobs > jobs)
+    kill([idle[-1].process.pid])
     job.join()
     assert said == [("correct", "")]
     pool.close()

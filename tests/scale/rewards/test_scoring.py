@@ -168,7 +168,6 @@ WRONG = {
         (r"\infty", "x"),
         ("5", "Infinity"),
         ("5", "nan"),
-        ("NaN", "5"),
     ],
     "texts": [("是", "否"), (r"\text{Yes}", r"\text{No}"), ("A", "B")],
     "nothing": [("4", ""), ("4", "  "), ("4", "?")],
@@ -182,6 +181,24 @@ def table(groups):
 @pytest.mark.parametrize(("gold", "answer"), table(RIGHT))
 def test_right_answers(gold, answer):
     assert outcome(gold, boxed(answer)) == "right"
+
+
+@pytest.mark.parametrize(
+    "gold", ["NaN", "proof", "Tom has 7 apples.", "We add 3 + 4. So it is 7.", r"First \boxed{3}, then \boxed{7}"]
+)
+def test_words_around_a_value_are_no_right_answer(gold):
+    """Prepared data lists them; a response that says the same is right, any other one is undecided."""
+    assert outcome(gold, boxed("7")) == "unverified"
+    assert outcome(gold, boxed(gold)) == "right"
+    assert not scoring.can_read(gold)
+
+
+@pytest.mark.parametrize(
+    "gold", ["no solution", "Tuesday", r"7 \text{ or } 8 \text{ and } 9", r"5 \text{ square feet per second}"]
+)
+def test_words_that_are_an_answer(gold):
+    assert outcome(gold, boxed("4")) == "wrong"
+    assert scoring.can_read(gold)
 
 
 @pytest.mark.parametrize(("gold", "answer"), table(WRONG))
