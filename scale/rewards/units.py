@@ -168,11 +168,17 @@ def _compound(value: str) -> tuple[int, set[str], str] | None:
     return (found.start(), words, found["unit"]) if known else None
 
 
+_OF_ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+"""Functions whose argument may be in degrees, which are then no unit of the value."""
+
+
 def _is_unit(last: re.Match[str], before: str) -> bool:
     """Return whether what stands last is a unit of what stands before."""
     if not re.search(r"[0-9A-Za-z)}]", before):
         return False
     unit = last["unit"]
+    if unit.startswith("^") and _OF_ANGLE.search(before):
+        return False
     if unit.startswith(("^", "\\frac", "\\$", "\\AA")) or not unit[-1].isascii():
         return True
     if last["text"] is not None:

@@ -261,11 +261,6 @@ def test_the_right_answer_comes_first():
     assert outcome("(1,2)", boxed("1<x<2")) == "wrong"
 
 
-def test_what_is_not_read_is_no_surprise():
-    """Known limits, so that a change in Math-Verify is seen: degrees inside a function are read as radians."""
-    assert outcome(r"\sin 30^\circ", boxed("0.5")) == "wrong"
-
-
 def test_a_right_answer_that_cannot_be_read():
     """Nothing is wrong against an answer that nobody can read; the same text is right."""
     gold = r"\frac{1}{"
