@@ -281,6 +281,9 @@ class TestRefusals:
         self.refused(tmp_path, r"expected files of one kind, .*, got .csv and .parquet")
         self.refused(tmp_path / "no.csv", "no.csv: expected a file or a folder, got nothing of that name")
         self.refused([csv, csv], "log.csv: expected every file once, got it 2 times")
+        other = tmp_path / "other.csv"
+        other.write_bytes(csv.read_bytes())
+        self.refused([csv, other, csv, other, csv], "log.csv: expected every file once, got it 3 times")
         (tmp_path / "log.txt").write_text("x")
         self.refused(tmp_path / "log.txt", "log.txt: expected a file .csv, .parquet, .jsonl, got '.txt'")
         (tmp_path / "empty").mkdir()

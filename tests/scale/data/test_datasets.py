@@ -48,6 +48,8 @@ def test_the_hub_s_cache(made, tmp_path):
         "math500: expected to download HuggingFaceH4/MATH-500 from the hub, got LocalEntryNotFoundError" in found.stderr
     )
     assert "give --source FILE_OR_DIR" in found.stderr
+    reason = found.stderr.rpartition("LocalEntryNotFoundError: ")[2].partition("; without a network")[0]
+    assert 0 < len(reason) <= 200
     commit = "0123456789abcdef0123456789abcdef01234567"
     cached = tmp_path / "hub" / "datasets--HuggingFaceH4--MATH-500"
     (cached / "refs").mkdir(parents=True)

@@ -94,6 +94,8 @@ def test_further_samples_do_not_count():
     (found,) = score_table.count(drawn, problems, 2).values()
     assert (found.samples, found.correct.tolist(), found.tokens) == (2, [0, 2], 20)
     assert (found.unverified.tolist(), found.truncated.tolist()) == ([0, 0], [2, 2])
+    (first,) = score_table.count(drawn, problems, 1).values()
+    assert (first.samples, first.correct.tolist(), first.tokens) == (1, [0, 1], 10)
     with pytest.raises(ValueError, match="samples: expected 3 of every problem, got 2 of some"):
         score_table.count(drawn[:-1], problems, 3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 import pytest
 from hypothesis import given, strategies as st
@@ -75,3 +76,8 @@ def test_the_digits_of_a_base_are_below_it():
     """So x_8 with a digit 9 is no number."""
     assert spelling.based("59_8") is None
     assert spelling.based("57_8") == ("57", 8)
+
+
+def test_no_tolerance_allows_an_error_of_0():
+    """An answer is right if it is off by no more than this share of the right one: of 0 any share is nothing."""
+    assert [spelling.error_allowed(Fraction(0), name) for name in spelling.TOLERANCES] == [0, 0, 0]

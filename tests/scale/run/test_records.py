@@ -70,6 +70,14 @@ def test_a_run_killed_between_a_checkpoint_and_its_metrics_goes_on_without_them(
     refused("expected every step up to 6, got none for 1, the first 5", records.Records(tmp_path).truncate, 6)
 
 
+@pytest.mark.parametrize("last", [1, 2])
+def test_a_whole_run_has_its_first_step(tmp_path, last):
+    (tmp_path / "metrics.jsonl").write_bytes(b"")
+    with pytest.raises(ValueError, match=f"expected every step up to {last}, got none for {last}, the first 1"):
+        records.require_steps(tmp_path, last, whole=True)
+    records.require_steps(tmp_path, 0, whole=True)
+
+
 @pytest.mark.parametrize("kept", [0, 1])
 def test_a_run_without_all_of_its_steps_is_not_finished(tmp_path, kept):
     path = run(tmp_path) / "metrics.jsonl"
@@ -178,6 +186,8 @@ def test_the_number_of_the_last_checkpoint(tmp_path, content):
     path.parent.mkdir()
     path.write_bytes(b" 12\n")
     assert records.latest_checkpoint(tmp_path) == path.parent / "global_step_12"
+    path.write_bytes(b"123456789")
+    assert records.latest_checkpoint(tmp_path) == path.parent / "global_step_123456789"
     path.write_bytes(content)
     refused(f"{path}: expected the number of the last checkpoint", records.latest_checkpoint, tmp_path)
     path.unlink()

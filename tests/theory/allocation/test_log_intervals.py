@@ -131,6 +131,7 @@ class TestNoiseRatio:
             (5, [2, 1], "others: expected integers >= 2"),
             (5, [2], "others: expected the shape of"),
             (6, [0.0, 0.0], "weights: expected a positive sum, got 0"),
+            (6, [1.0, -0.5], r"weights: expected .*got -0\.5"),
         ):
             with pytest.raises(ValueError, match=message):
                 noise_ratio(*good[:place], value, *good[place + 1 :], "rloo")
