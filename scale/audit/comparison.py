@@ -218,7 +218,7 @@ def _replayed(
         "groups": int(n.size),
         "prompts_with_history": int(np.unique(i[past_n > 0]).size),
         "groups_with_history_share": float((past_n > 0).mean()),
-        "uniform_log": bool(np.array_equal(np.sort(n), np.sort(allocated["uniform"][1])) and np.ptp(n) <= 1),
+        "uniform_log": bool(np.array_equal(np.sort(n), np.sort(allocated["uniform"][1]))),
         "rollouts_past_mean": float(past_n.mean()),
     }
     told("comparing")

@@ -131,7 +131,7 @@ def _statements(text: str) -> list[_Statement]:
     closed = [x for x in closed if not (_PLACEHOLDER.fullmatch(x.content) and _before(_MENTION, text, x.start))]
     groups = _joined(text, sorted([*closed, *_bare_boxes(text, closed)]))
     found = [_boxed(text, x) for x in groups]
-    cut = _CUT_BOX.search(text, max(0, len(text) - 20))
+    cut = _CUT_BOX.search(text)
     if cut or unfinished is not None:
         found.append(_Statement(len(text) if cut else (unfinished or 0) + 1, "box", ""))
     found += _said(text, groups)

@@ -89,6 +89,16 @@ class TestAudit:
         ratio = found["rules"]["uniform"]["noise_against_log"]["exact-baseline"]["point"][0]
         assert ratio == pytest.approx(1 / own["noise_against_uniform"]["exact-baseline"]["point"][0])
 
+    @pytest.mark.parametrize(("last", "uniform"), [((6, 6, 6), True), ((5, 6, 7), False)])
+    def test_a_log_is_uniform_whose_steps_are_each(self, last, uniform):
+        """Then a rule against the log is the rule against uniform, and is said once."""
+        step, prompt, n = np.repeat(np.arange(3), 3), np.tile(np.arange(3), 3), np.array([4] * 6 + list(last))
+        k = np.array([1, 2, 3, 2, 1, 3, 2, 3, 4])
+        found = audit(Log("csv", (Path("x"),), ("a", "b", "c"), step, prompt, n, k, "", ()))
+        assert found["replay"]["uniform_log"] is uniform
+        against = found["rules"]["uniform"]["noise_against_log"]["exact-baseline"]["point"]
+        assert (against == [1.0, 1.0]) is uniform
+
     def test_ratios_are_those_of_the_true_rates(self, tmp_path):
         """A long log with known p: the points of six rules are within three standard errors of the exact ratios."""
         rng = np.random.default_rng(11)

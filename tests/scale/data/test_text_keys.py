@@ -125,3 +125,8 @@ def test_requests_of_others():
     assert text_keys.strip_template(slime) == text_keys.strip_template(gsm8k) == "Find $x$."
     with pytest.raises(ValueError, match="the whole template 'slime' or none of it, got one that only begins so"):
         text_keys.strip_template(slime[:200])
+
+
+def test_what_is_taken_off_is_never_nothing():
+    """Nothing could be taken off a problem again and again."""
+    assert all(before or after for before, after in text_keys._wrappings())

@@ -560,6 +560,12 @@ def test_a_derivation_that_is_cut_states_nothing(seed):
         assert not extract(text[:cut]).texts, text[:cut][-80:]
 
 
+@pytest.mark.parametrize("after", ["", " " * 30, "\n" * 30 + "<think>"])
+def test_a_box_that_is_cut_takes_back_the_one_before(after):
+    assert extract("So \\boxed{3}. Wait, it is \\boxed" + after).texts == ()
+    assert extract("So \\boxed{3}, as was to be shown.").texts == ("3",)
+
+
 @given(st.text(st.sampled_from("answer is:5\n $\\boxed{}()[],*or不答案<>/"), max_size=60))
 def test_fuzz_extract(text):
     found = extract(text)

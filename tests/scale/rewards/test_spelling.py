@@ -81,3 +81,12 @@ def test_the_digits_of_a_base_are_below_it():
 def test_no_tolerance_allows_an_error_of_0():
     """An answer is right if it is off by no more than this share of the right one: of 0 any share is nothing."""
     assert [spelling.error_allowed(Fraction(0), name) for name in spelling.TOLERANCES] == [0, 0, 0]
+
+
+def test_quotes_around_nothing_stay():
+    assert [spelling.plain(x) for x in ('""', "''", '"7"', "'7'")] == ['""', "''", "7", "7"]
+
+
+def test_what_follows_a_command_whose_text_starts_with_a_label_stays_outside():
+    assert spelling.plain("\\text{The answer is 7} + x").split() == ["7", "+", "x"]
+    assert spelling.plain("\\text{The answer is } 7") == "7"

@@ -100,6 +100,8 @@ class TestNoiseBounds:
     def test_bad_input(self):
         with pytest.raises(ValueError, match="attempts: expected integers >= 2"):
             noise_bounds([0], [1], [2], "rloo")
+        with pytest.raises(ValueError, match="attempts: expected integers >= 1"):
+            degenerate_bounds([0], [0], [1])
         with pytest.raises(ValueError, match="sizes: expected integers >= 2"):
             noise_bounds([0], [2], [1], "rloo")
         with pytest.raises(ValueError, match="estimator: expected one of exact-baseline, rloo, grpo, got 'maxrl'"):

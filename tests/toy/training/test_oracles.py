@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from tests.toy.helpers import with_rule
 from theory import allocation
@@ -62,6 +63,14 @@ def test_true_success_rates_are_those_of_the_policy_as_it_is(small):
             found = oracles.knowledge(trainer.setup, trainer.state.logits, s, batch).success_rates
             np.testing.assert_allclose(found, expected, rtol=1e-12)
         trainer.step()
+
+
+@pytest.mark.parametrize("rule", ["knapsack", "neyman", "uniform", "vip"])
+def test_rules_that_are_no_oracles_know_no_moments(small, rule):
+    """Whatever their names are: those before "oracle" in the alphabet, and those after it."""
+    trainer = Trainer(with_rule(small("grpo"), rule))
+    found = oracles.knowledge(trainer.setup, trainer.state.logits, 0, np.array([7, 2, 4]))
+    assert all(value is None for value in vars(found).values())
 
 
 def test_a_prompts_weight_in_the_loss_is_that_of_its_rollouts_or_tokens(small):

@@ -187,3 +187,10 @@ def test_a_chain_that_ends_before_the_ground_truth_is_wrong(small):
     expected = lengths[:, :, None] >= np.take_along_axis(lengths[:, None], labels, axis=-1)
     assert 0.2 < expected.mean() < 0.9
     np.testing.assert_array_equal(row_defects.judge_by_label(trainer.setup, rollouts, labels), expected)
+
+
+def test_groups_of_one_have_the_labels_of_their_rows():
+    """Every rollout that was paid for has the prompt whose turn it is, the first too."""
+    paid = np.array([[[True, False], [True, False], [True, False]], [[False, True], [True, True], [False, False]]])
+    found = row_defects.labels(paid, 1)
+    assert found[paid].tolist() == [0, 1, 2, 0, 1, 2]
