@@ -65,7 +65,7 @@ def judge(rows: Sequence[Claim], console: Console) -> list[tuple[Claim, Finding,
 
 def show(judged: Sequence[tuple[Claim, Finding, float]], console: Console) -> None:
     """Print the ledger as a table."""
-    table = Table(title="Claims of DynaMO (arXiv 2602.19208), judged by computation", show_lines=True)
+    table = Table(title="Claims of DynaMO (arXiv 2602.19208), judged by computation", show_lines=True, expand=True)
     columns = (("id", None), ("claim", 3), ("said by", None), ("regime", 2), ("verdict", None), ("evidence", 5))
     for heading, ratio in columns:
         table.add_column(heading, ratio=ratio)

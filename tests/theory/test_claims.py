@@ -178,6 +178,20 @@ def test_brackets_of_a_sentence_are_printed(monkeypatch, capsys):
     assert all(text in out for text in ("E_pi[pi Lambda] = 0", "eq. [1]", "E[s] is 0"))
 
 
+def test_evidence_has_half_of_the_room_for_text(monkeypatch, capsys):
+    """The claim, the regime and the evidence share it as 3 : 2 : 5; the other columns are as wide as their words."""
+    long = "word " * 200
+    row = Claim("X1", long, "-", Verdict.EXACT, lambda: Finding(Verdict.EXACT, long, {}), regime=long)
+    monkeypatch.setattr(command, "LEDGER", (row,))
+    assert command.main([]) == 0
+    top = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("┏"))
+    id, claim, said_by, regime, verdict, evidence = (len(part) for part in top.strip("┏┓").split("┳"))
+    assert len(top) == 140
+    assert (id, said_by, verdict) == tuple(len(f" {word} ") for word in ("X1", "said by", "verdict"))
+    assert abs(evidence - claim - regime) <= 2
+    assert abs(2 * claim - 3 * regime) <= 4
+
+
 def test_command_says_what_changed(monkeypatch, capsys):
     changed = Claim("X1", "water is dry", "nowhere", Verdict.EXACT, lambda: Finding(Verdict.FAILS, "it is wet", {}))
     monkeypatch.setattr(command, "LEDGER", (changed,))
