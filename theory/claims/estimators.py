@@ -21,12 +21,12 @@ def answer_policy(population: str, p: FloatArray) -> tuple[FloatArray, BoolArray
     `binary`: one right and one wrong answer. `peaked`: one right answer, wrong ones of mass 1/2, 1/4, 1/8, ...
     `diffuse`: 128 right and 128 wrong answers of equal mass on each side.
     """
-    correct_shares, wrong_shares = {
+    weights = {
         "binary": (np.ones(1), np.ones(1)),
         "peaked": (np.ones(1), 0.5 ** np.minimum(np.arange(1, 8), 6)),
-        "diffuse": (np.full(128, 1 / 128), np.full(128, 1 / 128)),
+        "diffuse": (np.ones(128), np.ones(128)),
     }[population]
-    wrong_shares = wrong_shares / wrong_shares.sum()
+    correct_shares, wrong_shares = (each / each.sum() for each in weights)
     probs = np.concatenate([p[:, None] * correct_shares, (1 - p)[:, None] * wrong_shares], axis=1)
     return probs, np.broadcast_to(np.arange(probs.shape[1]) < len(correct_shares), probs.shape)
 

@@ -269,13 +269,13 @@ def attenuation() -> Finding:
     confident = np.log(np.array([0.999, 0.001]))
     stats = token_statistics(np.tile(confident, (2, 1)), np.array([0, 1]))
     common, rare = softmax.score_norm_squared(stats)
-    orders = np.mean(slopes, axis=0)
+    of_mean, of_score, of_update = np.mean(slopes, axis=0).tolist()
     with_advantage = _Chain(0.999, 2, 1, 1, 0.0).means()[0]
     in_the_limit = bool(np.allclose(slopes, [1.0, 1.0, 1.5], atol=0.01)) and max(entropies) < 1e-3
     return Finding(
         Verdict.EXACT if in_the_limit else Verdict.FAILS,
-        f"true in the limit q = 1 - pi -> 0, where H -> 0: E|s|^2 falls as q^{orders[0]:.2f}, the score of the correct "
-        f"token as q^{orders[1]:.2f}, its expected update p A |s| as q^{orders[2]:.2f}. Not monotone on the way: p A |s| "
+        f"true in the limit q = 1 - pi -> 0, where H -> 0: E|s|^2 falls as q^{of_mean:.2f}, the score of the correct "
+        f"token as q^{of_score:.2f}, its expected update p A |s| as q^{of_update:.2f}. Not monotone on the way: p A |s| "
         f"grows up to p = {peaks[0]:.2f} (V = 2; {peaks[1]:.2f} at V = 64). And entropy tells a confident policy, not a "
         f"confident token: at pi = (.999, .001), H = {float(stats.entropy[0]):.4f}, |s|^2 is {float(common):.0e} for the "
         f"common token and {float(rare):.3f} for the rare one, and both get the same compensation. The paper leaves "
@@ -286,7 +286,9 @@ def attenuation() -> Finding:
             "rare": float(rare),
             "common": float(common),
             "with_advantage": with_advantage,
-            **{f"order_{name}": float(x) for name, x in zip(("mean", "score", "expected"), orders, strict=True)},
+            "order_mean": of_mean,
+            "order_score": of_score,
+            "order_expected": of_update,
         },
         None if in_the_limit else f"orders in q: {np.round(slopes, 2).tolist()}, expected 1, 1 and 1.5",
         by_column(("num_tokens", "probability", "score", "update", "expected"), rows),

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import optimize, special
 
 from theory import allocation
-from theory.base.arrays import FloatArray, IntArray
+from theory.base.arrays import FloatArray
 from theory.claims.allocation import HIGH, LOW, MEAN
 from theory.claims.estimators import GROUPS, answer_policy
 from theory.claims.ledger import Author, Finding, Verdict, by_column, claim
@@ -33,11 +33,8 @@ def largest_reduction() -> Finding:
     hopeless = np.geomspace(1e-6, 0.1, 31)
     estimators = ("reinforce", "rloo", "dr_grpo", "grpo")
     rows: list[tuple[Any, ...]] = []
-    for rare in hopeless:
-        p = np.repeat([0.5, rare], 32)
-        counts = allocation.water_level(p * (1 - p), MEAN * len(p), LOW, HIGH)
-        for population, estimator in product(("binary", "peaked", "diffuse"), estimators):
-            rows.append((population, estimator, rare, _variance_over_uniform(population, p, counts, estimator)))
+    for rare, population, estimator in product(hopeless, ("binary", "peaked", "diffuse"), estimators):
+        rows.append((population, estimator, rare, _variance_left(population, rare, estimator)))
     data = by_column(("population", "estimator", "p", "ratio"), rows)
     data |= {name: np.full(len(rows), value) for name, value in (("low", LOW), ("high", HIGH), ("mean", MEAN))}
     floor = {estimator: _least_share(estimator) for estimator in estimators}
@@ -80,17 +77,17 @@ def _halved_up_to(estimator: str, low: float, high: float) -> float:
     """Largest p in [low, high] of the hopeless half at which half of the variance is gone, two answers; 0 if none."""
 
     def excess(log_rare: float) -> float:
-        p = np.repeat([0.5, np.exp(log_rare)], 32)
-        counts = allocation.water_level(p * (1 - p), MEAN * len(p), LOW, HIGH)
-        return _variance_over_uniform("binary", p, counts, estimator) - 0.5
+        return _variance_left("binary", np.exp(log_rare), estimator) - 0.5
 
     if excess(np.log(low)) > 0:
         return 0.0
     return high if excess(np.log(high)) <= 0 else float(np.exp(optimize.brentq(excess, np.log(low), np.log(high))))
 
 
-def _variance_over_uniform(population: str, p: FloatArray, counts: IntArray, estimator: str) -> float:
-    """Total exact variance of the prompts at the counts, over that at 16 each."""
+def _variance_left(population: str, rare: float, estimator: str) -> float:
+    """Total exact variance under the paper's rule over that at 16 each: 32 prompts at p = .5 and 32 at `rare`."""
+    p = np.repeat([0.5, rare], 32)
+    counts = allocation.water_level(p * (1 - p), MEAN * len(p), LOW, HIGH)
     probs, correct = answer_policy(population, p)
     at_counts, uniform = (
         moments.gradient_moments(probs, correct, n, estimator).variance.sum() for n in (counts, np.array(MEAN))

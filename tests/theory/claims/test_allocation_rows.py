@@ -12,7 +12,7 @@ from scipy import stats
 
 from theory import allocation
 from theory.allocation.rules import dynamo
-from theory.claims import LEDGER, estimators as claims
+from theory.claims import LEDGER, allocation as rows_of_a9, estimators as claims, variance_reduction
 from theory.claims.ledger import Author, Verdict
 from theory.estimators import moments
 
@@ -126,6 +126,17 @@ def test_batches_half_of_which_are_hopeless(estimator: str) -> None:
     assert 2 * (variance(0.5, 24) + variance(p, 8)) == pytest.approx(variance(0.5, 16) + variance(p, 16), rel=1e-8)
     assert p == pytest.approx({"grpo": 1.18e-4, "rloo": 3.63e-4}[estimator], rel=0.005)
     assert numbers("A5")[f"floor_{estimator}"] == pytest.approx(variance(0.5, 24) / variance(0.5, 16), rel=1e-9)
+
+
+@pytest.mark.parametrize(("population", "estimator"), list(product(SPREADS, ("rloo", "grpo"))))
+def test_batches_half_of_which_are_less_sure(population: str, estimator: str) -> None:
+    """At p = .3 the weights are .25 and .21 and the shares 17.4 and 14.6: largest remainders round to 17 and 15."""
+
+    def variance(p: float, n: int) -> float:
+        return group(p, n, estimator, *SPREADS[population])[0]
+
+    ratio = (variance(0.5, 17) + variance(0.3, 15)) / (variance(0.5, 16) + variance(0.3, 16))
+    assert variance_reduction._variance_left(population, 0.3, estimator) == pytest.approx(ratio, rel=1e-9)
 
 
 @pytest.mark.parametrize("estimator", ["rloo", "grpo"])
@@ -277,6 +288,65 @@ def test_the_rule_on_long_chains_is_as_on_diffuse_answers(estimator: str) -> Non
     assert numbers("A11")[f"chain_1024_{estimator}"] == pytest.approx(
         numbers("A11")[f"diffuse_{estimator}_P"], abs=0.002
     )
+
+
+def test_a_rollout_that_is_not_spent_is_counted_in_every_instance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A valid allocation of one rollout too few: bounds and order hold, and only the budget is not met."""
+    right, budgets = allocation.water_level, []
+
+    def thrifty(weights, budget, low, high):
+        budgets.append(budget)
+        return right(weights, max(budget - 1, 0), low, high)
+
+    monkeypatch.setattr(allocation, "water_level", thrifty)
+    finding = ROWS["A9"].judge()
+    assert finding.verdict is Verdict.FAILS
+    assert finding.numbers["violations"] == np.count_nonzero(budgets[:2000]) < 2000
+
+
+def test_equal_shares_differ_by_one_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All prompts have little history, and one gives a rollout to another: budget and bounds still hold."""
+    right, broken = allocation.allocate, []
+
+    def unfair(allocator, problem, rng):
+        counts = right(allocator, problem, rng).copy()
+        giver, taker = np.argsort(counts, kind="stable")[:2] if len(counts) > 1 else (0, 0)
+        moves = (problem.attempts < 4).all() and counts[giver] > problem.low and counts[taker] < problem.high
+        counts[giver] -= moves
+        counts[taker] += moves
+        broken.append(bool(moves and giver != taker))
+        return counts
+
+    monkeypatch.setattr(allocation, "allocate", unfair)
+    rng = np.random.default_rng(0)
+    assert [rows_of_a9._violates_the_fallback(rng) for _ in range(200)] == broken
+    assert 20 < sum(broken) < 180
+
+
+def test_a7_is_conditional_only_where_an_order_is_reversed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With peaked answers in place of two the correlation is weak, but it has the claimed sign."""
+    policy = claims.answer_policy
+    instead = {"binary": "peaked", "peaked": "peaked", "diffuse": "diffuse"}
+    monkeypatch.setattr(claims, "answer_policy", lambda population, p: policy(instead[population], p))
+    finding = ROWS["A7"].judge()
+    assert 0 < finding.numbers["binary_rloo"] < 0.2
+    assert finding.verdict is Verdict.EXACT
+
+
+@pytest.mark.parametrize(
+    ("binary", "others", "expected"),
+    [
+        (0.5, 0.5, Verdict.EXACT),
+        (0.5, 0.501, Verdict.CONDITIONAL),
+        (0.501, 0.5, Verdict.FAILS),
+    ],
+)
+def test_a_half_is_reached_somewhere_everywhere_or_nowhere(
+    binary: float, others: float, expected: Verdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = {"binary": binary, "peaked": others, "diffuse": others}
+    monkeypatch.setattr(variance_reduction, "_variance_left", lambda population, rare, estimator: left[population])
+    assert ROWS["A5"].judge().verdict is expected
 
 
 def forgets_the_fallback(counts):

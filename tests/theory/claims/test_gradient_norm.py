@@ -9,6 +9,7 @@ import pytest
 
 from theory.claims import LEDGER
 from theory.claims.gradient_norm import FILLER_SHARES, _Chain
+from theory.claims.ledger import Verdict
 from theory.policy import expected_score_norm_squared, token_statistics
 
 
@@ -64,6 +65,22 @@ def test_no_share_of_fillers_is_enough_for_every_success_probability():
         assert numbers[f"three_quarters_{p}"] == pytest.approx(max(left / bound, 1), abs=0.005)
     assert numbers["three_quarters_0.99"] > 5 > 1 >= numbers["ratio_where_small"]
     assert numbers["dependence_0.99"] > 0.7 > 0.1 > numbers["dependence_where_small"]
+
+
+def test_dependence_at_even_odds_contradicts_the_condition(monkeypatch: pytest.MonkeyPatch):
+    """Row G4 of the ledger: at p = q any share of fillers meets the condition, so 256 decisions may not depend on A."""
+    means = _Chain.means
+
+    def with_dependence(chain: _Chain) -> tuple[float, float, float]:
+        left, independent, bound = means(chain)
+        here = (chain.success, chain.length, chain.filler_share) == (0.5, 256, 0.0)
+        return left * (1.2 if here else 1.0), independent, bound
+
+    monkeypatch.setattr(_Chain, "means", with_dependence)
+    finding = next(row for row in LEDGER if row.id == "G4").judge()
+    assert finding.numbers["law_error"] < 0.05
+    assert finding.numbers["dependence_where_small"] == pytest.approx(0.2, abs=0.01)
+    assert finding.verdict is Verdict.FAILS
 
 
 def test_the_score_of_a_sure_policy_is_above_rounding():

@@ -13,7 +13,7 @@ from scipy import special, stats
 from theory import allocation
 from theory.claims import LEDGER, learning, objective
 from theory.claims.estimators import answer_policy
-from theory.claims.ledger import Author, Finding
+from theory.claims.ledger import Author, Finding, Verdict
 from theory.estimators import gradient_moments, implied_weight, single_rollout_variance
 
 ROWS = {row.id: row for row in LEDGER}
@@ -77,6 +77,19 @@ def test_populations_are_those_of_row_a11(population: str, estimator: str):
     np.testing.assert_allclose(variance, full.variance, rtol=1e-9, atol=1e-16)
     np.testing.assert_allclose(weight, full.weight, rtol=1e-12)
     np.testing.assert_allclose(prompts.gradient_squared, full.policy.gradient_squared, rtol=1e-12)
+
+
+@pytest.mark.parametrize("estimator", ["rloo", "grpo"])
+def test_table_has_a_column_for_every_size(estimator: str):
+    """Var / w^2 from the answers' probabilities, column n for n rollouts; no column for more than the upper bound."""
+    prompts = objective.prompts_at("peaked", np.array([0.1, 0.5, 0.8]))
+    expected = np.zeros((3, 25))
+    for n in range(8, 25):
+        full = gradient_moments(*answer_policy("peaked", prompts.p), n, estimator)
+        expected[:, n] = full.variance / full.weight**2
+    found = objective.table(prompts, estimator)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
 # A12
@@ -176,7 +189,29 @@ def test_a14_a_weight_from_the_history_is_off_once_p_has_moved(findings):
     assert factors.std() / np.sqrt(len(factors)) < 1e-3
 
 
+def test_a14_counts_of_one_rollout_too_many_turn_it_red(monkeypatch):
+    """They have less variance than the best of all within the budget, which is as wrong as more of it."""
+    best = allocation.optimal_any
+    monkeypatch.setattr(allocation, "optimal_any", lambda gain, budget, low, high: best(gain, budget + 1, low, high))
+    assert ROWS["A14"].judge().verdict is Verdict.FAILS
+
+
 # A15
+
+
+def test_a15_curvature_that_is_not_that_of_success_leaves_it_undecided(monkeypatch):
+    """A rate that is 5e-11 too high breaks no bound, but a curvature that is measured at 1e-3 is wrong by 5e-5."""
+    success = learning.success
+
+    def too_high(logits, right):
+        rate = success(logits, right)
+        return rate + 5e-11 * (rate < 0.3)
+
+    monkeypatch.setattr(learning, "success", too_high)
+    finding = ROWS["A15"].judge()
+    assert finding.numbers["slack"] > 0
+    assert np.abs(finding.data["noise"][finding.data["p"] == 0.1]).min() > 1e-4
+    assert finding.verdict is Verdict.UNDECIDED
 
 
 def test_a15_path_by_every_sequence_of_groups():
