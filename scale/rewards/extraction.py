@@ -101,7 +101,7 @@ _THOUGHT = re.compile(
 _FINAL_CHANNEL = "<|channel|>final<|message|>"
 """Where gpt-oss ends its thinking, which has an end-of-text token of its own."""
 
-_STRUCK = re.compile(r"~~(?=\S)[^~\n]{1,80}(?<=\S)~~")
+_STRUCK = re.compile(r"(?<![{~])~~(?=\S)[^~\n{}\\]{1,80}(?<=\S)~~(?![}~])")
 
 
 def _conclusion(text: str) -> str:

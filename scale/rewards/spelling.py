@@ -12,7 +12,7 @@ _GAP = re.compile(r"(?<=\d)(?:,?\\[,!;: ]|\{,\}|~)\s*(?=\d{3}(?!\d))")
 _SPACED = re.compile(r"[+-]?[1-9]\d{0,2}(?: \d{3})+(?:\.\d+)?")
 _MIXED = re.compile(r"(?<![\d./])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d./])")
 _SCIENTIFIC = re.compile(r"(?<![\w.\\])(\d+(?:\.\d*)?|\.\d+)[eE]([+-]?\d+)(?![\w.])")
-_WRAPPED = re.compile(r"\\(?:text|textbf|textrm|textit|mathrm|mathbf|mbox|boxed|fbox)\s*\{|[{}]")
+_WRAPPED = re.compile(r"\\(?:text|textbf|textrm|textit|textsf|mathrm|mathbf|mbox|boxed|fbox)\s*\{|[{}]")
 INFINITY = re.compile(r"∞|\\(?:text|mathrm)\s*\{\s*(?i:infinity)\s*\}|(?<![A-Za-z\\])(?i:infinity)(?![A-Za-z])")
 _CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]+")
 _PERCENT = re.compile(
@@ -25,19 +25,19 @@ _CONSTANT = re.compile(r"\\(?:mathrm|text|textrm|operatorname|mathit|mathbf|math
 _TEXT_NUMBER = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|mbox)\s*\{\s*([+-]?[\d.,/]*\d)\s*\}")
 _LABEL = re.compile(
     r"(?P<open>\\(?:text|textbf|textrm|textit|mathrm|mathbf|mbox)\s*\{\s*)?"
-    r"(?:(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:(?:correct|final|required)\s+)?(?:answer|value|ans\.?)"
+    r"(?:(?:(?:so|thus|hence|therefore),?\s+)?(?:(?:the|our|my)\s+)?(?:(?:correct|final|required)\s+)?(?:answer|value|ans\.?)"
     r"(?P<closed>\s*\})?(?:\s+is\s*[:=]?|\s*[:=]|(?<=\})\s*is\s*[:=]?|(?<=\.)\s)"
     r"|(?:so|thus|hence|therefore)(?:,\s*|\s+|(?=\s*\})))[\s~]*",
     re.IGNORECASE,
 )
 _SWITCH = re.compile(
     r"\\(?:bf|it|sf|tt|em|[lL]arge|LARGE|[hH]uge|small|normalsize|(?:text|display|script)style|boldmath|therefore"
-    r"|checkmark|qed|blacksquare|square)(?![A-Za-z])|\\[hv]space\*?\s*\{[^{}]*\}|\\phantom\s*\{[.,;]?\}"
-    r"|\\(?:begin|end)\s*\{(?:equation|align|aligned|gather)\*?\}|\\(?:text)?color\s*\{[^{}]*\}|\\rm(?![A-Za-z])(?=\s*[\d\\])"
+    r"|checkmark|qed|blacksquare|square|nonumber|notag)(?![A-Za-z])|\\[hv]space\*?\s*\{[^{}]*\}|\\phantom\s*\{[.,;]?\}"
+    r"|\\(?:begin|end)\s*\{(?:equation|align|aligned|gather)\*?\}|\\(?:(?:text)?color|colorbox)\s*\{[^{}]*\}|\\rm(?![A-Za-z])(?=\s*[\d\\])"
 )
 _OLD_FONT = re.compile(r"\{\s*\\rm\s+([^{}]*)\}|\\(?:mathrm|rm)\s+([A-Za-z])(?![A-Za-z])")
 _WHOLE = re.compile(
-    r"\\(?:text(?:bf|rm|it|sf|up|normal)?|math(?:bf|rm|it|sf|bb)|mbox|hbox|boldsymbol|bm|pmb|underline|emph|huge|large|boxed|fbox)"
+    r"\\(?:text(?:bf|rm|it|sf|up|normal)?|math(?:bf|rm|it|sf|bb|normal)|mbox|hbox|boldsymbol|bm|pmb|underline|emph|huge|large|boxed|fbox)"
     r"\s*\{|\{"
 )
 _PAIRS = ("**", "__", "*", "_", "`", '"', "'", "''", "``")
@@ -175,7 +175,7 @@ def _without_wraps(text: str) -> str:
         for pair in _PAIRS:
             if len(text) > 2 * len(pair) and text.startswith(pair) and text.endswith(pair):
                 text = text[len(pair) : -len(pair)].strip()
-        text = text.rstrip("\\ ")
+        text = re.sub(r"(?:\\[,;:!]|[\\ ~])+\Z", "", text)
         wrap = _WHOLE.match(text)
         if wrap is None or not text.endswith("}"):
             return text
@@ -294,7 +294,7 @@ def is_phrase(answer: str) -> bool:
     return any(len(word) > 3 for word in re.split("[ '-]", text)) if text == answer.strip() else len(text) > 1
 
 
-_NOTHING = frozenset({"proof", "notfound", "nan", "none", "null", "n/a", "na", "?", "-", "tbd"})
+_NOTHING = frozenset({"proof", "notfound", "NaN", "nan", "None", "null", "n/a", "N/A", "?", "-"})
 _JOINS = {"and", "or", "if", "is", "for", "mod", "where", "when", "with", "even", "odd", "all", "in", "of", "to"}
 _FORMULA = re.compile(r"\\(?!text|mathrm|mbox)[A-Za-z]+|\d")
 
@@ -308,7 +308,7 @@ def is_prose(gold: str) -> bool:
     (True, True, False, False)
     """
     text = unwrap(gold)
-    if text.strip().casefold() in _NOTHING:
+    if text.strip() in _NOTHING:
         return True
     words = {x.lower() for x in re.findall(r"(?<![A-Za-z\\])[A-Za-z]{2,}(?![A-Za-z])", text)}
     return len(words - _JOINS) > 1 and _FORMULA.search(text) is not None
@@ -475,10 +475,10 @@ def based(answer: str) -> tuple[str, int] | None:
 
 
 _CHOICE = re.compile(
-    r"(?:(?i:option|choice)\s*)?(?:\(\s*([A-J])\s*\)|([A-J])\s*[).]|([A-J])(?=$)|(?<=n |e )([A-J])\s*:)(.*)",
+    r"(?:(?i:option|choice)\s*)?(?:\(\s*([A-J])\s*\)|([A-J])(?:\s*[).]|:(?=\s*[-\d.\\]))|([A-J])(?=$)|(?<=n |e )([A-J])\s*:)(.*)",
     re.DOTALL,
 )
-_SPACE = re.compile(r"^(?:\\[ ,;:!]|\\q?quad(?![A-Za-z])|[\s:~])+")
+_SPACE = re.compile(r"^(?:\\[ ,;:!]|\\(?:q?quad|enspace|thinspace)(?![A-Za-z])|[\s:~])+")
 
 
 def choice(answer: str) -> tuple[str, str] | None:

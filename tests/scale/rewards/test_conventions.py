@@ -217,6 +217,10 @@ CASES = {
         ("D", [], ["d"]),
     ],
     "marks and words": [
+        ("-9", [r"-9\nonumber", r"\colorbox{red}{-9}", r"\mathnormal{-9}"], [r"\mathnormal{9}"]),
+        ("-9", [r"\text{Our answer is }-9"], [r"\text{Our answer is }9"]),
+        (r"\frac34", [r"~~\frac{3}{4}~~", r"\mathbf{\frac{3}{4}}\,", r"\text{C: }\frac34"], [r"\text{C: }\frac43"]),
+        ("-9", [r"\textbf{(C)}\enspace -9", r"\textsf{(C)} -9"], [r"\textbf{(C)}\enspace 9"]),
         ("34", ["Answer: 34", "m+n=34", "m+n=3+31=34"], []),
         ("9", [r"\text{009}"], []),
         ("(1,2)", ["(1,~2)"], []),
