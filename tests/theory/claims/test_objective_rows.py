@@ -158,6 +158,11 @@ def test_a12_rloo_refutes_the_model(findings):
 # A13 and A14: the table of an independent derivation, to its three digits
 
 
+def test_a13_and_a14_are_least_from_both_sides(findings):
+    """Neither Lagrange's condition nor brute force gives more than the formula or less than it."""
+    assert [findings[row].verdict for row in ("A13", "A14")] == [Verdict.EXACT] * 2
+
+
 def test_a13_and_a14_numbers(findings):
     numbers = findings["A14"].numbers
     table = {
