@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 from math import comb, sqrt
 
 import numpy as np
@@ -364,3 +364,68 @@ def forgets_the_fallback(counts):
 def test_another_fault_turns_the_row_red(row: str, module, name: str, fault, monkeypatch) -> None:
     monkeypatch.setattr(module, name, fault(getattr(module, name)))
     assert ROWS[row].judge().verdict is not ROWS[row].recorded
+
+
+def test_shares_that_leave_a_tenth_of_the_budget_turn_a1_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their marginal variances agree, so that only the free search finds better ones."""
+    shares = allocation.proportional
+    monkeypatch.setattr(allocation, "proportional", lambda *args: 0.9 * shares(*args))
+    finding = ROWS["A1"].judge()
+    assert finding.verdict is Verdict.FAILS
+    assert finding.numbers["stationarity"] < 1e-9
+    assert finding.numbers["beaten"] == pytest.approx(0.1, abs=1e-6)
+
+
+def test_a9_counts_every_batch_whose_order_is_wrong_by_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    level, planted = allocation.water_level, []
+
+    def disordered(weights, budget: int, low: int, high: int):
+        counts = level(weights, budget, low, high)
+        order = np.argsort(weights, kind="stable")
+        for i, j in pairwise(order):
+            if len(set(weights)) > 1 and counts[i] == counts[j] and low < counts[i] < high:
+                counts[i], counts[j] = counts[i] + 1, counts[j] - 1
+                planted.append(budget)
+                break
+        return counts
+
+    monkeypatch.setattr(allocation, "water_level", disordered)
+    finding = ROWS["A9"].judge()
+    assert finding.numbers == {"violations": len(planted), "fallback_violations": 0}
+    assert len(planted) > 100
+    assert finding.verdict is Verdict.FAILS
+
+
+def test_a9_counts_every_batch_in_which_a_scarce_prompt_has_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the prompts of few rollouts gets one more than the equal share, which the others could have paid."""
+    allocate, planted, lows = allocation.allocate, [], set()
+
+    def generous(rule, problem, rng):
+        counts = allocate(rule, problem, rng).copy()
+        lows.add(int(problem.low))
+        few = problem.attempts < 4
+        share = int(problem.budget / len(counts) + 0.5)
+        if few.any() and not few.all() and (counts[few] == share).all() and share < problem.most:
+            rich = np.flatnonzero(~few)[np.argmax(counts[~few])]
+            if counts[rich] > problem.low:
+                counts[np.flatnonzero(few)[0]] += 1
+                counts[rich] -= 1
+                planted.append(share)
+        return counts
+
+    monkeypatch.setattr(allocation, "allocate", generous)
+    finding = ROWS["A9"].judge()
+    assert finding.numbers == {"violations": 0, "fallback_violations": len(planted)}
+    assert len(planted) > 100
+    assert lows == set(range(1, 9))
+    assert finding.verdict is Verdict.FAILS
+
+
+def test_a8_is_no_condition_where_the_product_is_the_variance(monkeypatch: pytest.MonkeyPatch) -> None:
+    def product_form(probs, correct):
+        pi, right = np.asarray(probs), np.asarray(correct)
+        p = pi[right].sum()
+        return p * (1 - p) * (1 - (pi**2).sum())
+
+    monkeypatch.setattr(moments, "single_rollout_variance", product_form)
+    assert ROWS["A8"].judge().verdict is Verdict.APPROXIMATE

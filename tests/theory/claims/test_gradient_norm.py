@@ -87,3 +87,18 @@ def test_the_score_of_a_sure_policy_is_above_rounding():
     """The limit of row G5 is fitted down to q = 1e-5, where |s|^2 = 2 q^2 = 2e-10."""
     stats = token_statistics(np.log(np.array([[1 - 1e-5, 1e-5]])), np.array([0]))
     assert float(expected_score_norm_squared(stats)[0]) == pytest.approx(2e-5, rel=1e-4)
+
+
+def test_a_long_chain_off_its_law_turns_g4_red(monkeypatch: pytest.MonkeyPatch):
+    """By a fifth, in chains of sure decisions, of which the bound is not asked to hold."""
+    means = _Chain.means
+
+    def off(chain: _Chain) -> tuple[float, float, float]:
+        left, *others = means(chain)
+        sure = chain.length == 1024 and chain.filler_share == 0 and chain.success == 0.95
+        return (1.2 * left if sure else left, *others)
+
+    monkeypatch.setattr(_Chain, "means", off)
+    finding = next(row for row in LEDGER if row.id == "G4").judge()
+    assert finding.numbers["ratio_where_small"] <= 1
+    assert finding.verdict is Verdict.FAILS

@@ -8,6 +8,7 @@ import pytest
 from theory.claims import LEDGER, modulation
 from theory.claims.gradient_norm import one_large
 from theory.claims.ledger import Verdict
+from theory.losses import modulation as losses
 
 ROWS = {row.id: row for row in LEDGER if row.id.startswith("M")}
 
@@ -46,3 +47,23 @@ def test_micro_batches_of_the_whole_batch_change_nothing_and_smaller_ones_damp_m
     assert data["relative_error"][whole] == 0
     assert np.all(np.diff(data["relative_error"][own]) < 0)
     assert np.all(np.diff(data["damped"][own]) < 0)
+
+
+def test_a_compensation_of_negative_advantages_turns_m2_red(monkeypatch: pytest.MonkeyPatch):
+    compensation = losses.compensation
+    monkeypatch.setattr(losses, "compensation", lambda h, a, *args: compensation(h, np.abs(a), *args))
+    finding = ROWS["M2"].judge()
+    assert finding.numbers["bypassed"] > 0.1
+    assert finding.verdict is Verdict.FAILS
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_change_of_either_sign_turns_m1_red(monkeypatch: pytest.MonkeyPatch, sign: int):
+    modulate = modulation.modulate
+
+    def flipped(advantage, *args):
+        result = modulate(advantage, *args)
+        return result._replace(advantages=np.where(sign * advantage > 0, -result.advantages, result.advantages))
+
+    monkeypatch.setattr(modulation, "modulate", flipped)
+    assert ROWS["M1"].judge().verdict is Verdict.FAILS

@@ -155,6 +155,25 @@ def test_a12_rloo_refutes_the_model(findings):
         assert findings["A12"].numbers[name] < 0.96
 
 
+@pytest.mark.parametrize(("power", "verdict"), [(-4.0, Verdict.FAILS), (4.0, Verdict.EXACT)])
+def test_a12_turns_with_the_fall_of_the_variance(monkeypatch, power, verdict):
+    """A variance that falls as n^-5 favours more rollouts; of one that rises with n no condition is left."""
+    moments = objective.weight_and_variance
+
+    def another(prompts, n, estimator):
+        weight, variance = moments(prompts, n, estimator)
+        return weight, variance * (np.asarray(n) / 16) ** power
+
+    monkeypatch.setattr(objective, "weight_and_variance", another)
+    assert ROWS["A12"].judge().verdict is verdict
+
+
+def test_chains_of_an_odd_length():
+    """Each fair coin has a score of squared norm 1/2 about its mean, whatever the reward."""
+    prompts = objective.chains_at(3, np.array([0.2, 0.7]))
+    assert [x.tolist() for x in prompts] == [[0.2, 0.7], [1.5, 1.5], [1.5, 1.5], [2.0, 2.0]]
+
+
 # A13 and A14: the table of an independent derivation, to its three digits
 
 
@@ -199,6 +218,19 @@ def test_a14_counts_of_one_rollout_too_many_turn_it_red(monkeypatch):
     best = allocation.optimal_any
     monkeypatch.setattr(allocation, "optimal_any", lambda gain, budget, low, high: best(gain, budget + 1, low, high))
     assert ROWS["A14"].judge().verdict is Verdict.FAILS
+
+
+def test_a14_sums_over_groups_of_every_size(monkeypatch):
+    sizes = set()
+    scaled_mean = objective.scaled_mean
+
+    def watched(p, n, *args):
+        sizes.add(int(n))
+        return scaled_mean(p, n, *args)
+
+    monkeypatch.setattr(objective, "scaled_mean", watched)
+    ROWS["A14"].judge()
+    assert sizes == set(range(2, 25))
 
 
 # A15
