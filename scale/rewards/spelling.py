@@ -475,7 +475,8 @@ def based(answer: str) -> tuple[str, int] | None:
 
 
 _CHOICE = re.compile(
-    r"(?:(?i:option|choice)\s*)?(?:\(\s*([A-J])\s*\)|([A-J])(?:\s*[).]|:(?=\s*[-\d.\\]))|([A-J])(?=$)|(?<=n |e )([A-J])\s*:)(.*)",
+    r"(?:(?i:option|choice)\s*)?"
+    r"(?:\(\s*([A-J])\s*\)|([A-J])(?:\s*[).]|:(?=\s*[-\d.\\]))|([A-J])(?=$)|(?<=n |e )([A-J])\s*:)(.*)",
     re.DOTALL,
 )
 _SPACE = re.compile(r"^(?:\\[ ,;:!]|\\(?:q?quad|enspace|thinspace)(?![A-Za-z])|[\s:~])+")
