@@ -345,15 +345,18 @@ def mutants() -> str:
     counts, survivors = [], []
     for name, sample in json.loads((HERE / "mutants.json").read_text()).items():
         size, left = sample["faults"], sample["survivors"]
-        interval = binomtest(len(left), size).proportion_ci(method="exact")
-        share = f"{len(left) / size:.1%} [{interval.low:.1%}, {interval.high:.1%}]"
-        counts.append((name, size, size - len(left), sample["timeouts"], len(left), share))
+        counts.append((name, size, sample["timeouts"], *(_share(x, size) for x in (sample["at first"], len(left)))))
         survivors += [
             (name, f"`{x['path']}:{x['line']}`", *(f"`{line[2:]}`" for line in (x["diff"][0], x["diff"][-1])), x["why"])
             for x in left
         ]
-    heads = ("sample", "faults", "killed", "of these by a time limit", "survived", "surviving share")
+    heads = ("sample", "faults", "ended by a time limit", "survived at first", "survives now")
     return f"{table(heads, counts)}\n\n{table(('sample', 'place', 'line', 'with the fault', 'why'), survivors)}"
+
+
+def _share(count: int, size: int) -> str:
+    interval = binomtest(count, size).proportion_ci(method="exact")
+    return f"{count}: {count / size:.1%} [{interval.low:.1%}, {interval.high:.1%}]"
 
 
 def meanings(kind: type[Author] | type[Verdict], heading: str) -> str:

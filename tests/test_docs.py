@@ -288,7 +288,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> argparse.Namesp
 
 
 def test_commands_are_found():
-    without = {"index.md", "faults.md", "provenance.md", "statistics.md", "what-can-go-wrong.md"}
+    without = {"index.md", "faults.md", "mutants.md", "provenance.md", "statistics.md", "what-can-go-wrong.md"}
     assert Counter(page for page, _ in OF_PYTHON).keys() >= {path.name for path in PAGES} - without
     assert {shlex.split(line)[0] for _, line in QUOTED} <= OF_SHELL
     assert {words[2] for _, line in OF_PYTHON if (words := shlex.split(line))} == {

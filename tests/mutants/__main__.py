@@ -209,10 +209,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for record in survivors:
         print(f"{record['path']}:{record['line']}", *record["diff"], sep="\n  ")
     if asked.write:
-        write(asked.write, f"seed {asked.seed}", records)
+        at_first = sum(record["outcome"] == "survived" for record in read(results))
+        write(asked.write, f"seed {asked.seed}", at_first, records)
 
 
-def write(path: Path, name: str, records: list[dict[str, Any]]) -> None:
+def write(path: Path, name: str, at_first: int, records: list[dict[str, Any]]) -> None:
     """Put a sample's result into the file from which the page is made; reasons that stand there stay."""
     samples = json.loads(path.read_text()) if path.exists() else {}
     known = {(x["path"], *x["diff"]): x["why"] for sample in samples.values() for x in sample["survivors"]}
@@ -223,7 +224,7 @@ def write(path: Path, name: str, records: list[dict[str, Any]]) -> None:
         if record["outcome"] == "survived"
     ]
     timeouts = sum(record["outcome"] == "timeout" for record in records)
-    samples[name] = {"faults": len(records), "timeouts": timeouts, "survivors": survivors}
+    samples[name] = {"faults": len(records), "at first": at_first, "timeouts": timeouts, "survivors": survivors}
     path.write_text(json.dumps(samples, indent=1) + "\n")
 
 
