@@ -126,7 +126,8 @@ def test_the_trainings_reward_scores_in_processes():
     """Math-Verify in the processes that score: right, wrong, and nothing left behind."""
     problem = problems.BenchmarkProblem("k", "aime24", [{"role": "user", "content": "x"}], "33", {"key": "k"})
     with generate.scorers("pkg://scale.rewards.scoring:compute_score", {}, 1) as pool:
-        found = list(pool.map(generate.score_response, [problem] * 3, [r"\boxed{33.}", r"\boxed{34}", r"\boxed{66/2}"]))
+        boxes = [r"\boxed{33.}", r"\boxed{34}", r"\boxed{\sqrt{1089}}"]
+        found = list(pool.map(generate.score_response, [problem] * 3, boxes))
     assert found == [(True, False), (False, False), (True, False)]
 
 
@@ -136,7 +137,7 @@ from scale.evaluation import generate, problems
 if __name__ == "__main__":
     problem = problems.BenchmarkProblem("k", "aime24", [{"role": "user", "content": "x"}], "33", {"key": "k"})
     with generate.scorers("pkg://scale.rewards.scoring:compute_score", {}, 1) as pool:
-        print(*pool.map(generate.score_response, [problem], [r"\\boxed{66/2}"]), flush=True)
+        print(*pool.map(generate.score_response, [problem], [r"\\boxed{\\sqrt{1089}}"]), flush=True)
         sys.stdin.read()
 """
 

@@ -37,8 +37,8 @@ HANG = 120
 def verdict(number):
     """Return whether a verdict is right, or unverified; every other number has a right answer, and all differ."""
     right = number % 2 == 0
-    answer = f"{number + 1}/{2 if right else 3}"
-    found = scoring.compute_score("any", boxed(answer), rf"\frac{{{number + 1}}}{{2}}")
+    answer = rf"\sqrt{{{(2 if right else 3) * (number + 1) ** 2}}}"  # which only a worker decides
+    found = scoring.compute_score("any", boxed(answer), rf"{number + 1}\sqrt{{2}}")
     assert found["pred"] == answer
     if found["unverified"]:
         assert found["score"] == 0
@@ -137,6 +137,8 @@ def test_idle_processes_that_are_killed(who):
     with Asking(4) as asking:
         eventually(lambda: len(asking.reasons) > 20)
     workers, children = processes()
+    assert workers
+    assert children
     for pid in {"workers": workers, "children": children, "all": workers + children}[who]:
         os.kill(pid, signal.SIGKILL)  # they may still be there when the next job comes
     assert [verdict(number) for number in range(10)] == [""] * 10

@@ -377,7 +377,7 @@ def test_as_evaluation_calls_it():
     """`scale.evaluation.problems` loads it by name; what is unverified is not correct, and counted apart."""
     reward = problems.load_reward("pkg://scale.rewards.scoring:compute_score", {"timeout": LIMIT})
     problem = problems.BenchmarkProblem("key", "math500", [], r"\frac{1}{2}", {"index": 0})
-    found = [problems.score(reward, problem, text) for text in (boxed("0.5"), boxed("2"), SLOW)]
+    found = [problems.score(reward, problem, text) for text in (boxed(r"\frac{\sqrt{4}}{4}"), boxed(r"\sqrt{4}"), SLOW)]
     assert found == [(True, False), (False, False), (False, True)]
 
 

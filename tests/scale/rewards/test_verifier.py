@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -34,7 +35,7 @@ def timed(_=None):
     """Return what comes of a comparison that does not end, what comes of the next, and the seconds."""
     start = time.monotonic()
     slow = scoring.compute_score("any", SLOW, r"\frac{7}{3}", timeout=LIMIT)
-    after = scoring.compute_score("any", boxed("0.5"), r"\frac{1}{2}")
+    after = scoring.compute_score("any", boxed(r"\sqrt{8}"), r"2\sqrt{2}")
     return slow["unverified"], slow["reason"], after["score"], time.monotonic() - start
 
 
@@ -58,11 +59,17 @@ def descendants_of_pool():
     return pids.union(*(descendants(pid) for pid in pids))
 
 
+def is_there(pid):
+    with contextlib.suppress(psutil.NoSuchProcess):  # at any moment
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def gone(pids, seconds):
     """Wait until processes are gone; returns those that are not."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        left = [x for x in pids if psutil.pid_exists(x) and psutil.Process(x).status() != psutil.STATUS_ZOMBIE]
+        left = [x for x in pids if is_there(x)]
         if not left:
             return []
         time.sleep(0.05)
