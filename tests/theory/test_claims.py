@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -190,6 +191,13 @@ def test_evidence_has_half_of_the_room_for_text(monkeypatch, capsys):
     assert (id, said_by, verdict) == tuple(len(f" {word} ") for word in ("X1", "said by", "verdict"))
     assert abs(evidence - claim - regime) <= 2
     assert abs(2 * claim - 3 * regime) <= 4
+
+
+def test_readme_shows_a_row_as_it_is_printed(capsys):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    shown = [line for line in readme.splitlines() if line.startswith("│")]
+    assert command.main(["--only", "A3"]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")] == shown
 
 
 def test_command_says_what_changed(monkeypatch, capsys):
