@@ -209,6 +209,10 @@ def _lead(said: str) -> int:
     return match.end() if match else 0
 
 
+LONGEST_NOTE = 200
+"""Characters of a note in brackets after a value."""
+
+
 def _run(said: str, at: int) -> tuple[int, str] | None:
     """Return where the mathematics that starts at a place ends, and its text; None if it is cut off."""
     start = at
@@ -223,7 +227,7 @@ def _run(said: str, at: int) -> tuple[int, str] | None:
         if token["unclosed"]:
             return None
         if token["open"]:
-            if at > start and _NOTE.match(said, at) and said[at - 1].isspace():
+            if at > start and said[at - 1].isspace() and _NOTE.match(said, at, at + LONGEST_NOTE):
                 break
             opened.append(at)
         elif token["close"]:
