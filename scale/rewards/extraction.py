@@ -146,7 +146,7 @@ def _statements(text: str) -> list[_Statement]:
 def _boxed(text: str, group: Box) -> _Statement:
     """Return what a box states; "or" and a number after it are a further part."""
     opened = _OPENED.search(text, max(0, group.start - 20), group.start)
-    if opened or _DENIAL.match(text, group.end) or not group.content:
+    if opened or _DENIAL.match(text, group.end, group.end + WINDOW) or not group.content:
         return _Statement(group.end, "box", "")
     joint = _OR.match(text, group.end)
     more = value(text[joint.end() : joint.end() + LONGEST_ALONE].replace("?", ".")) if joint else None
@@ -372,7 +372,7 @@ _DOUBT = re.compile(r"[^.!?\n]{0,80}[.!?]*[\s*]*(?:but\s+)?(?:wait|hold on|hmm+|
 _LIST = re.compile(r"[\s*_$`]*[.):][\s*_]*\S|[^\n]*[\d$]")
 
 WINDOW = 200
-"""Characters before "answer" that may say that it is none."""
+"""Characters before "answer", or after a value, that may say that it is none."""
 
 
 def _said(text: str, groups: list[Box]) -> Iterator[_Statement]:
@@ -401,7 +401,7 @@ def _said(text: str, groups: list[Box]) -> Iterator[_Statement]:
         if below and _LIST.match(said, found.end):
             continue
         denied = (
-            _DENIAL.match(said, found.end) is not None
+            _DENIAL.match(said, found.end, found.end + WINDOW) is not None
             or (kind != "line" and _DOUBT.match(said, found.end) is not None)
             or (kind == "thought" and start + found.end == len(text))  # a question that is cut off, perhaps
         )
