@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from scale.text import narrow
+from scale.text import boxes, narrow
 
 _GAP = re.compile(r"(?<=\d)(?:,?\\[,!;: ]|\{,\}|~)\s*(?=\d{3}(?!\d))")
 _SPACED = re.compile(r"[+-]?[1-9]\d{0,2}(?: \d{3})+(?:\.\d+)?")
@@ -296,22 +296,28 @@ def is_phrase(answer: str) -> bool:
 
 _NOTHING = frozenset({"proof", "notfound", "NaN", "nan", "None", "null", "n/a", "N/A", "?", "-"})
 _JOINS = {"and", "or", "if", "is", "for", "mod", "where", "when", "with", "even", "odd", "all", "in", "of", "to"}
+_WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2,}(?![A-Za-z])")
 _FORMULA = re.compile(r"\\(?!text|mathrm|mbox)[A-Za-z]+|\d")
 
 
 def is_prose(gold: str) -> bool:
     r"""Return whether a right answer is none that is compared: sentences around a value, or a word for nothing.
 
+    A solution with a box is its box, unless it has several that differ. Capital letters such as AB are no words.
+
     Examples
     --------
     >>> is_prose("Tom has 7 apples."), is_prose("proof"), is_prose("no solution"), is_prose(r"x = 7 \text{ or } x = 8")
     (True, True, False, False)
+    >>> is_prose(r"So it is \boxed{7}."), is_prose("AB=4,CD=5")
+    (False, False)
     """
     text = unwrap(gold)
     if text.strip() in _NOTHING:
         return True
-    words = {x.lower() for x in re.findall(r"(?<![A-Za-z\\])[A-Za-z]{2,}(?![A-Za-z])", text)}
-    return len(words - _JOINS) > 1 and _FORMULA.search(text) is not None
+    boxed = {x.content.strip() for x in boxes(gold.replace(r"\\boxed", r"\boxed"))}  # escaped twice, in some sources
+    words = {x.lower() for x in _WORD.findall(text) if not x.isupper()}
+    return len(boxed) != 1 and len(words - _JOINS) > 1 and _FORMULA.search(text) is not None
 
 
 def unwrap(text: str) -> str:

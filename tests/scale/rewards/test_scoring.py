@@ -194,6 +194,22 @@ def test_words_around_a_value_are_no_right_answer(gold):
 
 
 @pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("AB=4,CD=5", "4, 5"),
+        (r"\frac{NO}{BO}=\frac{1}{\sqrt{6}}", r"\frac{1}{\sqrt{6}}"),
+        (r"So the answer should be \boxed{004}. In short: \boxed{004}", "4"),
+        (r"So the answer should be \\boxed{004}. In short: \\boxed{004}", "4"),
+        (r"Therefore the set of all solutions is \boxed{x \in [-2,7]}.", r"x \in [-2,7]"),
+    ],
+)
+def test_words_around_a_right_answer_that_is_read(gold, answer):
+    """Capital letters name points, and a solution is its only box."""
+    assert outcome(gold, boxed(answer)) == "right"
+    assert outcome(gold, boxed("3")) == "wrong"
+
+
+@pytest.mark.parametrize(
     "gold", ["no solution", "Tuesday", r"7 \text{ or } 8 \text{ and } 9", r"5 \text{ square feet per second}"]
 )
 def test_words_that_are_an_answer(gold):
