@@ -33,7 +33,10 @@ class Extracted(NamedTuple):
 
 
 class _Statement(NamedTuple):
-    """Where a statement ends, its kind ("box", "line" or "prose"), and its answer; an empty one is not finished."""
+    """Where a statement ends, its kind, and its answer; an empty one is not finished.
+
+    The kinds are "box", "line", "prose" and "words": words without a value, in prose or below a heading.
+    """
 
     end: int
     kind: str

@@ -251,14 +251,15 @@ def can_read(gold: str, *, timeout: float = TIMEOUT, workers: int = WORKERS) -> 
     >>> can_read("025"), can_read("是"), can_read("Tom has 7 apples.")
     (True, True, False)
     """
-    if is_prose(measured(plain(gold)).value):
+    gold = plain(gold)
+    if is_prose(measured(gold).value):
         return False
     pairs = []
-    for text, _ in readings(plain(gold), "0"):
+    for text, _ in readings(gold, "0"):
         if number(text) is not None or integer(text) is not None or is_words(same_text(text)):
             return True
         pairs.append(Pair(text, "0"))
-    if not pairs or choice(plain(gold)) is not None:
+    if not pairs or choice(gold) is not None:
         return True
     # Against another answer, so that something is compared.
     return verifier.shared(workers).compare(pairs[:1], timeout).outcome != UNVERIFIED
