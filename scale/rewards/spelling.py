@@ -295,29 +295,27 @@ def is_phrase(answer: str) -> bool:
 
 
 _NOTHING = frozenset({"proof", "notfound", "NaN", "nan", "None", "null", "n/a", "N/A", "?", "-"})
-_JOINS = {"and", "or", "if", "is", "for", "mod", "where", "when", "with", "even", "odd", "all", "in", "of", "to"}
-_WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2,}(?![A-Za-z])")
-_FORMULA = re.compile(r"\\(?!text|mathrm|mbox)[A-Za-z]+|\d")
+_SENTENCE = re.compile(r"(?:\A|[.!?]\s+)\s*([A-Z][a-z]*(?:,?\s+[a-z]{2,})+)(?![A-Za-z])")
 
 
 def is_prose(gold: str) -> bool:
-    r"""Return whether a right answer is none that is compared: sentences around a value, or a word for nothing.
+    r"""Return whether a right answer is none that is compared: a sentence with a value, or a word for nothing.
 
-    A solution with a box is its box, unless it has several that differ. Capital letters such as AB are no words.
+    A sentence begins with a word in capitals and another word; an equation is none. A solution with a box is its box,
+    unless it has several that differ.
 
     Examples
     --------
     >>> is_prose("Tom has 7 apples."), is_prose("proof"), is_prose("no solution"), is_prose(r"x = 7 \text{ or } x = 8")
     (True, True, False, False)
-    >>> is_prose(r"So it is \boxed{7}."), is_prose("AB=4,CD=5")
-    (False, False)
+    >>> is_prose(r"So it is \boxed{7}."), is_prose(r"\frac{ab+cd}{2}"), is_prose("AB = 4, CD = 5")
+    (False, False, False)
     """
-    text = unwrap(gold)
-    if text.strip() in _NOTHING:
-        return True
+    text = unwrap(gold).strip()
     boxed = {x.content.strip() for x in boxes(gold.replace(r"\\boxed", r"\boxed"))}  # escaped twice, in some sources
-    words = {x.lower() for x in _WORD.findall(text) if not x.isupper()}
-    return len(boxed) != 1 and len(words - _JOINS) > 1 and _FORMULA.search(text) is not None
+    if len(boxed) != 1 and re.search(r"\d", text) and "=" not in text and _SENTENCE.search(text):
+        return True
+    return len(boxed) > 1 or text in _NOTHING
 
 
 def unwrap(text: str) -> str:

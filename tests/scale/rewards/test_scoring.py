@@ -197,6 +197,11 @@ def test_words_around_a_value_are_no_right_answer(gold):
     ("gold", "answer"),
     [
         ("AB=4,CD=5", "4, 5"),
+        (r"\frac{ab+cd}{2}", r"\frac{cd+ab}{2}"),
+        ("2(ab+bc+ca)", "2ab+2bc+2ca"),
+        ("x_{max}=2, x_{min}=1", "2, 1"),
+        (r"\text{Area}=10, \text{Perimeter}=14", "10, 14"),
+        (r"\left[\begin{array}{cc}1&2\\3&4\end{array}\right]", r"\begin{bmatrix}1&2\\3&4\end{bmatrix}"),
         (r"\frac{NO}{BO}=\frac{1}{\sqrt{6}}", r"\frac{1}{\sqrt{6}}"),
         (r"So the answer should be \boxed{004}. In short: \boxed{004}", "4"),
         (r"So the answer should be \\boxed{004}. In short: \\boxed{004}", "4"),
