@@ -9,10 +9,12 @@ import importlib.util
 import inspect
 import itertools
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -143,39 +145,56 @@ def load_reward(name: str, arguments: Mapping[str, Any] | None = None) -> Callab
 
 
 def reward_files(reward: Callable[..., Any]) -> list[Path]:
-    """Return the file of a reward function, and the files of its package or folder that these import.
+    """Return the file of a reward function, and the files of its package or folder that it uses.
 
-    Imports within functions count too: what compares answers is loaded in another process only.
+    Files that are only imported within a function count too: what compares answers is loaded in another process.
     """
-    function = reward.func if isinstance(reward, partial) else reward
-    first = Path(function.__globals__["__file__"])
-    home = first.parent
+    function = inspect.unwrap(reward.func if isinstance(reward, partial) else reward)
+    waiting = [function.__globals__]
+    home = Path(function.__globals__["__file__"]).parent
     while (home / "__init__.py").exists() and (home.parent / "__init__.py").exists():
         home = home.parent
     files: set[Path] = set()
-    waiting = [first]
     while waiting:
-        path = waiting.pop()
-        if path not in files:
-            files.add(path)
-            waiting += _imports(path, home)
+        names = waiting.pop()
+        path = Path(names["__file__"])
+        if path in files:
+            continue
+        files.add(path)
+        for value in names.values():
+            module = (
+                value if isinstance(value, ModuleType) else sys.modules.get(getattr(value, "__module__", None) or "")
+            )
+            if module is not None and Path(getattr(module, "__file__", None) or "").is_relative_to(home):
+                waiting.append(vars(module))
+    unread = list(files)
+    while unread:
+        found = set(_imports(unread.pop(), home)) - files
+        files |= found
+        unread += found
     return sorted(files)
 
 
 def _imports(path: Path, home: Path) -> Iterator[Path]:
-    """Yield the files within a folder that a file imports, by name or relative to itself."""
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    """Yield the files within a folder that a file imports, by name or relative to itself, loaded or not."""
+    try:
+        nodes = list(ast.walk(ast.parse(path.read_bytes())))
+    except (SyntaxError, ValueError, RecursionError):  # it fails, if at all, when it is imported
+        return
+    for node in nodes:
         if isinstance(node, ast.Import):
             names, roots = [x.name for x in node.names], [home.parent, home]
         elif isinstance(node, ast.ImportFrom):
             names = [node.module or "", *(f"{node.module or ''}.{x.name}".strip(".") for x in node.names)]
-            roots = [path.parents[node.level - 1]] if node.level else [home.parent, home]
+            roots = list(path.parents)[node.level - 1 : node.level] if node.level else [home.parent, home]
         else:
             continue
         for root, name in itertools.product(roots, filter(None, names)):
-            file = root.joinpath(*name.split(".")).with_suffix(".py")
-            if file.is_relative_to(home) and file.is_file():
-                yield file
+            parts = name.split(".")
+            packages = (root.joinpath(*parts[:n], "__init__.py") for n in range(1, len(parts) + 1))
+            for file in (root.joinpath(*parts).with_suffix(".py"), *packages):
+                if file.is_relative_to(home) and file.is_file():
+                    yield file
 
 
 def score(reward: Callable[..., Any], problem: BenchmarkProblem, response: str) -> Score:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -105,13 +108,45 @@ def test_a_reward_file_and_its_arguments(tmp_path):
     assert problems.load_reward(f"{file}:f", {"most": 1})(data_source="", solution_str="", ground_truth="") == 1
 
 
+@pytest.mark.parametrize("changed", ["r.py", "grader/__init__.py", "grader/core.py", "late.py", "named.py", "deco.py"])
+def test_a_change_of_any_file_is_another_reward(tmp_path, changed):
+    """Of a package, of what is imported late or by a name, of a decorator; a file that cannot be read counts too."""
+    files = {
+        "r.py": "import deco, importlib\nfrom grader import f\nnamed = importlib.import_module('named')\n@deco.same\n"
+        "def compute_score(*args, **kwargs):\n    import late, broken\n    from .......... import far\n    return f()",
+        "deco.py": "from functools import wraps\ndef same(g):\n    return wraps(g)(lambda *a, **b: g(*a, **b))",
+        "grader/__init__.py": "from .core import f",
+        "grader/core.py": "def f():\n    return 0",
+        "late.py": "",
+        "named.py": "",
+        "broken.py": "print 'Python 2'",
+    }
+    identities = []
+    for version in ("one", "two"):
+        folder = tmp_path / version
+        for name, text in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text + ("\nCHANGED = 1\n" if (version, name) == ("two", changed) else "\n"))
+        command = (
+            "import sys; sys.path.insert(0, '.'); from scale.evaluation import planning, problems; "
+            "found = problems.load_reward('r.py:compute_score'); "
+            "print(sorted(x.name for x in problems.reward_files(found)), "
+            "{k: v for k, v in planning._reward_identity('r.py:compute_score', found).items() if k != 'name'})"
+        )
+        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+        identities.append(subprocess.check_output([sys.executable, "-c", command], cwd=folder, env=environ, text=True))
+    assert identities[0] != identities[1]
+    names = ["__init__.py", "broken.py", "core.py", "deco.py", "late.py", "named.py", "r.py"]
+    assert identities[0].startswith(str(names))
+
+
 def test_a_reward_is_all_its_files():
     """By either name, with the files beside it that it calls, so that a change of any of them is another reward."""
     names = ["pkg://scale.rewards.scoring:compute_score", f"{ROOT / 'scale' / 'rewards' / 'scoring.py'}:compute_score"]
     files = [problems.reward_files(problems.load_reward(name)) for name in names]
     assert files[0] == files[1]
-    own = {path.name for path in (ROOT / "scale" / "rewards").glob("*.py")} - {"__init__.py"}
-    assert own | {"text.py"} == {x.name for x in files[0]}
-    assert "comparing.py" in own  # which only a worker imports
+    scale = ROOT / "scale"
+    assert {*(scale / "rewards").glob("*.py"), scale / "__init__.py", scale / "text.py"} == {*files[0]}
+    assert scale / "rewards" / "comparing.py" in files[0]  # which only a worker imports
     first, second = (planning._reward_identity(x, problems.load_reward(x)) for x in names)
     assert {**first, "name": ""} == {**second, "name": ""}
