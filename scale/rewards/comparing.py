@@ -122,8 +122,10 @@ _SPACES = re.compile(r"(?<!\\)\\(?:[,;:!> ]|q?quad|thinspace|displaystyle|limits
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*\\?%")
 _GAMMA = re.compile(r"\\(gamma(?![A-Za-z])|Gamma(?![A-Za-z])(?!\s*\())")
 _SYMBOL_E = re.compile(r"(?<![A-Za-z\\])([Ee])\s*_\s*(?:([A-Za-z0-9])|\{([^{}]*)\})")
+_ANGULAR = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _DEGREES = re.compile(
-    r"(\\(?:sin|cos|tan|cot|sec|csc)\s*(?:\^\s*\{?\d+\}?\s*)?[({\s]*)(\d+(?:\.\d+)?|\.\d+)\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ)"
+    r"(\d*\\[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\}|\([^()]*\)|\d+(?:\.\d+)?|\.\d+|(?<![A-Za-z\\])[A-Za-z])"
+    r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ)"
 )
 _UPRIGHT = re.compile(r"\\(?:mathrm|mathit|mathbf|operatorname|boldsymbol|bm)\s*\{\s*([A-Za-z])\s*\}")
 _CAPITAL_I = re.compile(r"(\\(?:text|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+)|(?<![a-z])I(?![a-z])")
@@ -184,7 +186,8 @@ def read(answer: str, imaginary: bool) -> Any:
     text = re.sub(r"_\s*\{?\s*\\(max|min)\s*\}?", r"_{\1}", text)
     text = _ARRAY.sub(r"\\begin{matrix}\1\\end{matrix}", text)
     text = _ANGLE.sub(r"\\text{\1\2}", text)
-    text = _DEGREES.sub(r"\1\\frac{\2\\pi}{180}", text)
+    if _ANGULAR.search(text):
+        text = _DEGREES.sub(r"\\frac{\1\\pi}{180}", text)
     text = _UPRIGHT.sub(r" \1 ", text)
     text = _GAMMA.sub(r"\\text{\1}", text)  # latex2sympy applies it to what follows
     text = _SYMBOL_E.sub(lambda found: f"\\text{{{found[1]}}}_{{{found[2] or found[3]}}}", text)

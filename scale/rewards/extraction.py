@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from scale.rewards.values import MARKS, Value, distinct, value
-from scale.text import Box, boxes_and_rest, narrow
+from scale.text import Box, boxes, boxes_and_rest, narrow
 
 ASKS_FOR: Mapping[str, str] = MappingProxyType(
     {"boxed": "box", "qwen-boxed": "box", "qwen25-math-cot": "box", "verl-boxed": "box", "dapo": "line"}
@@ -63,7 +63,7 @@ def extract(response: str, *, template: str | None = None, require_box: bool = F
     >>> extract(r"\boxed{1}, so 2 + 3 is \boxed{5").reason, extract("so 1", guess=True)
     ('unfinished answer', Extracted(texts=('1',), guessed=True, reason=''))
     """
-    text = _conclusion(narrow(response))
+    text = _without_denied(_conclusion(narrow(response)))
     found = _statements(text)
     if require_box:
         found = [x for x in found if x.kind == "box"]
@@ -104,7 +104,7 @@ _THOUGHT = re.compile(
 _FINAL_CHANNEL = "<|channel|>final<|message|>"
 """Where gpt-oss ends its thinking, which has an end-of-text token of its own."""
 
-_STRUCK = re.compile(r"(?<![{~])~~(?=\S)[^~\n{}\\]{1,80}(?<=\S)~~(?![}~])")
+_STRUCK = re.compile(r"(?<![{~])~~(?=\S)[^~\n]{1,80}(?<=\S)~~(?![}~])")
 
 
 def _conclusion(text: str) -> str:
@@ -123,6 +123,17 @@ def _conclusion(text: str) -> str:
 
 def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     return next(iter(deque(pattern.finditer(text), maxlen=1)), None)
+
+
+def _without_denied(text: str) -> str:
+    r"""Return a text with spaces for each box that it denies, as in "not \boxed{5}", so that nobody reads it."""
+    parts: list[str] = []
+    at = 0
+    for box in boxes(text):
+        if _before(_DENIED, text, box.start):
+            parts += (text[at : box.start], " " * (box.end - box.start))
+            at = box.end
+    return "".join((*parts, text[at:]))
 
 
 # Statements
@@ -204,17 +215,28 @@ _JOINED = re.compile(
 NEAR = 40
 """Characters between two boxes that are of one answer, whatever words are there, unless the second one follows."""
 
-_FOLLOWS = re.compile(
-    r"[=<>≈≡→⇒⟹]|\\(?:boxed|fbox|[a-z]*arrow|implies|iff|to|therefore|approx|equiv|leq?|geq?|sim)(?![a-z])|[.?!。？！][\s$)\]]*[^\W\d_]|\n"
-    r"|(?<![a-z])(?:no|wait|but|so|then|thus|hence|therefore|instead|correct\w*|actually|sorry|mistake|replace\w*|give[ns]?|"
-    r"gets?|becomes?|yields?|leads|is|are|was|equals?|to|into|from|if|because|since|now|next|step|times|adding|add)(?![a-z])"
-    r"|[不所则得到]",
+_REPLACES = re.compile(
+    r"[=≡→⇒⟹⟶∴\n]|\\(?:boxed|fbox|[a-z]*arrow|leadsto|implies|iff|to|therefore|equiv)(?![a-z])|[.?!。？！][\s$)\]*]*[^\W\d_]"
+    r"|(?<![a-z])(?:no|wait|so|then|thus|hence|whence|therefore|consequently|finally|correct\w*|actually|sorry|oops|error|"
+    r"mistake|hm+|redo|recheck\w*|replace\w*|final|answers?)(?![a-z])|[则故]|因此|所以|于是|那么|答案|改为|更正",
     re.IGNORECASE,
 )
-"""What says that the second of two boxes follows from the first, or takes its place."""
+"""What says that the second of two boxes takes the place of the first."""
+
+_LISTS = re.compile(r"(?<![a-z])(?:or|also)(?![a-z])|[或、]", re.IGNORECASE)
+
+_FOLLOWS = re.compile(
+    r"[<>≈]|\\(?:approx|leq?|geq?|sim)(?![a-z])"
+    r"|(?<![a-z])(?:but|instead|give[ns]?|gets?|becomes?|yields?|leads|is|are|was|equals?|should|must|we|let|to|into|from|"
+    r"if|because|since|now|next|step|times|add\w*|multipl\w+|doubled|tripled|sum|total)(?![a-z])|[不得到应即]|等于",
+    re.IGNORECASE,
+)
+"""What says that the second of two boxes follows from the first, unless there is an "or"."""
 
 _DENIED = re.compile(
-    r"(?:(?<![a-z])(?:not(?:\s+be)?(?:\s+equal)?(?:\s+to)?|never|neither|cannot\s+(?:be|have)|(?:is|are|was|ca)n't(?:\s+be)?)|不是|≠|\\neq?)[\s$*:([\\]*\Z",
+    r"(?:(?<![a-z])(?:(?<!or )(?<!why )not(?:\s+be)?(?:\s+equal)?(?:\s+to)?|never|neither|instead\s+of|rather\s+than|"
+    r"no\s+longer|cannot\s+(?:be|have|equal)|(?:is|are|was|ca|should|wo|does|would|did)n['’]t(?:\s+(?:be|equal))?)|"
+    r"不是|不等于|并非|不会是|≠|!=|\\not\s*=|\\neq?(?![a-z]))(?:[\s$*(`\"'{\[\\]|\\(?:displaystyle|text|mathbf)(?![a-z]))*\Z",
     re.IGNORECASE,
 )
 """What is in front of a box that holds no answer."""
@@ -224,7 +246,9 @@ def _are_joined(between: str) -> bool:
     """Return whether two boxes are of one answer, by what is between them."""
     if _JOINED.fullmatch(between):
         return True
-    return len(between) <= NEAR and _FOLLOWS.search(between) is None
+    if len(between) > NEAR or _REPLACES.search(between):
+        return False
+    return _LISTS.search(between) is not None or _FOLLOWS.search(between) is None
 
 
 def _bare_boxes(text: str, closed: list[Box]) -> list[Box]:
@@ -236,8 +260,6 @@ def _joined(text: str, closed: list[Box]) -> list[Box]:
     """Return boxes of which those side by side are one."""
     groups: list[list[Box]] = []
     for box in closed:
-        if _before(_DENIED, text, box.start):
-            continue
         if groups and _are_joined(text[groups[-1][-1].end : box.start]):
             groups[-1].append(box)
         else:
@@ -358,15 +380,21 @@ _SUPPOSED = re.compile(
 
 _SUPPOSED_CHINESE = re.compile(r"(?:如果|假设|假如|若|是否|要是|设|可能|也许|错误|验证|检查)[^。，,!?\n]{0,6}\Z")
 
+_WRONG = (
+    r"(?:wrong|incorrect|false|impossible|invalid|not\s+(?:right|correct|valid|possible|it|the\s+(?:\w+\s+)?answer))"
+)
+
 _DENIAL = re.compile(
-    r"[\s$.,;*!)\]\\–—-]*(?:(?:but|oh|sorry|hmm+)[\s,]+)*(?:"
-    r"(?:no,?\s+wait|wait,?\s+(?:no|that|this)|scratch that|oops|sorry|i\s+meant?|correction|"
-    r"no,\s+(?!we|the\s+other))\b|edit:|actually,?\s+(?:it\s+is\s+)?[$\\(]*-?\d|"
-    r"(?:wait|hmm+|hold on|actually)\b[^.!?\n]{0,60}?\b(?:mistake|error|wrong|incorrect|not\s+right|forgot|mis\w+ed)\b|"
-    r"(?:no,\s+)?(?:(?:that|this|it)(?:'s)?\s*)?(?:is|was|seems|looks|can't\s+be|cannot\s+be)?\s*(?:\w+ly\s+)?"
-    r"(?:wrong|incorrect|false|impossible|not\s+(?:right|correct|possible|the\s+(?:\w+\s+)?answer))"
-    r"(?!\s+(?:to|that|for|if)\b)\b|isn't\s+(?:right|correct)|"
-    r"(?:wait|no)?[\s,]*I\s+(?:have\s+)?made\s+an?\s+(?:mistake|error))|[\s$*)\]\\]*(?:\?|吗)",
+    r"[\s$.,;*!)\]\\–—-]*(?:(?:but|oh|sorry|hmm+|however)[\s,]+)*(?:"
+    r"(?:no,?\s+wait|wait,?\s+(?:no|that|this)|scratch that|oops|sorry(?!\s+(?:for|about))|i\s+meant?|"
+    r"correction(?!\s+factor)|no,\s+(?!we|the\s+other))\b|edit:|actually,?\s+(?:it\s+is\s+)?[$\\(]*-?\d|"
+    r"(?:wait|hmm+|hold on|actually)\b(?!,?\s+no\s+mis)[^.!?\n]{0,60}?"
+    r"\b(?:mistake|error|wrong|incorrect|not\s+right|forgot|mis\w+ed)\b|"
+    r"\(?(?:no,\s+)?(?:(?:(?:that|this|it|which)\s+)?(?:is|was|seems|looks|(?:must|would|can['’]t|cannot)\s+be)|"
+    rf"(?:that|this|it)['’]s)\s+(?:an?\s+|the\s+)?(?:\w+ly\s+)?{_WRONG}(?!\s+(?:to|that|for|if)\b)\b|"
+    r"\(\s*(?:wrong|incorrect)\s*\)|(?:isn|doesn)['’]t\s+(?:right|correct|work)|(?:that|this|it)\s+can(?:['’]t|not)\s+be\s+right|"
+    r"(?:wait|no)?[\s,]*I\s+(?:have\s+)?made\s+an?\s+(?:mistake|error)|[❌✗]|不对|不正确|错误|是错的)|"
+    r"[\s$*)\]\\]*(?:\?|吗)(?![\s$*)]*(?:yes|correct|right|let's|是的)\b)",
     re.IGNORECASE,
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 
 from scale.text import boxes, narrow
 
@@ -302,7 +303,7 @@ def is_prose(gold: str) -> bool:
     r"""Return whether a right answer is none that is compared: a sentence with a value, or a word for nothing.
 
     A sentence begins with a word in capitals and another word; an equation is none. A solution with a box is its box,
-    unless it has several that differ.
+    unless it has several that differ, with words between them.
 
     Examples
     --------
@@ -312,10 +313,13 @@ def is_prose(gold: str) -> bool:
     (False, False, False)
     """
     text = unwrap(gold).strip()
-    boxed = {x.content.strip() for x in boxes(gold.replace(r"\\boxed", r"\boxed"))}  # escaped twice, in some sources
+    gold = gold.replace(r"\\boxed", r"\boxed")  # escaped twice, in some sources
+    found = boxes(gold)
+    boxed = {x.content.strip() for x in found}
     if len(boxed) != 1 and re.search(r"\d", text) and "=" not in text and _SENTENCE.search(text):
         return True
-    return len(boxed) > 1 or text in _NOTHING
+    words = any(re.search(r"(?!(?:and|or)\b)\b[^\W\d_]", gold[x.end : y.start]) for x, y in pairwise(found))
+    return (len(boxed) > 1 and words) or text in _NOTHING
 
 
 def unwrap(text: str) -> str:

@@ -408,6 +408,48 @@ def test_not_stated(response):
     assert extract(response) == ((), False, "no stated answer")
 
 
+@pytest.mark.parametrize(
+    "between",
+    [
+        *(" Final answer: ", " **Final Answer** ", ". **Answer:** ", "; finally ", ", whence ", ", we find "),
+        *(", total: ", " should be ", " oops ", " I made an error, it's ", " hmm let me redo. ", r" \leadsto "),
+        *(" ∴ ", "因此", "，答案为", "更正为", "等于", ", multiply by 3: "),
+    ],
+)
+def test_the_second_box_follows(between):
+    assert extract(rf"\boxed{{2}}{between}\boxed{{6}}") == (("6",), False, "")
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        *(r"≠ \boxed{6}", r"$\neq \boxed{6}$", r"Answer: $x \neq \boxed{6}$", r"<answer>≠ \boxed{6}</answer>"),
+        *(r"#### \neq \boxed{6}", r"The answer is $\neq \boxed{6}$", r"It shouldn't be \boxed{6}", r"isn’t \boxed{6}"),
+        *(r"\not=\boxed{6}", r"$x != \boxed{6}$", r"不等于\boxed{6}", r"not `\boxed{6}`"),
+        *(r"\boxed{6} is a wrong answer", r"\boxed{6} is invalid", r"\boxed{6} doesn't work"),
+        *(r"\boxed{6} (wrong)", r"\boxed{6}, which is wrong"),
+        *(r"\boxed{6}. However, this is wrong.", r"\boxed{6} ❌", r"\boxed{6}不对", r"~~\boxed{6}~~"),
+    ],
+)
+def test_a_denied_box_is_read_by_nobody(response):
+    assert not any("6" in text for text in extract(response).texts)
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        (r"x is \boxed{5} or it is \boxed{6}", "5, 6"),
+        *((text, "5") for text in (r"\boxed{5} instead of \boxed{6}", r"\boxed{5}, no longer \boxed{6}")),
+        *((text, "5") for text in (r"\boxed{5}. Incorrect options: 3, 4", r"\boxed{5}. False ones are excluded.")),
+        *((text, "5") for text in (r"\boxed{5}, impossible otherwise", r"\boxed{5}. Sorry for the length.")),
+        *((text, "5") for text in (r"\boxed{5}? Yes, it is.", r"whether or not \boxed{5}", r"Why not \boxed{5}")),
+        *((text, "5") for text in (r"\boxed{5}. Hmm, no mistake found.", r"$\boxed{5}$ ~~$\boxed{6}$~~")),
+    ],
+)
+def test_no_denial_of_this_box(response, answer):
+    assert extract(response).texts == (answer,)
+
+
 @pytest.mark.parametrize("response", UNFINISHED)
 def test_unfinished(response):
     """It is no licence for an earlier one, and not guessed."""
