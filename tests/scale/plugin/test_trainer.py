@@ -16,13 +16,8 @@ import torch
 from scale.plugin.config import DynamoConfig
 from scale.plugin.engine import LOOK_AHEAD, STATISTICS
 from scale.plugin.loss import SCOPE
-from scale.plugin.trainer import (
-    DynamoTrainer,
-    PPOTrainerSync,
-    StockTrainer,
-    require_finite_gradient,
-    require_finite_validation,
-)
+from scale.plugin.reproducible import require_finite_gradient, require_finite_validation
+from scale.plugin.trainer import DynamoTrainer, PPOTrainerSync, StockTrainer
 from scale.run import records
 from scale.run.reports import read_progress
 from tests.scale.plugin import test_loss
