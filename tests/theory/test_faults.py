@@ -251,6 +251,20 @@ FAULTS = [
         "test_ragged_batch_by_hand",
     ),
     Fault(
+        "a product of ratios over padding too",
+        "losses/importance",
+        "xp.where(mask, stop_gradient(old_log_prob) - stop_gradient(rollout_log_prob), 0.0)",
+        "stop_gradient(old_log_prob) - stop_gradient(rollout_log_prob)",
+        "test_golden_values",
+    ),
+    Fault(
+        "an importance weight with a gradient",
+        "losses/configured",
+        "stop_gradient(importance) * values",
+        "importance * values",
+        "test_gradient_with_importance_weights_three_ways",
+    ),
+    Fault(
         "the wrong half of an ablation",
         "methods/table",
         'title="- GC", shaping=Modulation(alpha_comp=0.0)',

@@ -19,6 +19,9 @@ from .entropy import (
     entropy_advantages as entropy_advantages,
     entropy_bonus as entropy_bonus,
 )
+from .importance import (
+    importance_weights as importance_weights,
+)
 from .modulation import (
     RELEASED_SCRIPT as RELEASED_SCRIPT,
     Modulated as Modulated,

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
 
 from theory.base import require
-from theory.base.arrays import Array
+from theory.base.arrays import Array, stop_gradient
 from theory.losses.checks import check_clip, check_entropy, check_part, check_tokens, unchanged
 from theory.losses.protocol import Loss, Selection, TokenLoss
 from theory.losses.selection import ForkTokens, clip_cov_tokens, covariance, fork_tokens, kl_cov_tokens
@@ -168,11 +170,16 @@ def policy_loss(
     token_selection: ForkTokens | None = None,
     entropy: Array | None = None,
     uniforms: Array | None = None,
+    importance: Array | None = None,
 ) -> TokenLoss:
     """Apply a configured loss.
 
     The loss is `clipped_surrogate`, `clip_cov` or `kl_cov` on the tokens of a `Selection`. Add an `entropy_bonus` as a
     term of its own.
+
+    Importance weights multiply the whole loss of a token, a penalty of KL-Cov included. They change the expectation and
+    nothing else: advantages, their modulation, clips and selections are those without weights, and a token of weight 0
+    still counts in the denominator of a mean.
 
     Parameters
     ----------
@@ -181,6 +188,8 @@ def policy_loss(
     selection : These tokens' part of what `select_tokens` chose over a whole batch; by default it chooses over what is
         given here, with the remaining arguments.
     token_selection, entropy, uniforms : As in `select_tokens`; not used where `selection` is given.
+    importance : Weights of tokens that another policy sampled (`importance_weights`), floating, >= 0, [..., T];
+        constants for the gradient. None is 1.
 
     Returns
     -------
@@ -213,7 +222,21 @@ def policy_loss(
     check_part(loss, "values", log_prob, values=result.values)
     check_part(loss, "values", mask, mask=result.mask, clipped=result.clipped)
     require.values(f"{type(loss).__name__}.values: mask", result.mask ^ counted, "the counted tokens", lambda x: ~x)
-    return TokenLoss(xp.where(counted, result.values, 0.0), counted, result.clipped & counted)
+    values = xp.where(counted, result.values, 0.0)
+    if importance is not None:
+        values = _weighted(xp, values, importance)
+    return TokenLoss(values, counted, result.clipped & counted)
+
+
+def _weighted(xp: Any, values: Array, importance: Array) -> Array:
+    require.namespace(values=values, importance=importance)
+    require.squarable(xp, importance=importance)
+    require.same_shape(values=values, importance=importance)
+    require.values("importance", importance, "values >= 0", lambda x: x >= 0)
+    with np.errstate(over="ignore"):
+        weighted = stop_gradient(importance) * values
+    require.representable(xp, importance=weighted)
+    return weighted
 
 
 def _require_loss(loss: Loss) -> None:

@@ -178,6 +178,44 @@ def test_policy_loss_chooses_by_itself_where_no_selection_is_given(backend, rng)
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
+def test_importance_weights_multiply_a_tokens_whole_loss_and_change_nothing_else(loss, backend, rng):
+    """Ones change no bit; tokens of weight 0 stay in the denominator."""
+    log_prob, old, advantages, mask, uniforms = (backend(x) for x in batch(rng))
+    plain = policy_loss(loss, log_prob, old, advantages, mask, uniforms=uniforms)
+    ones = plain.values * 0 + 1
+    same(policy_loss(loss, log_prob, old, advantages, mask, uniforms=uniforms, importance=ones), plain)
+    weights = backend(rng.random(mask.shape) * (rng.random(mask.shape) < 0.7))
+    found = policy_loss(loss, log_prob, old, advantages, mask, uniforms=uniforms, importance=weights)
+    same(found, (weights * plain.values, plain.mask, plain.clipped))
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
+def test_gradient_with_importance_weights_three_ways(loss, rng):
+    """Autograd, central differences, and the plain gradient times the weight, which is a constant."""
+    log_prob, old, advantages, mask, uniforms = (torch.tensor(x) for x in batch(rng))
+    selection = select_tokens(loss, log_prob, old, advantages, mask, uniforms=uniforms)
+    weights = torch.tensor(rng.random(mask.shape) * 2).requires_grad_()
+
+    def total(x, importance):
+        return policy_loss(loss, x, old, advantages, mask, selection=selection, importance=importance).values.sum()
+
+    x = log_prob.clone().requires_grad_()
+    value = total(x, weights)
+    value.backward()
+    assert weights.grad is None
+    plain = log_prob.clone().requires_grad_()
+    total(plain, None).backward()
+    torch.testing.assert_close(x.grad, weights.detach() * plain.grad, rtol=1e-12, atol=0)
+    step = 1e-6
+    for i in range(mask.shape[0]):
+        for t in range(mask.shape[1]):
+            moved = torch.zeros_like(log_prob)
+            moved[i, t] = step
+            slope = (total(log_prob + moved, weights) - total(log_prob - moved, weights)) / (2 * step)
+            assert float(slope) == pytest.approx(float(x.grad[i, t]), rel=1e-6, abs=1e-7)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
 @pytest.mark.parametrize("shape", [(2, 3), (0, 3), (2, 0)])
 def test_empty_mask_has_zero_loss_and_gradient(loss, shape):
     x = torch.full(shape, -1.0, requires_grad=True)
@@ -213,6 +251,8 @@ def test_values_at_padding_do_not_matter(backend, rng):
             "selection: expected tokens inside the mask",
         ),
         (lambda: policy_loss("kl", X, X, X, EVERY), "loss: expected a Loss, got str"),
+        (lambda: policy_loss(KlCov(), X, X, X, EVERY, importance=X), "importance: expected values >= 0"),
+        (lambda: policy_loss(KlCov(), X, X, X, EVERY, importance=X[:1]), "importance: expected the shape of values"),
         (
             lambda: policy_loss("kl", X, X, X, EVERY, selection=Selection(EVERY, EVERY)),
             "loss: expected a Loss, got str",
@@ -244,7 +284,7 @@ def test_fuzz_select_tokens(loss, stack, bit, fork):
 def test_fuzz_policy_loss(loss, stack, bit, fork):
     mask, _ = masks(stack, bit)
     extra = {"token_selection": fork, "entropy": np.abs(stack[3]), "uniforms": np.clip(-stack[3], 0, 1)}
-    result = fuzzing.call(policy_loss, loss, *stack[:3], mask, **extra)
+    result = fuzzing.call(policy_loss, loss, *stack[:3], mask, **extra, importance=np.abs(stack[2]))
     if result is not None:
         assert not (result.mask & ~mask).any()
         assert not result.values[~result.mask].any()
