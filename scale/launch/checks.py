@@ -68,6 +68,7 @@ def check(config: Any, out: Path, *, files: bool = True) -> None:
     _check_trainer(config)
     check_folder(config, out)
     _check_by_verl(config)
+    _check_correction(config)
     estimate_report.check(config)
 
 
@@ -122,6 +123,43 @@ def _check_lengths(config: Any) -> None:
     for name, length in rooms.items():
         if length < longest:
             raise ValueError(f"{name}: expected room for prompt and response, {longest} tokens, got {length}")
+
+
+def _check_correction(config: Any) -> None:
+    """Require importance weights that every loss knows, and the log-probabilities that they are made of."""
+    correction, rollout = config.algorithm.rollout_correction or {}, config.actor_rollout_ref.rollout
+    name, level = "algorithm.rollout_correction", correction.get("rollout_is")
+    if correction.get("bypass_mode"):
+        raise ValueError(
+            f"{name}.bypass_mode: expected false, since the trainer's own log-probabilities and token statistics are "
+            "then never computed, got true"
+        )
+    if correction.get("rollout_rs") is not None:
+        raise ValueError(
+            f"{name}.rollout_rs: expected null, since verl goes on to count rejected tokens in its means, and our "
+            f"losses would not, got {correction.rollout_rs}"
+        )
+    if level is None:
+        return
+    require.one_of(f"{name}.rollout_is", level, ("token", "sequence"))
+    if not rollout.calculate_log_probs:
+        raise ValueError(
+            f"{ROLLOUT}.calculate_log_probs: expected true for importance weights of {name}.rollout_is={level}, which "
+            "verl would leave out without a word, got false"
+        )
+    import torch
+    from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_weights
+
+    threshold = correction.get("rollout_is_threshold", 2.0)
+    try:  # verl reads the text; where the policies agree, a token must have a weight
+        weight, _ = compute_rollout_correction_weights(torch.zeros(1, 1), torch.ones(1, 1), level, threshold)
+    except (ArithmeticError, TypeError, ValueError):
+        weight = torch.zeros(1, 1)
+    if not float(weight) > 0:
+        raise ValueError(
+            f"{name}.rollout_is_threshold: expected a cap such as 2.0, or the ends of a range around 1 such as "
+            f"0.5_2.0, got {threshold}"
+        )
 
 
 def _check_trainer(config: Any) -> None:

@@ -80,6 +80,7 @@ def _files(model: str, cluster: str) -> Any:
 EXTENSIBLE = (
     "actor_rollout_ref.model.override_config.",
     "actor_rollout_ref.rollout.engine_kwargs.",
+    "algorithm.rollout_correction.",
     "data.apply_chat_template_kwargs.",
     "dynamo.",
     "ray_kwargs.",

@@ -10,6 +10,10 @@ What a token is compared with is stated by `scope`:
 - "micro-batch": what happens to be packed together, as in the public code.
 
 Clip-Cov, KL-Cov and Fork Tokens let tokens compete in the mini-batch (or, for "micro-batch", in what is packed).
+
+verl computes importance weights once for a step's batch (`algorithm.rollout_correction.rollout_is`), and its own losses
+multiply each token's loss by them. So does `theory.losses.policy_loss`. What tokens are compared with, which are
+singled out, and how many a mean counts is the same with weights and without.
 """
 
 from __future__ import annotations
@@ -36,6 +40,9 @@ from theory.policy import TokenStatistics
 
 SCOPE, COUNTED, TARGETED, WEIGHTS = "modulation_scope", "counted_tokens", "targeted_tokens", "token_weights"
 """Names of what `prepare` and the trainer hand to the loss with the data."""
+
+IMPORTANCE = "rollout_is_weights"
+"""verl's name for the importance weights of tokens, which come with the data where they are asked for."""
 
 VERL_AGGREGATIONS = {"token-mean": "token-mean", "sequence-mean": "seq-mean-token-mean"}
 """Aggregations that verl has too, by our name; `prompt-mean` has weights of its own."""
@@ -216,6 +223,7 @@ class MethodLoss:
             tokens["advantages"],
             mask,
             selection=selection,
+            importance=tokens.get(IMPORTANCE),
         )
         loss = (tokenwise.values * _padded(data[WEIGHTS], mask) * tokenwise.mask).sum() * data["dp_size"]
         metrics: dict[str, Any] = {"actor/pg_loss": Metric(AggregationType.SUM, loss)}
@@ -257,8 +265,9 @@ class MethodLoss:
         }
         if self.method.needs_statistics:
             tokens |= {name: no_padding_2_padding(model_output[name], data) for name in STATISTICS}
-        if "uniforms" in data:
-            tokens["uniforms"] = _padded(data["uniforms"], mask)
+        for name in ("uniforms", IMPORTANCE):
+            if name in data:
+                tokens[name] = _padded(data[name], mask)
         return tokens
 
     def _dump(

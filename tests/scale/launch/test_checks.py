@@ -80,6 +80,32 @@ def test_what_a_dry_run_refuses(launch, tmp_path, overrides, message):
         launch.check(config, tmp_path, files=False)
 
 
+CORRECTION = "algorithm.rollout_correction"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([f"{CORRECTION}.rollout_is=prompt"], "rollout_is: expected one of token, sequence, got 'prompt'"),
+        ([f"{CORRECTION}.rollout_iss=token"], "Key 'rollout_iss' not in"),
+        ([f"{CORRECTION}=token"], "verl's validation failed"),
+        ([f"{CORRECTION}.rollout_is_threshold=x"], "expected a cap such as 2.0, or the ends of a range around 1"),
+        ([f"{CORRECTION}.rollout_is_threshold=-2.0"], "expected a cap such as 2.0, or the ends of a range around 1"),
+        ([f"{CORRECTION}.rollout_is_threshold=nan"], "expected a cap such as 2.0, or the ends of a range around 1"),
+        ([f"{CORRECTION}.rollout_is_threshold=1.5_2.0"], "expected a cap such as 2.0, or the ends of a range around 1"),
+        (["actor_rollout_ref.rollout.calculate_log_probs=false"], "calculate_log_probs: expected true for importance"),
+        ([f"{CORRECTION}.rollout_rs=token_k1"], "rollout_rs: expected null, since verl goes on to count rejected"),
+        ([f"{CORRECTION}.bypass_mode=true"], "bypass_mode: expected false, since the trainer's own log-prob"),
+    ],
+)
+def test_importance_weights_that_verl_or_a_loss_would_not_know(launch, tmp_path, overrides, message):
+    fine = [f"{CORRECTION}.rollout_is=token", f"{CORRECTION}.rollout_is_threshold=0.5_2.0"]
+    launch.check(launch.compose("qwen2.5-math-7b", out=tmp_path, overrides=fine), tmp_path, files=False)
+    config = launch.compose("qwen2.5-math-7b", out=tmp_path, overrides=[fine[0], *overrides])
+    with pytest.raises(ValueError, match=re.escape(message)):
+        launch.check(config, tmp_path, files=False)
+
+
 def test_ranks_divide_the_rollouts_of_a_mini_batch_and_need_not_divide_its_prompts(launch, tmp_path):
     """Four prompts with 16 rollouts each are 64 rows for 8 ranks."""
     four = ["actor_rollout_ref.actor.ppo_mini_batch_size=4"]

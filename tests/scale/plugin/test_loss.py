@@ -11,13 +11,14 @@ pytest.importorskip("verl")
 import numpy as np
 import torch
 from tensordict import TensorDict
+from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_weights
 from verl.utils import tensordict_utils as tu
 from verl.workers.config import ActorConfig
 from verl.workers.utils.losses import ppo_loss
 
 from scale.launch.configuration import NO_DUAL_CLIP
 from scale.plugin.engine import STATISTICS
-from scale.plugin.loss import SCOPE, VERL_AGGREGATIONS, MethodLoss, looks_ahead, weighs_itself
+from scale.plugin.loss import IMPORTANCE, SCOPE, VERL_AGGREGATIONS, MethodLoss, looks_ahead, weighs_itself
 from tests.theory.methods.own import Calm, Likelihood
 from tests.theory.waits import Waits
 from theory.losses import (
@@ -26,6 +27,7 @@ from theory.losses import (
     Modulation,
     aggregate,
     entropy_advantages,
+    importance_weights,
     instability,
     modulate,
     policy_loss,
@@ -57,6 +59,16 @@ class Batch:
         rewards = rng.normal(size=len(LENGTHS))
         self.advantages = (torch.from_numpy(rewards).to(dtype).unsqueeze(-1) * self.mask).contiguous()
         self.uniforms = torch.from_numpy(rng.random(self.mask.shape))
+        self.importance = None
+
+    def sampled_elsewhere(self, **settings):
+        """Give the batch the importance weights that verl computes, for a sampler that is not quite the trainer."""
+        rng = np.random.default_rng(9)
+        rollout = (self.old + 0.5 * torch.from_numpy(rng.normal(size=self.mask.shape))).clamp(max=-1e-3)
+        self.rollout = (rollout * self.mask).to(self.old.dtype)
+        old = self.old * self.mask
+        self.importance, _ = compute_rollout_correction_weights(old - self.rollout, self.mask.int(), **settings)
+        return self
 
     def nested(self, rows, lengths):
         return torch.nested.as_nested_tensor([x[:n] for x, n in zip(rows, lengths, strict=True)], layout=torch.jagged)
@@ -84,6 +96,8 @@ class Batch:
             "uniforms": part(self.uniforms),
         }
         data = TensorDict(fields, batch_size=len(rows))
+        if self.importance is not None:
+            data[IMPORTANCE] = part(self.importance)
         tu.assign_non_tensor_stack(data, "uid", [f"1-{PROMPTS[i]}" for i in rows])
         tu.assign_non_tensor(data, dp_size=1, batch_num_tokens=sum(LENGTHS), global_batch_size=len(LENGTHS))
         return data
@@ -155,6 +169,7 @@ def by_theory(batch, method, scope):
         token_selection=method.token_selection,
         entropy=fixed.entropy,
         uniforms=batch.uniforms.to(advantages.dtype),
+        importance=batch.importance,
     )
     return aggregate(found.values, found.mask, method.aggregation, prompts=torch.tensor(PROMPTS))
 
@@ -202,6 +217,55 @@ def test_R6_packing_and_order_change_nothing(name, scope):
         value, found, _ = run(loss, batch, parts)
         assert value == pytest.approx(expected, rel=1e-5, abs=1e-7)
         torch.testing.assert_close(found, gradient, rtol=1e-4, atol=1e-7)
+
+
+LEVELS = {
+    "token": {"rollout_is": "token"},
+    "sequence": {"rollout_is": "sequence", "rollout_is_threshold": 1.3},
+    "normalised": {"rollout_is": "token", "rollout_is_batch_normalize": True},
+    "in a range": {"rollout_is": "token", "rollout_is_threshold": "0.8_1.3"},
+}
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize("cap", [1.3, 1e9])
+def test_importance_weights_of_verl_are_theorys(level, cap):
+    batch = Batch(dtype=torch.float64).sampled_elsewhere(rollout_is=level, rollout_is_threshold=cap)
+    expected = importance_weights(batch.old, batch.rollout, batch.mask, level=level, cap=cap)
+    torch.testing.assert_close(batch.importance, expected, rtol=1e-14, atol=0)
+    assert (expected == cap).any() == (cap < 2)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@each_variant
+def test_every_method_is_theorys_with_importance_weights(name, level):
+    """Loss and gradient, packed as they come: selections, factors and means are those without weights."""
+    method, batch = variant(name), Batch(dtype=torch.float64).sampled_elsewhere(**LEVELS[level])
+    loss = MethodLoss(method, actor(method), "mini-batch")
+    expected = by_theory(batch, method, "mini-batch")
+    expected.backward(retain_graph=True)
+    gradient = batch.logits.grad.clone()
+    batch.importance, weights = None, batch.importance
+    plain, _, alone = run(loss, batch, [range(8)])
+    batch.importance = weights
+    for parts in ([range(8)], [[7, 0, 3], [5], [1, 2, 4, 6]]):
+        value, found, metrics = run(loss, batch, parts)
+        assert value == pytest.approx(expected.item(), rel=1e-5)
+        torch.testing.assert_close(found, gradient, rtol=1e-4, atol=1e-8)
+    assert value != pytest.approx(plain, rel=1e-3)
+    assert numbers(metrics) == pytest.approx(numbers(alone), rel=1e-5)
+
+
+@pytest.mark.parametrize("scope", ["rollout-batch", "mini-batch", "micro-batch"])
+@each_variant
+def test_importance_weights_of_one_change_no_bit(name, scope):
+    method, batch, parts = variant(name), Batch(), [range(4), range(4, 8)]
+    loss = MethodLoss(method, actor(method), scope)
+    value, gradient, _ = run(loss, batch, parts)
+    batch.importance = torch.ones(batch.mask.shape)
+    weighted = run(loss, batch, parts)
+    assert weighted[0] == value
+    assert torch.equal(weighted[1], gradient)
 
 
 @pytest.mark.parametrize("scope", ["rollout-batch", "mini-batch", "micro-batch"])

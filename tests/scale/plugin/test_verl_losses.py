@@ -176,9 +176,12 @@ def test_defaults():
 # Inside verl's step
 
 
-def test_kl_cov_of_a_micro_batch_in_the_trainers_loss_is_verls():
+@pytest.mark.parametrize("level", [None, *test_loss.LEVELS])
+def test_kl_cov_of_a_micro_batch_in_the_trainers_loss_is_verls(level):
     """`MethodLoss` beside verl's `ppo_loss` with its built-in loss, on verl's nested tensors."""
     batch, rows = test_loss.Batch(dtype=torch.float64), range(len(test_loss.LENGTHS))
+    if level is not None:
+        batch.sampled_elsewhere(**test_loss.LEVELS[level])
     method = replace(METHODS["kl-cov"], loss=KlCov(ratio=0.3, coefficient=0.7))
     ours = test_loss.run(MethodLoss(method, test_loss.actor(method), "micro-batch"), batch, [rows])
     config = test_loss.actor(
