@@ -127,7 +127,7 @@ def _check_lengths(config: Any) -> None:
 
 def _check_correction(config: Any) -> None:
     """Require importance weights that every loss knows, and the log-probabilities that they are made of."""
-    correction, rollout = config.algorithm.rollout_correction or {}, config.actor_rollout_ref.rollout
+    correction: Any = config.algorithm.rollout_correction or {}
     name, level = "algorithm.rollout_correction", correction.get("rollout_is")
     if correction.get("bypass_mode"):
         raise ValueError(
@@ -142,7 +142,7 @@ def _check_correction(config: Any) -> None:
     if level is None:
         return
     require.one_of(f"{name}.rollout_is", level, ("token", "sequence"))
-    if not rollout.calculate_log_probs:
+    if not config.actor_rollout_ref.rollout.calculate_log_probs:
         raise ValueError(
             f"{ROLLOUT}.calculate_log_probs: expected true for importance weights of {name}.rollout_is={level}, which "
             "verl would leave out without a word, got false"
