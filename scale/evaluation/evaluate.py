@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.progress import TimeElapsedColumn, TimeRemainingColumn
 
-from scale.evaluation import exports, generate, planning, score_table
+from scale.evaluation import dealing, exports, generate, planning, score_table
 from scale.evaluation.exports import Checkpoint
 from scale.evaluation.planning import SETTINGS_FILE, Item, plan
 from scale.plugin.config import VLLM_ON_CPU
@@ -29,8 +29,12 @@ from theory.base.terminal import Console
 
 TABLE = "table"
 
-DEADLINE, SILENCE = 14 * 24 * 3600.0, 3600.0
-"""Seconds that a checkpoint's evaluation may take, and between two stored samples, loading included."""
+DEADLINE, SILENCE = 14 * 24 * 3600.0, dealing.LOADING + 600.0
+"""Seconds that a checkpoint's evaluation may take, and between two signs of work.
+
+Signs are an engine that is ready, a token and a stored sample. An engine that is stuck is named before
+(`scale.evaluation.dealing`), so that this is for what else may hang, such as a reward function.
+"""
 
 ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "checkpoints": {
@@ -58,7 +62,13 @@ ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
         "help": "run the code that the runs name: a reward function and modules that are not this package's",
     },
     "--cluster": {"metavar": "NAME", "help": "a file of conf/cluster (default: as in training)"},
-    "--tensor-parallel": {"type": int, "metavar": "N", "help": "GPUs of one model (as in training)"},
+    "--tensor-parallel": {"type": int, "metavar": "N", "help": "GPUs of one engine (default: as in training)"},
+    "--engines": {
+        "type": int,
+        "metavar": "N",
+        "help": "vLLM engines that share the work, each with its own GPUs (default: all GPUs that are visible; one on "
+        "a CPU)",
+    },
     "--max-position-embeddings": {"type": int, "metavar": "N", "help": "positions of the model (as in training)"},
     "--scorers": {
         "type": int,
@@ -144,18 +154,20 @@ def _sample(args: argparse.Namespace, items: Sequence[Item], console: Console) -
     for item in items:
         if item.missing(args.samples):
             by_checkpoint.setdefault(item.checkpoint.name, []).append(item)
-    gpus = 0
+    hardware = planning.Hardware(0, [])
     if any(not item.only_scores_differ() for group in by_checkpoint.values() for item in group):
-        gpus = planning.gpus_of(args, [item.checkpoint for item in items])  # refused before anything is written
+        hardware = planning.hardware_of(args, [item.checkpoint for item in items])  # before anything is written
     for name, group in by_checkpoint.items():
         with files.only_writer(args.out / name, PATIENCE) as lock:
-            status = _sample_checkpoint(args, group, gpus, console, lock)
+            status = _sample_checkpoint(args, group, hardware, console, lock)
         if status:
             return status
     return 0
 
 
-def _sample_checkpoint(args: argparse.Namespace, group: Sequence[Item], gpus: int, console: Console, lock: int) -> int:
+def _sample_checkpoint(
+    args: argparse.Namespace, group: Sequence[Item], hardware: planning.Hardware, console: Console, lock: int
+) -> int:
     """Draw and score what is missing of a checkpoint, looked at again: another call may have drawn it meanwhile."""
     for item in group:
         if not args.force:
@@ -166,6 +178,7 @@ def _sample_checkpoint(args: argparse.Namespace, group: Sequence[Item], gpus: in
     missing = [(item, count) for item in group if (count := item.missing(args.samples))]
     if not missing:
         return 0
+    total = sum(count for _, count in missing)
     first = missing[0][0]
     with console.status(f"reading {first.checkpoint.export}"):
         exports.require_unchanged(first.checkpoint.export)
@@ -173,7 +186,8 @@ def _sample_checkpoint(args: argparse.Namespace, group: Sequence[Item], gpus: in
         _prepare(item)
     spec = {
         "model": str(first.checkpoint.export),
-        "gpus": gpus,
+        "gpus": hardware.gpus,
+        "devices": hardware.devices[:total],
         "scorers": args.scorers,
         **{x: first.settings[x] for x in ("dtype", "template", "max_position_embeddings", "reward_arguments")},
         "reward": first.settings["reward"]["name"],
@@ -188,7 +202,7 @@ def _sample_checkpoint(args: argparse.Namespace, group: Sequence[Item], gpus: in
             for item, _ in missing
         ],
     }
-    return _run(args.out / first.checkpoint.name, spec, sum(count for _, count in missing), console, lock)
+    return _run(args.out / first.checkpoint.name, spec, total, console, lock)
 
 
 def _score_again(item: Item, processes: int) -> None:
@@ -232,12 +246,16 @@ def _run(folder: Path, spec: Mapping[str, Any], total: int, console: Console, lo
         environ |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
         files.write_json(temporary / "spec.json", spec)
         task = bar.add_task(folder.name, total=total, state="loading")
+        engines = len(spec["devices"])
 
         def echo(line: str) -> None:
             progress = reports.read_progress(folder)
-            if progress is not None and progress.get("seconds"):
-                rate = progress["tokens"] / progress["seconds"]
-                bar.update(task, completed=progress["step"], state=f"{rate:,.0f} tokens/s")
+            if progress is None:
+                return
+            state = f"loading, {progress.get('ready', 0)} of {engines} engines ready"
+            if progress["tokens"] and progress["seconds"]:
+                state = f"{progress['tokens'] / progress['seconds']:,.0f} tokens/s"
+            bar.update(task, completed=progress["step"], state=state)
 
         outcome = supervisor.supervise(
             [sys.executable, "-m", "scale.evaluation.generate", str(temporary / "spec.json")],
@@ -257,7 +275,8 @@ def _run(folder: Path, spec: Mapping[str, Any], total: int, console: Console, lo
     tokens = last.get("tokens", 0)
     rate = tokens / max(last.get("seconds", 0), 1e-9)
     console.print(
-        f"{folder.name}: {total} responses, {tokens:,} tokens, {rate:,.0f} tokens/s, {outcome.seconds:.0f} s in all",
+        f"{folder.name}: {total} responses, {tokens:,} tokens, {rate:,.0f} tokens/s by {len(spec['devices'])} "
+        f"engine{'s' * (len(spec['devices']) > 1)}, {outcome.seconds:.0f} s in all",
         soft_wrap=True,
     )
     return 0

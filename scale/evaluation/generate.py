@@ -1,30 +1,30 @@
-"""The process that holds vLLM, `python -m scale.evaluation.generate SPEC`; and the file of samples.
+"""The process that writes samples, `python -m scale.evaluation.generate SPEC`; and the file of samples.
 
-Every response is sampled with a seed of its own, scored by the run's reward function in other processes, and appended
-to its evaluation's `samples.jsonl` as one line. A killed process may leave a line without an end; that line is dropped
-and its sample drawn again, with the same seed.
+Every response is drawn with a seed of its own by one of the engines (`scale.evaluation.dealing`), scored by the run's
+reward function in other processes, and appended to its evaluation's `samples.jsonl` as one line. A killed process may
+leave a line without an end; that line is dropped and its sample drawn again, with the same seed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import multiprocessing
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
+from scale.evaluation.dealing import Engines
+from scale.evaluation.engine import FINISHED, Load, Request, Response, engine_arguments
 from scale.evaluation.problems import BenchmarkProblem, Score, load_reward, score
-from scale.launch.network import loopback
 from scale.run import beat, reported
-from theory.base.files import json_line, no_link, opened, read_foreign_json, read_json, read_line
+from theory.base.files import json_line, no_link, opened, read_json, read_line
 from theory.base.processes import end_with_parent
 
 SAMPLES_FILE = "samples.jsonl"
@@ -44,9 +44,6 @@ FIELDS: Mapping[str, type] = {
 
 LONGEST = 2**26
 """Bytes that a line of samples has at most."""
-
-FINISHED = ("stop", "length")
-"""How vLLM ends a response."""
 
 WAITING = 4096
 """Responses that may wait for their score."""
@@ -152,21 +149,25 @@ class Evaluation:
         samples = read_samples(path, self.problems, spec["seed"], spec["evaluation"])
         done = {(x["key"], x["sample"]) for x in samples}
         self.missing = [
-            (problem, number)
-            for problem in self.problems
+            (place, number)
+            for place, problem in enumerate(self.problems)
             for number in range(spec["samples"])
             if (problem.key, number) not in done
         ]
 
-    def append(self, problem: BenchmarkProblem, number: int, output: Mapping[str, Any], scored: Score) -> None:
+    def seed(self, place: int, number: int) -> int:
+        """Return the seed of a sample of the problem at a place."""
+        return sample_seed(self.spec["seed"], self.problems[place].key, number)
+
+    def append(self, drawn: Response, scored: Score) -> None:
         """Add a sample."""
         line = {
             "evaluation": self.spec["evaluation"],
-            "key": problem.key,
-            "sample": number,
-            "seed": sample_seed(self.spec["seed"], problem.key, number),
+            "key": self.problems[drawn.request.problem].key,
+            "sample": drawn.request.sample,
+            "seed": drawn.request.seed,
             **scored._asdict(),
-            **output,
+            **{name: getattr(drawn, name) for name in ("tokens", "finish", "text")},
         }
         data = json_line(line).encode()
         if self.file.write(data) < len(data):  # One write: a line is there whole, or it has no end.
@@ -208,119 +209,72 @@ def main(path: str) -> None:
             Evaluation(each, stack.enter_context(appending(Path(each["folder"], SAMPLES_FILE))))
             for each in spec["evaluations"]
         ]
+        jobs = deque(
+            Request(number, place, sample, each.seed(place, sample))
+            for number, each in enumerate(evaluations)
+            for place, sample in each.missing
+        )
         pool = stack.enter_context(scorers(spec["reward"], spec["reward_arguments"], spec["scorers"]))
-        _generate(spec, evaluations, pool)
+        engines = stack.enter_context(Engines(spec["devices"]))
+        engines.load(_load(spec, evaluations))
+        draw(evaluations, jobs, engines, pool)
 
 
-def _generate(spec: Mapping[str, Any], evaluations: list[Evaluation], pool: ProcessPoolExecutor) -> None:
+def _load(spec: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> Load:
+    """Return what every engine needs: the model, settings and all prompts."""
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(spec["model"], trust_remote_code=False)
-        prompts = {
-            (number, problem.key): _tokens(tokenizer, problem, spec["template"])
-            for number, each in enumerate(evaluations)
-            for problem in each.problems
-        }
+        prompts = [[_tokens(tokenizer, x, spec["template"]) for x in each.problems] for each in evaluations]
     except Exception as error:  # of any kind: the files and the chat template are others'
         raise ValueError(f"{spec['model']}: expected a tokenizer with a chat template, got {error!r:.300}") from error
-    longest = max(map(len, prompts.values())) + max(each.spec["max_tokens"] for each in evaluations)
-    arguments = engine_arguments(spec, longest)
-    os.environ.update(loopback(os.environ))
-    import vllm  # Heavy: what is wrong with the prompts has been said by now.
+    longest = max(len(x) for each in prompts for x in each) + max(each.spec["max_tokens"] for each in evaluations)
+    sampling = [{x: each.spec[x] for x in ("temperature", "top_p", "max_tokens")} for each in evaluations]
+    return Load(engine_arguments(spec, longest), list(zip(sampling, prompts, strict=True)))
 
-    llm = vllm.LLM(spec["model"], **arguments)
-    engine = llm.llm_engine
-    room = 2 * engine.vllm_config.scheduler_config.max_num_seqs
-    jobs = iter([(number, *job) for number, each in enumerate(evaluations) for job in each.missing])
-    running: dict[str, tuple[int, BenchmarkProblem, int]] = {}
-    waiting: dict[Future[Score], tuple[int, BenchmarkProblem, int, dict[str, Any]]] = {}
-    scored: SimpleQueue[Future[Score]] = SimpleQueue()
-    stored = shown = tokens = 0
+
+def draw(evaluations: Sequence[Evaluation], jobs: deque[Request], engines: Engines, pool: ProcessPoolExecutor) -> None:
+    """Let the engines draw what the jobs ask for, and store each response with its score."""
+    total = len(jobs)
+    stored, shown = 0, (-1, 0, 0)
+    waiting: dict[Future[Score], Response] = {}
     start = last = time.monotonic()
-    more = True
-    while more or running or waiting:
-        while more and len(running) < room:
-            job = next(jobs, None)
-            if job is None:
-                more = False
-                break
-            number, problem, sample = job
-            name = f"{number}-{sample}-{problem.key}"
-            running[name] = job
-            spec = evaluations[number].spec
-            sampling = vllm.SamplingParams(
-                seed=sample_seed(spec["seed"], problem.key, sample),
-                **{x: spec[x] for x in ("temperature", "top_p", "max_tokens")},
-            )
-            engine.add_request(name, {"prompt_token_ids": prompts[number, problem.key]}, sampling)
-        for request in engine.step() if running else ():
-            if request.finished:
-                number, problem, sample = running.pop(request.request_id)
-                first = request.outputs[0]
-                if first.finish_reason not in FINISHED:
-                    raise RuntimeError(f"vLLM ended a response of {problem.key} by {first.finish_reason}")
-                output = {"tokens": len(first.token_ids), "finish": first.finish_reason, "text": first.text}
-                future = pool.submit(score_response, problem, first.text)
-                waiting[future] = (number, problem, sample, output)
-                future.add_done_callback(scored.put)
-                tokens += len(first.token_ids)
-        for future in _finished(scored, block=bool(waiting) and (not running or len(waiting) >= WAITING)):
-            number, problem, sample, output = waiting.pop(future)
-            evaluations[number].append(problem, sample, output, future.result())
+    while stored < total:
+        if len(waiting) < WAITING:
+            engines.deal(jobs)
+        event = engines.wait()
+        if isinstance(event, Future):
+            drawn = waiting.pop(event)
+            evaluations[drawn.request.evaluation].append(drawn, event.result())
             stored += 1
-        if stored > shown and time.monotonic() - last > SHOW:
-            shown, last = stored, time.monotonic()
-            _show(evaluations, stored, tokens, last - start)
-    _show(evaluations, stored, tokens, time.monotonic() - start)
+        else:
+            for drawn in event:
+                problem = evaluations[drawn.request.evaluation].problems[drawn.request.problem]
+                future = pool.submit(score_response, problem, drawn.text)
+                waiting[future] = drawn
+                future.add_done_callback(engines.events.put)
+        now, state = time.monotonic(), (stored, engines.tokens, engines.ready)
+        if not engines.tokens:
+            start = now  # The rate is that of drawing.
+        if state != shown and (now - last > SHOW or stored == total):
+            shown, last = state, now
+            _show(evaluations, *state, len(engines.engines), now - start)
 
 
-def _finished(scored: SimpleQueue[Future[Score]], *, block: bool) -> Iterator[Future[Score]]:
-    """Return what has been scored by now; wait a second for the first with `block`."""
-    with contextlib.suppress(Empty):
-        while True:
-            yield scored.get(block, 1.0)
-            block = False
-
-
-def _show(evaluations: Sequence[Evaluation], stored: int, tokens: int, seconds: float) -> None:
-    """Report progress, with all samples on the disk; while engine or reward function hang, no report comes."""
+def _show(
+    evaluations: Sequence[Evaluation], stored: int, tokens: int, ready: int, engines: int, seconds: float
+) -> None:
+    """Report progress, with all samples on the disk; while nothing is drawn or stored, no report comes."""
     for each in evaluations:
         os.fsync(each.file.fileno())
-    beat(stored, tokens=tokens, seconds=seconds)
-    print(f"{stored} samples, {tokens} tokens, {seconds:.1f} s", flush=True)
+    beat(stored, tokens=tokens, seconds=seconds, ready=ready)
+    print(f"{stored} samples, {tokens} tokens, {seconds:.1f} s, {ready} of {engines} engines", flush=True)
 
 
 def _tokens(tokenizer: Any, problem: BenchmarkProblem, arguments: Mapping[str, Any]) -> list[int]:
     text = tokenizer.apply_chat_template(problem.prompt, tokenize=False, add_generation_prompt=True, **arguments)
     return list(tokenizer(text, add_special_tokens=False).input_ids)
-
-
-def engine_arguments(spec: Mapping[str, Any], longest: int) -> dict[str, Any]:
-    """Return vLLM's settings for sequences of at most `longest` tokens, which the model's positions must hold."""
-    path = Path(spec["model"], "config.json")
-    positions = read_foreign_json(path).get("max_position_embeddings")
-    if positions is not None and (type(positions) is not int or positions < 1):
-        raise ValueError(f"{path}: expected an integer >= 1 as max_position_embeddings, got {positions!r:.80}")
-    changed = spec["max_position_embeddings"]
-    if max(positions or longest, changed or 0) < longest:
-        raise ValueError(
-            f"max_tokens: expected the longest prompt and its response within the model's {positions} positions, got "
-            f"{longest}; --max-position-embeddings gives it more, as in training"
-        )
-    arguments: dict[str, Any] = {
-        "dtype": spec["dtype"],
-        "max_model_len": longest,
-        "tensor_parallel_size": max(spec["gpus"], 1),
-        "enforce_eager": not spec["gpus"],
-        "disable_log_stats": True,
-    }
-    if not spec["gpus"]:
-        # vLLM's CPU build fails where a prompt with a seed of its own is prefilled in parts.
-        arguments |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(8192, longest)}
-    if changed:
-        arguments["hf_overrides"] = {"max_position_embeddings": changed}
-    return arguments
 
 
 if __name__ == "__main__":

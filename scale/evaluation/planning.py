@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any, NamedTuple
 
 from scale import launch
 from scale.evaluation import exports, problems
+from scale.evaluation.engine import UTILIZATION
 from scale.evaluation.exports import Checkpoint
 from scale.evaluation.generate import SAMPLES_FILE, read_samples
 from scale.evaluation.problems import BenchmarkProblem
@@ -124,19 +128,19 @@ def plan(args: argparse.Namespace) -> tuple[list[Item], list[TableRow]]:
 
 def _check_numbers(args: argparse.Namespace) -> None:
     for k in args.k:
-        require.count("k", k, 1)
-    require.count("samples", args.samples, 1)
+        require.count("--k", k, 1)
+    require.count("--samples", args.samples, 1)
     if args.samples < max(args.k):
-        raise ValueError(f"samples: expected at least k = {max(args.k)} of each problem, got {args.samples}")
+        raise ValueError(f"--samples: expected at least k = {max(args.k)} of each problem, got {args.samples}")
     for seed in args.seeds:
-        require.count("seeds", seed)
-    require.in_range("temperature", args.temperature, 0.0)
+        require.count("--seeds", seed)
+    require.in_range("--temperature", args.temperature, 0.0)
     if args.temperature == 0 and args.samples > 1:
-        raise ValueError(f"temperature: expected more than 0, since {args.samples} samples would all be alike, got 0")
-    require.in_range("top_p", args.top_p, 0.0, 1.0, open_low=True)
-    for name in ("max_tokens", "tensor_parallel", "max_position_embeddings", "scorers"):
+        raise ValueError(f"--temperature: expected more than 0, since {args.samples} samples would all be alike, got 0")
+    require.in_range("--top-p", args.top_p, 0.0, 1.0, open_low=True)
+    for name in ("max_tokens", "tensor_parallel", "engines", "max_position_embeddings", "scorers"):
         if getattr(args, name) is not None:
-            require.count(name, getattr(args, name), 1)
+            require.count(f"--{name.replace('_', '-')}", getattr(args, name), 1)
 
 
 def _check_different(name: str, values: Sequence[Any]) -> None:
@@ -289,18 +293,77 @@ def device_of(args: argparse.Namespace, checkpoints: Sequence[Checkpoint]) -> st
     return str(runs.lookup(config, "trainer.device", "cuda"))
 
 
-def gpus_of(args: argparse.Namespace, checkpoints: Sequence[Checkpoint]) -> int:
-    """Return over how many GPUs a model is spread, which must be here; 0 on the CPU."""
-    if device_of(args, checkpoints) == "cpu":
-        return 0
-    import torch
+class Hardware(NamedTuple):
+    """What a model is drawn from on: GPUs of one engine, 0 on a CPU; and for each engine the names of its GPUs.
 
+    The names are what `CUDA_VISIBLE_DEVICES` takes, "" on a CPU.
+    """
+
+    gpus: int
+    devices: list[str]
+
+
+def hardware_of(args: argparse.Namespace, checkpoints: Sequence[Checkpoint]) -> Hardware:
+    """Return the engines, whose GPUs must be here and free."""
+    if device_of(args, checkpoints) == "cpu":
+        if args.tensor_parallel not in (None, 1):
+            raise ValueError(f"--tensor-parallel: expected 1 on a CPU, got {args.tensor_parallel}")
+        return Hardware(0, [""] * (args.engines or 1))
     where = f"{ROLLOUT}.tensor_model_parallel_size"
     wanted = int(from_runs("tensor_parallel", args.tensor_parallel, checkpoints, where, 1))
-    gpus = torch.cuda.device_count()
-    if gpus < wanted:
+    memory = memory_of_gpus()
+    names = names_of_gpus(len(memory), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if len(memory) < wanted:
         raise ValueError(
-            f"cluster: expected {wanted} GPU{'s' * (wanted > 1)} that torch can use, got {gpus}; small models run "
-            "with --cluster cpu"
+            f"cluster: expected {wanted} GPU{'s' * (wanted > 1)} that torch can use, got {len(memory)}; small models "
+            "run with --cluster cpu"
         )
-    return wanted
+    most = len(names) // wanted
+    engines = args.engines or most
+    if engines > most:
+        of = f"{wanted} GPU{'s' * (wanted > 1)}"
+        raise ValueError(
+            f"--engines: expected at most {most}, each with {of} of the {len(names)} that are visible, got {engines}"
+        )
+    for name, (free, total) in zip(names[: engines * wanted], memory, strict=False):
+        if free < UTILIZATION * total:
+            raise ValueError(
+                f"GPU {name}: expected {UTILIZATION:.0%} of {total / 2**30:.1f} GiB to be free, got "
+                f"{free / 2**30:.1f} GiB; name the GPUs that are free in CUDA_VISIBLE_DEVICES"
+            )
+    return Hardware(wanted, [",".join(names[i * wanted : (i + 1) * wanted]) for i in range(engines)])
+
+
+MEMORY = """
+import json, torch
+print(json.dumps([torch.cuda.mem_get_info(i) for i in range(torch.cuda.device_count())]))
+"""
+
+
+def memory_of_gpus() -> list[tuple[int, int]]:
+    """Return the free and the whole memory of each GPU that torch can use, bytes.
+
+    A process of its own looks, since whoever looks takes some of it until its end.
+    """
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines()[-1:]
+        raise ValueError(f"cluster: expected GPUs that torch can use, got {' '.join(said)}")
+    return [(free, total) for free, total in json.loads(done.stdout.splitlines()[-1])]
+
+
+def names_of_gpus(count: int, visible: str | None) -> list[str]:
+    """Return the names of the GPUs that torch counts, as `CUDA_VISIBLE_DEVICES` has them: numbers or UUIDs.
+
+    A part of a GPU (MIG) is used by one process alone, which sees no other: torch counts one, whatever is named.
+
+    Examples
+    --------
+    >>> names_of_gpus(3, None), names_of_gpus(2, "4, 7"), names_of_gpus(1, "MIG-a,MIG-b")
+    (['0', '1', '2'], ['4', '7'], ['MIG-a', 'MIG-b'])
+    """
+    if visible is None:
+        return [str(number) for number in range(count)]
+    names = [x.strip() for x in visible.split(",")]
+    parts = [x for x in dict.fromkeys(names) if x.startswith("MIG-")]
+    return parts if count and len(parts) == len(names) else names[:count]

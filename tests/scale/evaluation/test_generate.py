@@ -1,4 +1,4 @@
-"""The file of samples, its one writer, scores in processes, and the engine's settings; without vLLM."""
+"""The file of samples, its one writer, scores in processes, and the engines' settings; without vLLM."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from scale.evaluation import generate, problems
+from scale.evaluation import engine, generate, problems
 from tests.scale.evaluation.made_runs import command, fill, good, model, refused, run_folder
 from theory.base.files import json_line, read_line
 
@@ -103,9 +103,9 @@ def test_an_unfinished_line_is_dropped(tmp_path, size):
 def test_responses_that_do_not_fit_into_the_models_positions(tmp_path):
     spec = {"model": str(model(tmp_path / "m")), "gpus": 2, "dtype": "bfloat16", "max_position_embeddings": 0}
     with pytest.raises(ValueError, match=r"max_tokens: expected .* within the model's 128 positions, got 129"):
-        generate.engine_arguments(spec, 129)
-    assert "hf_overrides" not in generate.engine_arguments(spec, 128)
-    found = generate.engine_arguments(spec | {"max_position_embeddings": 256}, 129)
+        engine.engine_arguments(spec, 129)
+    assert "hf_overrides" not in engine.engine_arguments(spec, 128)
+    found = engine.engine_arguments(spec | {"max_position_embeddings": 256}, 129)
     assert found["hf_overrides"] == {"max_position_embeddings": 256}
     assert (found["max_model_len"], found["tensor_parallel_size"], found["dtype"]) == (129, 2, "bfloat16")
 
@@ -119,7 +119,7 @@ def test_a_tokenizer_that_cannot_be_read_is_named(tmp_path, content):
     problem = problems.BenchmarkProblem("k", "b", [{"role": "user", "content": "x"}], "33", {"key": "k"})
     one = SimpleNamespace(problems=[problem], spec={"max_tokens": 8})
     with pytest.raises(ValueError, match=f"{export}: expected a tokenizer with a chat template, got"):
-        generate._generate(spec, [one], None)
+        generate._load(spec, [one])
 
 
 def test_the_trainings_reward_scores_in_processes():
@@ -133,7 +133,7 @@ def test_the_trainings_reward_scores_in_processes():
 
 SCORING = """
 import sys
-from scale.evaluation import generate, problems
+from scale.evaluation import engine, generate, problems
 if __name__ == "__main__":
     problem = problems.BenchmarkProblem("k", "aime24", [{"role": "user", "content": "x"}], "33", {"key": "k"})
     with generate.scorers("pkg://scale.rewards.scoring:compute_score", {}, 1) as pool:

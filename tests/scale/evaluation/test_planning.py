@@ -27,26 +27,71 @@ pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("evaluate")]
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--k", 1, 5], "samples: expected at least k = 5 of each problem, got 4"),
-        (["--k", 0], "k: expected an integer >= 1, got 0"),
+        (["--k", 1, 5], "--samples: expected at least k = 5 of each problem, got 4"),
+        (["--k", 0], "--k: expected an integer >= 1, got 0"),
         (["--seeds", 1, 1], "seeds: expected different ones, got 1 more than once"),
-        (["--seeds", -1], "seeds: expected an integer >= 0"),
-        (["--temperature", 0], "temperature: expected more than 0, since 4 samples would all be alike"),
-        (["--temperature", "nan"], "temperature: expected a finite number"),
-        (["--top-p", 0], "top_p: expected a finite number in (0.0, 1.0]"),
-        (["--max-tokens", 0], "max_tokens: expected an integer >= 1"),
+        (["--seeds", -1], "--seeds: expected an integer >= 0"),
+        (["--temperature", 0], "--temperature: expected more than 0, since 4 samples would all be alike"),
+        (["--temperature", "nan"], "--temperature: expected a finite number"),
+        (["--top-p", 0], "--top-p: expected a finite number in (0.0, 1.0]"),
+        (["--max-tokens", 0], "--max-tokens: expected an integer >= 1"),
         (["--reward", "pkg://scale.tiny:no_such"], "reward: expected a function that can be imported"),
         (["--reward", "pkg://no.such:f"], "reward: expected a function that can be imported"),
         (["--reward", "no_such.py:f"], "reward: expected a function that can be imported"),
         (["--reward", "pkg://scale.tiny:LEVELS"], "reward: expected a function, got"),
         (["--reward", "nonsense"], "reward: expected pkg://module:function or file.py:function"),
         (["--cluster", "3xB300"], "cluster: expected one of 1x8-a100"),
+        (["--engines", 0], "--engines: expected an integer >= 1, got 0"),
+        (["--tensor-parallel", 2], "--tensor-parallel: expected 1 on a CPU, got 2"),
         (["--cluster", "1x8-a100", "--tensor-parallel", 99], "cluster: expected 99 GPUs that torch can use"),
     ],
 )
 def test_bad_arguments(tmp_path, change, message):
     refused(message, *good(tmp_path), *change)
     assert not (tmp_path / "out").exists()
+
+
+def hardware(tmp_path, monkeypatch, memory, visible, *arguments):
+    """Return the engines of a call where torch can use GPUs with free and whole memory, GiB."""
+    monkeypatch.setattr(planning, "memory_of_gpus", lambda: [(free * 2**30, all_ * 2**30) for free, all_ in memory])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    args = parsed(*good(tmp_path), "--cluster", "1x8-a100", *arguments)
+    return planning.hardware_of(args, [exports.resolve_checkpoint(x) for x in args.checkpoints])
+
+
+FREE = (79, 80)
+
+
+@pytest.mark.parametrize(
+    ("memory", "visible", "arguments", "gpus", "devices"),
+    [
+        ([FREE] * 8, None, [], 1, list("01234567")),
+        ([FREE] * 8, None, ["--tensor-parallel", 2], 2, ["0,1", "2,3", "4,5", "6,7"]),
+        ([FREE] * 8, None, ["--tensor-parallel", 3], 3, ["0,1,2", "3,4,5"]),
+        ([FREE] * 3, "6, 2,4", [], 1, ["6", "2", "4"]),
+        ([FREE] * 2, "GPU-a,GPU-b,GPU-gone", [], 1, ["GPU-a", "GPU-b"]),
+        ([FREE], "MIG-a,MIG-b,MIG-c", [], 1, ["MIG-a", "MIG-b", "MIG-c"]),
+        ([FREE] * 2 + [(10, 80)] * 2, None, ["--engines", 2], 1, ["0", "1"]),
+    ],
+)
+def test_engines_share_the_gpus_that_are_visible(tmp_path, monkeypatch, memory, visible, arguments, gpus, devices):
+    assert hardware(tmp_path, monkeypatch, memory, visible, *arguments) == (gpus, devices)
+
+
+@pytest.mark.parametrize(
+    ("memory", "visible", "arguments", "message"),
+    [
+        ([FREE] * 8, None, ["--engines", 9], "--engines: expected at most 8, each with 1 GPU of the 8 that are"),
+        ([FREE] * 5, None, ["--tensor-parallel", 2, "--engines", 3], "at most 2, each with 2 GPUs of the 5 that are"),
+        ([FREE], "MIG-a,MIG-b", ["--tensor-parallel", 2], "cluster: expected 2 GPUs that torch can use, got 1"),
+        ([FREE, (10, 80)], "4,7", [], "GPU 7: expected 90% of 80.0 GiB to be free, got 10.0 GiB"),
+    ],
+)
+def test_gpus_that_are_missing_or_taken(tmp_path, monkeypatch, memory, visible, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        hardware(tmp_path, monkeypatch, memory, visible, *arguments)
 
 
 def test_runs_that_differ_in_more_than_seeds_share_no_row(tmp_path):
