@@ -16,38 +16,61 @@ GIB = 2**30
 LOGITS_CHUNK = 2048
 """Tokens whose logits are in float32 at a time (`entropy_from_logits_chunk_size`)."""
 
+STATISTICS_BYTES = 20 * 2**25
+"""What the token statistics take at a time (`scale.plugin.token_statistics`)."""
+
 
 # Memory
 
 
 def memory(job: Job, shape: Shape, hardware: Hardware) -> dict[str, dict[str, float]]:
-    """Return the memory of a GPU in GiB, phase by phase and part by part: generation, update.
+    """Return the memory of a GPU in GiB, phase by phase and part by part: generation, old policy, update.
 
-    Generation: the part of the training state that stays, and vLLM's share. Update: the training state, the embedding
-    and two layers gathered from all GPUs with their gradients, activations, logits and their gradient, and three copies
-    in float32 of the logits whose entropy is computed at once. The reserve counts in both.
+    Generation: the part of the training state that stays, and vLLM's share. Old policy: a forward pass with verl's
+    entropy. Update: the training state, the embedding and two layers gathered from all GPUs with their gradients, the
+    checkpoints of a micro-batch, and what is largest: a layer computed again with its gradients, or the logits. The
+    reserve counts in each.
     """
     p, on_gpu = shape.parameters, not job.params_on_host
-    tokens = job.micro_batch
-    hidden, vocabulary = shape.hidden, shape.vocabulary
-    widths = 6 * hidden + 3 * shape.intermediate + 2 * (shape.heads + 2 * shape.kv_heads) * shape.head_dim
-    layer = tokens * BF16 * widths
-    in_float = min(tokens, LOGITS_CHUNK) if job.chunked else tokens
+    tokens, ahead = job.micro_batch, job.micro_batch_forward
+    vocabulary, whole = shape.vocabulary, shape.vocabulary * shape.hidden + 2 * shape.layer_parameters
+    widths = 6 * shape.hidden + 3 * shape.intermediate + 2 * (shape.heads + 2 * shape.kv_heads) * shape.head_dim
+    layer = BF16 * widths
+    weights = FP32 * p / job.gpus * on_gpu
     generation = {
-        "weights": FP32 * p / job.gpus * (job.params_rest and on_gpu),
-        "AdamW": 2 * FP32 * p / job.gpus * (job.optimizer_rests and on_gpu),
+        "weights": weights * job.params_rest,
+        "AdamW": 2 * weights * job.optimizer_rests,
         "vLLM": job.utilization * hardware.memory_gib * GIB,
     }
-    update = {
-        "weights": FP32 * p / job.gpus * on_gpu,
-        "gradients": FP32 * p / job.gpus * on_gpu,
-        "AdamW": 2 * FP32 * p / job.gpus * on_gpu,
-        "gathered layers": 2 * BF16 * (vocabulary * hidden + 2 * shape.layer_parameters),
-        "activations": layer + tokens * BF16 * hidden * shape.layers if job.checkpointing else layer * shape.layers,
-        "logits": 2 * BF16 * tokens * vocabulary,
-        "entropy": 3 * FP32 * in_float * vocabulary,
+    old_policy = {
+        "weights": weights,
+        "AdamW": 2 * weights * job.optimizer_rests,
+        "gathered layers": BF16 * whole,
+        "activations": ahead * layer,
+        "logits": ahead * vocabulary * BF16,
+        "entropy": (min(ahead, LOGITS_CHUNK) if job.chunked else ahead) * vocabulary * 3 * FP32,
     }
-    phases = {"generation": generation, "update": update}
+    at_layer = {"a layer": 2 * tokens * layer}
+    at_logits = {
+        # flash-attn's log-softmax writes the gradient over the logits, unless the entropy needs them; PyTorch's keeps
+        # every token's result in float32.
+        "logits": tokens * vocabulary * (BF16 * (1 + job.entropy_bonus) if job.flash else BF16 + FP32),
+        # For the backward pass verl computes all parts again and keeps them: logits and probabilities in float32, and
+        # three arrays of gradients in bfloat16.
+        "entropy": tokens * vocabulary * (2 * FP32 + 2 * BF16) * job.entropy_bonus,
+        "statistics": STATISTICS_BYTES,
+    }
+    update = {
+        "weights": weights,
+        "gradients": FP32 * p * on_gpu / (1 if job.gradients_whole else job.gpus),
+        "AdamW": 2 * weights,
+        "gathered layers": 2 * BF16 * whole,
+        "activations": tokens * shape.layers * (BF16 * shape.hidden if job.checkpointing else layer),
+        **max(at_layer, at_logits, key=lambda parts: sum(parts.values())),
+    }
+    if not job.flash:
+        old_policy["attention mask"], update["attention mask"] = 3 * ahead**2, 3 * tokens**2
+    phases = {"generation": generation, "old policy": old_policy, "update": update}
     return {
         phase: {name: size / GIB for name, size in parts.items() if size} | {"reserve": job.reserve_gib}
         for phase, parts in phases.items()
@@ -74,28 +97,55 @@ def host_gib(job: Job, shape: Shape) -> float:
 # Time
 
 
-def step_seconds(job: Job, shape: Shape, hardware: Hardware, given: Assumptions) -> dict[str, float]:
-    """Return the seconds of a step: generation, update, and both with the overhead.
+def generation_seconds(job: Job, shape: Shape, hardware: Hardware, given: Assumptions, sequences: int) -> float:
+    """Return the seconds in which all engines together generate some responses.
 
-    Generation: each of the N / TP engines decodes its part of the rollouts, as many sequences at once as fit. A step of
-    decoding reads weights and KV cache and multiplies; at the end the longest response decodes alone. Update:
-    operations over what all GPUs do.
+    Each of the N / TP engines decodes its part, as many sequences at once as fit. A step of decoding reads weights and
+    KV cache, multiplies, and takes a time of its own; at the end the longest response decodes alone.
     """
-    length = min(given.response_length, job.max_response)
-    prompt = min(given.prompt_length, job.max_prompt)
-    peak = given.compute_share * hardware.bf16_tflops * 1e12
+    length, prompt, peak = _lengths_and_peak(job, hardware, given)
     bandwidth = given.bandwidth_share * hardware.bandwidth_gb_s * 1e9
-    sequences = job.prompts * job.rollouts
     share = sequences * job.tensor_parallel / job.gpus
     at_once = max(1.0, min(job.max_sequences, cache_tokens(job, shape, hardware) / (prompt + length), share))
     read = BF16 * shape.parameters + at_once * (prompt + length / 2) * shape.cache_bytes
     multiplied = at_once * shape.forward_flops(prompt + length / 2)
-    decoding = (read / bandwidth + multiplied / peak) / job.tensor_parallel
-    alone = BF16 * shape.parameters / bandwidth / job.tensor_parallel
-    generation = share * length / at_once * decoding + (job.max_response - length) * alone
-    per_token = shape.forward_flops((prompt + length) / 2)
-    update = sequences * (prompt + length) * per_token * job.passes / (job.gpus * peak)
-    return {"generation": generation, "update": update, "step": given.overhead * (generation + update)}
+    own = given.decoding_ms / 1e3
+    decoding = (read / bandwidth + multiplied / peak) / job.tensor_parallel + own
+    alone = BF16 * shape.parameters / bandwidth / job.tensor_parallel + own
+    return share * length / at_once * decoding + (job.max_response - length) * alone
+
+
+def step_seconds(job: Job, shape: Shape, hardware: Hardware, given: Assumptions) -> dict[str, float]:
+    """Return the seconds of a step: generation, update, a validation's share, and all with the overhead.
+
+    Update: operations over what all GPUs do. Without flash-attn, attention is computed over a whole micro-batch, and
+    the log-softmax token by token.
+    """
+    length, prompt, peak = _lengths_and_peak(job, hardware, given)
+    sequences = job.prompts * job.rollouts
+    tokens = sequences * (prompt + length) / job.gpus
+    per_token = shape.forward_flops((prompt + length) / 2 if job.flash else job.micro_batch)
+    update = tokens * per_token * job.passes / peak
+    if not job.flash:
+        # Operations count a backward pass twice, and checkpoints once: there is no log-softmax in them.
+        update += tokens * (job.passes - 1 - job.checkpointing) * given.row_us / 1e6
+    seconds = {
+        "generation": generation_seconds(job, shape, hardware, given, sequences),
+        "update": update,
+        "validation": validation_seconds(job, shape, hardware, given) / max(job.validate_every, 1),
+    }
+    return seconds | {"step": given.overhead * sum(seconds.values())}
+
+
+def validation_seconds(job: Job, shape: Shape, hardware: Hardware, given: Assumptions) -> float:
+    """Return the seconds of a validation; 0 where there is none."""
+    return generation_seconds(job, shape, hardware, given, job.validation) if job.validation else 0.0
+
+
+def _lengths_and_peak(job: Job, hardware: Hardware, given: Assumptions) -> tuple[float, float, float]:
+    """Return the mean tokens of a response and of a prompt, and the operations that a GPU does in a second."""
+    length, prompt = min(given.response_length, job.max_response), min(given.prompt_length, job.max_prompt)
+    return length, prompt, given.compute_share * hardware.bf16_tflops * 1e12
 
 
 # From a configuration
@@ -105,7 +155,7 @@ def needs(config: Any) -> dict[str, Any]:
     """Return what a composed configuration needs, as plain values.
 
     These are counts of rollouts and tokens; and, if model and hardware are known, `memory_gib`, `host_gib`,
-    `step_seconds` and `gpu_hours`. A range is [low, high].
+    `step_seconds`, `validation_seconds` (of one whole validation) and `gpu_hours`. A range is [low, high].
     """
     job = Job.from_config(config)
     low, high = assumptions(config)
@@ -117,6 +167,7 @@ def needs(config: Any) -> dict[str, Any]:
         "rollouts_per_step": job.prompts * job.rollouts,
         "rollouts": rollouts,
         "optimizer_steps_per_step": job.prompts // job.mini_batch,
+        "validation_rollouts": job.validation,
         "tokens": [round(rollouts * length) for length in lengths],
     }
     shape, hardware = model_and_gpu(config)
@@ -129,6 +180,7 @@ def needs(config: Any) -> dict[str, Any]:
             "host_gib": host_gib(job, shape),
             "cache_tokens": cache_tokens(job, shape, hardware),
             "step_seconds": {name: [x[name] for x in times] for name in times[0]},
+            "validation_seconds": [validation_seconds(job, shape, hardware, x) for x in (low, high)],
             "gpu_hours": [job.steps * x["step"] * job.gpus / 3600 for x in times],
         }
     return values

@@ -15,16 +15,21 @@ FORMULAS = """\
   rollouts     prompts x rollout.n in every step, however they are divided among prompts
   tokens       rollouts x (mean prompt + mean response)
   training     P parameters over N GPUs: 4 P / N bytes of weights, 4 P / N of gradients, 8 P / N of AdamW
-  activations  T tokens of a micro-batch: 2 T x hidden x layers (checkpoints) + those of a layer + 4 T x vocabulary for
-               logits and their gradient + 12 x vocabulary for each of the 2048 tokens whose entropy is computed at once
+  activations  T tokens of a micro-batch: 2 T x hidden x layers (checkpoints), and the larger one of a layer with its
+               gradients, 4 T x widths, and the logits, 2 T x vocabulary (16 T x vocabulary with an entropy bonus)
+  entropy      12 x vocabulary for each of the 2048 tokens whose entropy under the old policy is computed at once
   vLLM         gpu_memory_utilization x memory, of which 2 P / TP are weights and the rest KV cache,
                2 x 2 x layers x kv_heads x head_dim bytes a token
   operations   a token forward: 2 P (without the input embedding) + 4 x layers x heads x head_dim x (mean context);
                4 passes for the update (1 forward, 1 again for checkpoints, 2 backward), 1 for the old policy; 1
                more for methods whose tokens are compared within the mini-batch
-  decoding     a step of vLLM reads weights and KV cache once: bytes / bandwidth + operations / peak; as many sequences
-               at once as the KV cache and max_num_seqs hold; at last the longest response alone
-  GPU-hours    steps x GPUs x overhead x (decoding + operations / peak), without validation and start-up"""
+  decoding     a step of vLLM reads weights and KV cache once: bytes / bandwidth + operations / peak + decoding_ms; as
+               many sequences at once as the KV cache and max_num_seqs hold; at last the longest response alone
+  GPU-hours    steps x GPUs x overhead x (decoding + operations / peak + a validation's share), without start-up"""
+
+WITHOUT_FLASH = """\
+  flash-attn   not used (attn_implementation): attention over a whole micro-batch, a mask for it, and the log-softmax
+               token by token, row_us in each pass; verl uses flash-attn's kernel for it where flash-attn is installed"""
 
 
 def report(config: Any) -> str:
@@ -47,12 +52,15 @@ def report(config: Any) -> str:
     seconds = values["step_seconds"]
     spans = {name: in_words([x / 60 for x in pair]) for name, pair in seconds.items()}
     assumed = [f"{name} {' to '.join(f'{x:g}' for x in config.estimate[name])}" for name in ASSUMED]
+    checked = f"{job.validation:,} rollouts every {job.validate_every} steps" if job.validation else "none"
     lines += [
+        f"validation   {checked}",
         f"time         {spans['step']} minutes a step: generation {spans['generation']}, update {spans['update']}, "
-        "and overhead",
+        f"validation {spans['validation']}, and overhead",
         f"GPU-hours    {in_words(values['gpu_hours'])}",
         "formulas",
         FORMULAS,
+        *([] if job.flash else [WITHOUT_FLASH]),
         f"assumptions  {', '.join(assumed)}",
     ]
     return "\n".join(lines)
@@ -155,7 +163,10 @@ def _changes(job: Job) -> dict[str, dict[str, Any]]:
     }
     changes[offload] = {"params_rest": False, "optimizer_rests": False}
     if longest < job.micro_batch:
-        changes[f"{actor}.ppo_max_token_len_per_gpu={longest}"] = {"micro_batch": longest}
+        changes[f"{actor}.ppo_max_token_len_per_gpu={longest}"] = {
+            "micro_batch": longest,
+            "micro_batch_forward": longest,
+        }
     changes[f"{actor}.fsdp_config.offload_policy=true"] = {"params_on_host": True}
     changes[f"trainer.nnodes={2 * job.nodes}"] = {"gpus": 2 * job.gpus}
     return changes

@@ -11,7 +11,15 @@ from theory.base import require
 BF16, FP32 = 2, 4
 """Bytes of a number."""
 
-ASSUMED = ("compute_share", "bandwidth_share", "overhead", "prompt_length", "response_length")
+ASSUMED = (
+    "compute_share",
+    "bandwidth_share",
+    "decoding_ms",
+    "row_us",
+    "overhead",
+    "prompt_length",
+    "response_length",
+)
 """Assumptions, which the configuration does not determine: pairs in its node `estimate`."""
 
 
@@ -109,12 +117,16 @@ class Assumptions:
     Attributes
     ----------
     compute_share, bandwidth_share : Shares of the peaks, in (0, 1].
+    decoding_ms : Milliseconds of a step of decoding beside reading and multiplying, >= 0.
+    row_us : Microseconds of a token's log-softmax in a pass, where tokens are taken one by one, >= 0.
     overhead : Time of a step over that of decoding and training, >= 1.
     prompt_length, response_length : Mean tokens, > 0.
     """
 
     compute_share: float
     bandwidth_share: float
+    decoding_ms: float
+    row_us: float
     overhead: float
     prompt_length: float
     response_length: float
@@ -122,6 +134,8 @@ class Assumptions:
     def __post_init__(self) -> None:
         for name in ("compute_share", "bandwidth_share"):
             require.in_range(f"estimate.{name}", getattr(self, name), 0.0, 1.0, open_low=True)
+        for name in ("decoding_ms", "row_us"):
+            require.in_range(f"estimate.{name}", getattr(self, name), 0.0)
         require.in_range("estimate.overhead", self.overhead, 1.0)
         for name in ("prompt_length", "response_length"):
             require.in_range(f"estimate.{name}", getattr(self, name), 0.0, open_low=True)
@@ -136,12 +150,17 @@ class Job:
     nodes, gpus, tensor_parallel : Nodes, GPUs of all nodes together, and GPUs of one vLLM.
     prompts, rollouts, mini_batch, steps : Prompts of a step, their mean rollouts, prompts of an optimiser step, and
         steps.
-    max_prompt, max_response, micro_batch : Longest lengths, and the size of a micro-batch on a GPU, tokens.
+    validation, validate_every : Rollouts of a validation, and the steps from one to the next; 0 where there is none.
+    max_prompt, max_response : Longest lengths, tokens.
+    micro_batch, micro_batch_forward : Tokens of a micro-batch on a GPU, in the update and where nothing is learnt.
     utilization, max_sequences : vLLM's share of the memory, and sequences at once.
     params_rest, optimizer_rests : Whether weights, and AdamW's state, stay on the GPU while responses are generated.
     params_on_host : Whether FSDP keeps weights, gradients and AdamW's state on the host throughout.
     reference : Whether there is a reference policy.
     checkpointing, chunked : Whether activations are computed again, and whether the entropy is computed in parts.
+    entropy_bonus : Whether the loss has the entropy, so that the backward pass goes through it.
+    gradients_whole : Whether gradients are summed unsharded until the last micro-batch.
+    flash : Whether flash-attn is there; else attention and log-softmax are those of PyTorch.
     passes : Forward passes that a token costs in training, the backward pass counted as two.
     reserve_gib : Memory set aside, GiB.
     """
@@ -153,9 +172,12 @@ class Job:
     rollouts: int
     mini_batch: int
     steps: int
+    validation: int
+    validate_every: int
     max_prompt: int
     max_response: int
     micro_batch: int
+    micro_batch_forward: int
     utilization: float
     max_sequences: int
     params_rest: bool
@@ -164,6 +186,9 @@ class Job:
     reference: bool
     checkpointing: bool
     chunked: bool
+    entropy_bonus: bool
+    gradients_whole: bool
+    flash: bool
     passes: int
     reserve_gib: float
 
@@ -178,6 +203,8 @@ class Job:
         settings = DynamoConfig.from_mapping(config.dynamo)
         checkpointing = bool(shared.model.enable_gradient_checkpointing)
         ahead = not settings.stock and looks_ahead(settings.resolved(), settings.scope)
+        attention = str((shared.model.override_config or {}).get("attn_implementation", "flash_attention_2"))
+        every = max(int(trainer.test_freq), 0)
         return cls(
             nodes=int(trainer.nnodes),
             gpus=int(trainer.nnodes * trainer.n_gpus_per_node),
@@ -186,9 +213,12 @@ class Job:
             rollouts=int(rollout.n),
             mini_batch=int(actor.ppo_mini_batch_size),
             steps=int(trainer.total_training_steps),
+            validation=_validation_prompts(config) * int(rollout.val_kwargs.n) if every else 0,
+            validate_every=every,
             max_prompt=int(data.max_prompt_length),
             max_response=int(data.max_response_length),
             micro_batch=int(actor.ppo_max_token_len_per_gpu),
+            micro_batch_forward=int(rollout.log_prob_max_token_len_per_gpu),
             utilization=float(rollout.gpu_memory_utilization),
             max_sequences=int(rollout.max_num_seqs),
             params_rest=not actor.fsdp_config.param_offload,
@@ -197,9 +227,24 @@ class Job:
             reference=reference,
             checkpointing=checkpointing,
             chunked=bool(actor.entropy_from_logits_with_chunking),
+            entropy_bonus=bool(actor.calculate_entropy or actor.entropy_coeff),
+            gradients_whole=bool(actor.fsdp_config.use_no_sync_for_gradient_accumulation),
+            flash=attention.startswith("flash_attention"),
             passes=4 + checkpointing + reference + ahead,
             reserve_gib=float(config.estimate.reserve_gib),
         )
+
+
+def _validation_prompts(config: Any) -> int:
+    """Return the prompts of a validation: the rows of its files, or what is assumed where one is not there yet."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files = config.data.val_files
+    try:
+        return sum(int(pq.read_metadata(path).num_rows) for path in ([files] if isinstance(files, str) else files))
+    except (OSError, pa.ArrowInvalid):  # what is wrong with a file, `scale.launch.checks` says
+        return int(config.estimate.validation_prompts)
 
 
 def model_and_gpu(config: Any) -> tuple[Shape | None, Hardware | None]:

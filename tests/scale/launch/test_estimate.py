@@ -25,7 +25,7 @@ SMALL = {
     "qwen3": Shape(2, 48, 96, 4, 2, 32, 200, False, False, True, 128),
 }
 A100 = Hardware("A100", 80.0, 312.0, 2039.0)
-GIVEN = Assumptions(0.4, 0.5, 1.2, 200, 1000)
+GIVEN = Assumptions(0.4, 0.5, 2.0, 30.0, 1.2, 200, 1000)
 JOB = Job(
     nodes=1,
     gpus=8,
@@ -34,9 +34,12 @@ JOB = Job(
     rollouts=16,
     mini_batch=32,
     steps=100,
+    validation=960,
+    validate_every=5,
     max_prompt=2048,
     max_response=8192,
     micro_batch=16384,
+    micro_batch_forward=16384,
     utilization=0.8,
     max_sequences=1024,
     params_rest=True,
@@ -45,6 +48,9 @@ JOB = Job(
     reference=False,
     checkpointing=True,
     chunked=True,
+    entropy_bonus=False,
+    gradients_whole=False,
+    flash=True,
     passes=5,
     reserve_gib=4.0,
 )
@@ -76,6 +82,11 @@ ONE = SHAPES["qwen2.5-math-1.5b"]
 P = 1_543_714_304
 
 
+LAYER = 2 * 40_192
+EMBEDDING = 151_936 * 1_536
+GATHERED = 2 * (EMBEDDING + 2 * 46_797_824)
+
+
 def test_every_part_of_the_memory_by_hand():
     """A layer's activations have 6 x 1,536 + 3 x 8,960 + 2 x (12 + 4) x 128 = 40,192 values a token."""
     found = estimate.memory(JOB, ONE, A100)
@@ -85,23 +96,48 @@ def test_every_part_of_the_memory_by_hand():
         "vLLM": 64.0,
         "reserve": 4.0,
     }
-    layer, embedding = 46_797_824, 151_936 * 1_536
+    assert found["old policy"] == {
+        "weights": 4 * P / 8 / GIB,
+        "AdamW": 8 * P / 8 / GIB,
+        "gathered layers": GATHERED / GIB,
+        "activations": 16384 * LAYER / GIB,
+        "logits": 2 * 16384 * 151_936 / GIB,
+        "entropy": 12 * 2048 * 151_936 / GIB,
+        "reserve": 4.0,
+    }
     assert found["update"] == {
         "weights": 4 * P / 8 / GIB,
         "gradients": 4 * P / 8 / GIB,
         "AdamW": 8 * P / 8 / GIB,
-        "gathered layers": 4 * (embedding + 2 * layer) / GIB,
-        "activations": 1.2265625 + 1.3125,
-        "logits": 9.2734375,
-        "entropy": 3.4775390625,
+        "gathered layers": 2 * GATHERED / GIB,
+        "activations": 1.3125,
+        "logits": 2 * 16384 * 151_936 / GIB,
+        "statistics": 0.625,
         "reserve": 4.0,
     }
-    whole = dataclasses.replace(JOB, checkpointing=False, chunked=False, params_rest=False, optimizer_rests=False)
-    found = estimate.memory(whole, ONE, A100)
+
+
+def test_what_options_change_in_the_memory_by_hand():
+    def changed(**changes):
+        return estimate.memory(dataclasses.replace(JOB, **changes), ONE, A100)
+
+    found = changed(checkpointing=False, chunked=False, params_rest=False, optimizer_rests=False)
     assert found["generation"] == {"vLLM": 64.0, "reserve": 4.0}
-    assert (found["update"]["activations"], found["update"]["entropy"]) == (28 * 1.2265625, 27.8203125)
-    short = dataclasses.replace(JOB, micro_batch=1024)
-    assert estimate.memory(short, ONE, A100)["update"]["entropy"] == 3 * 4 * 1024 * 151_936 / GIB
+    assert "AdamW" not in found["old policy"]
+    assert found["update"]["activations"] == 28 * 1.2265625
+    assert found["old policy"]["entropy"] == 12 * 16384 * 151_936 / GIB
+    assert changed(micro_batch_forward=1024)["old policy"]["entropy"] == 12 * 1024 * 151_936 / GIB
+    assert changed(micro_batch_forward=1024)["update"] == changed()["update"]
+    bonus = changed(entropy_bonus=True)["update"]
+    assert (bonus["logits"], bonus["entropy"]) == (4 * 16384 * 151_936 / GIB, 12 * 16384 * 151_936 / GIB)
+    assert changed(gradients_whole=True)["update"]["gradients"] == 4 * P / GIB
+    slow = changed(flash=False)
+    assert slow["update"]["logits"] == 6 * 16384 * 151_936 / GIB
+    assert slow["update"]["attention mask"] == slow["old policy"]["attention mask"] == 0.75
+    wide = dataclasses.replace(ONE, vocabulary=1000)
+    found = estimate.memory(JOB, wide, A100)["update"]
+    assert found["a layer"] == 2 * 16384 * LAYER / GIB, "with few words the logits are smaller than a layer"
+    assert {"logits", "statistics"}.isdisjoint(found)
 
 
 def test_memory_of_the_hosts_by_hand():
@@ -116,7 +152,7 @@ def test_memory_of_the_hosts_by_hand():
     ):
         assert estimate.host_gib(dataclasses.replace(JOB, **changes), ONE) == values * P / GIB
     resting = estimate.memory(dataclasses.replace(JOB, params_on_host=True), ONE, A100)
-    assert {"weights", "gradients", "AdamW"}.isdisjoint({**resting["generation"], **resting["update"]})
+    assert {"weights", "gradients", "AdamW"}.isdisjoint(set().union(*resting.values()))
 
 
 @pytest.mark.parametrize(
@@ -133,12 +169,27 @@ def test_seconds_of_a_step_by_hand(changes, at_once):
     """Prompts of 200 tokens and responses of 1,000; the longest has 8,192. 40 % of 312 TFLOPS, 50 % of 2,039 GB/s."""
     operations, bandwidth = 124.8e12, 1019.5e9
     read = 2 * P + at_once * 700 * 28_672
-    one_token = (read / bandwidth + at_once * ONE.forward_flops(700) / operations) / 2
-    generation = 2048 * 1000 / at_once * one_token + 7192 * (2 * P / bandwidth) / 2
+    one_token = (read / bandwidth + at_once * ONE.forward_flops(700) / operations) / 2 + 0.002
+    generation = 2048 * 1000 / at_once * one_token + 7192 * ((2 * P / bandwidth) / 2 + 0.002)
     update = 8192 * 1200 * ONE.forward_flops(600) * 5 / (8 * operations)
-    expected = {"generation": generation, "update": update, "step": 1.2 * (generation + update)}
-    found = estimate.step_seconds(dataclasses.replace(JOB, **changes), ONE, A100, GIVEN)
-    assert found == pytest.approx(expected, rel=1e-9)
+    job = dataclasses.replace(JOB, validation=0, **changes)
+    expected = {"generation": generation, "update": update, "validation": 0, "step": 1.2 * (generation + update)}
+    assert estimate.step_seconds(job, ONE, A100, GIVEN) == pytest.approx(expected, rel=1e-9)
+    job = dataclasses.replace(job, validation=8192, validate_every=4)
+    assert estimate.validation_seconds(job, ONE, A100, GIVEN) == pytest.approx(generation, rel=1e-9)
+    found = estimate.step_seconds(job, ONE, A100, GIVEN)
+    assert found["step"] == pytest.approx(1.2 * (generation + update + generation / 4), rel=1e-9)
+
+
+def test_seconds_without_flash_attn_by_hand():
+    """A token attends to the micro-batch, and its log-softmax takes 30 microseconds: old policy, forward, backward."""
+    update = 8192 * 1200 / 8 * (ONE.forward_flops(16384) * 5 / 124.8e12 + 3 * 30e-6)
+    found = estimate.step_seconds(dataclasses.replace(JOB, flash=False), ONE, A100, GIVEN)
+    assert found["update"] == pytest.approx(update, rel=1e-9)
+    plain = dataclasses.replace(JOB, flash=False, checkpointing=False, passes=4)
+    assert estimate.step_seconds(plain, ONE, A100, GIVEN)["update"] == pytest.approx(
+        8192 * 1200 / 8 * (ONE.forward_flops(16384) * 4 / 124.8e12 + 3 * 30e-6), rel=1e-9
+    )
 
 
 # Against real models
@@ -225,7 +276,7 @@ def test_memory_by_hand():
     """7.6e9 parameters on eight GPUs: 4, 4 and 8 bytes of each, an eighth to a GPU."""
     found = estimate.memory(JOB, SHAPES["qwen2.5-math-7b"], A100)
     assert found["update"]["weights"] == pytest.approx(7_615_616_512 * 4 / 8 / 2**30)
-    assert found["update"]["logits"] == pytest.approx(16384 * 152064 * 2 * 2 / 2**30)
+    assert found["update"]["a layer"] == pytest.approx(2 * 16384 * 87_552 * 2 / 2**30), "more than the logits"
     assert found["generation"]["vLLM"] == 64.0
     assert sum(found["generation"].values()) == pytest.approx(64 + 4 + 7_615_616_512 * 12 / 8 / 2**30)
 
@@ -246,10 +297,10 @@ def test_what_is_on_the_host_is_not_on_the_gpu():
 @given(gpus=st.sampled_from([8, 16, 32]), tokens=st.integers(10240, 65536), chunked=st.booleans())
 def test_more_gpus_and_smaller_micro_batches_take_less_memory(gpus, tokens, chunked):
     job, shape = dataclasses.replace(JOB, micro_batch=tokens, chunked=chunked), SHAPES["qwen3-14b"]
-    less = dataclasses.replace(job, gpus=2 * gpus, micro_batch=10240)
+    job = dataclasses.replace(job, micro_batch_forward=tokens)
+    less = dataclasses.replace(job, gpus=2 * gpus, micro_batch=10240, micro_batch_forward=10240)
     for phase, parts in estimate.memory(dataclasses.replace(job, gpus=gpus), shape, A100).items():
-        fewer = estimate.memory(less, shape, A100)[phase]
-        assert all(fewer[name] <= parts[name] for name in parts)
+        assert sum(estimate.memory(less, shape, A100)[phase].values()) <= sum(parts.values())
 
 
 def test_a_cache_without_room_for_a_sequence():
@@ -265,15 +316,16 @@ def test_time_in_its_limits():
     shape = SHAPES["qwen2.5-math-7b"]
     fast = dataclasses.replace(A100, bandwidth_gb_s=1e15)
     tokens = 512 * 16 * 1000
-    found = estimate.step_seconds(JOB, shape, fast, GIVEN)
+    prompt = dataclasses.replace(GIVEN, decoding_ms=0.0)
+    found = estimate.step_seconds(JOB, shape, fast, prompt)
     peak = 0.4 * 312e12 * 8
     assert found["generation"] == pytest.approx(tokens * shape.forward_flops(700) / peak, rel=1e-6)
     assert found["update"] == pytest.approx(512 * 16 * 1200 * shape.forward_flops(600) * 5 / peak)
-    one = dataclasses.replace(JOB, prompts=4, rollouts=1)  # one sequence for each of the four engines
+    one = dataclasses.replace(JOB, prompts=4, rollouts=1, validation=0)  # one sequence for each of the four engines
     endless = dataclasses.replace(A100, bf16_tflops=1e12)
     weights, cache = 2 * shape.parameters, 700 * shape.cache_bytes
     seconds = (1000 * (weights + cache) + 7192 * weights) / 2 / (0.5 * 2039e9)
-    found = estimate.step_seconds(one, shape, endless, GIVEN)
+    found = estimate.step_seconds(one, shape, endless, prompt)
     assert found["generation"] == pytest.approx(seconds, rel=1e-6)
     assert found["step"] == pytest.approx(1.2 * seconds, rel=1e-6)
 
@@ -287,10 +339,10 @@ def test_time_in_its_limits():
 )
 def test_time_follows_what_is_asked_for(name, prompt, response, share, gpus):
     shape, job = SHAPES[name], dataclasses.replace(JOB, gpus=gpus)
-    given_ = Assumptions(share, share, 1.0, prompt, response)
+    given_ = Assumptions(share, share, 0.0, 0.0, 1.0, prompt, response)
     found = estimate.step_seconds(job, shape, A100, given_)
     assert all(math.isfinite(x) and x > 0 for x in found.values())
-    assert found["step"] == pytest.approx(found["generation"] + found["update"])
+    assert found["step"] == pytest.approx(found["generation"] + found["update"] + found["validation"])
     slower = dataclasses.replace(given_, compute_share=share / 2, bandwidth_share=share / 2)
     assert estimate.step_seconds(job, shape, A100, slower)["step"] == pytest.approx(2 * found["step"])
     more = estimate.step_seconds(dataclasses.replace(job, gpus=2 * gpus), shape, A100, given_)
@@ -320,8 +372,54 @@ def test_report_is_a_range_with_its_formulas(tmp_path):
         "GPU-hours",
         "4 P / N bytes",
         "response_length 1000 to 2000",
+        "960 rollouts every 5 steps",
     ):
         assert words in text
+    assert "flash-attn" not in text
+
+
+@pytest.mark.needs_verl
+def test_validation_is_that_of_the_files_if_they_are_there(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from scale import launch
+
+    pq.write_table(pa.table({"x": range(7)}), tmp_path / "val.parquet")
+    for overrides, rollouts in (
+        (["data.val_files=/nowhere.parquet", "estimate.validation_prompts=11"], 11 * 32),
+        ([f"data.val_files={tmp_path / 'val.parquet'}"], 7 * 32),
+        ([f"data.val_files=[{tmp_path / 'val.parquet'},{tmp_path / 'val.parquet'}]"], 14 * 32),
+        ([f"data.val_files={tmp_path / 'val.parquet'}", "actor_rollout_ref.rollout.val_kwargs.n=3"], 21),
+        (["trainer.test_freq=-1"], 0),
+    ):
+        config = launch.compose("qwen2.5-math-7b", out=tmp_path, overrides=overrides)
+        assert estimate.needs(config)["validation_rollouts"] == rollouts
+    assert estimate.needs(config)["validation_seconds"] == [0, 0]
+    assert "validation   none" in estimate_report.report(config)
+
+
+@pytest.mark.needs_verl
+def test_options_that_change_memory_are_read(tmp_path):
+    from scale import launch
+
+    def job(*overrides):
+        return Job.from_config(launch.compose("qwen2.5-math-7b", out=tmp_path, overrides=overrides))
+
+    actor = "actor_rollout_ref.actor"
+    plain = job()
+    assert (plain.flash, plain.entropy_bonus, plain.gradients_whole) == (True, False, False)
+    assert job("dynamo.method=entropy-loss").entropy_bonus
+    assert job(f"{actor}.calculate_entropy=true").entropy_bonus
+    assert job(f"{actor}.fsdp_config.use_no_sync_for_gradient_accumulation=true").gradients_whole
+    assert job(f"{actor}.ppo_max_token_len_per_gpu=20000").micro_batch_forward == 20000
+    config = launch.compose(
+        "qwen2.5-math-7b",
+        out=tmp_path,
+        overrides=["+actor_rollout_ref.model.override_config.attn_implementation=sdpa"],
+    )
+    assert not Job.from_config(config).flash
+    assert "row_us in each pass" in estimate_report.report(config)
 
 
 @pytest.mark.needs_verl
@@ -354,7 +452,7 @@ def test_passes_are_those_of_the_trainer(tmp_path, overrides, passes):
     [
         ("qwen3-14b", "1x8-a100", []),
         ("qwen3-14b", "1xh200", []),
-        ("qwen2.5-math-7b", "1x8-a100", ["actor_rollout_ref.actor.ppo_max_token_len_per_gpu=65536"]),
+        ("qwen2.5-math-7b", "1x8-a100", ["actor_rollout_ref.actor.ppo_max_token_len_per_gpu=131072"]),
     ],
 )
 def test_advice_holds(tmp_path, model, cluster, more):
@@ -397,6 +495,8 @@ def test_the_tiny_model_has_counts_only(tmp_path):
         (lambda: dataclasses.replace(A100, memory_gib=0.0), "hardware.memory_gib: expected"),
         (lambda: dataclasses.replace(GIVEN, compute_share=1.2), "estimate.compute_share: expected"),
         (lambda: dataclasses.replace(GIVEN, overhead=0.9), "estimate.overhead: expected"),
+        (lambda: dataclasses.replace(GIVEN, decoding_ms=-1.0), "estimate.decoding_ms: expected"),
+        (lambda: dataclasses.replace(GIVEN, row_us=math.inf), "estimate.row_us: expected"),
         (lambda: dataclasses.replace(GIVEN, response_length=math.nan), "estimate.response_length: expected"),
     ],
 )
