@@ -29,7 +29,7 @@ FORMULAS = """\
 
 WITHOUT_FLASH = """\
   flash-attn   not used (attn_implementation): attention over a whole micro-batch, a mask for it, and the log-softmax
-               token by token, row_us in each pass; verl uses flash-attn's kernel for it where flash-attn is installed"""
+               token by token, row_us in each pass; verl takes flash-attn's kernel where flash-attn is installed"""
 
 
 def report(config: Any) -> str:
