@@ -20,12 +20,13 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.utils.config import omega_conf_to_dataclass
-from verl.workers.utils.padding import response_from_nested, response_to_nested
+from verl.workers.utils.padding import response_from_nested
 
 from scale.plugin.config import FIRST_SESSION, require_method
 from scale.plugin.engine import LOOK_AHEAD, STATISTICS, TOKEN_STATISTICS
 from scale.plugin.loss import SCOPE, MethodLoss, looks_ahead, token_statistics_of
 from scale.plugin.metrics import allocation_metrics, factor_quantiles
+from scale.plugin.packing import like_lengths, nested_like
 from scale.plugin.reproducible import SAMPLE_POLL, Reproducible, values_of
 from scale.plugin.row_order import row_of
 from scale.run import records
@@ -143,19 +144,18 @@ class Dynamo(Reproducible):
         groups = torch.tensor([ids[uid] for uid in uids])
         advantages = self.method.advantages(rewards, groups, rewards == 1)
         mask = data["response_mask"]
-        padded = mask.to_padded_tensor(0)
-        return {"advantages": response_to_nested(advantages.unsqueeze(-1) * padded, mask)}
+        tokens = advantages.repeat_interleave(mask.offsets().diff()) * mask.values()
+        return {"advantages": nested_like(tokens, mask)}
 
     def _uniforms(self, keys: list[str], data: Any) -> dict[str, Any]:
         """Return random numbers of tokens for the losses that draw; a row has the same ones on every rank."""
         if not self.method.loss.draws:
             return {}
-        mask = data["response_mask"]
-        drawn = np.zeros(tuple(mask.to_padded_tensor(0).shape))
+        lengths = data["response_mask"].offsets().diff().tolist()
         rng = np.random.default_rng([self.settings.seed, self.global_steps, 1])
-        for row in sorted(range(len(keys)), key=lambda i: row_of(keys[i])):
-            drawn[row] = rng.random(drawn.shape[1])
-        return {"uniforms": response_to_nested(torch.from_numpy(drawn), mask)}
+        rows = sorted(range(len(keys)), key=lambda i: row_of(keys[i]))
+        drawn = {row: torch.from_numpy(rng.random(max(lengths))[: lengths[row]].copy()) for row in rows}
+        return {"uniforms": torch.nested.as_nested_tensor([drawn[i] for i in range(len(keys))], layout=torch.jagged)}
 
     def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
         batch.extra_info[TOKEN_STATISTICS] = self.method.needs_statistics
@@ -163,27 +163,35 @@ class Dynamo(Reproducible):
         fields = ["old_log_probs", "advantages", "response_mask", *(STATISTICS if self.method.compares else ())]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         # The door of the step: here, on the CPU, the values of all tokens are looked at once.
-        advantages, log_prob = (data[name].to_padded_tensor(0) for name in ("advantages", "old_log_probs"))
+        advantages, log_prob = (data[name].values() for name in ("advantages", "old_log_probs"))
         require.finite(require.namespace(advantages=advantages), advantages=advantages, old_log_probs=log_prob)
         require.values("old_log_probs", log_prob, "values <= 0", lambda x: x <= 0.01)
         if self.method.compares:
-            scope = self._scope(data, advantages, log_prob, metrics)
+            scope = self._scope(data, metrics)
             if self.settings.scope == "rollout-batch":
                 batch.extra_info[SCOPE] = scope
         return super()._update_actor(batch, metrics)
 
-    def _scope(self, data: Any, advantages: torch.Tensor, log_prob: torch.Tensor, metrics: dict[str, Any]) -> Scope:
+    def _scope(self, data: Any, metrics: dict[str, Any]) -> Scope:
         """Return the extremes over the rollout batch, under the policy that sampled it; measure the factors."""
         shaping = self.method.shaping
         assert shaping is not None
-        nested = data["response_mask"]
-        mask = nested.to_padded_tensor(0).bool()
-        statistics = [response_from_nested(data[name], nested).to_padded_tensor(0) for name in STATISTICS]
-        stats = token_statistics_of(log_prob, statistics, mask)
-        scope = shaping.scope(stats, advantages, mask)
-        factors = shaping.apply(advantages, stats, mask, coefficient=advantages, scope=scope).factors
-        for name, factor in factors.items():
-            metrics |= factor_quantiles(name, factor[mask].numpy())
+        mask = data["response_mask"]
+        rows = {"mask": mask, "advantages": data["advantages"], "log_prob": data["old_log_probs"]}
+        rows |= {name: response_from_nested(data[name], mask) for name in STATISTICS}
+        parts = []
+        for part in like_lengths(rows):
+            valid = part["mask"].bool()
+            stats = token_statistics_of(part["log_prob"], [part[name] for name in STATISTICS], valid)
+            parts.append((part["advantages"], stats, valid))
+        scope = Scope.merge(shaping.scope(stats, advantages, valid) for advantages, stats, valid in parts)
+        factors: dict[str, list[torch.Tensor]] = {}
+        for advantages, stats, valid in parts:
+            shaped = shaping.apply(advantages, stats, valid, coefficient=advantages, scope=scope)
+            for name, factor in shaped.factors.items():
+                factors.setdefault(name, []).append(factor[valid])
+        for name, values in factors.items():
+            metrics |= factor_quantiles(name, torch.cat(values).numpy())
         return scope
 
     # State

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,16 +13,19 @@ import pytest
 
 pytest.importorskip("verl")
 import torch
+from verl.workers.utils.padding import response_from_nested
 
 from scale.plugin.config import DynamoConfig
 from scale.plugin.engine import LOOK_AHEAD, STATISTICS
-from scale.plugin.loss import SCOPE
+from scale.plugin.loss import SCOPE, token_statistics_of
+from scale.plugin.metrics import factor_quantiles
 from scale.plugin.reproducible import require_finite_gradient, require_finite_validation
 from scale.plugin.trainer import DynamoTrainer, PPOTrainerSync, StockTrainer
 from scale.run import records
 from scale.run.reports import read_progress
 from tests.scale.plugin import test_loss
 from theory.allocation import SuccessHistory, register
+from theory.losses import RELEASED_SCRIPT
 
 pytestmark = pytest.mark.needs_verl
 
@@ -343,6 +347,43 @@ def test_normalisers_and_quantiles_are_those_of_the_whole_batch(tmp_path, monkey
         for q in (5, 50, 95):
             found = metrics[f"dynamo/{name}_q{q:02d}"]
             assert found == pytest.approx(np.quantile(factor[batch.mask].numpy(), q / 100), rel=1e-6), name
+
+
+@pytest.mark.parametrize("method", ["dynamo", "released"])
+def test_normalisers_and_quantiles_do_not_depend_on_how_rows_are_packed(method, tmp_path, monkeypatch):
+    """To the bit those of rows of one width, of lengths and numbers that come in many parts."""
+    rng = np.random.default_rng(3)
+    lengths = [*rng.integers(1, 40, size=60), 300]
+    made = trainer(tmp_path)
+    if method == "released":
+        made.method = replace(made.method, shaping=RELEASED_SCRIPT)
+
+    def rows(make, before=0):
+        parts = [torch.tensor(make(before + n), dtype=torch.float32) for n in lengths]
+        return torch.nested.as_nested_tensor(parts, layout=torch.jagged)
+
+    data = {
+        "response_mask": rows(lambda n: rng.random(n) < 0.9).to(torch.int64),
+        "advantages": rows(lambda n: np.full(n, rng.normal())),
+        "old_log_probs": rows(lambda n: -rng.exponential(size=n)),
+    }
+    data |= {name: rows(lambda n: rng.random(n), before=2) for name in STATISTICS}
+    data["token_mean_pi_lambda"] = data["token_mean_pi_lambda"] * -0.3
+    monkeypatch.setattr("scale.plugin.packing.like_lengths.__defaults__", (500,))
+    metrics = {}
+    found = made._scope(data, metrics)
+    mask = data["response_mask"].to_padded_tensor(0).bool()
+    advantages, log_prob = (data[name].to_padded_tensor(0) for name in ("advantages", "old_log_probs"))
+    padded = [response_from_nested(data[name], data["response_mask"]).to_padded_tensor(0) for name in STATISTICS]
+    stats = token_statistics_of(log_prob, padded, mask)
+    scope = made.method.shaping.scope(stats, advantages, mask)
+    assert {name: float(x) for name, x in vars(found).items()} == {name: float(x) for name, x in vars(scope).items()}
+    factors = made.method.shaping.apply(advantages, stats, mask, coefficient=advantages, scope=scope).factors
+    expected = {}
+    for name, factor in factors.items():
+        expected |= factor_quantiles(name, factor[mask].numpy())
+    assert metrics == expected
+    assert len(expected) == 6
 
 
 def test_what_is_compared_in_a_mini_batch_is_looked_at_ahead(tmp_path, monkeypatch):
