@@ -47,16 +47,18 @@ def memory(job: Job, shape: Shape, hardware: Hardware) -> dict[str, dict[str, fl
         "AdamW": 2 * weights * job.optimizer_rests,
         "gathered layers": BF16 * whole,
         "activations": ahead * layer,
-        "logits": ahead * vocabulary * BF16,
+        "logits": ahead * vocabulary * BF16 * (1 + job.tempered),
         "entropy": (min(ahead, LOGITS_CHUNK) if job.chunked else ahead) * vocabulary * 3 * FP32,
     }
     at_layer = {"a layer": 2 * tokens * layer}
     at_logits = {
         # flash-attn's log-softmax writes the gradient over the logits, unless the entropy needs them; PyTorch's keeps
         # every token's result in float32.
-        "logits": tokens * vocabulary * (BF16 * (1 + job.entropy_bonus) if job.flash else BF16 + FP32),
+        "logits": tokens
+        * vocabulary
+        * (BF16 * job.tempered + (BF16 * (1 + job.entropy_bonus) if job.flash else BF16 + FP32)),
         # For the backward pass verl computes all parts again and keeps them: logits and probabilities in float32, and
-        # three arrays of gradients in bfloat16.
+        # two more arrays of gradients in bfloat16.
         "entropy": tokens * vocabulary * (2 * FP32 + 2 * BF16) * job.entropy_bonus,
         "statistics": STATISTICS_BYTES,
     }
@@ -66,8 +68,7 @@ def memory(job: Job, shape: Shape, hardware: Hardware) -> dict[str, dict[str, fl
         "AdamW": 2 * weights,
         "gathered layers": 2 * BF16 * whole,
         "activations": tokens * shape.layers * (BF16 * shape.hidden if job.checkpointing else layer),
-        **max(at_layer, at_logits, key=lambda parts: sum(parts.values())),
-    }
+    } | (at_layer if sum(at_layer.values()) > sum(at_logits.values()) else at_logits)
     if not job.flash:
         old_policy["attention mask"], update["attention mask"] = 3 * ahead**2, 3 * tokens**2
     phases = {"generation": generation, "old policy": old_policy, "update": update}

@@ -159,6 +159,7 @@ class Job:
     reference : Whether there is a reference policy.
     checkpointing, chunked : Whether activations are computed again, and whether the entropy is computed in parts.
     entropy_bonus : Whether the loss has the entropy, so that the backward pass goes through it.
+    tempered : Whether logits are divided by a temperature, in a copy.
     gradients_whole : Whether gradients are summed unsharded until the last micro-batch.
     flash : Whether flash-attn is there; else attention and log-softmax are those of PyTorch.
     passes : Forward passes that a token costs in training, the backward pass counted as two.
@@ -187,6 +188,7 @@ class Job:
     checkpointing: bool
     chunked: bool
     entropy_bonus: bool
+    tempered: bool
     gradients_whole: bool
     flash: bool
     passes: int
@@ -228,6 +230,7 @@ class Job:
             checkpointing=checkpointing,
             chunked=bool(actor.entropy_from_logits_with_chunking),
             entropy_bonus=bool(actor.calculate_entropy or actor.entropy_coeff),
+            tempered=float(rollout.temperature) != 1.0,
             gradients_whole=bool(actor.fsdp_config.use_no_sync_for_gradient_accumulation),
             flash=attention.startswith("flash_attention"),
             passes=4 + checkpointing + reference + ahead,

@@ -50,14 +50,13 @@ class StatisticsEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
             raise ValueError("use_fused_kernels: expected False, since token statistics need the logits, got True")
         logits = output.logits.detach()
         if "temperature_rmpad" in output_args:  # packed, [1, tokens, V]
-            logits, temperature = logits.squeeze(0), output_args["temperature_rmpad"].unsqueeze(-1)
+            logits, temperature = logits.squeeze(0), output_args["temperature_rmpad"]
         else:  # padded on the right, [sequences, tokens, V]
             lengths = offsets.diff()
             real = torch.arange(logits.shape[1], device=logits.device) < lengths.unsqueeze(1)
-            logits, temperature = logits[real], output_args["temperature"].repeat_interleave(lengths).unsqueeze(-1)
-        if not output_args.get("temperature_is_one", False):
-            logits = logits / temperature
-        stats = chunked_token_statistics(logits, actions)
+            logits, temperature = logits[real], output_args["temperature"].repeat_interleave(lengths)
+        unit = output_args.get("temperature_is_one", False)
+        stats = chunked_token_statistics(logits, actions, None if unit else temperature)
         pad_size = output_args.get("pad_size", 0)
         return {
             name: torch.nested.nested_tensor_from_jagged(self._gather_and_unpad_packed(x, pad_size), offsets)

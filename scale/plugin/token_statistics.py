@@ -12,7 +12,11 @@ CHUNK_NUMBERS = 2**25
 
 
 def chunked_token_statistics(
-    logits: torch.Tensor, actions: torch.Tensor, *, chunk_numbers: int = CHUNK_NUMBERS
+    logits: torch.Tensor,
+    actions: torch.Tensor,
+    temperature: torch.Tensor | None = None,
+    *,
+    chunk_numbers: int = CHUNK_NUMBERS,
 ) -> TokenStatistics:
     """Return the statistics of sampled tokens, exact over the vocabulary, without a gradient.
 
@@ -23,6 +27,7 @@ def chunked_token_statistics(
     ----------
     logits : Logits, [N, V]; any floating dtype.
     actions : Sampled token ids, [N], integer.
+    temperature : What each token's logits are divided by, [N], > 0; None for 1.
     chunk_numbers : Logits handled at a time, >= 1; at least one token's.
 
     Returns
@@ -41,11 +46,16 @@ def chunked_token_statistics(
         raise ValueError(
             f"logits, actions: expected shapes [N, V] and [N], got {tuple(logits.shape)} and {tuple(actions.shape)}"
         )
+    if temperature is not None and temperature.shape != actions.shape:
+        raise ValueError(f"temperature: expected shape {tuple(actions.shape)}, got {tuple(temperature.shape)}")
     dtype = torch.promote_types(logits.dtype, torch.float32)
     rows = max(chunk_numbers // max(logits.shape[1], 1), 1)
     with torch.no_grad():
-        parts = [
-            token_statistics(part.to(dtype), chosen)
-            for part, chosen in zip(logits.split(rows), actions.split(rows), strict=True)
-        ]
+        parts = []
+        for start in range(0, max(len(logits), 1), rows):
+            part = slice(start, start + rows)
+            chunk = logits[part].to(dtype)
+            if temperature is not None:  # by chunks: a copy of all logits in float32 takes gigabytes
+                chunk = chunk / temperature[part].to(dtype).unsqueeze(-1)
+            parts.append(token_statistics(chunk, actions[part]))
         return TokenStatistics(*(torch.cat(fields) for fields in zip(*parts, strict=True)))

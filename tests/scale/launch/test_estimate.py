@@ -49,6 +49,7 @@ JOB = Job(
     checkpointing=True,
     chunked=True,
     entropy_bonus=False,
+    tempered=False,
     gradients_whole=False,
     flash=True,
     passes=5,
@@ -131,6 +132,8 @@ def test_what_options_change_in_the_memory_by_hand():
     bonus = changed(entropy_bonus=True)["update"]
     assert (bonus["logits"], bonus["entropy"]) == (4 * 16384 * 151_936 / GIB, 12 * 16384 * 151_936 / GIB)
     assert changed(gradients_whole=True)["update"]["gradients"] == 4 * P / GIB
+    warm = changed(tempered=True)
+    assert warm["update"]["logits"] == warm["old policy"]["logits"] == 4 * 16384 * 151_936 / GIB
     slow = changed(flash=False)
     assert slow["update"]["logits"] == 6 * 16384 * 151_936 / GIB
     assert slow["update"]["attention mask"] == slow["old policy"]["attention mask"] == 0.75
@@ -412,6 +415,8 @@ def test_options_that_change_memory_are_read(tmp_path):
     assert job("dynamo.method=entropy-loss").entropy_bonus
     assert job(f"{actor}.calculate_entropy=true").entropy_bonus
     assert job(f"{actor}.fsdp_config.use_no_sync_for_gradient_accumulation=true").gradients_whole
+    assert not plain.tempered
+    assert job("actor_rollout_ref.rollout.temperature=0.6").tempered
     assert job(f"{actor}.ppo_max_token_len_per_gpu=20000").micro_batch_forward == 20000
     config = launch.compose(
         "qwen2.5-math-7b",

@@ -31,6 +31,18 @@ def test_a_vocabulary_of_152_000_in_bfloat16():
         torch.testing.assert_close(x.double(), y, rtol=2e-5, atol=2e-7, msg=name)
 
 
+@pytest.mark.parametrize("chunk_numbers", [1, 25, 10**9])
+def test_temperatures_are_each_tokens_own(chunk_numbers):
+    draw = torch.Generator().manual_seed(2)
+    logits, actions = torch.randn(23, 11, generator=draw), torch.randint(11, (23,), generator=draw)
+    temperature = 0.1 + torch.rand(23, generator=draw)
+    found = chunked_token_statistics(logits, actions, temperature, chunk_numbers=chunk_numbers)
+    for name, x, y in zip(found._fields, found, token_statistics(logits / temperature[:, None], actions), strict=True):
+        assert torch.equal(x, y), name
+    with pytest.raises(ValueError, match=r"temperature: expected shape \(23,\), got \(1,\)"):
+        chunked_token_statistics(logits, actions, temperature[:1])
+
+
 def test_no_gradient_and_no_tokens():
     logits = torch.zeros(0, 5, requires_grad=True)
     found = chunked_token_statistics(logits, torch.zeros(0, dtype=torch.int64))
