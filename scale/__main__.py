@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from scale import launch
 from scale.launch import experiments
 from scale.plugin.config import RULES, SCOPES
 from scale.rewards import answer_reader
@@ -166,9 +167,33 @@ def parser(command: str | None = None) -> terminal.Parser:
     return top
 
 
+def check_names(args: argparse.Namespace) -> None:
+    """Require names that exist before anything heavy is imported or made, each by its own option."""
+    own_modules = any(x.lstrip("+").startswith("dynamo.modules=") for x in getattr(args, "overrides", ()))
+    methods, rules = ((), ()) if own_modules else (METHODS, RULES)
+    for option, choices in (
+        ("model", launch.names("model")),
+        ("cluster", launch.names("cluster")),
+        ("method", methods),
+        ("allocator", rules),
+        ("scope", SCOPES),
+        ("experiment", experiments.EXPERIMENTS),
+    ):
+        if choices:
+            launch.require_name(f"--{option}", getattr(args, option, None), choices)
+    for method in getattr(args, "methods", None) or ():
+        launch.require_name("--methods", method, (*METHODS, STOCK))
+    for name in getattr(args, "names", None) or ():
+        launch.require_name("NAME", name, experiments.EXPERIMENTS)
+    if getattr(args, "experiment", None) and args.cell:
+        cells = [x.name for x in experiments.get_experiment(args.experiment).cells]
+        launch.require_name("--cell", args.cell, cells)
+    launch.require_settings(getattr(args, "overrides", ()))
+
+
 def train_command(args: argparse.Namespace, console: Console) -> int:
     """Train one model, or print what would run; returns the exit status."""
-    from scale import launch, tiny
+    from scale import tiny
     from scale.launch import progress
 
     cell = _cell(args)
@@ -232,7 +257,6 @@ def experiments_command(args: argparse.Namespace, console: Console) -> int:
 
 
 def _estimate(cells: Sequence[experiments.Cell], console: Console) -> None:
-    from scale import launch
     from scale.launch import estimate, estimate_report
 
     hours: dict[str, list[list[float]]] = {}
@@ -270,6 +294,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing:
         print(INSTALL.format(command=args.command, missing=", ".join(missing)), file=sys.stderr)
         return 2
+    check_names(args)
     # What verl says on import of engines and platforms that this machine lacks; a run's own log keeps it.
     warnings.filterwarnings("ignore", message=".*engine is not available")
     logging.getLogger("verl.plugin.platform.platform_manager").addFilter(lambda record: False)

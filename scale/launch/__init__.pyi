@@ -24,6 +24,10 @@ from .experiments import (
     get_experiment as get_experiment,
     run_name as run_name,
 )
+from .refused import (
+    require_name as require_name,
+    require_settings as require_settings,
+)
 from .start import (
     HANDED_ON as HANDED_ON,
     Limits as Limits,

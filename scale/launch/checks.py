@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from scale.launch import estimate_report, network
+from scale.launch import estimate_report, network, refused
 from scale.launch.configuration import joins_ray
 from scale.manifest import open_prompts
 from scale.plugin.config import DynamoConfig, require_method
@@ -61,11 +61,12 @@ def check(config: Any, out: Path, *, files: bool = True) -> None:
     _check_versions(config)
     for name in COUNTS:
         require.count(name, OmegaConf.select(config, name), 1)
+    refused.check(config)
     _check_batch(config, settings)
     _check_lengths(config)
+    _check_loggers(config)
     if files:
         _check_machine(config)
-    _check_trainer(config)
     check_folder(config, out)
     _check_by_verl(config)
     _check_correction(config)
@@ -100,10 +101,20 @@ def _check_batch(config: Any, settings: DynamoConfig) -> None:
             f"actor_rollout_ref.rollout.tensor_model_parallel_size: expected a divisor of {gpus} GPUs{heads}, "
             f"got {parallel}"
         )
-    if not actor.use_dynamic_bsz:
-        raise ValueError("actor_rollout_ref.actor.use_dynamic_bsz: expected true, got false")
-    if config.algorithm.filter_groups.enable:
-        raise ValueError("algorithm.filter_groups.enable: expected false, since the budget is fixed, got true")
+    if config.get("shape") and config.shape.heads % sequence:
+        raise ValueError(
+            f"{ACTOR}.ulysses_sequence_parallel_size: expected a divisor of the model's {config.shape.heads} heads, "
+            f"got {sequence}"
+        )
+    samples = int(config.data.train_max_samples)
+    if 0 <= samples < batch:
+        raise ValueError(f"data.train_max_samples: expected at least a batch of {batch} prompts or -1, got {samples}")
+    rows, room = batch * rollouts, config.transfer_queue.backend.SimpleStorage.total_storage_size
+    if room < rows:
+        raise ValueError(
+            f"transfer_queue.backend.SimpleStorage.total_storage_size: expected room for the {rows} rollouts of a "
+            f"step, got {room}"
+        )
 
 
 def _check_lengths(config: Any) -> None:
@@ -111,8 +122,11 @@ def _check_lengths(config: Any) -> None:
     shared = config.actor_rollout_ref
     longest = int(config.data.max_prompt_length + config.data.max_response_length)
     tokens = int(shared.actor.ppo_max_token_len_per_gpu * shared.actor.ulysses_sequence_parallel_size)
+    parts, sequence = ("rollout", "ref"), int(shared.actor.ulysses_sequence_parallel_size)
+    passes = {f"actor_rollout_ref.{x}.log_prob_max_token_len_per_gpu": shared[x] for x in parts}
     rooms = {
         "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": tokens,
+        **{name: node.log_prob_max_token_len_per_gpu * sequence for name, node in passes.items()},
         "actor_rollout_ref.rollout.max_model_len": shared.rollout.max_model_len or longest,
     }
     if config.get("shape"):
@@ -129,24 +143,9 @@ def _check_correction(config: Any) -> None:
     """Require importance weights that every loss knows, and the log-probabilities that they are made of."""
     correction: Any = config.algorithm.rollout_correction or {}
     name, level = "algorithm.rollout_correction", correction.get("rollout_is")
-    if correction.get("bypass_mode"):
-        raise ValueError(
-            f"{name}.bypass_mode: expected false, since the trainer's own log-probabilities and token statistics are "
-            "then never computed, got true"
-        )
-    if correction.get("rollout_rs") is not None:
-        raise ValueError(
-            f"{name}.rollout_rs: expected null, since verl goes on to count rejected tokens in its means, and our "
-            f"losses would not, got {correction.rollout_rs}"
-        )
     if level is None:
         return
     require.one_of(f"{name}.rollout_is", level, ("token", "sequence"))
-    if not config.actor_rollout_ref.rollout.calculate_log_probs:
-        raise ValueError(
-            f"{ROLLOUT}.calculate_log_probs: expected true for importance weights of {name}.rollout_is={level}, which "
-            "verl would leave out without a word, got false"
-        )
     import torch
     from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_weights
 
@@ -162,14 +161,22 @@ def _check_correction(config: Any) -> None:
         )
 
 
-def _check_trainer(config: Any) -> None:
-    """Require what the records of a run rely on: each step trained once, in the folder of its checkpoints."""
-    for name, expected, instead in (
-        ("resume_mode", "auto", "a run goes on from its own last checkpoint, or starts in another folder"),
-        ("val_only", False, "`python -m scale evaluate` evaluates"),
-    ):
-        if config.trainer.get(name, expected) != expected:
-            raise ValueError(f"trainer.{name}: expected {expected}, got {config.trainer[name]}; {instead}")
+LOGGERS = {
+    "console": "",
+    "file": "",
+    "tensorboard": "tensorboard",
+    **{name: name for name in ("clearml", "mlflow", "swanlab", "trackio", "wandb")},
+}
+"""Where verl may write metrics, and the package that it needs."""
+
+
+def _check_loggers(config: Any) -> None:
+    """Require loggers that verl has and that are installed: it looks when the models are loaded."""
+    given = config.trainer.logger
+    for name in [given] if isinstance(given, str) else given:
+        refused.require_name("trainer.logger", name, LOGGERS)
+        if LOGGERS[name] and find_spec(LOGGERS[name]) is None:
+            raise ValueError(f"trainer.logger: expected loggers that are installed, got {name} without its package")
 
 
 def _check_machine(config: Any) -> None:
@@ -266,16 +273,8 @@ def other_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[
     ['actor_rollout_ref.rollout.n']
     """
     # Leaf by leaf: a run without a node differs in every setting of learning in it, not in a node above them.
-    names = differences(_leaves(first), _leaves(second))
+    names = differences(dict(refused.leaves(first)), dict(refused.leaves(second)))
     return [x for x in names if f"{x}.".startswith(tuple(f"{y}." for y in LEARNING)) and x != "dynamo.dump"]
-
-
-def _leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the values of a configuration by dotted name."""
-    values: dict[str, Any] = {}
-    for name, value in config.items():
-        values |= _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return values
 
 
 def check_folder(config: Any, out: Path) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from scale.launch import refused
+from scale.launch.settings import EXTENSIBLE
 from scale.plugin.config import DynamoConfig
 from theory.base import require
 
@@ -43,6 +45,7 @@ def compose(model: str, cluster: str | None = None, *, out: Path, overrides: Seq
     require.one_of("model", model, names("model"))
     cluster = cluster or default_cluster(model)
     require.one_of("cluster", cluster, names("cluster"))
+    refused.require_settings(overrides)
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -75,18 +78,6 @@ def _files(model: str, cluster: str) -> Any:
 
     with initialize_config_dir(str(CONF), version_base=None):
         return hydra_compose("train", [f"model={model}", f"cluster={cluster}"])
-
-
-EXTENSIBLE = (
-    "actor_rollout_ref.model.override_config.",
-    "actor_rollout_ref.rollout.engine_kwargs.",
-    "algorithm.rollout_correction.",
-    "data.apply_chat_template_kwargs.",
-    "dynamo.",
-    "ray_kwargs.",
-    "reward.custom_reward_function.reward_kwargs.",
-)
-"""Nodes that may get keys which are not in the files."""
 
 
 _METHOD = "the method (--method, dynamo.*)"

@@ -9,7 +9,7 @@ from typing import Any
 
 from theory.allocation import ALLOCATORS, ORACLES
 from theory.base import require
-from theory.methods import Method, get_method
+from theory.methods import METHODS, Method, get_method
 
 SCOPES = ("rollout-batch", "mini-batch", "micro-batch")
 
@@ -102,6 +102,7 @@ class DynamoConfig:
 
     def resolved(self) -> Method:
         """Return the method in full."""
+        require.one_of("dynamo.method", self.method, METHODS)
         method = get_method(self.method)
         if self.allocator is not None:
             require.one_of("dynamo.allocator", self.allocator, ALLOCATORS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,8 +53,39 @@ def test_bad_input_starts_nothing(tmp_path):
         "train", "--method", "dynamite", "--dry-run", "--model", "qwen2.5-math-7b", "--cluster", "1x8-a100"
     )
     assert result.returncode == 2
-    assert "error: name: expected one of grpo" in result.stderr
+    assert "error: --method: expected one of grpo" in result.stderr
     assert not (tmp_path / "log.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "--method", "dynamite"], "--method: expected one of grpo, .*, got 'dynamite' (close: dynamo)"),
+        (["train", "--model", "qwen2.5-7b"], "--model: expected one of .*, got 'qwen2.5-7b' (close: qwen2.5-math-7b"),
+        (["train", "--cluster", "8-a100"], "--cluster: expected one of .* (close: 2x8-a100, 1x8-a100)"),
+        (["train", "--allocator", "wip"], "--allocator: expected one of .* (close: vip)"),
+        (["train", "--scope", "minibatch"], "--scope: expected one of .* (close: mini-batch"),
+        (["train", "--experiment", "table4", "--cell", "x"], "--experiment: expected one of table1"),
+        (["train", "--experiment", "table1", "--cell", "7b-dynamo"], "--cell: expected one of .* (close: 7b-dynamo-"),
+        (["train", "trainer.save_frequency=3"], "trainer.save_frequency: expected a setting of verl's or of ours"),
+        (["train", "dynamo.method=dynamite"], "dynamo.method: expected one of .* (close: dynamo)"),
+        (["smoke", "--methods", "grpo", "dynamoo"], "--methods: expected one of .* (close: dynamo"),
+        (["smoke", "trainer.save_frequency=3"], "trainer.save_frequency: expected a setting of verl's or of ours"),
+        (["experiments", "table4"], "NAME: expected one of table1, table2"),
+        (["evaluate", "run", "--data", "x", "--cluster", "gpu"], "--cluster: expected one of"),
+    ],
+)
+def test_a_wrong_name_is_found_before_anything_heavy(words, message):
+    """By the name of its option, with names that are close, and before the tiny model is made or verl is loaded."""
+    code = (
+        "import sys; from scale.__main__ import main\n"
+        f"assert main({words!r}) == 2\n"
+        "heavy = {'verl', 'vllm', 'ray', 'transformers', 'hydra', 'torch', 'datasets'}\n"
+        "print(sorted({m.split('.')[0] for m in sys.modules} & heavy))"
+    )
+    result = command(code=code)
+    assert re.search(".*".join(map(re.escape, message.split(".*"))), result.stderr), result.stderr
+    assert result.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("words", [["smoke"], ["train", "--dry-run"]])

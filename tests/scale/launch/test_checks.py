@@ -68,10 +68,6 @@ def test_positions_of_the_model_are_a_trap(launch, tmp_path, model, key):
         (["actor_rollout_ref.rollout.n=16.5"], "actor_rollout_ref.rollout.n: expected an integer, got 16.5"),
         (["trainer.nnodes=two"], "trainer.nnodes: expected an integer, got 'two'"),
         (["trainer.total_training_steps=-3"], "trainer.total_training_steps: expected an integer >= 1, got -3"),
-        (["actor_rollout_ref.actor.optim.lr=fast"], "verl's validation failed"),
-        (["actor_rollout_ref.rollout.temperature=warm"], "verl's validation failed"),
-        (["actor_rollout_ref.model.lora_rank=some"], "verl's validation failed"),
-        (["actor_rollout_ref.actor.checkpoint.async_save=perhaps"], "verl's validation failed"),
     ],
 )
 def test_what_a_dry_run_refuses(launch, tmp_path, overrides, message):
@@ -87,15 +83,15 @@ CORRECTION = "algorithm.rollout_correction"
     ("overrides", "message"),
     [
         ([f"{CORRECTION}.rollout_is=prompt"], "rollout_is: expected one of token, sequence, got 'prompt'"),
-        ([f"{CORRECTION}.rollout_iss=token"], "Key 'rollout_iss' not in"),
-        ([f"{CORRECTION}=token"], "verl's validation failed"),
+        ([f"{CORRECTION}.rollout_iss=token"], "rollout_iss: expected a setting that verl's files have, got token"),
+        ([f"{CORRECTION}=token"], "rollout_correction: expected null, got token"),
         ([f"{CORRECTION}.rollout_is_threshold=x"], "expected a cap such as 2.0, or the ends of a range around 1"),
         ([f"{CORRECTION}.rollout_is_threshold=-2.0"], "expected a cap such as 2.0, or the ends of a range around 1"),
         ([f"{CORRECTION}.rollout_is_threshold=nan"], "expected a cap such as 2.0, or the ends of a range around 1"),
         ([f"{CORRECTION}.rollout_is_threshold=1.5_2.0"], "expected a cap such as 2.0, or the ends of a range around 1"),
-        (["actor_rollout_ref.rollout.calculate_log_probs=false"], "calculate_log_probs: expected true for importance"),
-        ([f"{CORRECTION}.rollout_rs=token_k1"], "rollout_rs: expected null, since verl goes on to count rejected"),
-        ([f"{CORRECTION}.bypass_mode=true"], "bypass_mode: expected false, since the trainer's own log-prob"),
+        (["actor_rollout_ref.rollout.calculate_log_probs=false"], "calculate_log_probs: expected true, got false"),
+        ([f"{CORRECTION}.rollout_rs=token_k1"], "rollout_rs: expected null, got token_k1; verl goes on to count rejected"),
+        ([f"{CORRECTION}.bypass_mode=true"], "bypass_mode: expected false, got true; the trainer's own log-prob"),
     ],
 )
 def test_importance_weights_that_verl_or_a_loss_would_not_know(launch, tmp_path, overrides, message):
