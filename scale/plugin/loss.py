@@ -31,10 +31,11 @@ from verl.utils.metric import AggregationType, Metric
 from verl.workers.utils.losses import ppo_loss
 from verl.workers.utils.padding import no_padding_2_padding, response_to_nested
 
+from scale.plugin import exchange
 from scale.plugin.engine import STATISTICS
 from theory.allocation import get_allocator, spends_in_rounds
 from theory.base import require
-from theory.losses import Scope, Selection, Shaped, aggregation_weights, policy_loss, select_tokens
+from theory.losses import Scope, Selection, Shaped, policy_loss, select_tokens, sequence_weights
 from theory.methods import Method
 from theory.policy import TokenStatistics
 
@@ -106,50 +107,50 @@ class MethodLoss:
     def prepare(self, outputs: dict[str, Any], data: Any, group: Any) -> None:
         """Add to the data of a mini-batch what its tokens have in common over all ranks.
 
+        That is little: extremes, numbers of counted tokens, and, only where tokens compete, the tokens themselves. All
+        of it is exact, so that results do not depend on the number of ranks; it is computed where the outputs are.
+
         Parameters
         ----------
         outputs : The model's outputs for this rank's part, nested.
         data : This rank's part; it gains the scope, the selection and the weights that the method needs.
         group : Process group of the ranks that share the mini-batch.
         """
-        method = self.method
-        tokens = self._tokens(outputs, data)
-        mine: dict[str, Any] = {name: x.detach().cpu() for name, x in tokens.items()}
-        mine["prompts"] = [str(uid) for uid in tu.get(data, "uid")]
-        ranks = [mine]
-        if torch.distributed.is_initialized() and torch.distributed.get_world_size(group) > 1:
-            ranks = [{}] * torch.distributed.get_world_size(group)
-            torch.distributed.all_gather_object(ranks, mine, group=group)
-        length = max(part["mask"].shape[1] for part in ranks)
-        start = sum(len(part["mask"]) for part in ranks[: torch.distributed.get_rank(group) if len(ranks) > 1 else 0])
-        rows, columns = slice(start, start + len(mine["mask"])), slice(0, mine["mask"].shape[1])
-        merged = {
-            name: torch.cat([torch.nn.functional.pad(part[name], (0, length - part[name].shape[1])) for part in ranks])
-            for name in tokens
-        }
-        mask, advantages = merged["mask"], merged["advantages"]
-        stats = None
+        method, device = self.method, outputs["log_probs"].device
+        tokens = {name: x.detach().to(device) for name, x in self._tokens(outputs, data).items()}
+        mask, log_prob, old_log_prob = (tokens[name] for name in ("mask", "log_prob", "old_log_prob"))
+        stats, scope = None, self._scope(data)
         if method.needs_statistics:
-            stats = token_statistics_of(merged["log_prob"], [merged[name] for name in STATISTICS], mask)
-        given = (merged["log_prob"], merged["old_log_prob"])
-        if method.shaping is not None and method.compares and stats is not None and self.scope == "mini-batch":
-            xi = method.loss.update_coefficient(*given, advantages)
-            tu.assign_non_tensor_data(data, SCOPE, method.shaping.scope(stats, xi, mask))
-        advantages = method.shape(advantages, stats, mask, *given, self._scope(data)).advantages
+            stats = token_statistics_of(log_prob, [tokens[name] for name in STATISTICS], mask)
+        if method.shaping is not None and method.compares and stats is not None and self.scope != "rollout-batch":
+            xi = method.loss.update_coefficient(log_prob, old_log_prob, tokens["advantages"])
+            scope = exchange.merged(method.shaping.scope(stats, xi, mask), device, group)
+        if self.scope == "mini-batch" and method.compares:
+            tu.assign_non_tensor_data(data, SCOPE, scope)
+
+        def put(name: str, x: torch.Tensor) -> None:
+            data[name] = response_to_nested(x.to(data["response_mask"].device), data["response_mask"])
+
         counted = mask
         if method.singles_out:
-            selection = self._select(merged | {"advantages": advantages}, mask, stats)
-            counted = selection.counted
-            for name, x in ((COUNTED, selection.counted), (TARGETED, selection.targeted)):
-                data[name] = response_to_nested(x[rows, columns].to(tokens["mask"].device), data["response_mask"])
+            advantages = method.shape(tokens["advantages"], stats, mask, log_prob, old_log_prob, scope).advantages
+            mine = {"log_prob": log_prob, "old_log_prob": old_log_prob, "advantages": advantages}
+            if method.token_selection is not None:
+                mine["entropy"] = tokens[STATISTICS[0]].float()
+            if method.loss.draws:
+                mine["uniforms"] = tokens["uniforms"]
+            every, here = exchange.of_all_ranks({name: x[mask] for name, x in mine.items()}, group)
+            chosen = self._select(every, torch.ones_like(every["log_prob"], dtype=torch.bool))
+            counted, targeted = (_unpacked(x[here], mask) for x in chosen)
+            put(COUNTED, counted)
+            put(TARGETED, targeted)
         if method.singles_out or self._weighs_itself:
-            names = [name for part in ranks for name in part["prompts"]]
-            ids = {name: i for i, name in enumerate(dict.fromkeys(names))}
-            prompts = torch.tensor([ids[name] for name in names])
-            weights = aggregation_weights(counted, method.aggregation, prompts=prompts, dtype=torch.float32)
-            data[WEIGHTS] = response_to_nested(weights[rows, columns].to(tokens["mask"].device), data["response_mask"])
+            lengths, prompts, rows = exchange.lengths_of_all_ranks(counted.sum(dim=-1), tu.get(data, "uid"), group)
+            each = sequence_weights(lengths, method.aggregation, prompts=prompts, dtype=torch.float32)[rows]
+            put(WEIGHTS, torch.where(counted, each.unsqueeze(-1), 0.0))
 
-    def _select(self, tokens: dict[str, torch.Tensor], mask: torch.Tensor, stats: TokenStatistics | None) -> Selection:
+    def _select(self, tokens: dict[str, torch.Tensor], mask: torch.Tensor) -> Selection:
+        """Return the choice over the tokens given, of any shape: they compete with each other, whatever their rows."""
         return select_tokens(
             self.method.loss,
             tokens["log_prob"],
@@ -157,7 +158,7 @@ class MethodLoss:
             tokens["advantages"],
             mask,
             token_selection=self.method.token_selection,
-            entropy=None if stats is None else stats.entropy,
+            entropy=tokens.get("entropy"),
             uniforms=tokens.get("uniforms"),
         )
 
@@ -211,7 +212,8 @@ class MethodLoss:
         """Return a loss of `theory.losses` with the batch's weights, and verl's terms beside it."""
         mask, actor = tokens["mask"], self.actor
         if self.scope == "micro-batch" and self.method.singles_out:
-            selection = self._select({name: x.detach() for name, x in tokens.items()}, mask, stats)
+            competing = tokens if stats is None else tokens | {"entropy": stats.entropy}
+            selection = self._select({name: x.detach() for name, x in competing.items()}, mask)
         elif self.method.singles_out:
             selection = Selection(_padded(data[COUNTED], mask).bool(), _padded(data[TARGETED], mask).bool())
         else:
@@ -287,6 +289,13 @@ class MethodLoss:
 def _padded(nested: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Return nested rows padded with zeros to the width of another tensor."""
     return nested.to_padded_tensor(0, output_size=tuple(like.shape))
+
+
+def _unpacked(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the values of the tokens of a mask at their places, and 0 elsewhere."""
+    places = torch.zeros_like(mask, dtype=values.dtype)
+    places[mask] = values
+    return places
 
 
 def _range(values: torch.Tensor, mask: torch.Tensor) -> tuple[float, float, float]:

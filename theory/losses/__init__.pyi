@@ -2,6 +2,7 @@ from .aggregation import (
     AGGREGATIONS as AGGREGATIONS,
     aggregate as aggregate,
     aggregation_weights as aggregation_weights,
+    sequence_weights as sequence_weights,
 )
 from .checks import (
     LARGEST_CLIP as LARGEST_CLIP,

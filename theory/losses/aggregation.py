@@ -56,25 +56,54 @@ def aggregation_weights(mask: Array, mode: str, *, prompts: Array | None = None,
     require.one_of("mode", mode, AGGREGATIONS)
     if mask.ndim < 1:
         raise ValueError(f"mask: expected shape [..., T], got {tuple(mask.shape)}")
+    each = sequence_weights(xp.sum(xp.astype(mask, xp.int64), axis=-1), mode, prompts=prompts, dtype=dtype)
+    return xp.where(mask, each[..., None], 0.0)
+
+
+def sequence_weights(lengths: Array, mode: str, *, prompts: Array | None = None, dtype: Any = None) -> Array:
+    """Weight of each counted token of a sequence, from the numbers of counted tokens alone.
+
+    The w of `aggregation_weights`, which is the same for all counted tokens of a sequence: ranks that share a batch
+    need to tell each other no more than these numbers.
+
+    Parameters
+    ----------
+    lengths : Counted tokens of every sequence of the batch, integer, >= 0, [...].
+    mode, prompts, dtype : As in `aggregation_weights`.
+
+    Returns
+    -------
+    Array : w > 0, [...]; that of a sequence without a counted token is no one's.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sequence_weights(np.array([2, 1, 1]), "prompt-mean", prompts=np.array([7, 3, 3])).tolist()
+    [0.25, 0.25, 0.25]
+    """
+    xp = require.namespace(lengths=lengths)
+    require.integer(xp, lengths=lengths)
+    expected = f"values in [0, {require.MAX_COUNT}]"
+    require.values("lengths", lengths, expected, lambda x: (x >= 0) & (x <= require.MAX_COUNT))
+    require.one_of("mode", mode, AGGREGATIONS)
     if dtype is not None and not xp.isdtype(dtype, "real floating"):
         raise ValueError(f"dtype: expected a floating dtype, got {dtype}")
-    weights = xp.where(mask, xp.ones(mask.shape, dtype=dtype, device=array_api_compat.device(mask)), 0.0)
-    lengths = xp.sum(xp.astype(mask, xp.int64), axis=-1)
+    ones = xp.ones(lengths.shape, dtype=dtype, device=array_api_compat.device(lengths))
     if mode == "token-mean":
         weight = clip(xp.sum(lengths), 1)
     elif mode == "sequence-mean":
-        weight = clip(lengths, 1)[..., None] * clip(xp.sum(xp.astype(lengths > 0, xp.int64)), 1)
+        weight = clip(lengths, 1) * clip(xp.sum(xp.astype(lengths > 0, xp.int64)), 1)
     else:
         tokens, num_prompts = _tokens_of_prompt(xp, lengths, prompts)
-        weight = clip(tokens, 1)[..., None] * clip(num_prompts, 1)
-    return weights / xp.astype(weight, weights.dtype)
+        weight = clip(tokens, 1) * clip(num_prompts, 1)
+    return ones / xp.astype(weight, ones.dtype)
 
 
 def _tokens_of_prompt(xp: Any, lengths: Array, prompts: Array | None) -> tuple[Array, Array]:
     """Return, for every sequence, the counted tokens of its prompt, and the number of prompts that have one."""
     if prompts is None:
         raise ValueError("prompts: expected the prompt id of every sequence for prompt-mean, got None")
-    require.namespace(mask=lengths, prompts=prompts)
+    require.namespace(lengths=lengths, prompts=prompts)
     require.integer(xp, prompts=prompts)
     if tuple(prompts.shape) != tuple(lengths.shape):
         raise ValueError(f"prompts: expected shape {tuple(lengths.shape)}, got {tuple(prompts.shape)}")

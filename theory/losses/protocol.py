@@ -83,7 +83,10 @@ class Loss(ABC):
     def select(
         self, log_prob: Array, old_log_prob: Array, advantages: Array, mask: Array, uniforms: Array | None = None
     ) -> Array:
-        """Return the tokens singled out, boolean, [..., T]; called once over all that compete, without gradient."""
+        """Return the tokens singled out, boolean, [..., T]; called once over all that compete, without gradient.
+
+        Tokens compete whatever their rows: trainers may give all of them on one axis.
+        """
         return mask & False
 
     @abstractmethod

@@ -18,7 +18,18 @@ from verl.workers.utils.losses import ppo_loss
 
 from scale.launch.configuration import NO_DUAL_CLIP
 from scale.plugin.engine import STATISTICS
-from scale.plugin.loss import IMPORTANCE, SCOPE, VERL_AGGREGATIONS, MethodLoss, looks_ahead, weighs_itself
+from scale.plugin.loss import (
+    COUNTED,
+    IMPORTANCE,
+    SCOPE,
+    TARGETED,
+    VERL_AGGREGATIONS,
+    WEIGHTS,
+    MethodLoss,
+    looks_ahead,
+    weighs_itself,
+)
+from tests.scale.plugin.ranks import on_ranks
 from tests.theory.methods.own import Calm, Likelihood
 from tests.theory.waits import Waits
 from theory.losses import (
@@ -441,36 +452,52 @@ def test_losses_and_sums_are_scaled_for_the_mean_over_ranks(name):
         assert found[2][1][key] == pytest.approx(scale * x, rel=1e-6), key
 
 
-@pytest.mark.parametrize("name", ["clip-cov", "kl-cov", "fork-tokens", "prompt-mean", "dynamo"])
-def test_two_ranks_share_a_mini_batch(name, monkeypatch):
-    """What a rank's tokens are told is what they are told in one part, whatever the rows' widths on either rank."""
-    method, batch = VARIANTS[name], Batch()
+def prepared(method, batch, rows, group=None):
+    """Return what `prepare` tells the tokens of some rows: the scope, and by row what counts and how much."""
+    data = batch.data(rows)
     loss = MethodLoss(method, actor(method), "mini-batch")
-    parts, sent = ([0, 1, 3], [2, 4, 5, 6, 7]), {}
+    loss.prepare({name: x.detach() for name, x in batch.outputs(rows).items()}, data, group)
+    scope = {name: float(x) for name, x in vars(tu.get(data, SCOPE)).items()} if method.compares else {}
+    names = [name for name in (COUNTED, TARGETED, WEIGHTS) if name in data]
+    return scope, {name: [row.tolist() for row in data[name].unbind()] for name in names}
 
-    def prepared(rows):
-        data = batch.data(rows)
-        loss.prepare({name: x.detach() for name, x in batch.outputs(rows).items()}, data, "group")
-        told = [data[x] for x in ("counted_tokens", "targeted_tokens", "token_weights") if x in data]
-        return vars(tu.get(data, SCOPE)) if method.compares else {}, [
-            [row.tolist() for row in x.unbind()] for x in told
-        ]
 
-    def gather(ranks, mine, group):
-        sent[rank] = mine
-        ranks[:] = [sent.get(i, mine) for i in range(2)]
+COMPETING = {
+    **{name: VARIANTS[name] for name in ("clip-cov", "kl-cov", "fork-tokens", "prompt-mean", "dynamo")},
+    "prompts and tokens": replace(VARIANTS["fork-tokens"], aggregation="prompt-mean"),
+    "all": replace(VARIANTS["dynamo"], loss=VARIANTS["kl-cov"].loss, aggregation="sequence-mean"),
+}
 
-    scope, whole = prepared([i for part in parts for i in part])
-    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
-    monkeypatch.setattr("torch.distributed.get_world_size", lambda group: 2)
-    monkeypatch.setattr("torch.distributed.get_rank", lambda group: rank)
-    monkeypatch.setattr("torch.distributed.all_gather_object", gather)
-    for rank in (0, 1):  # each says what it has
-        prepared(parts[rank])
-    found = []
-    for rank in (0, 1):
-        own, told = prepared(parts[rank])
-        assert {name: float(x) for name, x in own.items()} == {name: float(x) for name, x in scope.items()}
-        found.append(told)
-    assert [first + second for first, second in zip(*found, strict=True)] == whole
-    assert whole or name == "dynamo"
+
+@pytest.mark.parametrize("parts", [[[0, 1, 3], [2, 4, 5, 6, 7]], [[1], [0, 5], [6, 3, 2, 7], [4]]], ids=["2", "4"])
+def test_ranks_share_a_mini_batch(parts):
+    """Each row is told to the bit what it is told on one rank, whatever the rows' numbers and widths on the ranks."""
+    batch, rows = Batch(), [i for part in parts for i in part]
+
+    def on_rank(rank):
+        group = torch.distributed.group.WORLD
+        return {name: prepared(method, batch, parts[rank], group) for name, method in COMPETING.items()}
+
+    found = on_ranks(on_rank, len(parts))
+    for name, method in COMPETING.items():
+        scope, told = prepared(method, batch, rows)
+        assert [one[name][0] for one in found] == [scope] * len(parts)
+        assert {key: [row for one in found for row in one[name][1][key]] for key in told} == told, name
+        assert all(one[name][1].keys() == told.keys() for one in found)
+        assert scope or told
+
+
+def test_a_rank_of_padding_alone_shares_a_mini_batch():
+    """It has rows and no token that counts."""
+    batch, parts = Batch(), [[0, 1, 3], [2, 4]]
+    batch.mask[[2, 4]] = False
+
+    def on_rank(rank):
+        return {name: prepared(x, batch, parts[rank], torch.distributed.group.WORLD) for name, x in COMPETING.items()}
+
+    found = on_ranks(on_rank, 2)
+    for name, method in COMPETING.items():
+        scope, told = prepared(method, batch, parts[0])
+        assert found[0][name] == (scope, told)
+        assert found[1][name][0] == scope
+        assert not any(any(row) for rows in found[1][name][1].values() for row in rows)

@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.theory import fuzzing
-from theory.losses.aggregation import AGGREGATIONS, aggregate, aggregation_weights
+from theory.losses.aggregation import AGGREGATIONS, aggregate, aggregation_weights, sequence_weights
 
 # Prompt 7 has two sequences (3 tokens and 1), prompt 3 one sequence (2 tokens), prompt 5 only padding.
 MASK = np.array([[1, 1, 1], [1, 1, 0], [0, 1, 0], [0, 0, 0]], dtype=bool)
@@ -36,6 +36,17 @@ def test_weights_sum_to_one_and_leave_padding_out(backend, mode):
     weights = backend.numpy(aggregation_weights(backend(MASK), mode, prompts=backend(PROMPTS), dtype=dtype))
     np.testing.assert_allclose(weights.sum(), 1.0, rtol=backend.rtol)
     assert np.array_equal(weights > 0, MASK)
+
+
+@pytest.mark.parametrize("mode", AGGREGATIONS)
+def test_lengths_are_enough_for_the_weights(backend, mode):
+    """By hand, for 3, 2, 1 and 0 counted tokens of prompts 7, 3, 7 and 5; and to the bit those of the mask."""
+    lengths, dtype = backend(np.array([3, 2, 1, 0])), backend(VALUES).dtype
+    found = sequence_weights(lengths, mode, prompts=backend(PROMPTS), dtype=dtype)
+    expected = {"token-mean": [1 / 6] * 3, "sequence-mean": [1 / 9, 1 / 6, 1 / 3], "prompt-mean": [1 / 8, 1 / 4, 1 / 8]}
+    np.testing.assert_allclose(backend.numpy(found)[:3], expected[mode], rtol=backend.rtol)
+    weights = aggregation_weights(backend(MASK), mode, prompts=backend(PROMPTS), dtype=dtype)
+    assert np.array_equal(backend.numpy(weights), np.where(MASK, backend.numpy(found)[:, None], 0.0))
 
 
 @pytest.mark.parametrize("mode", AGGREGATIONS)
@@ -138,6 +149,18 @@ def test_fuzz_aggregation_weights(mask, mode, prompts):
     weights = fuzzing.call(aggregation_weights, mask, mode, prompts=prompts)
     if weights is not None:
         assert abs(weights.sum() - mask.any()) < 1e-12
+
+
+length_arrays = hnp.arrays(np.int64, st.integers(0, 3), elements=st.integers(0, 9) | st.integers(-1, 2**40))
+
+
+@fuzzing.fuzz
+@given(length_arrays, modes, prompt_arrays)
+def test_fuzz_sequence_weights(lengths, mode, prompts):
+    weights = fuzzing.call(sequence_weights, lengths, mode, prompts=prompts)
+    if weights is not None:
+        assert (weights > 0).all()
+        assert abs((weights * lengths).sum() - lengths.any()) < 1e-12
 
 
 @fuzzing.fuzz
