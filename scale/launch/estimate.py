@@ -26,10 +26,10 @@ STATISTICS_BYTES = 20 * 2**25
 def memory(job: Job, shape: Shape, hardware: Hardware) -> dict[str, dict[str, float]]:
     """Return the memory of a GPU in GiB, phase by phase and part by part: generation, old policy, update.
 
-    Generation: the part of the training state that stays, and vLLM's share. Old policy: a forward pass with verl's
-    entropy. Update: the training state, the embedding and two layers gathered from all GPUs with their gradients, the
-    checkpoints of a micro-batch, and what is largest: a layer computed again with its gradients, or the logits. The
-    reserve counts in each.
+    Generation: the part of the training state that stays, and vLLM's share. Old policy: a forward pass, and what is
+    larger, a layer or the logits with verl's entropy. Update: the training state, the embedding and two layers gathered
+    from all GPUs with their gradients, the checkpoints of a micro-batch, and what is larger: a layer computed again
+    with its gradients, or the logits. The reserve counts in each.
     """
     p, on_gpu = shape.parameters, not job.params_on_host
     tokens, ahead = job.micro_batch, job.micro_batch_forward
@@ -42,14 +42,18 @@ def memory(job: Job, shape: Shape, hardware: Hardware) -> dict[str, dict[str, fl
         "AdamW": 2 * weights * job.optimizer_rests,
         "vLLM": job.utilization * hardware.memory_gib * GIB,
     }
+    in_float = min(ahead, LOGITS_CHUNK) if job.chunked else ahead
     old_policy = {
         "weights": weights,
         "AdamW": 2 * weights * job.optimizer_rests,
         "gathered layers": BF16 * whole,
-        "activations": ahead * layer,
-        "logits": ahead * vocabulary * BF16 * (1 + job.tempered),
-        "entropy": (min(ahead, LOGITS_CHUNK) if job.chunked else ahead) * vocabulary * 3 * FP32,
-    }
+    } | _larger(
+        {"a layer": ahead * layer},
+        {
+            "logits": ahead * vocabulary * BF16 * (1 + job.tempered),
+            "entropy": in_float * vocabulary * 3 * FP32,
+        },
+    )
     at_layer = {"a layer": 2 * tokens * layer}
     at_logits = {
         # flash-attn's log-softmax writes the gradient over the logits, unless the entropy needs them; PyTorch's keeps
@@ -68,7 +72,7 @@ def memory(job: Job, shape: Shape, hardware: Hardware) -> dict[str, dict[str, fl
         "AdamW": 2 * weights,
         "gathered layers": 2 * BF16 * whole,
         "activations": tokens * shape.layers * (BF16 * shape.hidden if job.checkpointing else layer),
-    } | (at_layer if sum(at_layer.values()) > sum(at_logits.values()) else at_logits)
+    } | _larger(at_layer, at_logits)
     if not job.flash:
         old_policy["attention mask"], update["attention mask"] = 3 * ahead**2, 3 * tokens**2
     phases = {"generation": generation, "old policy": old_policy, "update": update}
@@ -76,6 +80,11 @@ def memory(job: Job, shape: Shape, hardware: Hardware) -> dict[str, dict[str, fl
         phase: {name: size / GIB for name, size in parts.items() if size} | {"reserve": job.reserve_gib}
         for phase, parts in phases.items()
     }
+
+
+def _larger(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    """Return the parts that take more in all."""
+    return one if sum(one.values()) > sum(other.values()) else other
 
 
 def cache_tokens(job: Job, shape: Shape, hardware: Hardware) -> float:

@@ -101,7 +101,6 @@ def test_every_part_of_the_memory_by_hand():
         "weights": 4 * P / 8 / GIB,
         "AdamW": 8 * P / 8 / GIB,
         "gathered layers": GATHERED / GIB,
-        "activations": 16384 * LAYER / GIB,
         "logits": 2 * 16384 * 151_936 / GIB,
         "entropy": 12 * 2048 * 151_936 / GIB,
         "reserve": 4.0,
@@ -141,6 +140,7 @@ def test_what_options_change_in_the_memory_by_hand():
     found = estimate.memory(JOB, wide, A100)["update"]
     assert found["a layer"] == 2 * 16384 * LAYER / GIB, "with few words the logits are smaller than a layer"
     assert {"logits", "statistics"}.isdisjoint(found)
+    assert estimate.memory(JOB, wide, A100)["old policy"]["a layer"] == 16384 * LAYER / GIB
 
 
 def test_memory_of_the_hosts_by_hand():
