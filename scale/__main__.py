@@ -61,8 +61,8 @@ examples:
   python -m scale evaluate runs/7b-dynamo-1 runs/7b-grpo-1 --data data/aime24.parquet data/math500.parquet
   python -m scale evaluate results/scale/tiny-dynamo-1 --cluster cpu --data results/scale/tiny/val.parquet
 
-The same command resumes an evaluation that was killed. Runs that differ in their seed alone share a row. On many GPUs,
-start a call for each checkpoint, with GPUs of its own (CUDA_VISIBLE_DEVICES), then one for all that makes the table.
+The same command resumes an evaluation that was killed. Runs that differ in their seed alone share a row. A call uses
+all GPUs that it sees (CUDA_VISIBLE_DEVICES); --engines N uses fewer.
 """,
 }
 

@@ -99,6 +99,7 @@ def engine_arguments(spec: Mapping[str, Any], longest: int) -> dict[str, Any]:
         "enforce_eager": not spec["gpus"],
         "disable_log_stats": True,
         "stream_interval": STREAMED,
+        "worker_extension_cls": "scale.plugin.loopback_store.WorkerExtension",
     }
     if spec["gpus"]:
         arguments["gpu_memory_utilization"] = UTILIZATION

@@ -79,7 +79,7 @@ class Item:
         asked = len(self.problems) * samples
         if self.changed_settings() != []:
             return asked
-        return asked - len([x for x in self.samples() if x["sample"] < samples])
+        return asked - sum(1 for x in self.samples() if x["sample"] < samples)
 
     def samples(self) -> Iterator[dict[str, Any]]:
         """Return the samples in the folder."""

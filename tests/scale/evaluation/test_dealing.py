@@ -19,8 +19,11 @@ from theory.base.files import read_line, write_json
 
 psutil = pytest.importorskip("psutil")
 
-VLLM = '''
-"""Draws one token a step for each of four requests; a response depends on the seed alone. Fails as FAULT says."""
+VLLM = '''\
+"""Draws one token a step for each of four requests, and tells of the first, of every third and of the last.
+
+A response depends on the seed alone. Fails as FAULT says.
+"""
 import os, signal, sys, time
 from types import SimpleNamespace as Some
 
@@ -53,7 +56,7 @@ class LLM:
             open(there, "w").close()
         while fault and not os.path.exists(there):  # it must have its share
             time.sleep(0.01)
-        if mine and fault == "never loads":
+        if mine and fault in ("never loads", "loads too late"):
             time.sleep(1000)
         self.llm_engine, self.waiting, self.drawn = self, [], 0
         self.vllm_config = Some(scheduler_config=Some(max_num_seqs=4))
@@ -63,7 +66,7 @@ class LLM:
         self.waiting.append([name, sampling.seed, 0])
 
     def step(self):
-        time.sleep(0.02 if mine else 0.2 if fault else 0.002)
+        time.sleep(0.02 if mine else 0.2 if fault not in ("", "loads too late") else 0.002)
         if mine and self.drawn >= 60 and (found := fail()) is not None:
             return found
         outputs = []
@@ -73,7 +76,8 @@ class LLM:
             self.drawn += 1
             end = count == 1 + seed % 7
             output = Some(token_ids=[1] * count, text=f"text {seed}", finish_reason="stop" if end else None)
-            outputs.append(Some(request_id=name, outputs=[output], finished=end))
+            if end or count % 3 == 1:
+                outputs.append(Some(request_id=name, outputs=[output], finished=end))
         self.waiting = [x for x in self.waiting if x[2] < 1 + x[1] % 7]
         return outputs
 '''
@@ -88,7 +92,6 @@ def spec(tmp_path, monkeypatch):
     (tmp_path / "modules" / "vllm.py").write_text(VLLM)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'modules'}{os.pathsep}{ROOT}")
     monkeypatch.setenv(RUN_FOLDER, str(tmp_path / "run"))
-    monkeypatch.setattr(generate, "SHOW", 0.0)
     monkeypatch.setattr(generate, "scorers", lambda *of: ThreadPoolExecutor(1, "", generate._start_scoring, of[:2]))
     monkeypatch.setattr(generate, "_load", lambda _, them: Load({}, [({}, [[7]] * len(x.problems)) for x in them]))
     found = {"reward": "pkg://scale.tiny:compute_score", "reward_arguments": {}, "scorers": 1, "devices": [""] * 3}
@@ -183,6 +186,16 @@ def test_an_engine_that_fails_ends_the_call_by_its_name(tmp_path, spec, monkeypa
     after = {name: (tmp_path / name / generate.SAMPLES_FILE).read_bytes() for name in "ab"}
     assert all(after[name].startswith(before[name]) for name in "ab")
     assert len(samples(tmp_path)) == 2 * PROBLEMS * SAMPLES
+
+
+def test_an_engine_that_loads_too_late_is_not_waited_for(tmp_path, spec, monkeypatch):
+    """The others have drawn everything."""
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(dealing, "LEAVING", 900.0)
+    monkeypatch.setenv("FAULT", "loads too late in engine 2")
+    run(tmp_path, spec)
+    assert len(samples(tmp_path)) == 2 * PROBLEMS * SAMPLES
+    assert children() == []
 
 
 class Idle(dealing.Engine):

@@ -1,4 +1,4 @@
-"""A real evaluation: vLLM on the CPU, killed in the middle and resumed; what it samples against exact probabilities."""
+"""A real evaluation: two vLLMs on the CPU, killed in the middle, resumed by one; and samples against probabilities."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ import pytest
 
 from scale import tiny
 from scale.evaluation import evaluate, generate, problems
-from tests.scale.conftest import left
+from tests.scale.conftest import eventually, left
 from tests.scale.evaluation.made_runs import ROOT, command, parquet, result, run_folder
+from tests.scale.sockets import Sockets, elsewhere
 from theory.base.files import read_line
+
+psutil = pytest.importorskip("psutil")
 
 # One process has all vLLM engines: they share the machine's cores badly.
 pytestmark = [pytest.mark.needs_verl, pytest.mark.long, pytest.mark.xdist_group("verl")]
@@ -41,7 +44,7 @@ class Real:
         self.out = folder / "out"
         self.data = [folder / "tiny" / "val.parquet", parquet(folder / "part.parquet", part)]
 
-    def start(self):
+    def start(self, *arguments):
         command = [
             sys.executable,
             "-m",
@@ -54,6 +57,7 @@ class Real:
             SAMPLES,
             "--out",
             self.out,
+            *arguments,
         ]
         environ = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         with (self.folder / "said.txt").open("ab") as said:
@@ -66,49 +70,96 @@ class Real:
         found = generate.read_samples(path, problems.read_problems(self.data[name == "part"]), 1, evaluation)
         return {(x["key"], x["sample"]): x for x in found}
 
+    @property
+    def path(self):
+        return self.out / "run-step4" / "val-seed1" / generate.SAMPLES_FILE
+
+    def wait_for(self, process, size):
+        """Wait until the file of samples has so many bytes."""
+        deadline = time.monotonic() + 900  # on a machine with other work
+        while time.monotonic() < deadline and process.poll() is None:
+            if self.path.exists() and self.path.stat().st_size > size:
+                return
+            time.sleep(0.02)
+        pytest.fail(f"{process.poll()}: {self.said()}")
+
+    def engines(self):
+        """Return the processes that hold a vLLM."""
+        found = [psutil.Process(pid) for pid in left(self.out / "run-step4")]
+        return [x for x in found if "scale.evaluation.engine" in " ".join(x.cmdline())]
+
+    def left(self):
+        """Return the processes of the evaluation that do not end."""
+        return left(self.out / "run-step4") if not eventually(lambda: not left(self.out / "run-step4"), 900) else []
+
+    def said(self):
+        return (self.folder / "said.txt").read_text()
+
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    """Kill an evaluation in the middle, leave a torn line, and start it again: two starts of vLLM."""
+    """Kill one of two engines, start both again and kill the call, leave a torn line; one engine draws the rest."""
     found = Real(tmp_path_factory.mktemp("real"))
-    process = found.start()
-    path = found.out / "run-step4" / "val-seed1" / generate.SAMPLES_FILE
-    deadline = time.monotonic() + 900  # on a machine with other work
-    while time.monotonic() < deadline and process.poll() is None:
-        if path.exists() and path.stat().st_size > 100_000:
-            break
-        time.sleep(0.02)
+    process = found.start("--engines", 2)
+    found.wait_for(process, 50_000)
+    engines = found.engines()
+    assert len(engines) == 2
+    engines[0].kill()
+    found.status, found.failure, found.left_by_engine = process.wait(900), found.said(), found.left()
+    found.kept = found.path.read_bytes()
+    with Sockets(found.out) as found.sockets:
+        process = found.start("--engines", 2)
+        found.wait_for(process, len(found.kept) + 100_000)
     process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, (found.folder / "said.txt").read_text()
-    while left(found.out / "run-step4") and time.monotonic() < deadline:
-        time.sleep(0.1)
-    found.left = left(found.out / "run-step4")
-    found.killed = path.read_bytes()
-    path.write_bytes(found.killed + b'{"key": "torn')
-    assert found.start().wait() == 0, (found.folder / "said.txt").read_text()
-    found.resumed = path.read_bytes()
+    assert process.wait() == -signal.SIGKILL, found.said()
+    found.left_by_call = found.left()
+    found.killed = found.path.read_bytes()
+    found.path.write_bytes(found.killed + b'{"key": "torn')
+    assert found.start().wait() == 0, found.said()
+    found.resumed = found.path.read_bytes()
     return found
+
+
+def test_a_killed_engine_ends_the_call_by_its_name(real):
+    assert real.status == 1
+    assert re.search(r"engine [12] \(process \d+\) was ended by signal 9", " ".join(real.failure.split()))
+    assert "the same command resumes" in real.failure
+    assert real.left_by_engine == []
 
 
 def test_a_killed_evaluation_goes_on(real):
     """No process is left, nothing drawn is drawn again or lost, and all of it is there in the end."""
-    assert real.left == []
+    assert real.left_by_call == []
     whole = real.killed[: real.killed.rfind(b"\n") + 1]
-    assert 0 < whole.count(b"\n") < 64 * SAMPLES
+    assert 0 < real.kept.count(b"\n") < whole.count(b"\n") < 64 * SAMPLES
+    assert whole.startswith(real.kept[: real.kept.rfind(b"\n") + 1])
     assert real.resumed.startswith(whole)
     assert real.resumed.count(b"\n") == 64 * SAMPLES
     assert len(real.samples("val")) == 64 * SAMPLES
     log = (real.out / "run-step4" / "log.txt").read_text()
-    assert re.search(r"\d+ samples, \d+ tokens, ", log)
-    assert "tokens/s" in (real.folder / "said.txt").read_text()
+    assert re.search(r"\d+ samples, \d+ tokens, [\d.]+ s, 2 of 2 engines", log)
+    assert re.search(r"\d+ tokens/s by 1 engine,", real.said())
+
+
+def test_two_engines_listen_on_the_loopback_address_alone(real):
+    assert elsewhere({x for found in real.sockets.found.values() for x in found}) == set()
+    assert real.sockets.reached == set()
 
 
 def test_samples_depend_on_seed_key_and_number_alone(real):
-    """The same problems in another file, order and batch, without the kill: the same responses."""
+    """The same problems in another file, order and batch, by one engine, without a kill: the same responses and table.
+
+    Two engines drew many of the others.
+    """
     every, part = real.samples("val"), real.samples("part")
     assert len(part) == 11 * SAMPLES
     assert {at: x["text"] for at, x in part.items()} == {at: every[at]["text"] for at in part}
     assert len({x["text"] for x in every.values()}) > 20
+    by_two = [read_line(x.decode(), "") for x in real.killed.splitlines()[:-1]]
+    assert len({(x["key"], x["sample"]) for x in by_two} & part.keys()) > 100
+    cells = result(real.out)["rows"][0]["cells"]
+    mean = np.mean([every[at]["correct"] for at in part])
+    assert cells["part"]["pass@1"]["value"] == pytest.approx(100 * mean, abs=1e-5)
 
 
 def test_rewards_are_those_of_training(real):
