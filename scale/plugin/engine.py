@@ -3,7 +3,8 @@
 Two things, each only where the data ask for it; otherwise the engine is verl's own:
 
 - `TOKEN_STATISTICS`: entropy, collision probability and E_pi[pi Lambda] of every token under the current policy, exact
-  over the vocabulary, without a gradient, in addition to the model's other outputs;
+  over the vocabulary, without a gradient, in addition to the model's other outputs, and in place of verl's entropy
+  where that needs no gradient either;
 - `LOOK_AHEAD`: before a mini-batch is learnt from, a forward pass over all of it, so that the loss may know what its
   tokens have in common (`MethodLoss.prepare`) however they are then packed and spread over ranks.
 """
@@ -22,6 +23,7 @@ from scale.plugin.token_statistics import chunked_token_statistics
 
 TOKEN_STATISTICS = "token_statistics"
 LOOK_AHEAD = "look_ahead"
+VERLS_ENTROPY = "calculate_entropy"
 
 STATISTICS = ("token_entropy", "token_collision", "token_mean_pi_lambda")
 """Names of the statistics among the model's outputs."""
@@ -35,11 +37,19 @@ class StatisticsEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
     def prepare_model_outputs(
         self, output: Any, output_args: dict[str, Any], micro_batch: Any, logits_processor_func: Any
     ) -> dict[str, Any]:
-        """Return verl's outputs and, if asked for, `STATISTICS`: nested tensors like `log_probs`."""
+        """Return verl's outputs and, if asked for, `STATISTICS`: nested tensors like `log_probs`.
+
+        Where nothing is learnt, the entropy among the statistics is verl's `entropy` too, and verl computes none.
+        """
         statistics = {}
         if tu.get_non_tensor_data(data=micro_batch, key=TOKEN_STATISTICS, default=False):
             # First, since verl may scale the logits in place.
             statistics = self._statistics(output, output_args, micro_batch)
+            asked = tu.get_non_tensor_data(data=micro_batch, key=VERLS_ENTROPY, default=False)
+            if asked and not torch.is_grad_enabled():
+                statistics["entropy"] = statistics[STATISTICS[0]]
+                micro_batch = micro_batch.clone(recurse=False)
+                tu.assign_non_tensor_data(micro_batch, VERLS_ENTROPY, False)
         outputs: dict[str, Any] = super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
         return outputs | statistics
 

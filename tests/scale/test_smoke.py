@@ -56,11 +56,13 @@ def test_every_method_trains_on_them(smoke):
 
 
 def test_alpha_0_and_uniform_allocation_is_stock_grpo(neutral, smoke):
-    """To the last digit: loss, gradient norm, clipping, entropy, rewards, advantages, lengths."""
+    """To the last digit: loss, gradient norm, clipping, rewards, advantages, lengths; verl's entropy up to rounding."""
     expected, found = learning(smoke[0] / "scale" / "stock-seed1"), learning(neutral[0])
     for step in range(1, STEPS + 1):
         common = {name: x for name, x in expected[step].items() if name in found[step]}
         assert {"actor/pg_loss", "actor/grad_norm", "actor/entropy", "critic/score/mean"} <= set(common)
+        entropy = common.pop("actor/entropy")
+        assert found[step]["actor/entropy"] == pytest.approx(entropy, rel=1e-5)
         assert {name: found[step][name] for name in common} == common
 
 

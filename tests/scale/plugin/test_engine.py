@@ -8,10 +8,14 @@ import pytest
 
 pytest.importorskip("verl")
 import torch
+from tensordict import TensorDict
 from transformers.modeling_outputs import CausalLMOutput
+from verl.utils import tensordict_utils as tu
+from verl.utils.torch_functional import entropy_from_logits_with_chunking as verls_entropy
+from verl.workers.config import FSDPEngineConfig
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-from scale.plugin.engine import LOOK_AHEAD, STATISTICS, TOKEN_STATISTICS, StatisticsEngine
+from scale.plugin.engine import LOOK_AHEAD, STATISTICS, TOKEN_STATISTICS, VERLS_ENTROPY, StatisticsEngine
 from theory.policy import token_statistics
 
 pytestmark = pytest.mark.needs_verl
@@ -40,7 +44,8 @@ def test_statistics_are_those_of_the_policy_that_samples(packed, unit, monkeypat
     ids = torch.nested.as_nested_tensor([torch.zeros(n, dtype=torch.int64) for n in LENGTHS], layout=torch.jagged)
     engine = StatisticsEngine.__new__(StatisticsEngine)
     engine.use_ulysses_sp = False
-    asked = {"input_ids": ids, TOKEN_STATISTICS: True}
+    asked = TensorDict({"input_ids": ids}, batch_size=len(LENGTHS))
+    tu.assign_non_tensor_data(asked, TOKEN_STATISTICS, True)
     found = engine.prepare_model_outputs(CausalLMOutput(logits=padded.clone()), given, asked, None)
     assert found.pop("log_probs") == "verl's"
     assert set(found) == set(STATISTICS)
@@ -50,6 +55,43 @@ def test_statistics_are_those_of_the_policy_that_samples(packed, unit, monkeypat
         start += n
         for name, x in zip(STATISTICS, expected[1:], strict=True):
             torch.testing.assert_close(found[name][i], x, rtol=1e-5, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("padded", [0, 4], ids=["alone", "filled up"])
+def test_verl_computes_an_entropy_only_where_it_has_a_gradient(padded, dtype):
+    """Through verl's own code: elsewhere `entropy` is ours, equal to verl's; verl's other outputs stay."""
+    draw = torch.Generator().manual_seed(1)
+    num = sum(LENGTHS)
+    logits = torch.randn(1, num + padded, 50, generator=draw).to(dtype).requires_grad_()
+    rolled = torch.randint(50, (num + padded,), generator=draw)
+    given = {"input_ids_rmpad_rolled": rolled, "temperature_rmpad": torch.ones(num + padded), "pad_size": padded}
+    ids = torch.nested.as_nested_tensor([torch.zeros(n, dtype=torch.int64) for n in LENGTHS], layout=torch.jagged)
+    engine = StatisticsEngine.__new__(StatisticsEngine)
+    engine.use_ulysses_sp = False
+    engine.engine_config = FSDPEngineConfig(strategy="fsdp2", entropy_from_logits_with_chunking=True)
+    calls = []
+    engine.compute_entropy_from_logits = lambda *x, **options: [calls.append(1), verls_entropy(*x, **options)][1]
+
+    def outputs(statistics, entropy=True):
+        asked = TensorDict({"input_ids": ids}, batch_size=len(LENGTHS))
+        tu.assign_non_tensor(asked, **{TOKEN_STATISTICS: statistics, VERLS_ENTROPY: entropy, "use_remove_padding": True})
+        calls.clear()
+        found = engine.prepare_model_outputs(CausalLMOutput(logits=logits), dict(given), asked, None)
+        assert tu.get(asked, VERLS_ENTROPY) == entropy
+        return found, len(calls)
+
+    with torch.no_grad():
+        (ours, without), (verls, alone) = outputs(True), outputs(False)
+        assert "entropy" not in outputs(True, entropy=False)[0]
+    assert (without, alone) == (0, 1)
+    assert ours.keys() == verls.keys() | set(STATISTICS)
+    assert torch.equal(ours["log_probs"].values(), verls["log_probs"].values())
+    torch.testing.assert_close(ours["entropy"].values(), verls["entropy"].values(), rtol=1e-5, atol=1e-6)
+    learnt, times = outputs(True)
+    assert times == 1
+    (gradient,) = torch.autograd.grad(learnt["entropy"].values().sum(), logits)
+    assert gradient.abs().sum() > 0
 
 
 def test_a_mini_batch_is_looked_at_ahead_where_the_data_ask_for_it(monkeypatch):
