@@ -9,12 +9,14 @@ import shlex
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from scale import launch
-from scale.launch import experiments
+from scale.launch import budgets, experiments
+from scale.launch.budgets import BUDGETS
 from scale.plugin.config import RULES, SCOPES
 from scale.rewards import answer_reader
 from theory.base import terminal
@@ -50,6 +52,7 @@ EXAMPLES = {
     "train": """\
 examples:
   python -m scale train --model tiny --method dynamo                           # without a GPU
+  python -m scale train --budget first-look                                    # 1.5B on one GPU, some hours
   python -m scale train --model qwen2.5-math-7b --method dynamo --seed 1 --dry-run
   python -m scale train --experiment table1 --cell 7b-dynamo-1                 # a run of table 1
 
@@ -104,6 +107,11 @@ ARGUMENTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "--scope": {"metavar": "SCOPE", "help": f"batch of the normalisers: {', '.join(SCOPES)}"},
         "--stock": {"action": "store_true", "help": "stock GRPO: verl's own trainer, with seeds, to compare with"},
         "--seed": {"type": int, "metavar": "N", "help": "seed of the run (default: 1)"},
+        "--budget": {
+            "metavar": "NAME",
+            "help": "; ".join(f"{name}: {x.title}" for name, x in BUDGETS.items())
+            + f" (default: {budgets.DEFAULT}, and {budgets.OF_EXPERIMENTS} with --experiment)",
+        },
         "--steps": {"type": int, "metavar": "N", "help": "training steps, those of a resumed run included"},
         "--out": {
             "type": Path,
@@ -146,6 +154,7 @@ ARGUMENTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "experiments": {
         "names": {"nargs": "*", "metavar": "NAME", "help": f"of {', '.join(experiments.EXPERIMENTS)} (default: all)"},
         "--estimate": {"action": "store_true", "help": "compose and check every run, and say what they need"},
+        "--budget": {"metavar": "NAME", "help": f"as of train (default: {budgets.OF_EXPERIMENTS})"},
     },
 }
 """What `add_argument` takes for every argument of these commands; the others' are in their modules."""
@@ -178,6 +187,7 @@ def check_names(args: argparse.Namespace) -> None:
         ("allocator", rules),
         ("scope", SCOPES),
         ("experiment", experiments.EXPERIMENTS),
+        ("budget", BUDGETS),
     ):
         if choices:
             launch.require_name(f"--{option}", getattr(args, option, None), choices)
@@ -213,7 +223,8 @@ def train_command(args: argparse.Namespace, console: Console) -> int:
         if not args.dry_run:
             with console.status(tiny.MAKING):
                 tiny.make(folder)
-    config = launch.compose(cell.model, args.cluster, out=out, overrides=overrides)
+    cluster = args.cluster or (BUDGETS[cell.budget].cluster if cell.model == BUDGETS[cell.budget].model else None)
+    config = launch.compose(cell.model, cluster, out=out, overrides=overrides)
     if args.dry_run:
         launch.check(config, out, files=False)
         words = ["python", "-m", "scale", *(x for x in args.words if x != "--dry-run")]
@@ -228,31 +239,45 @@ def _cell(args: argparse.Namespace) -> experiments.Cell:
     """Return the run that the arguments name: a cell of an experiment, or a model, a method and a seed."""
     named = {name: getattr(args, name) for name in ("model", "method", "seed")}
     if args.experiment is None and args.cell is None:
-        model, method, seed = args.model or "tiny", args.method or "dynamo", 1 if args.seed is None else args.seed
-        return experiments.Cell("", model, method, seed)
+        budget = args.budget or budgets.DEFAULT
+        model = args.model or (args.budget and BUDGETS[budget].model) or (args.budget and experiments.MODEL_7B) or "tiny"
+        if model == "tiny" and args.budget:
+            raise ValueError("--budget: expected one of the paper's models, got tiny, whose steps --steps sets")
+        variant = BUDGETS[budget].variant if model != "tiny" else ""
+        seed = 1 if args.seed is None else args.seed
+        return experiments.Cell("", model, args.method or "dynamo", seed, variant=variant, budget=budget)
     if args.experiment is None or args.cell is None:
         raise ValueError("experiment: expected --experiment and --cell together, got one of them")
     given = [f"--{name}" for name, value in named.items() if value is not None]
     if given:
         raise ValueError(f"cell: expected a run named by --experiment and --cell alone, got {', '.join(given)} too")
-    return experiments.get_cell(args.experiment, args.cell)
+    return _of_budget(experiments.get_cell(args.experiment, args.cell), args.budget)
+
+
+def _of_budget(cell: experiments.Cell, name: str | None) -> experiments.Cell:
+    """Return a cell of an experiment with another number of steps; its other settings make it what it is."""
+    if name is not None and BUDGETS[name].variant:
+        others = ", ".join(x for x, budget in BUDGETS.items() if not budget.variant)
+        raise ValueError(f"--budget: expected one of {others} for a run of an experiment, got {name}")
+    return replace(cell, budget=name or cell.budget)
 
 
 def experiments_command(args: argparse.Namespace, console: Console) -> int:
     """List the runs of experiments, as commands; or what they need."""
     names = args.names or list(experiments.EXPERIMENTS)
+    _of_budget(experiments.get_experiment(names[0]).cells[0], args.budget)  # an error before the first line
     for name in names:
         experiment = experiments.get_experiment(name)
         console.print(f"# {name}: {experiment.title}; {len(experiment.cells)} runs", soft_wrap=True)
         if args.estimate:
-            _estimate(experiment.cells, console)
+            _estimate([_of_budget(x, args.budget) for x in experiment.cells], console)
         else:
-            for cell in experiment.cells:
+            for cell in (_of_budget(x, args.budget) for x in experiment.cells):
                 console.print(cell.command(), soft_wrap=True)
     runs = experiments.distinct(names)
     console.print(f"# {len(runs)} runs in all, since some are in several experiments", soft_wrap=True)
     if args.estimate and len(names) > 1:
-        _estimate(runs, console)
+        _estimate([_of_budget(x, args.budget) for x in runs], console)
     return 0
 
 

@@ -109,15 +109,20 @@ def test_numbers_of_runs():
 def test_costs_of_runs_are_those_of_a_dry_run(tmp_path: Path):
     from scale import launch
     from scale.launch import estimate
+    from scale.launch.budgets import BUDGETS
     from scale.launch.estimate_report import in_words
 
-    for run, *costs in rows_of("run of"):
+    named = set()
+    for budget, run, *costs in rows_of("budget"):
         model, cluster = re.findall(r"`([^`]+)`", run)
-        found = estimate.needs(launch.compose(model, cluster, out=tmp_path, overrides=["dynamo.method=dynamo"]))
+        settings = BUDGETS[budget.strip("`")].settings
+        config = launch.compose(model, cluster, out=tmp_path, overrides=["dynamo.method=dynamo", *settings])
+        found = estimate.needs(config)
         seconds, steps = found["step_seconds"]["step"], found["steps"]
-        assert steps == 2000
         days = [x * steps / 86400 for x in seconds]
         assert costs == [in_words([x / 60 for x in seconds]), in_words(days), in_words(found["gpu_hours"])]
+        named.add(budget.strip("`"))
+    assert named == BUDGETS.keys()
 
 
 @pytest.mark.needs_verl

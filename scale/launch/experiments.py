@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from scale.launch.budgets import BUDGETS, OF_EXPERIMENTS
 from theory.base import require
 from theory.methods import Budget, grids
 
@@ -33,11 +34,13 @@ class Cell:
     name : Name within the experiment; what `--cell` takes.
     model, method : A file of `conf/model`, and a name of `theory.methods.METHODS`.
     overrides, variant : Further settings, as on the command line, and their name; "" if there are none.
+    budget : A name of `BUDGETS`, for other models than the tiny one.
 
     Examples
     --------
     >>> print(get_cell("table1", "7b-dynamo-1").command())
-    python -m scale train --model qwen2.5-math-7b --method dynamo --seed 1 --out results/scale/qwen2.5-math-7b-dynamo-1
+    python -m scale train --model qwen2.5-math-7b --method dynamo --seed 1 --budget script \
+--out results/scale/qwen2.5-math-7b-dynamo-1
     """
 
     name: str
@@ -46,6 +49,7 @@ class Cell:
     seed: int
     overrides: tuple[str, ...] = ()
     variant: str = ""
+    budget: str = OF_EXPERIMENTS
 
     @property
     def folder(self) -> Path:
@@ -55,11 +59,13 @@ class Cell:
     @property
     def settings(self) -> tuple[str, ...]:
         """Settings of the run other than model and cluster."""
-        return (f"dynamo.method={self.method}", f"dynamo.seed={self.seed}", *self.overrides)
+        length = () if self.model == TINY else BUDGETS[self.budget].settings
+        return (f"dynamo.method={self.method}", f"dynamo.seed={self.seed}", *length, *self.overrides)
 
     def command(self) -> str:
         """Return the command that starts or resumes the run."""
-        chosen = ["--model", self.model, "--method", self.method, "--seed", str(self.seed), "--out", str(self.folder)]
+        chosen = ["--model", self.model, "--method", self.method, "--seed", str(self.seed)]
+        chosen += [*([] if self.model == TINY else ["--budget", self.budget]), "--out", str(self.folder)]
         return shlex.join(["python", "-m", "scale", "train", *chosen, *self.overrides])
 
 

@@ -129,8 +129,7 @@ _FSDP: dict[str, Rule] = {
     "seed": default("it is for full_determinism"),
     "turbo_config.*": default(OTHER),
     "ulysses_sequence_parallel_size": one_of(1, why="set actor_rollout_ref.actor.ulysses_sequence_parallel_size"),
-    "use_no_sync_for_gradient_accumulation": one_of(False, why="every GPU would keep the gradients of the whole model "
-                                                    "in float32, 4 bytes a parameter, until the last micro-batch"),
+    "use_no_sync_for_gradient_accumulation": FLAG,  # the estimate counts it
     "use_orig_params wrap_policy.*": default(FSDP1),
     "use_torch_compile": FLAG,
 }  # fmt: skip

@@ -34,11 +34,35 @@ def test_dry_run_for_gpus():
     result = command(*words)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout.splitlines()[-1])
-    assert (found["gpus"], found["method"], found["rollouts"]) == (8, "dynamo", 2000 * 512 * 16)
+    assert (found["gpus"], found["method"], found["rollouts"]) == (8, "dynamo", 200 * 512 * 16)
     assert found["gpu_hours"][0] < found["gpu_hours"][1]
     assert f"python -m scale {' '.join(words[:-1])}" in result.stdout
     for part in ("rollouts", "tokens", "memory", "GPU-hours", "formulas"):
         assert part in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "folder", "found"),
+    [
+        (["--budget", "first-look"], "qwen2.5-math-1.5b-dynamo-first-look-1", ("Qwen/Qwen2.5-Math-1.5B", 1, 50)),
+        (["--budget", "script"], "qwen2.5-math-7b-dynamo-1", ("Qwen/Qwen2.5-Math-7B", 8, 2000)),
+        (["--model", "qwen3-14b"], "qwen3-14b-dynamo-1", ("Qwen/Qwen3-14B", 16, 200)),
+        (["--experiment", "table1", "--cell", "7b-grpo-1"], "qwen2.5-math-7b-grpo-1",
+         ("Qwen/Qwen2.5-Math-7B", 8, 2000)),
+        (["--experiment", "table1", "--cell", "7b-grpo-1", "--budget", "recipe"], "qwen2.5-math-7b-grpo-1",
+         ("Qwen/Qwen2.5-Math-7B", 8, 200)),
+        (["--model", "qwen2.5-math-7b", "--steps", "7"], "qwen2.5-math-7b-dynamo-1", ("Qwen/Qwen2.5-Math-7B", 8, 7)),
+    ],
+)  # fmt: skip
+def test_budgets(words, folder, found, capsys):
+    """More steps of the same run go on in its folder; a first look, whose batches are others, has its own."""
+    from scale.__main__ import main
+
+    assert main(["train", "--dry-run", *words]) == 0
+    said = capsys.readouterr().out
+    assert f"folder       results/scale/{folder}\n" in said
+    last = json.loads(said.splitlines()[-1])
+    assert (last["model"], last["gpus"], last["steps"]) == found
 
 
 def test_a_folder_of_the_tiny_model_that_is_given_is_taken(capsys, tmp_path):
@@ -62,7 +86,7 @@ def test_bad_input_starts_nothing(tmp_path):
     [
         (["train", "--method", "dynamite"], "--method: expected one of grpo, .*, got 'dynamite' (close: dynamo)"),
         (["train", "--model", "qwen2.5-7b"], "--model: expected one of .*, got 'qwen2.5-7b' (close: qwen2.5-math-7b"),
-        (["train", "--cluster", "8-a100"], "--cluster: expected one of .* (close: 2x8-a100, 1x8-a100)"),
+        (["train", "--cluster", "8-a100"], "--cluster: expected one of .* (close: 2x8-a100, 1x8-a100"),
         (["train", "--allocator", "wip"], "--allocator: expected one of .* (close: vip)"),
         (["train", "--scope", "minibatch"], "--scope: expected one of .* (close: mini-batch"),
         (["train", "--experiment", "table4", "--cell", "x"], "--experiment: expected one of table1"),
@@ -71,6 +95,9 @@ def test_bad_input_starts_nothing(tmp_path):
         (["train", "dynamo.method=dynamite"], "dynamo.method: expected one of .* (close: dynamo)"),
         (["smoke", "--methods", "grpo", "dynamoo"], "--methods: expected one of .* (close: dynamo"),
         (["smoke", "trainer.save_frequency=3"], "trainer.save_frequency: expected a setting of verl's or of ours"),
+        (["train", "--budget", "reciper"], "--budget: expected one of first-look, recipe, script, .*(close: recipe)"),
+        (["train", "--budget", "recipe", "--model", "tiny"], "--budget: expected one of the paper's models, got tiny"),
+        (["experiments", "table1", "--budget", "first-look"], "--budget: expected one of recipe, script for a run of"),
         (["experiments", "table4"], "NAME: expected one of table1, table2"),
         (["evaluate", "run", "--data", "x", "--cluster", "gpu"], "--cluster: expected one of"),
     ],

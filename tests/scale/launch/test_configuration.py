@@ -98,7 +98,7 @@ def test_every_method_on_every_model_is_verls(launch, tmp_path, model, method):
 
 def test_groups_are_what_the_issue_asks_for(launch):
     assert set(launch.names("model")) == {*QWEN, "tiny"}
-    assert set(launch.names("cluster")) == {"1x8-a100", "2x8-a100", "1xh200", "cpu"}
+    assert set(launch.names("cluster")) == {"1x8-a100", "2x8-a100", "1xa100", "1xh200", "cpu"}
     assert {model: launch.default_cluster(model) for model in QWEN} == QWEN
     assert launch.default_cluster("tiny") == "cpu"
 

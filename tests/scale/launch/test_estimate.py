@@ -363,10 +363,10 @@ def test_report_is_a_range_with_its_formulas(tmp_path):
     config = launch.compose("qwen2.5-math-7b", out=tmp_path, overrides=["estimate.response_length=[1000,2000]"])
     found = estimate.needs(config)
     assert (found["gpus"], found["rollouts_per_step"], found["optimizer_steps_per_step"]) == (8, 8192, 16)
-    assert found["tokens"] == [16_384_000 * 1150, 16_384_000 * 2300]
+    assert found["tokens"] == [1_638_400 * 1150, 1_638_400 * 2300]
     low, high = found["gpu_hours"]
     assert low < high / 2
-    assert found["gpu_hours"] == pytest.approx([x * 2000 * 8 / 3600 for x in found["step_seconds"]["step"]])
+    assert found["gpu_hours"] == pytest.approx([x * 200 * 8 / 3600 for x in found["step_seconds"]["step"]])
     text = estimate_report.report(config)
     for words in (
         "8,192 a step",

@@ -149,7 +149,7 @@ def test_the_list_is_of_commands(run):
 
 
 def test_an_unknown_experiment(run):
-    assert run("experiments", "table9")[2].startswith("python -m scale experiments: error: experiment: expected one of")
+    assert run("experiments", "table9")[2].startswith("python -m scale experiments: error: NAME: expected one of")
 
 
 @pytest.mark.needs_verl
