@@ -128,7 +128,7 @@ def test_every_module_of_scale_is_documented(inventory: dict[str, str]):
     assert modules <= set(inventory)
     # What derives from verl's classes, and is registered by its decorators, is documented whether verl is there or not.
     assert {
-        "scale.plugin.trainer.DynamoTrainer",
+        "scale.plugin.synchronous.DynamoTrainer",
         "scale.plugin.engine",
         "scale.plugin.config.DynamoConfig.resolved",
     } <= set(inventory)

@@ -81,6 +81,7 @@ def _files(model: str, cluster: str) -> Any:
 
 
 _METHOD = "the method (--method, dynamo.*)"
+_SYNCHRONY = "dynamo.lag (docs/scale.md, Synchronous and asynchronous)"
 
 FOLLOWS = {
     "data.seed": "--seed",
@@ -88,7 +89,9 @@ FOLLOWS = {
     "actor_rollout_ref.actor.data_loader_seed": "--seed",
     "trainer.default_local_dir": "--out",
     "trainer.experiment_name": "--out",
-    "trainer.v1.trainer_mode": "--stock",
+    "trainer.v1.colocate_async.num_warmup_batches": "dynamo.lag",
+    "trainer.v1.sampler.max_off_policy_threshold": _SYNCHRONY,
+    "trainer.v1.trainer_mode": f"--stock and {_SYNCHRONY}",
     **{
         f"actor_rollout_ref.actor.{name}": _METHOD
         for name in (
@@ -123,7 +126,10 @@ def _set(config: Any, settings: DynamoConfig, out: Path) -> None:
         config.data[name] = _absolute(config.data[name])
     config.trainer.default_local_dir = str(out / "checkpoints")
     config.trainer.experiment_name = out.name
-    config.trainer.v1.trainer_mode = "stock-seeded" if settings.stock else "dynamo"
+    v1 = config.trainer.v1
+    v1.trainer_mode = ("stock-seeded" if settings.stock else "dynamo") + ("-ahead" if settings.lag else "")
+    v1.colocate_async.num_warmup_batches = settings.lag
+    v1.sampler.max_off_policy_threshold = None  # Nothing is dropped: how old a batch is follows from the lag.
     config.data.seed = config.actor_rollout_ref.rollout.seed = settings.seed
     actor.data_loader_seed = settings.seed
     loss = method.loss

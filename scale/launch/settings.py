@@ -106,7 +106,7 @@ METHOD = "the method decides (--method, dynamo.*)"
 DYNAMIC = "micro-batches are made by tokens (ppo_max_token_len_per_gpu)"
 COUNTED = "its memory is not counted by the estimate, and nobody tried it"
 UNTRIED = "nobody tried it with this trainer"
-SYNC = "it is for verl's asynchronous trainers, and this one is synchronous"
+SYNC = "it is for verl's separate_async, which this plug-in does not extend (docs/scale.md)"
 TEXT_ONLY = "models here read text alone"
 PARENT = "verl reads it only with the part that is switched off here"
 OLD = "nothing reads verl's old names: set the same below `reward`"
@@ -377,6 +377,7 @@ RULES_BY_NODE: dict[str, dict[str, Rule]] = {
         "critic_warmup": one_of(0, why="the actor would not learn in the first steps, and there is no critic"),
         "default_hdfs_dir": one_of(None, why="verl's FSDP checkpoints do not read it"),
         "default_local_dir experiment_name v1.trainer_mode": FREE,  # `FOLLOWS`
+        "v1.colocate_async.num_warmup_batches v1.sampler.max_off_policy_threshold": FREE,  # `FOLLOWS`
         "del_local_ckpt_after_load": default("it is for checkpoints that are not on a disk"),
         "device": one_of("cuda", "cpu"),
         "esi_redundant_time": default(DEAD),
@@ -392,11 +393,11 @@ RULES_BY_NODE: dict[str, dict[str, Rule]] = {
         "save_freq test_freq": whole(-1),
         "total_epochs": one_of(1000000, why="steps are counted (trainer.total_training_steps, --steps), not epochs"),
         "use_v1": one_of(True, why="the older trainer knows nothing of this plug-in"),
-        "v1.colocate_async.* v1.separate_async.* v1.sampler.max_off_policy_strategy": default(SYNC),
+        "v1.separate_async.*": default(SYNC),
+        "v1.sampler.max_off_policy_strategy": default("no rollout is dropped (dynamo.lag)"),
         "v1.sampler.custom_sampler.* v1.sampler.sync_refill_failed_groups": default(
             "a step has the rollouts of its own prompts; one that fails ends the run"
         ),
-        "v1.sampler.max_off_policy_threshold": default(SYNC),
         "val_before_train": FLAG,
         "val_only": one_of(False, why="`python -m scale evaluate` evaluates"),
     },

@@ -19,7 +19,8 @@ from typing import Any
 
 PARTS = {
     "verl.plugin.platform.platform_manager": "scale.plugin.cpu",
-    "verl.trainer.ppo.v1.trainer_sync": "scale.plugin.trainer",
+    "verl.trainer.ppo.v1.trainer_colocate_async": "scale.plugin.ahead",
+    "verl.trainer.ppo.v1.trainer_sync": "scale.plugin.synchronous",
     "verl.utils.distributed": "scale.plugin.process_group",
     "verl.workers.engine.fsdp.transformer_impl": "scale.plugin.engine",
     "verl.workers.rollout.base": "scale.plugin.rollout",

@@ -6,7 +6,6 @@ the run with its cause; verl would go on with a smaller group.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,24 +14,11 @@ import ray
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
 from scale.plugin.config import FIRST_SESSION
+from scale.plugin.row_order import step_of
+from scale.plugin.seeds import trajectory_seed
 from scale.run import reported
 
 _Worker: Any = AgentLoopWorkerTQ.__ray_metadata__.modified_class
-
-
-def trajectory_seed(seed: int, step: int, key: str, session: int) -> int:
-    """Return the seed of a trajectory, in [0, 2^31): a hash of the run's seed, the step, the key and the number.
-
-    `key` is the prompt's, `session` the number of the trajectory in its group. `step` is -1 in validation: all
-    validations draw alike, so that policies are compared, not draws.
-
-    Examples
-    --------
-    >>> trajectory_seed(1, 3, "a", 0) == trajectory_seed(1, 3, "a", 0) != trajectory_seed(1, 3, "a", 1)
-    True
-    """
-    text = f"{seed}/{step}/{session}/{key}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -66,7 +52,7 @@ class SeededWorker(_Worker):  # type: ignore[misc]  # verl is untyped
 
     @reported("agent loop")
     async def _run_agent_loop(self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs: Any) -> Any:
-        step = -1 if trajectory["validate"] else int(trajectory["step"])
+        step = -1 if trajectory["validate"] else step_of(kwargs["uid"])
         key = str((kwargs.get("extra_info") or {}).get("key", trajectory["sample_index"]))
         kwargs["session_id"] += kwargs.pop(FIRST_SESSION, 0)
         seed = trajectory_seed(self.config.dynamo.seed, step, key, kwargs["session_id"])

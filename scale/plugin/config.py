@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from theory.allocation import ALLOCATORS, ORACLES
+from theory.allocation import ALLOCATORS, ORACLES, get_allocator, spends_in_rounds
 from theory.base import require
 from theory.methods import METHODS, Method, get_method
 
@@ -45,6 +45,8 @@ class DynamoConfig:
         nothing. The mean is verl's `rollout.n`.
     history_discount : Factor on a prompt's old counts at each visit, in [0, 1]; 1 is the paper's.
     scope : Tokens that a token's entropy and instability are compared with, one of `SCOPES` (`scale.plugin.loss`).
+    lag : Batches that are rolled out ahead of learning. 0 is synchronous; with 1 a step learns from responses that the
+        policy of the step before began, on the same GPUs (verl's `colocate_async`).
     seed : Seed of the run: order of prompts, trajectories, random choices of rules and losses.
     modules : Modules of one's own to import first, with rules that they register (`theory.allocation.register`).
     dump : Write the tensors of every modulated micro-batch into the run's folder (`modulated/`).
@@ -66,6 +68,7 @@ class DynamoConfig:
     rollouts_high: int = 24
     history_discount: float = 1.0
     scope: str = "rollout-batch"
+    lag: int = 0
     seed: int = 1
     modules: Sequence[str] = ()
     dump: bool = False
@@ -83,12 +86,18 @@ class DynamoConfig:
         low = require.count("dynamo.rollouts_low", self.rollouts_low, 2)
         require.count("dynamo.rollouts_high", self.rollouts_high, low)
         require.in_range("dynamo.history_discount", self.history_discount, 0.0, 1.0)
+        require.count("dynamo.lag", self.lag)
         require.count("dynamo.seed", self.seed)
         rule = self.resolved().allocator
         if rule in ORACLES:
             raise ValueError(
                 f"dynamo.allocator: expected one of {', '.join(RULES)}, got {rule}, which needs what only a tabular "
                 "world knows"
+            )
+        if self.lag and spends_in_rounds(get_allocator(rule)):
+            raise ValueError(
+                f"dynamo.lag: expected 0 with the rule {rule}, which waits for a round's rewards before it rolls out "
+                f"the next, got {self.lag}"
             )
 
     @classmethod

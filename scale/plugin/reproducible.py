@@ -18,13 +18,13 @@ from verl.trainer.ppo.padding_utils import upsample_batch_to_divisible_size
 from verl.utils import tensordict_utils as tu
 
 from scale.plugin.config import DynamoConfig
-from scale.plugin.row_order import deal, row_of, spread
+from scale.plugin.row_order import deal, prompt_name, row_of, spread
 from scale.run import beat, records
 
 if TYPE_CHECKING:
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 else:
-    PPOTrainer = object  # A mix-in; importing verl's would import `scale.plugin.trainer`, which imports this.
+    PPOTrainer = object  # A mix-in; importing verl's would import the trainers, which import this.
 
 SAMPLE_POLL = 0.05
 """Seconds between two looks of the trainer for finished rollouts; verl's own are 2."""
@@ -42,6 +42,7 @@ class Reproducible(PPOTrainer):  # type: ignore[misc]  # verl is untyped
         self.settings = DynamoConfig.from_mapping(config.dynamo)
         self.records = records.Records(Path(config.trainer.default_local_dir).parent)
         self.keys: dict[str, str] = {}
+        self.counts: Counter[str] = Counter()
         super().__init__(config)
 
     @property
@@ -61,8 +62,9 @@ class Reproducible(PPOTrainer):  # type: ignore[misc]  # verl is untyped
 
     def _next_train_batch(self, num_prompts: int | None = None) -> Any:
         batch = super()._next_train_batch(num_prompts)
-        names = [f"{self.next_step():08d}-{row:05d}" for row in range(len(batch))]
+        names = [prompt_name(self.next_step(), row) for row in range(len(batch))]
         self.keys = dict(zip(names, (str(info["key"]) for info in values_of(batch, "extra_info")), strict=True))
+        self.counts = Counter(dict.fromkeys(names, int(self.config.actor_rollout_ref.rollout.n)))
         tu.assign_non_tensor_stack(batch, "uid", names)
         return batch
 
@@ -85,16 +87,13 @@ class Reproducible(PPOTrainer):  # type: ignore[misc]  # verl is untyped
         return batch
 
     def _require_rows(self, batch: Any) -> None:
-        expected = self._counts()
+        expected = self.counts
         counts = Counter(row_of(key)[0] for key in batch.keys)
         if counts != expected:
             different = {uid: (n, counts[uid]) for uid, n in expected.items() if counts[uid] != n}
             raise RuntimeError(
                 f"rollouts: expected {expected.total()}, got {counts.total()} (expected, got): {different}"
             )
-
-    def _counts(self) -> Counter[str]:
-        return Counter(dict.fromkeys(self.keys, int(self.config.actor_rollout_ref.rollout.n)))
 
     def _log_rollout_data(self, batch: Any, *args: Any, **kwargs: Any) -> None:
         """Dump the responses; verl would dump padding too."""

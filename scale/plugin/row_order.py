@@ -9,6 +9,22 @@ import torch
 from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_partitions
 
 
+def prompt_name(step: int, row: int) -> str:
+    """Return the name of a prompt's group: names are in the order of the steps that learn from them."""
+    return f"{step:08d}-{row:05d}"
+
+
+def step_of(uid: str) -> int:
+    """Return the step that learns from a prompt's group.
+
+    Examples
+    --------
+    >>> step_of(prompt_name(12, 3))
+    12
+    """
+    return int(uid.partition("-")[0])
+
+
 def row_of(key: str) -> tuple[str, int, int]:
     """Return the prompt, trajectory and turn of a row of verl's queue: "1-2_3_0" is ("1-2", 3, 0)."""
     uid, session, turn = key.rsplit("_", 2)

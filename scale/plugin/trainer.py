@@ -1,4 +1,4 @@
-"""verl's trainers, with rollouts divided by a rule of `theory.allocation` and advantages shaped in the loss.
+"""A trainer of verl, with rollouts divided by a rule of `theory.allocation` and advantages shaped in the loss.
 
 A step: the batch's prompt keys -> counts from the history -> the rule -> `__rollout_n__` -> rollouts -> rewards back to
 the history, by key. Budget, number of rows and number of optimiser steps are exactly verl's for `rollout.n`.
@@ -16,8 +16,6 @@ import numpy as np
 import torch
 import transfer_queue as tq
 from tensordict import TensorDict
-from verl.trainer.ppo.v1.trainer_base import register_trainer
-from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.utils.padding import response_from_nested
@@ -43,7 +41,6 @@ class Dynamo(Reproducible):
         super().__init__(config)
         self.method = self.settings.resolved()
         self.history = SuccessHistory(self.settings.history_discount)
-        self.counts: Counter[str] = Counter()
 
     def on_init_end(self) -> None:
         """Hand the loss to the workers, and verl's weights to the rollouts."""
@@ -96,9 +93,6 @@ class Dynamo(Reproducible):
         require_binary(rewards, self.method.allocator)
         successes = Counter(uid for (_, uid), reward in zip(new, rewards, strict=True) if reward == 1)
         return np.array([successes[uid] for uid in self.keys])
-
-    def _counts(self) -> Counter[str]:
-        return self.counts
 
     # Learning
 
@@ -220,16 +214,6 @@ class Dynamo(Reproducible):
             self.history.load_state_dict(state["history"])
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
-
-
-@register_trainer("stock-seeded")
-class StockTrainer(Reproducible, PPOTrainerSync):  # type: ignore[misc]  # verl is untyped
-    """Stock: verl's own GRPO, reproducibly."""
-
-
-@register_trainer("dynamo")
-class DynamoTrainer(Dynamo, PPOTrainerSync):  # type: ignore[misc]  # verl is untyped
-    """The trainer of a run, unless it rolls out ahead."""
 
 
 def require_binary(rewards: Any, rule: str) -> None:

@@ -81,6 +81,22 @@ def test_every_method_composes_and_verl_validates_it(launch, tmp_path, name):
     assert config.trainer.v1.trainer_mode == "dynamo"
 
 
+@pytest.mark.parametrize("stock", [False, True])
+def test_a_lag_chooses_the_trainer_and_how_many_batches_it_begins_with(launch, tmp_path, stock):
+    """Nothing is dropped for its age. verl's own trainers are refused with where it is explained."""
+    given, name = [f"dynamo.stock={str(stock).lower()}"], "stock-seeded" if stock else "dynamo"
+    for lag, of_lag in ((0, ""), (2, "-ahead")):
+        config = compose(launch, tmp_path, *given, f"dynamo.lag={lag}")
+        launch.check(config, tmp_path / "run")
+        v1 = config.trainer.v1
+        assert (v1.trainer_mode, v1.colocate_async.num_warmup_batches) == (name + of_lag, lag)
+        assert v1.sampler.max_off_policy_threshold is None
+        for setting in ("trainer_mode=separate_async", "trainer_mode=sync", "colocate_async.num_warmup_batches=3"):
+            with pytest.raises(ValueError, match=r"^trainer\.v1\..*dynamo\.lag") as refused:
+                compose(launch, tmp_path, *given, f"dynamo.lag={lag}", f"trainer.v1.{setting}")
+            assert ("docs/scale.md" in str(refused.value)) == ("mode" in setting)
+
+
 @pytest.mark.parametrize("model", QWEN)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_on_every_model_is_verls(launch, tmp_path, model, method):

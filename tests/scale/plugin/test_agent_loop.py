@@ -17,6 +17,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopO
 
 from scale.plugin import agent_loop
 from scale.plugin.agent_loop import SeededWorker, require_reward, trajectory_seed
+from scale.plugin.row_order import prompt_name
 
 pytestmark = pytest.mark.needs_verl
 
@@ -34,20 +35,23 @@ def test_every_trajectory_has_a_seed_of_its_own():
 
 
 @pytest.mark.parametrize(
-    ("trajectory", "told", "asked"),
+    ("validate", "told", "asked"),
     [
-        ({"validate": False, "step": 3}, {"session_id": 2, "extra_info": {"key": "a"}}, (3, "a", 2)),
+        (False, {"uid": prompt_name(3, 0), "session_id": 2, "extra_info": {"key": "a"}}, (3, "a", 2)),
         (
-            {"validate": False, "step": 3},
-            {"session_id": 2, "first_session": 8, "extra_info": {"key": "a"}},
+            False,
+            {"uid": prompt_name(3, 0), "session_id": 2, "first_session": 8, "extra_info": {"key": "a"}},
             (3, "a", 10),
         ),
-        ({"validate": True, "step": 3}, {"session_id": 0, "extra_info": {"key": "a"}}, (-1, "a", 0)),
-        ({"validate": False, "step": 0}, {"session_id": 1, "extra_info": None}, (0, "7", 1)),
+        (True, {"uid": "0f3a-11", "session_id": 0, "extra_info": {"key": "a"}}, (-1, "a", 0)),
+        (False, {"uid": prompt_name(0, 5), "session_id": 1, "extra_info": None}, (0, "7", 1)),
     ],
 )
-def test_a_trajectory_is_sampled_with_its_seed(trajectory, told, asked, monkeypatch):
-    """A later round goes on with the numbers; validations draw alike; a row without a key has its place."""
+def test_a_trajectory_is_sampled_with_its_seed(validate, told, asked, monkeypatch):
+    """A later round goes on with the numbers; validations draw alike; a row without a key has its place.
+
+    The step is the one that learns from it: a prompt that a resumed run submits again has another `step` for verl.
+    """
     seen = []
 
     async def record(self, sampling_params, trajectory, **kwargs):
@@ -56,7 +60,8 @@ def test_a_trajectory_is_sampled_with_its_seed(trajectory, told, asked, monkeypa
     monkeypatch.setattr(agent_loop._Worker, "_run_agent_loop", record)
     worker = object.__new__(agent_loop.SeededWorker)
     worker.config = SimpleNamespace(dynamo=SimpleNamespace(seed=5))
-    asyncio.run(worker._run_agent_loop({"temperature": 0.7}, {"sample_index": 7, **trajectory}, **told))
+    trajectory = {"sample_index": 7, "step": 99, "validate": validate}
+    asyncio.run(worker._run_agent_loop({"temperature": 0.7}, trajectory, **told))
     assert seen == [({"temperature": 0.7, "seed": trajectory_seed(5, *asked)}, asked[2], False)]
 
 

@@ -17,6 +17,7 @@ def test_defaults_are_the_papers():
     """Bounds [8, 24] and lifetime counts; every method of the table, as it stands there."""
     assert (DynamoConfig().rollouts_low, DynamoConfig().rollouts_high, DynamoConfig().history_discount) == (8, 24, 1.0)
     assert (DynamoConfig().method, DynamoConfig().scope, DynamoConfig().seed) == ("dynamo", "rollout-batch", 1)
+    assert DynamoConfig().lag == 0
     assert (DynamoConfig().stock, DynamoConfig().dump, tuple(DynamoConfig().modules)) == (False, False, ())
     for name, method in METHODS.items():
         assert DynamoConfig(method=name).resolved() == method
@@ -42,6 +43,8 @@ def test_every_setting_of_the_method_is_the_methods():
         ({"scope": "batch"}, "dynamo.scope: expected one of rollout-batch"),
         ({"history_discount": 1.5}, "dynamo.history_discount"),
         ({"seed": -1}, "dynamo.seed"),
+        ({"lag": -1}, "dynamo.lag"),
+        ({"lag": 1, "allocator": "reinforce-ada"}, "dynamo.lag: expected 0 with the rule reinforce-ada, which waits"),
         ({"aggregation": "mean"}, "aggregation"),
         ({"stock": "false"}, "dynamo.stock: expected true or false, got 'false'"),
         ({"dump": 1}, "dynamo.dump: expected true or false, got 1"),

@@ -55,10 +55,12 @@ def test_trainers_and_engines_are_registered():
         "from verl.workers.engine import EngineRegistry as e\n"
         "engines = e._engines['language_model']\n"
         "print(t('dynamo').__name__, t('stock-seeded').__name__, t('sync').__name__,\n"
+        "  t('dynamo-ahead').__name__, t('stock-seeded-ahead').__name__,\n"
         "  engines['fsdp2'][('cuda', 'nvidia')].__name__, engines['fsdp']['cuda'].__name__,\n"
         "  e.get_engine_cls('language_model', 'fsdp2').__name__)"
     )
-    expected = "DynamoTrainer StockTrainer PPOTrainerSync StatisticsEngine FSDPEngineWithLMHead StatisticsEngine"
+    expected = "DynamoTrainer StockTrainer PPOTrainerSync DynamoAhead StockAhead "
+    expected += "StatisticsEngine FSDPEngineWithLMHead StatisticsEngine"
     assert python(code, VERL_PLATFORM="cpu") == expected
 
 

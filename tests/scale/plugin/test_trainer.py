@@ -20,7 +20,7 @@ from scale.plugin.engine import LOOK_AHEAD, STATISTICS
 from scale.plugin.loss import SCOPE, token_statistics_of
 from scale.plugin.metrics import factor_quantiles
 from scale.plugin.reproducible import require_finite_gradient, require_finite_validation
-from scale.plugin.trainer import DynamoTrainer, PPOTrainerSync, StockTrainer
+from scale.plugin.synchronous import DynamoTrainer, PPOTrainerSync, StockTrainer
 from scale.run import records
 from scale.run.reports import read_progress
 from tests.scale.plugin import test_loss
