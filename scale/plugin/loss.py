@@ -195,7 +195,8 @@ class MethodLoss:
             self._dump(tokens | texts, stats, scope, shaped)
         share = data["dp_size"] / data["batch_num_tokens"]
         metrics: dict[str, Any] = {}
-        for name, factor in shaped.factors.items():
+        weights = {"importance": tokens[IMPORTANCE]} if IMPORTANCE in tokens else {}
+        for name, factor in {**shaped.factors, **weights}.items():
             total, least, most = _range(factor, tokens["mask"])
             metrics[f"dynamo/{name}_mean"] = Metric(AggregationType.SUM, total * share)
             metrics[f"dynamo/{name}_min"] = Metric(AggregationType.MIN, least)

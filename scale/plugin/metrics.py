@@ -47,6 +47,11 @@ METRICS: Mapping[str, str] = MappingProxyType(
             for factor in ("compensation", "stabilization")
             for kind in ("mean", "min", "max")
         },
+        **{
+            f"actor/dynamo/importance_{kind}": f"{kind} of the importance weights of the tokens learnt from, if "
+            "algorithm.rollout_correction asks for them"
+            for kind in ("mean", "min", "max")
+        },
         "actor/dynamo/clipped": "share of tokens whose ratio is clipped, for losses of `theory.losses`",
         "actor/dynamo/counted": "share of tokens that enter the loss",
         "actor/dynamo/targeted": "share of tokens that Clip-Cov takes out or KL-Cov penalises",

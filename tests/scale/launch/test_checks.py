@@ -90,7 +90,7 @@ CORRECTION = "algorithm.rollout_correction"
         ([f"{CORRECTION}.rollout_is_threshold=nan"], "expected a cap such as 2.0, or the ends of a range around 1"),
         ([f"{CORRECTION}.rollout_is_threshold=1.5_2.0"], "expected a cap such as 2.0, or the ends of a range around 1"),
         (["actor_rollout_ref.rollout.calculate_log_probs=false"], "calculate_log_probs: expected true, got false"),
-        ([f"{CORRECTION}.rollout_rs=token_k1"], "rollout_rs: expected null, got token_k1; verl goes on to count rejected"),
+        ([f"{CORRECTION}.rollout_rs=token_k1"], "rollout_rs: expected null, got token_k1; verl goes on to count"),
         ([f"{CORRECTION}.bypass_mode=true"], "bypass_mode: expected false, got true; the trainer's own log-prob"),
     ],
 )

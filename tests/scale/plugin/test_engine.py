@@ -75,7 +75,7 @@ def test_verl_computes_an_entropy_only_where_it_has_a_gradient(padded, dtype):
 
     def outputs(statistics, entropy=True):
         asked = TensorDict({"input_ids": ids}, batch_size=len(LENGTHS))
-        tu.assign_non_tensor(asked, **{TOKEN_STATISTICS: statistics, VERLS_ENTROPY: entropy, "use_remove_padding": True})
+        tu.assign_non_tensor(asked, **{TOKEN_STATISTICS: statistics, VERLS_ENTROPY: entropy})
         calls.clear()
         found = engine.prepare_model_outputs(CausalLMOutput(logits=logits), dict(given), asked, None)
         assert tu.get(asked, VERLS_ENTROPY) == entropy

@@ -264,7 +264,10 @@ def test_every_method_is_theorys_with_importance_weights(name, level):
         assert value == pytest.approx(expected.item(), rel=1e-5)
         torch.testing.assert_close(found, gradient, rtol=1e-4, atol=1e-8)
     assert value != pytest.approx(plain, rel=1e-3)
-    assert numbers(metrics) == pytest.approx(numbers(alone), rel=1e-5)
+    told, own = numbers(metrics), batch.importance[batch.mask]
+    for kind in ("mean", "min", "max"):
+        assert told.pop(f"dynamo/importance_{kind}") == pytest.approx(float(getattr(own, kind)()), rel=1e-5), kind
+    assert told == pytest.approx(numbers(alone), rel=1e-5)
 
 
 @pytest.mark.parametrize("scope", ["rollout-batch", "mini-batch", "micro-batch"])

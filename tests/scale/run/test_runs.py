@@ -48,14 +48,18 @@ def resumed(runs, dynamo):
 
 @pytest.fixture(scope="module")
 def ranks(runs):
-    return runs.fail("ranks", "trainer", "trainer.n_gpus_per_node=2", after=AFTER)
+    """Two ranks, with importance weights of sequences in verl's own loss: the sampler computes as the trainer does."""
+    weights = "algorithm.rollout_correction.rollout_is=sequence"
+    return runs.fail("ranks", "trainer", "trainer.n_gpus_per_node=2", weights, after=AFTER)
 
 
 @pytest.fixture(scope="module")
 def rounds(runs):
-    """Roll out in rounds, with a loss in which tokens compete, on two ranks."""
+    """Roll out in rounds, with a loss in which tokens compete, on two ranks, and a sampler in another precision."""
+    weights = ("algorithm.rollout_correction.rollout_is=token", "actor_rollout_ref.rollout.dtype=bfloat16")
     budget = ("actor_rollout_ref.rollout.n=12", "dynamo.rollouts_high=24", "trainer.n_gpus_per_node=2")
-    return runs.fail("rounds", "reward", "--method", "kl-cov", "--allocator", "reinforce-ada", *budget, after=3)
+    method = ("--method", "kl-cov", "--allocator", "reinforce-ada")
+    return runs.fail("rounds", "reward", *method, *budget, *weights, after=3)
 
 
 def test_trainer_and_sampler_agree(dynamo):
@@ -187,6 +191,20 @@ def test_a_rule_in_rounds_is_charged_for_what_it_rolls_out(rounds):
         assert line["dynamo/rollouts"] == total
         assert line["actor/dynamo/targeted"] > 0
         assert line["actor/grad_norm"] > 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["ranks", "rounds"])
+def test_importance_weights_reach_the_loss(name, request):
+    """Those that verl computes are those that the workers multiply by: in verl's loss, and in ours with padding."""
+    for line in lines(request.getfixturevalue(name)[0]):
+        found = {kind: line[f"actor/dynamo/importance_{kind}"] for kind in ("mean", "min", "max")}
+        assert found["mean"] == pytest.approx(line["rollout_corr/rollout_is_mean"], abs=2e-4)
+        assert found["min"] <= found["mean"] <= found["max"]
+        assert abs(found["max"] - 1) < 1e-4 if name == "ranks" else 1.0005 < found["max"] <= 2
+        if name == "rounds":
+            assert found["max"] == pytest.approx(line["rollout_corr/rollout_is_max"], rel=1e-6)
+            assert found["min"] == pytest.approx(line["rollout_corr/rollout_is_min"], rel=1e-6)
 
 
 def modulated(out):
