@@ -375,7 +375,7 @@ def test_report_is_a_range_with_its_formulas(tmp_path):
         "GPU-hours",
         "4 P / N bytes",
         "response_length 1000 to 2000",
-        "960 rollouts every 5 steps",
+        "30 rollouts every 5 steps",
     ):
         assert words in text
     assert "flash-attn" not in text
@@ -390,9 +390,9 @@ def test_validation_is_that_of_the_files_if_they_are_there(tmp_path):
 
     pq.write_table(pa.table({"x": range(7)}), tmp_path / "val.parquet")
     for overrides, rollouts in (
-        (["data.val_files=/nowhere.parquet", "estimate.validation_prompts=11"], 11 * 32),
-        ([f"data.val_files={tmp_path / 'val.parquet'}"], 7 * 32),
-        ([f"data.val_files=[{tmp_path / 'val.parquet'},{tmp_path / 'val.parquet'}]"], 14 * 32),
+        (["data.val_files=/nowhere.parquet", "estimate.validation_prompts=11"], 11),
+        ([f"data.val_files={tmp_path / 'val.parquet'}"], 7),
+        ([f"data.val_files=[{tmp_path / 'val.parquet'},{tmp_path / 'val.parquet'}]"], 14),
         ([f"data.val_files={tmp_path / 'val.parquet'}", "actor_rollout_ref.rollout.val_kwargs.n=3"], 21),
         (["trainer.test_freq=-1"], 0),
     ):
