@@ -8,6 +8,7 @@ the other end is closed, by whatever.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
+from scale.plugin.config import FIRST_RUNNER
 from scale.run import reported
 from theory.base.files import read_foreign_json
 
@@ -99,13 +101,11 @@ def engine_arguments(spec: Mapping[str, Any], longest: int) -> dict[str, Any]:
         "enforce_eager": not spec["gpus"],
         "disable_log_stats": True,
         "stream_interval": STREAMED,
-        "worker_extension_cls": "scale.plugin.loopback_store.WorkerExtension",
+        # A response is the same whatever is drawn beside it, and on whatever engine.
+        "worker_extension_cls": "scale.plugin.evaluation_worker.EvaluationWorker",
     }
     if spec["gpus"]:
         arguments["gpu_memory_utilization"] = UTILIZATION
-    else:
-        # vLLM's CPU build fails where a prompt with a seed of its own is prefilled in parts.
-        arguments |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(8192, longest)}
     if changed:
         arguments["hf_overrides"] = {"max_position_embeddings": changed}
     return arguments
@@ -160,6 +160,7 @@ def _serve(connection: Connection) -> None:
     inbox: SimpleQueue[Any] = SimpleQueue()
     # Read at all times, so that the other end never waits for a step.
     threading.Thread(target=_read, args=(connection, inbox), daemon=True).start()
+    os.environ.setdefault(*FIRST_RUNNER)
     import vllm  # noqa: F401 - heavy; meanwhile the other end reads the prompts
 
     load = inbox.get()

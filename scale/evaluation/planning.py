@@ -216,6 +216,7 @@ def _common(args: argparse.Namespace, checkpoints: Sequence[Checkpoint]) -> dict
             "max_position_embeddings", args.max_position_embeddings, checkpoints, override, 0
         ),
         "dtype": "float32" if device_of(args, checkpoints) == "cpu" else "bfloat16",
+        "draws": "by seed and position",  # responses that vLLM drew in another way are not mixed with these
         "reward": _reward_identity(reward, function),
         "reward_arguments": arguments,
     }

@@ -23,6 +23,12 @@ VLLM_ON_CPU = {
 }
 """Environment of vLLM's CPU build: one process, and a small cache, GiB."""
 
+FIRST_RUNNER = ("VLLM_USE_V2_MODEL_RUNNER", "0")
+"""What makes vLLM take the first of its two model runners, whose draws are ours (`scale.plugin.vllm_sampling`).
+
+Left to itself it goes by model and version: Qwen3 and Llama have the second one in 0.24 and the first in 0.28.
+"""
+
 FIRST_SESSION = "first_session"
 """What trainer and agent loop call the number of a prompt's first trajectory in a round of rollouts."""
 

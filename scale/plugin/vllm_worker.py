@@ -1,4 +1,4 @@
-"""What vLLM's workers run of ours: reports of failures, weights that can be loaded again on a CPU, a socket of the run.
+"""What vLLM's workers run of ours: failures reported, weights loaded again on a CPU, a socket of the run, seeded draws.
 
 An exception in here during a weight sync would leave verl waiting for ever; a report ends the run with its cause.
 """
@@ -13,6 +13,7 @@ from verl.workers.rollout.vllm_rollout import ServerAdapter
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 
 from scale.plugin.rollout import of_this_run
+from scale.plugin.vllm_sampling import seed_rows
 from scale.run import reported
 
 
@@ -44,6 +45,7 @@ class WorkerExtension(vLLMColocateWorkerExtension):  # type: ignore[misc]  # ver
         """Prepare the process for the first model."""
         if os.environ.get("VERL_PLATFORM") == "cpu":
             _keep_weights()
+        seed_rows(kwargs["vllm_config"])
         return super().__new__(cls, **kwargs)
 
     @reported("vLLM worker")

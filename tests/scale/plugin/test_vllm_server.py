@@ -20,7 +20,7 @@ from verl.workers.rollout.vllm_rollout import vllm_async_server
 async def serve():
     port, task = await vllm_async_server.run_uvicorn(FastAPI(), None, sys.argv[1])
     there = {x.laddr.ip for x in psutil.Process().net_connections("tcp") if x.laddr.port == port}
-    print(*there, len(os.environ.get("VLLM_API_KEY", "")), flush=True)
+    print(*there, len(os.environ.get("VLLM_API_KEY", "")), os.environ.get("VLLM_USE_V2_MODEL_RUNNER"), flush=True)
     os._exit(0)
 
 asyncio.run(serve())
@@ -37,5 +37,5 @@ def test_the_server_is_on_loopback_whatever_the_node_is_called(run, tmp_path):
     environ.pop("VLLM_API_KEY", None)
     words = [sys.executable, "-W", "ignore", "-c", SERVE, host]
     said = subprocess.run(words, cwd="/", env=environ, capture_output=True, text=True, check=False)
-    expected = ["127.0.0.1", "64"] if run else [host, "0"]  # and the length of the key
-    assert said.stdout.split()[-2:] == expected, said.stderr
+    expected = ["127.0.0.1", "64", "0"] if run else [host, "0", "None"]  # the length of the key, and the model runner
+    assert said.stdout.split()[-3:] == expected, said.stderr
