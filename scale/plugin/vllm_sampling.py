@@ -77,7 +77,8 @@ def draw(probabilities: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
     share = (aim - before) / (cumulated.gather(1, block) - before)  # below 1, as aim is below the sum above it
     tokens = block * BLOCK + torch.arange(BLOCK, device=block.device)
     inside = probabilities.gather(1, tokens.clamp(max=size - 1)).masked_fill(tokens >= size, 0).double().cumsum(1)
-    return (block * BLOCK + (inside <= share * inside[:, -1:]).sum(1, keepdim=True)).squeeze(1)
+    token: torch.Tensor = block * BLOCK + (inside <= share * inside[:, -1:]).sum(1, keepdim=True)
+    return token.squeeze(1)
 
 
 class SeededSampler(torch.nn.Module):

@@ -2,17 +2,17 @@
 
 Passes over arrays of requests x vocabulary, softmax apart, and kernels as large as that, by reading the code:
 
-=====================  ======  ======  =======  ==================================================
+=====================  ======  ======  =======  ====================================================
                        reads   writes  kernels  more arrays of that size
-=====================  ======  ======  =======  ==================================================
+=====================  ======  ======  =======  ====================================================
 vLLM, no seed          3       2       3        the noise
 vLLM, seeds            3       2       2 + B    the noise, filled by a kernel for each of B requests
-ours                   1       0       1        none; some 50 small kernels, over B rows or their blocks
-=====================  ======  ======  =======  ==================================================
+ours                   1       0       1        none; 50 small kernels, over B rows or their blocks
+=====================  ======  ======  =======  ====================================================
 
 At 1,024 requests and 152,000 words, such an array has 620 MB. No GPU was used: what these numbers come to there is
-untried. On a CPU (one core, 64 requests, a busy machine) ours took 0.02 s and vLLM's 1.1 to 1.8 s with and without seeds:
-there the noise itself is slow, and how many calls draw it matters little.
+untried. On a CPU (one core, 64 requests, a busy machine) ours took 0.02 s, and vLLM's 1.1 to 1.8 s with and without
+seeds. There the noise itself is slow, and how many calls draw it matters little.
 """
 
 from __future__ import annotations
