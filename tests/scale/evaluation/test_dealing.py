@@ -19,6 +19,8 @@ from theory.base.files import read_line, write_json
 
 psutil = pytest.importorskip("psutil")
 
+pytestmark = pytest.mark.needs_verl
+
 VLLM = '''\
 """Draws one token a step for each of four requests, and tells of the first, of every third and of the last.
 

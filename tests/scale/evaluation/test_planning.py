@@ -94,6 +94,14 @@ def test_gpus_that_are_missing_or_taken(tmp_path, monkeypatch, memory, visible, 
         hardware(tmp_path, monkeypatch, memory, visible, *arguments)
 
 
+def test_another_process_looks_at_the_gpus(monkeypatch):
+    monkeypatch.setattr(planning, "MEMORY", "print('a warning'); print('[[3, 4], [5, 6]]')")
+    assert planning.memory_of_gpus() == [(3, 4), (5, 6)]
+    monkeypatch.setattr(planning, "MEMORY", "import sys; sys.exit('the driver is too old')")
+    with pytest.raises(ValueError, match="cluster: expected GPUs that torch can use, got the driver is too old"):
+        planning.memory_of_gpus()
+
+
 def test_runs_that_differ_in_more_than_seeds_share_no_row(tmp_path):
     """Each variant of figures 2 and 3 is a row, named by what it has otherwise; its seeds are pooled."""
     few = ["actor_rollout_ref.rollout.n=6", "dynamo.rollouts_low=3"]
