@@ -56,7 +56,8 @@ examples:
   python -m scale train --model qwen2.5-math-7b --method dynamo --seed 1 --dry-run
   python -m scale train --experiment table1 --cell 7b-dynamo-1                 # a run of table 1
 
-The same command resumes a run that was killed. Anything of verl's configuration can be set at the end of the line:
+The same command resumes a run that was killed. SIGTERM lets it save a checkpoint and end with status 75; Ctrl-C, or a
+second SIGTERM, ends it at once. Anything of verl's configuration can be set at the end of the line:
   ... trainer.total_training_steps=100 actor_rollout_ref.actor.optim.lr=2e-6
 """,
     "evaluate": """\
@@ -70,19 +71,33 @@ all GPUs that it sees (CUDA_VISIBLE_DEVICES); --engines N uses fewer.
 }
 
 
-def _limits(deadline: float) -> dict[str, dict[str, Any]]:
+def _limits(deadline: float | None = None, silence: float | None = None) -> dict[str, dict[str, Any]]:
+    said = "what the estimate says, with a margin: --dry-run prints it"
     return {
         "--deadline": {
             "type": float,
             "default": deadline,
             "metavar": "S",
-            "help": "end the run after this many seconds (%(default)s)",
+            "help": f"end the run after this many seconds (default: {deadline or said})",
         },
         "--silence": {
             "type": float,
-            "default": 1800.0,
+            "default": silence,
             "metavar": "S",
-            "help": "end it after this long without a step (%(default)s)",
+            "help": "end a run after this long without progress in any phase, or after three times as long if it moves "
+            f"(default: {silence or said})",
+        },
+        "--grace": {
+            "type": float,
+            "metavar": "S",
+            "help": "after SIGTERM, end a run that has not saved by then (default: by the estimate)",
+        },
+        "--restarts": {
+            "type": int,
+            "default": 0,
+            "metavar": "N",
+            "help": "start a run that failed or hung again from its last checkpoint, this many times without a new one "
+            "(%(default)s)",
         },
     }
 
@@ -123,7 +138,7 @@ ARGUMENTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "help": "compose and check the configuration, say what it needs, start nothing",
         },
         **_TRUST,
-        **_limits(14 * 24 * 3600),
+        **_limits(),
         "overrides": {"nargs": "*", "metavar": "KEY=VALUE", "help": "of verl's configuration"},
     },
     "smoke": {
@@ -148,7 +163,7 @@ ARGUMENTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "help": "runs at a time, 7 GB and a core each (%(default)s)",
         },
         **_TRUST,
-        **_limits(1200),
+        **_limits(1200.0, 1800.0),
         "overrides": {"nargs": "*", "metavar": "KEY=VALUE", "help": "of verl's configuration, for every method"},
     },
     "experiments": {
@@ -204,7 +219,7 @@ def check_names(args: argparse.Namespace) -> None:
 def train_command(args: argparse.Namespace, console: Console) -> int:
     """Train one model, or print what would run; returns the exit status."""
     from scale import tiny
-    from scale.launch import progress
+    from scale.launch import limits, progress
 
     cell = _cell(args)
     name = experiments.run_name(cell.model, STOCK if args.stock else cell.method, cell.seed, cell.variant)
@@ -225,14 +240,15 @@ def train_command(args: argparse.Namespace, console: Console) -> int:
                 tiny.make(folder)
     cluster = args.cluster or (BUDGETS[cell.budget].cluster if cell.model == BUDGETS[cell.budget].model else None)
     config = launch.compose(cell.model, cluster, out=out, overrides=overrides)
+    launch.check(config, out, files=not args.dry_run)
+    allowed = launch.limits_of(config, args.deadline, args.silence, args.grace, args.restarts)
     if args.dry_run:
-        launch.check(config, out, files=False)
         words = ["python", "-m", "scale", *(x for x in args.words if x != "--dry-run")]
-        for line in (f"launch       {shlex.join(words)}", f"folder       {out}", *launch.describe(config).splitlines()):
+        said = [*limits.describe(config, allowed).splitlines(), *launch.describe(config).splitlines()]
+        for line in (f"launch       {shlex.join(words)}", f"folder       {out}", *said):
             console.print(line, soft_wrap=True)
         return 0
-    launch.check(config, out)
-    return progress.train_all({out: config}, launch.Limits(args.deadline, args.silence), console)
+    return progress.train_all({out: config}, {out: allowed}, console)
 
 
 def _cell(args: argparse.Namespace) -> experiments.Cell:

@@ -43,7 +43,7 @@ def command(args: argparse.Namespace, console: Console) -> int:
     asked = ["--source", args.out / "source", "--out", data, "--template", "plain", "--force"]
     _command(prepare, [tiny.SOURCE, *asked], console, answer_reader())
     folders = {method: root / f"{method}-seed{args.seed}" for method in args.methods}
-    configs = {}
+    configs, limits = {}, {}
     for method, out in folders.items():
         overrides = [
             *(["dynamo.method=grpo", "dynamo.stock=true"] if method == STOCK else [f"dynamo.method={method}"]),
@@ -59,7 +59,8 @@ def command(args: argparse.Namespace, console: Console) -> int:
         ]
         configs[out] = launch.compose("tiny", "cpu", out=out, overrides=overrides)
         launch.check(configs[out], out)
-    status = progress.train_all(configs, launch.Limits(args.deadline, args.silence), console, args.jobs)
+        limits[out] = launch.limits_of(configs[out], args.deadline, args.silence, args.grace, args.restarts)
+    status = progress.train_all(configs, limits, console, args.jobs)
     if status:
         return status
     asked = ["--data", files / "val.parquet", "--samples", "32", "--k", "1", "32", "--seeds", "1", "2"]

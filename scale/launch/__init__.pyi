@@ -24,13 +24,16 @@ from .experiments import (
     get_experiment as get_experiment,
     run_name as run_name,
 )
+from .limits import (
+    Limits as Limits,
+    limits_of as limits_of,
+)
 from .refused import (
     require_name as require_name,
     require_settings as require_settings,
 )
 from .start import (
     HANDED_ON as HANDED_ON,
-    Limits as Limits,
     cpu_environment as cpu_environment,
     environment as environment,
     hand_on as hand_on,

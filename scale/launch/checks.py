@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from scale.launch import estimate_report, network, refused
+from scale.launch import estimate_report, limits, network, refused
 from scale.launch.configuration import joins_ray
 from scale.manifest import open_prompts
 from scale.plugin.config import DynamoConfig, require_method
@@ -65,6 +65,7 @@ def check(config: Any, out: Path, *, files: bool = True) -> None:
     _check_batch(config, settings)
     _check_lengths(config)
     _check_loggers(config)
+    limits.check(config)
     if files:
         _check_machine(config)
     check_folder(config, out)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from scale.run import reported
+from scale.run import beat, reported
 from theory.base.files import read_json
 
 
 @reported("trainer")
 def main(path: str) -> None:
     """Train by a resolved configuration file."""
+    beat(0, "Ray")
     from omegaconf import OmegaConf
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 

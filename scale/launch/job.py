@@ -215,7 +215,7 @@ class Job:
             rollouts=int(rollout.n),
             mini_batch=int(actor.ppo_mini_batch_size),
             steps=int(trainer.total_training_steps),
-            validation=_validation_prompts(config) * int(rollout.val_kwargs.n) if every else 0,
+            validation=validation_prompts(config) * int(rollout.val_kwargs.n) if every else 0,
             validate_every=every,
             max_prompt=int(data.max_prompt_length),
             max_response=int(data.max_response_length),
@@ -238,7 +238,7 @@ class Job:
         )
 
 
-def _validation_prompts(config: Any) -> int:
+def validation_prompts(config: Any) -> int:
     """Return the prompts of a validation: the rows of its files, or what is assumed where one is not there yet."""
     import pyarrow as pa
     import pyarrow.parquet as pq

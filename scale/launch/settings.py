@@ -25,7 +25,7 @@ EXTENSIBLE = (
 )
 """Nodes that may get keys which are not in the files."""
 
-OWN = ("dynamo", "network", "estimate", "shape", "hardware", "default_cluster", "tiny_folder")
+OWN = ("dynamo", "network", "estimate", "checkpoints", "shape", "hardware", "default_cluster", "tiny_folder")
 """Nodes of ours, whose values others check."""
 
 

@@ -7,23 +7,15 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scale.launch import network
 from scale.launch.configuration import joins_ray
+from scale.launch.limits import Limits
 from scale.run import RUN_FOLDER, RUN_ID, Outcome, supervise
 from theory.base.files import write_json
 from theory.base.runs import CONFIG_FILE, installed
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Seconds that a run may take: `deadline` in all, `silence` between two steps and before the first."""
-
-    deadline: float
-    silence: float
 
 
 def train(
@@ -32,12 +24,13 @@ def train(
     limits: Limits,
     echo: Callable[[str], None] | None = None,
     stop: threading.Event | None = None,
+    ask: threading.Event | None = None,
     keep: Sequence[int] = (),
 ) -> Outcome:
     """Run verl in processes of its own until it ends, or must be ended.
 
-    `config` is checked, and written into the folder. `echo` gets every line of the run's log, and `stop` ends the run
-    when it is set. `keep` is as in `supervise`.
+    `config` is checked, and written into the folder. `echo` gets every line of the run's log. `stop`, `ask` and `keep`
+    are as in `supervise`.
     """
     from omegaconf import OmegaConf
 
@@ -51,10 +44,13 @@ def train(
             folder=out,
             deadline=limits.deadline,
             silence=limits.silence,
+            phases=limits.phases,
             environ=environment(config, out, Path(temporary)),
             echo=echo,
             temporary=Path(temporary),
             stop=stop,
+            ask=ask,
+            grace=limits.grace,
             keep=keep,
         )
 

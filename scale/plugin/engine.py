@@ -11,6 +11,7 @@ Two things, each only where the data ask for it; otherwise the engine is verl's 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from scale.plugin.token_statistics import chunked_token_statistics
+from scale.run import pulse
 
 TOKEN_STATISTICS = "token_statistics"
 LOOK_AHEAD = "look_ahead"
@@ -41,6 +43,8 @@ class StatisticsEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
 
         Where nothing is learnt, the entropy among the statistics is verl's `entropy` too, and verl computes none.
         """
+        if os.environ.get("RANK") == "0":
+            pulse()
         statistics = {}
         if tu.get_non_tensor_data(data=micro_batch, key=TOKEN_STATISTICS, default=False):
             # First, since verl may scale the logits in place.

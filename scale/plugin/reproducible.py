@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import transfer_queue as tq
@@ -18,19 +18,15 @@ from verl.trainer.ppo.padding_utils import upsample_batch_to_divisible_size
 from verl.utils import tensordict_utils as tu
 
 from scale.plugin.config import DynamoConfig
+from scale.plugin.phases import Phased
 from scale.plugin.row_order import deal, prompt_name, row_of, spread
-from scale.run import beat, records
-
-if TYPE_CHECKING:
-    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
-else:
-    PPOTrainer = object  # A mix-in; importing verl's would import the trainers, which import this.
+from scale.run import records
 
 SAMPLE_POLL = 0.05
 """Seconds between two looks of the trainer for finished rollouts; verl's own are 2."""
 
 
-class Reproducible(PPOTrainer):  # type: ignore[misc]  # verl is untyped
+class Reproducible(Phased):
     """Mix-in over a trainer of verl. Formulas, budget and losses are verl's."""
 
     mode = "sync"
@@ -127,7 +123,7 @@ class Reproducible(PPOTrainer):  # type: ignore[misc]  # verl is untyped
         metrics |= self._told_by_reward(batch)
         self.records.append(self.global_steps, metrics)
         reward = metrics.get("critic/score/mean", math.nan)
-        beat(self.global_steps, reward=float(reward), of=int(self.total_training_steps))
+        self.done(self.global_steps, reward=float(reward), of=int(self.total_training_steps))
 
     def _told_by_reward(self, batch: Any) -> dict[str, float]:
         """Return the shares of responses that the reward function could not check, and of guesses, if it tells them."""

@@ -81,6 +81,7 @@ class Dynamo(Reproducible):
         buffer = self.replay_buffer
         buffer._sync_metadata_from_transfer_queue()
         while not asked <= buffer.finished_keys["train"] | buffer.failure_keys["train"]:
+            self.look("train")
             time.sleep(SAMPLE_POLL)
             buffer._sync_metadata_from_transfer_queue()
         rows = [(key, row_of(key)) for key in buffer.partitions["train"]]

@@ -4,7 +4,9 @@ from .guard import (
 from .reports import (
     RUN_FOLDER as RUN_FOLDER,
     Failure as Failure,
+    asked_to_stop as asked_to_stop,
     beat as beat,
+    pulse as pulse,
     read_failures as read_failures,
     read_progress as read_progress,
     report_failure as report_failure,

@@ -54,7 +54,7 @@ def end_processes(run_id: str, adopted: bool = False, spared: Collection[int] = 
     segments: set[Path] = set()
     ended: dict[int, int] = {}
     while time.monotonic() - start < UNKILLABLE:
-        found = _processes(run_id, adopted, spared)
+        found = processes(run_id, adopted, spared)
         if not found:
             break
         late = time.monotonic() - start >= GRACE
@@ -72,7 +72,7 @@ def end_processes(run_id: str, adopted: bool = False, spared: Collection[int] = 
     return ended
 
 
-def _processes(run_id: str, adopted: bool, spared: Collection[int]) -> list[Any]:
+def processes(run_id: str, adopted: bool = False, spared: Collection[int] = ()) -> list[Any]:
     """Return a run's processes, as psutil's, which know them from later ones with the same number."""
     import psutil
 

@@ -10,6 +10,7 @@ import functools
 import inspect
 import json
 import logging
+import math
 import os
 import re
 import threading
@@ -29,6 +30,45 @@ RUN_FOLDER = "DYNAMO_RUN_FOLDER"
 """Variable of the environment with the folder of the run that a process belongs to."""
 
 PROGRESS, FAILURES = "progress.json", "failures"
+
+PULSE = "pulse.json"
+"""File that a worker writes anew while a phase goes on."""
+
+PULSE_EVERY = 5.0
+"""Seconds between two pulses of a process, at least."""
+
+STOP = "stop"
+"""File that asks the trainer to save a checkpoint and to end. `touch RUN/stop` does so too."""
+
+STARTING = (
+    "Ray",
+    "data",
+    "workers",
+    "model",
+    "vLLM",
+    "checkpoint loading",
+    "first weights",
+    "agent loops",
+    "first look",
+)
+"""Phases before the first step, in their order; `first look` is the validation before training."""
+
+STEPPING = (
+    "rollouts",
+    "rewards",
+    "old log-probs",
+    "reference",
+    "advantages",
+    "update",
+    "checkpoint",
+    "weight sync",
+    "validation",
+    "records",
+)
+"""Phases of a step, in their order."""
+
+STOPPING, STOPPED = "stopping", "stopped"
+"""Phases of a run that was asked to end: it saves; all is saved."""
 
 CURRENT = "run_id"
 """File with the id of the last run in the folder: what is left of an earlier one reports nothing."""
@@ -111,12 +151,40 @@ class reported:
         return run_sync  # type: ignore[return-value]
 
 
-def beat(step: int, **values: float) -> None:
-    """Tell the supervisor that a step is done, with numbers to show; nothing happens outside a supervised run."""
+def beat(step: int, phase: str | None = None, **values: float) -> None:
+    """Tell the supervisor of progress: the last step that is done, the phase that begins or goes on, numbers to show.
+
+    Nothing happens outside a supervised run.
+    """
     folder = os.environ.get(RUN_FOLDER)
     if folder is not None:
         require_current()
-        _write_json(Path(folder, PROGRESS), {**values, "step": step, "time": time.time()})
+        begun = {} if phase is None else {"phase": phase}
+        _write_json(Path(folder, PROGRESS), {**values, **begun, "step": step, "time": time.time()})
+
+
+_pulsed = -math.inf
+
+
+def pulse() -> None:
+    """Tell the supervisor that the phase goes on; cheap enough for every micro-batch, and called in rank 0 alone."""
+    global _pulsed
+    folder, now = os.environ.get(RUN_FOLDER), time.monotonic()
+    if folder is not None and now - _pulsed >= PULSE_EVERY:
+        _pulsed = now
+        require_current()
+        _write_json(Path(folder, PULSE), {"pid": os.getpid(), "time": time.time()})
+
+
+def asked_to_stop() -> bool:
+    """Return whether the run was asked to save a checkpoint and to end."""
+    folder = os.environ.get(RUN_FOLDER)
+    return folder is not None and os.path.lexists(Path(folder, STOP))
+
+
+def ask_to_stop(folder: Path) -> None:
+    """Ask the run in a folder to save a checkpoint and to end."""
+    _write_json(folder / STOP, {"time": time.time()})
 
 
 def require_current() -> None:
@@ -143,7 +211,7 @@ def _write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def read_progress(folder: Path) -> dict[str, Any] | None:
-    """Return what the last `beat` of the run in a folder said: step, time and values; None before the first."""
+    """Return what the last `beat` of the run in a folder said: step, phase, time and values; None before the first."""
     path = folder / PROGRESS
     try:
         said = json.loads(path.read_bytes())

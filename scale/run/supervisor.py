@@ -23,8 +23,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scale.run.activity import Moved, Sample, moved, sample
 from scale.run.guard import RUN_ID, end_run
-from scale.run.reports import CURRENT, FAILURES, PROGRESS, RUN_FOLDER, Failure, read_failures, read_progress
+from scale.run.reports import (
+    CURRENT,
+    FAILURES,
+    PROGRESS,
+    PULSE,
+    RUN_FOLDER,
+    STARTING,
+    STOP,
+    STOPPED,
+    STOPPING,
+    Failure,
+    ask_to_stop,
+    read_failures,
+    read_progress,
+)
 from theory.base.files import no_link, write_atomically
 
 LOG = "log.txt"
@@ -37,7 +52,7 @@ POLL = 0.2
 SETTLE = 1.0
 """Seconds that a run with a reported failure has to end by itself and to report more."""
 
-STOPPED = 5.0
+STOPPED_FOR = 5.0
 """Seconds between two looks after which this process must have been stopped, by Ctrl-Z or with the whole machine."""
 
 LAST_LINES = 20
@@ -46,19 +61,29 @@ PATIENCE = 30.0
 """Seconds to wait for the processes of a run that was just killed: they may write until they have ended."""
 
 
+MOVING = 3.0
+"""A phase that is silent for longer than its limit, but moves, is given this multiple of the limit."""
+
+WINDOW = 300.0
+"""Seconds over which a run is watched for movement, or a quarter of the limit if that is less."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a run ended.
 
     Attributes
     ----------
-    reason : "finished", "failed", "deadline", "silence" or "interrupted".
+    reason : "finished", "stopped", "failed", "deadline", "silence" or "interrupted". A stopped run was asked to end,
+        and has lost nothing that it had learnt.
     returncode : Exit status of the command, 128 + n if signal n ended it.
     seconds : Time until all its processes had ended.
     failures : Failures that its processes reported, the first cause first.
     lines : Last lines of its output.
-    progress : Step, time and values of the last `beat`.
+    progress : Step, phase, time and values of the last `beat`.
     silent : Seconds since that `beat`, or since the start.
+    limit : Seconds of silence that its phase was allowed.
+    moved : What moved at last, if the run was silent.
     """
 
     reason: str
@@ -68,24 +93,40 @@ class Outcome:
     lines: tuple[str, ...] = ()
     progress: Mapping[str, Any] | None = None
     silent: float = 0.0
+    limit: float = 0.0
+    moved: Moved | None = None
+
+    @property
+    def step(self) -> int:
+        """Return the last step that is done, 0 if there is none."""
+        return int((self.progress or {}).get("step", 0))
+
+    @property
+    def phase(self) -> str:
+        """Return the phase that the run was in."""
+        return _phase(self.progress)
 
     def cause(self) -> str:
         """Return why the run ended, for a reader.
 
         Examples
         --------
-        >>> print(Outcome("silence", 143, 61.0, progress={"step": 3}, silent=60.0).cause())
-        no step for 60 s, so the run was ended after 61 s; the last step was 3
+        >>> print(Outcome("deadline", 143, 61.0, progress={"step": 3, "phase": "update"}).cause())
+        the deadline has passed, so the run was ended after 61 s; the last step was 3, and the phase was update
         """
         if self.reason == "finished":
             return f"finished in {self.seconds:.0f} s"
-        steps = "no step was done" if self.progress is None else f"the last step was {self.progress['step']}"
+        steps = f"the last step was {self.step}" if self.step else "no step was done"
+        if self.reason == "stopped":
+            return f"stopped as asked after {self.seconds:.0f} s; {steps}, and nothing of it is lost"
         how = {
             "interrupted": "interrupted",
             "deadline": "the deadline has passed, so the run was ended",
-            "silence": f"no step for {self.silent:.0f} s, so the run was ended",
+            "silence": f"{self._silence()}, so the run was ended",
         }
         text = f"{how.get(self.reason, 'failed')} after {self.seconds:.0f} s; {steps}"
+        if self.reason != "silence" and self.phase:
+            text += f", and the phase was {self.phase}"
         if self.failures:
             first = self.failures[0]
             text += f"; the {first.where} (process {first.pid}) raised {first.type}: {first.message}"
@@ -104,6 +145,23 @@ class Outcome:
             text += f"; its last output: {self.lines[-1].strip()}"
         return text
 
+    def _silence(self) -> str:
+        """Return how long nothing was heard, and what tells a run that hangs from one that is slow."""
+        where = f" in the phase {self.phase}" if self.phase else ""
+        text = f"no progress for {self.silent:.0f} s{where}, where the limit is {self.limit:.0f} s"
+        if self.moved is None:
+            return text
+        if self.moved.moving:
+            return (
+                f"{text}: it moves, but {MOVING:g} times the limit are over: {self.moved}; it is far slower than it "
+                "was expected to be, or waits in a loop as a hung collective of NCCL does"
+            )
+        return f"{text}: it is stuck, and nothing moves: {self.moved}"
+
+
+def _phase(progress: Mapping[str, Any] | None) -> str:
+    return str((progress or {}).get("phase") or "")
+
 
 # Supervising
 
@@ -114,26 +172,34 @@ def supervise(
     folder: Path,
     deadline: float,
     silence: float,
+    phases: Mapping[str, float] | None = None,
     environ: Mapping[str, str] | None = None,
     echo: Callable[[str], None] | None = None,
     temporary: Path | None = None,
     stop: threading.Event | None = None,
+    ask: threading.Event | None = None,
+    grace: float = 0.0,
     keep: Sequence[int] = (),
 ) -> Outcome:
     """Run a command until it ends, reports a failure, or must be ended; none of its processes is left.
 
-    Ctrl-C and SIGTERM to this process end the run with the reason "interrupted".
+    Ctrl-C and SIGTERM to this process end the run with the reason "interrupted". A run that is silent for longer than
+    its limit is ended if nothing of it moves (`scale.run.activity`). If something moves, it is ended after `MOVING`
+    times the limit.
 
     Parameters
     ----------
     command : Program and arguments; no shell is involved.
     folder : Folder of the run, made if missing; its log grows, its progress and failures are of the last run alone.
-    deadline, silence : Seconds in all, and between two calls of `beat` or before the first.
+    deadline, silence : Seconds in all, and between two calls of `beat` or `pulse`, or before the first.
+    phases : Seconds of silence by phase, where they differ from `silence`.
     environ : Environment of the run; that of this process if None.
     echo : Called with every line of output.
     temporary : Folder for sockets and the like, to delete when the run has ended, even if this process is dead by then.
         It is left only if this process and the guard are killed before the watcher has started, in the first second.
     stop : Ends the run, as interrupted, when it is set: signals reach the main thread alone.
+    ask, grace : Asks the run to save and to end when it is set, and ends it as interrupted if it goes on for `grace`
+        seconds more. A run that has not begun its first step is ended at once, as stopped: it has nothing to save.
     keep : File descriptors that stay open until all processes have ended, even if this process is dead by then: locks.
     """
     environ = dict(os.environ if environ is None else environ)
@@ -141,7 +207,8 @@ def supervise(
         raise ValueError(f"command: expected a program that can be run, got {list(command)!r:.80}")
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / PROGRESS).unlink(missing_ok=True)
+    for name in (PROGRESS, PULSE, STOP):
+        (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / FAILURES, ignore_errors=True)
     run_id = str(uuid.uuid4())
     # SPT_NOENV: setproctitle, which Ray and vLLM call, would overwrite the environment that names a process's run.
@@ -153,8 +220,9 @@ def supervise(
     start = time.monotonic()
     with open(folder / LOG, "ab", opener=no_link) as log, (folder / LOG).open("rb") as reader:
         tail = _Tail(reader, echo)
+        watch = _Watch(folder, run_id, tail, start + deadline, silence, phases or {})
         with interruptible():
-            reason, last = "interrupted", start
+            reason = "interrupted"
             guard = subprocess.Popen(
                 guard_command,
                 stdin=subprocess.PIPE,
@@ -165,54 +233,103 @@ def supervise(
                 pass_fds=tuple(keep),
             )
             try:
-                reason, last = _watch(guard, folder, tail, start, deadline, silence, stop)
+                reason = watch.until_end(guard, stop, ask, grace)
             except KeyboardInterrupt:
                 pass
             finally:
-                silent = time.monotonic() - last
+                silent = time.monotonic() - watch.last
                 _end_guard(guard, run_id, temporary)
         tail.read(last=True)
-    failures = read_failures(folder)
+    failures, progress = read_failures(folder), _last_progress(folder)
+    if _phase(progress) == STOPPED:
+        reason, failures = "stopped", ()  # What failed while all was saved and the processes ended is of no account.
     if reason == "ended":
         reason = "failed" if guard.returncode or failures else "finished"
     code = guard.returncode if guard.returncode >= 0 else 128 - guard.returncode
+    moved = watch.moved if reason == "silence" else None
     seconds = time.monotonic() - start
-    return Outcome(reason, code, seconds, failures, tuple(tail.lines), _last_progress(folder), silent)
+    return Outcome(reason, code, seconds, failures, tuple(tail.lines), progress, silent, watch.limit, moved)
 
 
-def _watch(
-    guard: subprocess.Popen[bytes],
-    folder: Path,
-    tail: _Tail,
-    start: float,
-    deadline: float,
-    silence: float,
-    stop: threading.Event | None,
-) -> tuple[str, float]:
-    """Wait for the end of a run; returns the reason and the time of the last beat."""
-    assert guard.stdout is not None
-    last, seen, failed, now = start, None, None, time.monotonic()
-    while True:
-        if select.select([guard.stdout], [], [], POLL)[0]:  # The command has ended, or the guard is dead.
-            return "ended", last
-        tail.read()
-        before, now = now, time.monotonic()
-        if now - before > STOPPED:  # The run may have been stopped as long.
-            last += now - before
-        with contextlib.suppress(FileNotFoundError):
-            stat = (folder / PROGRESS).stat()
-            if seen != (stat.st_ino, stat.st_mtime_ns):
-                seen, last = (stat.st_ino, stat.st_mtime_ns), now
-        if failed is None and any((folder / FAILURES).glob("[0-9]*.json")):
-            failed = now
-        if failed is not None and now - failed >= SETTLE:
-            return "failed", last
-        if stop is not None and stop.is_set():
-            return "interrupted", last
-        if now - start >= deadline:
-            return "deadline", last
-        if now - last >= silence:
-            return "silence", last
+class _Watch:
+    """What is seen of a run from outside: its beats, and what moves when there are none."""
+
+    def __init__(
+        self, folder: Path, run_id: str, tail: _Tail, end: float, silence: float, phases: Mapping[str, float]
+    ) -> None:
+        self.folder, self.run_id, self.tail, self.end = folder, run_id, tail, end
+        self.silence, self.phases = silence, phases
+        self.last = time.monotonic()
+        self.phase = ""
+        self.seen: dict[str, tuple[int, int]] = {}
+        self.sample: Sample | None = None
+        self.moved: Moved | None = None
+
+    @property
+    def limit(self) -> float:
+        """Return the seconds of silence that the phase is allowed."""
+        return self.phases.get(self.phase, self.silence)
+
+    def until_end(
+        self, guard: subprocess.Popen[bytes], stop: threading.Event | None, ask: threading.Event | None, grace: float
+    ) -> str:
+        """Wait for the end of a run; returns the reason."""
+        assert guard.stdout is not None
+        failed = asked = None
+        now = time.monotonic()
+        while True:
+            if select.select([guard.stdout], [], [], POLL)[0]:  # The command has ended, or the guard is dead.
+                return "ended"
+            self.tail.read()
+            before, now = now, time.monotonic()
+            if now - before > STOPPED_FOR:  # The run may have been stopped as long.
+                self.last += now - before
+                self.sample = self.moved = None
+            self._hear(now)
+            saving = self.phase in (STOPPING, STOPPED)  # What it gives up by then may fail.
+            if failed is None and not saving and any((self.folder / FAILURES).glob("[0-9]*.json")):
+                failed = now
+            if failed is not None and now - failed >= SETTLE:
+                return "failed"
+            if stop is not None and stop.is_set():
+                return "interrupted"
+            if ask is not None and ask.is_set():
+                if asked is None:
+                    asked = now
+                    ask_to_stop(self.folder)
+                if not self.phase or self.phase in STARTING:
+                    return "stopped"
+                if now - asked >= grace:
+                    return "interrupted"
+            if now >= self.end:
+                return "deadline"
+            if self._is_silent(now):
+                return "silence"
+
+    def _hear(self, now: float) -> None:
+        """Notice beats and pulses."""
+        for name in (PROGRESS, PULSE):
+            with contextlib.suppress(FileNotFoundError):
+                stat = (self.folder / name).stat()
+                if self.seen.get(name) != (stat.st_ino, stat.st_mtime_ns):
+                    self.seen[name], self.last = (stat.st_ino, stat.st_mtime_ns), now
+                    self.sample = self.moved = None
+                    if name == PROGRESS:
+                        self.phase = _phase(_last_progress(self.folder))
+
+    def _is_silent(self, now: float) -> bool:
+        """Return whether the limit is over and nothing moves, or `MOVING` times the limit."""
+        silent, limit = now - self.last, self.limit
+        window = min(WINDOW, limit / 4)
+        if silent < limit - window:
+            return False
+        if self.sample is None or now - self.sample.time >= window:
+            found = sample(self.run_id, lambda: self.tail.size)
+            self.moved = None if self.sample is None else moved(self.sample, found)
+            self.sample = found
+        if silent < limit or self.moved is None:
+            return False
+        return not self.moved.moving or silent >= MOVING * limit
 
 
 def _end_guard(guard: subprocess.Popen[bytes], run_id: str, temporary: Path | None) -> None:
@@ -234,11 +351,12 @@ def _last_progress(folder: Path) -> dict[str, Any] | None:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Let SIGTERM interrupt like Ctrl-C."""
+def interruptible(ask: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Let SIGTERM interrupt like Ctrl-C, unless `ask`, which is called first, says that it need not."""
 
     def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+        if not ask():
+            raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():  # Only the main thread hears signals.
         yield
@@ -258,6 +376,11 @@ class _Tail:
         self.file.seek(0, os.SEEK_END)
         self.rest = b""
         self.lines: list[str] = []
+
+    @property
+    def size(self) -> int:
+        """Return the bytes that the log has by now."""
+        return os.fstat(self.file.fileno()).st_size
 
     def read(self, last: bool = False) -> None:
         """Read what is new; a line without an end waits for it, unless it is the last."""

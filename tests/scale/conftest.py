@@ -29,7 +29,7 @@ class Runs:
         self.loops = folder / "loops.yaml"
         self.loops.write_text("- name: failing\n  _target_: tests.scale.faults.FailingLoop\n")
 
-    def start(self, name, *arguments, steps=4, changes=()):
+    def start(self, name, *arguments, steps=4, changes=(), program=("-m", "scale")):
         """Start a run, with changes of the settings below; returns the process and the run's folder."""
         out = self.folder / name
         settings = {
@@ -48,8 +48,7 @@ class Runs:
         } | dict(changes)
         command = [
             sys.executable,
-            "-m",
-            "scale",
+            *program,
             "train",
             "--steps",
             str(steps),

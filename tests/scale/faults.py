@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
 from scale import tiny
+
+PLACES = {}
+"""Prompts in the order in which a worker first saw them."""
 
 
 def asked(part):
@@ -36,6 +40,9 @@ else:
     class FailingLoop(SingleTurnAgentLoop):
         async def run(self, *args, **kwargs):
             fail_if_asked("loop")
+            if asked("slow"):  # no failure: the eight prompts of a step are finished one after the other
+                key = kwargs["extra_info"]["key"]
+                await asyncio.sleep(1.25 * (1 + PLACES.setdefault(key, len(PLACES)) % 8))
             return await super().run(*args, **kwargs)
 
     class FailingExtension(WorkerExtension):

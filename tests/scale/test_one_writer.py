@@ -130,7 +130,7 @@ def test_train_is_the_only_writer_of_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr(progress, "PATIENCE", 0.1)
     monkeypatch.setattr(progress, "train", lambda *_: pytest.fail("a second call wrote the run"))
     with written_by_another(tmp_path) as message, pytest.raises(ValueError, match=message):
-        progress.train_all({tmp_path: composed("tiny", "cpu")}, Limits(1.0, 1.0), Console())
+        progress.train_all({tmp_path: composed("tiny", "cpu")}, {tmp_path: Limits(1.0, 1.0)}, Console())
 
 
 @pytest.mark.needs_verl

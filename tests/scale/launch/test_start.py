@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from scale.launch import joins_ray
+from tests.scale.conftest import eventually
 from theory.base.files import write_json
 
 pytestmark = pytest.mark.needs_verl
@@ -61,11 +63,33 @@ FAKES = {
         if [ "$1" = status ]; then echo ' 0.0/16.0 GPU'; exit; fi
         echo "ray ${#RAY_AUTH_TOKEN} $*" >> "$CALLS"
         """,
-    "scontrol": "printf 'one\\ntwo\\n'",
+    "scontrol": """if [ "$1" = requeue ]; then echo "$*" >> "$CALLS"; else printf 'one\\ntwo\\n'; fi""",
     "srun": 'while [[ "$1" == --* ]]; do shift; done; exec "$@"',
     "ssh": 'exec bash -c "$2"',
 }
 """What a cluster has and this machine may not; the calls are written down."""
+
+
+def faked(tmp_path, fakes):
+    """Return an environment with stand-ins for a cluster's commands, and the file that they write their calls into."""
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "activate").write_text("")
+    for command_name, body in fakes.items():
+        path = tmp_path / "bin" / command_name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/bash\n{body}\n")
+        path.chmod(0o755)
+    calls = tmp_path / "calls.txt"
+    environ = os.environ | {
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "CALLS": str(calls),
+        "INTERFACE": "eth7",
+        "SLURM_SUBMIT_DIR": str(tmp_path),
+        "SLURM_JOB_ID": "17",
+        "SLURM_JOB_NODELIST": "one,two",
+        "SLURM_CPUS_PER_TASK": "64",
+    }
+    return environ, calls
 
 
 @pytest.mark.parametrize(
@@ -78,22 +102,7 @@ def test_examples_start_ray_on_two_nodes_and_the_run_on_it(launch, tmp_path, nam
     script = ROOT / "scale" / "examples" / name
     assert subprocess.run(["bash", "-n", str(script)], check=False, capture_output=True).returncode == 0
     assert os.access(script, os.X_OK)
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    (tmp_path / ".venv" / "bin" / "activate").write_text("")
-    for command_name, body in FAKES.items():
-        path = tmp_path / "bin" / command_name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(f"#!/bin/bash\n{body}\n")
-        path.chmod(0o755)
-    calls = tmp_path / "calls.txt"
-    environ = os.environ | {
-        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-        "CALLS": str(calls),
-        "INTERFACE": "eth7",
-        "SLURM_SUBMIT_DIR": str(tmp_path),
-        "SLURM_JOB_NODELIST": "one,two",
-        "SLURM_CPUS_PER_TASK": "64",
-    }
+    environ, calls = faked(tmp_path, FAKES)
     wanted = ["--experiment", "fig4", "--cell", "14b-dynamo-1"]
     assert " ".join([f"scale/examples/{name}", *(["OTHER_NODE"] if before else []), *wanted]) in script.read_text()
     done = subprocess.run(
@@ -120,3 +129,16 @@ def test_examples_start_ray_on_two_nodes_and_the_run_on_it(launch, tmp_path, nam
     launch.check(config, tmp_path / "run", files=False)
     assert (cell.name, config.trainer.nnodes, joins_ray(config)) == ("14b-dynamo-1", 2, True)
     assert config.network.interface == "eth7"
+
+
+@pytest.mark.parametrize(("trap", "status", "requeued"), [("sleep 0.5; exit 75", 75, True), ("exit 1", 1, False)])
+def test_slurms_signal_reaches_the_run_whose_status_decides(tmp_path, trap, status, requeued):
+    """A run that has saved is put into the queue again, one that has failed is not."""
+    waits = f'if [ "$1" = -m ]; then trap \'{trap}\' TERM; echo started >> "$CALLS"; while :; do sleep 0.1; done; fi'
+    environ, calls = faked(tmp_path, FAKES | {"python": f'{waits}; exec {sys.executable} "$@"'})
+    script = ROOT / "scale" / "examples" / "slurm-2x8-a100.sh"
+    process = subprocess.Popen(["bash", str(script)], env=environ, cwd=tmp_path)
+    assert eventually(lambda: calls.exists() and "started" in calls.read_text())
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == status
+    assert ("requeue 17" in calls.read_text()) == requeued

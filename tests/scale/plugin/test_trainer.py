@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("verl")
 import torch
+from omegaconf import OmegaConf
 from verl.workers.utils.padding import response_from_nested
 
 from scale.plugin.config import DynamoConfig
@@ -261,7 +262,7 @@ def test_a_checkpoint_has_the_history_and_a_resumed_run_the_records_so_far(tmp_p
 
     def made_at(step):
         made = trainer(tmp_path, method="grpo", history_discount=0.5)
-        made.config = SimpleNamespace(trainer=SimpleNamespace(default_local_dir=str(folder)))
+        made.config = OmegaConf.create({"trainer": {"default_local_dir": str(folder), "save_freq": 1}})
         made.global_steps = step
         return made
 

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from scale.run import reports, supervisor
+from scale.run.activity import Sample
 from scale.run.guard import RUN_ID
 from scale.run.records import Records
 from scale.run.reports import beat, read_failures, read_progress, report_failure, reported
@@ -198,7 +199,10 @@ def test_a_pause_of_the_whole_machine_is_no_silence(pause, ended, tmp_path, monk
     looks = itertools.chain([0.0, 1.0, 2.0, 2.0 + pause], itertools.count(3.0 + pause))
     monkeypatch.setattr(supervisor.time, "monotonic", lambda: next(looks))
     monkeypatch.setattr(supervisor.select, "select", lambda *_: ([], [], []))
-    guard, tail = SimpleNamespace(stdout=None), SimpleNamespace(read=lambda: None)
-    guard.stdout = tail
-    reason, last = supervisor._watch(guard, tmp_path, tail, 0.0, 110.0, 9.5, None)
-    assert (reason, last) == (ended, pause if pause > supervisor.STOPPED else 0.0)
+    still = Sample(0.0, {}, 0, ())
+    monkeypatch.setattr(supervisor, "sample", lambda *_: still._replace(time=supervisor.time.monotonic()))
+    tail = SimpleNamespace(read=lambda: None, size=0)
+    watch = supervisor._Watch(tmp_path, "", tail, 110.0, 9.5, {})
+    watch.last = 0.0
+    assert watch.until_end(SimpleNamespace(stdout=tail), None, None, 0.0) == ended
+    assert watch.last == (pause if pause > supervisor.STOPPED_FOR else 0.0)

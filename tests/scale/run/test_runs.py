@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from scale.plugin.metrics import METRICS
@@ -354,3 +356,109 @@ def test_kill_9_of_several_leaves_nothing(driver, runs, monkeypatch):
         assert eventually(
             lambda: not [x for x in Path(folder).iterdir() if x.name.startswith("dynamo") or x.is_socket()]
         )
+
+
+# Runs that end and go on by themselves
+
+PATIENT = """
+import dataclasses, sys
+from scale.launch import limits
+made = limits.limits_of
+limits.limits_of = lambda *x: dataclasses.replace(made(*x), phases={"rollouts": 4.0})
+from scale.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""`python -m scale` with 4 seconds of silence for rollouts, which take 10 here."""
+
+SELDOM = {
+    "trainer.save_freq": 1000,
+    "checkpoints.keep_exports": 1,
+    "trainer.max_actor_ckpt_to_keep": 1,
+    "actor_rollout_ref.actor.checkpoint.save_contents": "[model,optimizer,extra,hf_model]",
+}
+
+
+@pytest.fixture(scope="module")
+def stops(runs):
+    """Six steps: SIGTERM during the second update and during the fourth rollouts; kill -9 in the sixth step."""
+    said = []
+
+    def start(*arguments, **options):
+        return runs.start("stops", *arguments, steps=6, **options)[0]
+
+    def phase(process, step, name):
+        runs.wait_for(process, "stops", step)
+        assert eventually(lambda: read_json(out / "progress.json").get("phase") == name, 120), runs.said("stops")
+
+    def ends(process, status):
+        assert process.wait(timeout=240) == status, runs.said("stops")
+        assert eventually(lambda: not left(out))
+        saved = sorted({x.parts[-3] for x in (out / "checkpoints").glob("global_step_*/actor/*.pt")})
+        said.append((runs.said("stops"), [line["step"] for line in lines(out)], saved))
+
+    out = runs.folder / "stops"
+    out.mkdir()
+    (out / "fail-slow").touch()
+    process = start(changes=SELDOM, program=("-c", PATIENT))
+    phase(process, 1, "update")
+    process.send_signal(signal.SIGTERM)
+    ends(process, 75)
+    process = start(changes=SELDOM)
+    phase(process, lines(out)[-1]["step"] + 1, "rollouts")
+    process.send_signal(signal.SIGTERM)
+    ends(process, 75)
+    process = start("--restarts", "1", changes=SELDOM | {"trainer.save_freq": 2})
+    phase(process, 5, "rollouts")
+    (out / "fail-slow").unlink()
+    workers = [x for x in map(psutil.Process, left(out)) if "WorkerDict" in " ".join(x.cmdline())]
+    workers[0].kill()
+    ends(process, 0)
+    return out, said
+
+
+@pytest.mark.long
+def test_sigterm_saves_the_last_finished_step(stops):
+    """During an update that of the update, during rollouts that before them; prompt by prompt is no silence."""
+    (first, steps, saved), (second, later, saved_later), _ = stops[1]
+    assert steps == list(range(1, len(steps) + 1))
+    assert later == [*steps, len(steps) + 1]
+    assert saved == [f"global_step_{steps[-1]}"], "of all steps, since the first one's is deleted"
+    assert saved_later == [f"global_step_{later[-1]}"]
+    for text in (first, second.removeprefix(first)):
+        assert "stopped as asked after" in text
+        assert "the same command resumes" in " ".join(text.split())
+
+
+@pytest.mark.long
+def test_a_run_whose_worker_is_killed_goes_on_by_itself(stops):
+    said = " ".join(stops[1][2][0].split())
+    assert "restart 1 of 1 from global_step_4 in 10 s" in said
+    assert "6 steps, " in said
+
+
+@pytest.mark.long
+def test_a_run_that_was_stopped_and_killed_is_one_run(stops, dynamo):
+    """The same numbers as of a run in one go, to the last digit, and each step once."""
+    expected, found = learning(dynamo), learning(stops[0])
+    assert [line["step"] for line in lines(stops[0])] == list(range(1, 7))
+    for step in range(1, 7):
+        assert {name: found[step][name] for name in expected[step]} == expected[step]
+    assert lines(stops[0], "allocation.jsonl") == lines(dynamo, "allocation.jsonl")[:6]
+
+
+@pytest.mark.long
+def test_exports_stay_and_can_be_evaluated(stops):
+    from scale.evaluation.exports import require_unchanged, resolve_checkpoint
+
+    folder = stops[0] / "checkpoints"
+    assert stops[1][2][2] == ["global_step_6"]
+    assert sorted(x.parts[-4] for x in folder.glob("*/actor/huggingface/*.safetensors")) == [
+        "global_step_4",
+        "global_step_6",
+    ]
+    kept = resolve_checkpoint(folder / "global_step_4")
+    require_unchanged(kept.export)
+    assert kept.step == 4
+    hashed = read_json(stops[0] / "versions.json")["files"]
+    assert "checkpoints/global_step_4/actor/huggingface/model.safetensors" in hashed
+    assert "checkpoints/global_step_4/dynamo.json" in hashed

@@ -10,11 +10,13 @@ import sys
 import textwrap
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scale.run import supervisor
 from scale.run.reports import CURRENT, Failure, read_failures
 from scale.run.supervisor import Outcome, supervise
 from tests.scale.conftest import eventually, left
@@ -121,12 +123,127 @@ def env() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def test_silence(tmp_path):
-    outcome = run(HANG, tmp_path, silence=1)
+def ending(code: str, folder: Path, **options: Any) -> Outcome:
+    """Run code after a beat that begins the phase `update` of step 4."""
+    begun = "import time\nfrom scale.run import beat, pulse\nbeat(3, 'update')\n"
+    return run(begun + textwrap.dedent(code), folder, **options)
+
+
+def test_silence_of_a_run_in_which_nothing_moves(tmp_path):
+    outcome = ending("time.sleep(100)", tmp_path, silence=4)
     assert outcome.reason == "silence"
-    assert 1 <= outcome.seconds < SOON
-    assert "no step for 1 s" in outcome.cause()
-    assert "no step was done" in outcome.cause()
+    assert 4 <= outcome.seconds < 4 + SOON
+    assert 4 <= outcome.silent < supervisor.MOVING * 4
+    cause = outcome.cause()
+    assert cause.startswith("no progress for ")
+    assert "in the phase update, where the limit is 4 s: it is stuck, and nothing moves: in the last" in cause
+    assert "the last step was 3" in cause
+    assert run(HANG, tmp_path, silence=1).cause().startswith("no progress for 1 s, where the limit is 1 s")
+
+
+MOVES = {
+    "spin": "while True: pass",
+    "log": "while True: time.sleep(0.1); print('still here', flush=True)",
+    "load": "while True: time.sleep(0.1); open('/dev/zero', 'rb').read(10**6)",
+}
+
+
+def test_a_silent_run_that_moves_has_a_multiple_of_its_limit(tmp_path):
+    """A hung collective spins on the CPU and the GPU, so movement buys time, but not for ever; the message says so."""
+    with ThreadPoolExecutor() as pool:
+        outcomes = list(pool.map(lambda x: ending(MOVES[x], tmp_path / x, silence=3, deadline=60), MOVES))
+    for outcome in outcomes:
+        assert outcome.reason == "silence"
+        assert outcome.silent >= supervisor.MOVING * 3
+        assert "it moves, but 3 times the limit are over" in outcome.cause()
+        assert "a hung collective" in outcome.cause()
+
+
+def test_a_gpu_that_works_is_movement(tmp_path, monkeypatch):
+    fake = tmp_path / "bin" / "nvidia-smi"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/bash\n[[ \"$*\" == *--query-gpu=utilization.gpu* ]] && printf '0\\n97\\n'\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    outcome = ending("time.sleep(100)", tmp_path, silence=1, deadline=60)
+    assert (outcome.reason, outcome.silent >= supervisor.MOVING) == ("silence", True)
+    assert "GPUs at 0, 97 %" in outcome.cause()
+
+
+def test_a_slow_run_is_not_ended(tmp_path):
+    """It is silent for far longer than its limit in one phase, and computes."""
+    code = """
+        end = time.monotonic() + 7
+        while time.monotonic() < end: pass
+        beat(4, 'weight sync')
+        time.sleep(2)
+        """
+    outcome = ending(code, tmp_path, silence=3, deadline=60)
+    assert (outcome.reason, outcome.step) == ("finished", 4)
+
+
+def test_every_phase_has_its_own_limit(tmp_path):
+    """Sleeping for six times the usual limit in a phase that may, and then hanging in one that may not."""
+    code = "time.sleep(6); beat(3, 'checkpoint'); time.sleep(100)"
+    outcome = ending(code, tmp_path, silence=1, phases={"update": 20.0, "checkpoint": 2.0}, deadline=60)
+    assert (outcome.reason, outcome.phase, outcome.limit) == ("silence", "checkpoint", 2.0)
+    assert outcome.seconds > 8
+
+
+def test_pulses_of_a_worker_keep_a_phase_alive(tmp_path):
+    code = "import scale.run.reports as r; r.PULSE_EVERY = 0.5\nfor _ in range(80): time.sleep(0.1); pulse()"
+    assert ending(code, tmp_path, silence=4, deadline=60).reason == "finished"
+
+
+STOPS = """
+from scale.run import asked_to_stop
+while not asked_to_stop(): time.sleep(0.05)
+beat(3, 'stopping')
+"""
+
+
+def asked(code: str, folder: Path, grace: float) -> Outcome:
+    ask = threading.Event()
+    timer = threading.Timer(3.0, ask.set)
+    timer.start()
+    try:
+        return ending(code, folder, ask=ask, grace=grace, deadline=60, silence=60)
+    finally:
+        timer.cancel()
+
+
+def test_a_run_that_is_asked_to_stop_saves_and_ends(tmp_path):
+    """Whatever of it fails meanwhile: its rollouts were given up."""
+    fails = f"try:\n{textwrap.indent(REPORT, ' ')}\nexcept Exception: pass\n"
+    outcome = asked(f"{STOPS}{fails}time.sleep(2); beat(3, 'stopped')", tmp_path, 30)
+    assert (outcome.reason, outcome.failures, outcome.phase) == ("stopped", (), "stopped")
+    assert "nothing of it is lost" in outcome.cause()
+
+
+def test_a_failure_to_save_is_a_failure(tmp_path):
+    outcome = asked(STOPS + REPORT, tmp_path, 30)
+    assert (outcome.reason, outcome.phase) == ("failed", "stopping")
+    assert "no tokens" in outcome.cause()
+
+
+def test_a_run_that_does_not_save_in_time_is_interrupted(tmp_path):
+    outcome = asked("time.sleep(100)", tmp_path, 1.0)
+    assert (outcome.reason, outcome.phase) == ("interrupted", "update")
+    assert 4 <= outcome.seconds < 4 + SOON
+    assert left(tmp_path) == []
+
+
+def test_a_run_that_has_not_begun_its_first_step_has_nothing_to_save(tmp_path):
+    for code in ("time.sleep(100)", "from scale.run import beat; beat(5, 'vLLM'); time.sleep(100)"):
+        ask = threading.Event()
+        threading.Timer(1.5, ask.set).start()
+        outcome = run("import time; " + code, tmp_path, ask=ask, grace=100, deadline=60, silence=60)
+        assert (outcome.reason, outcome.seconds < SOON) == ("stopped", True)
+
+
+def test_a_new_start_forgets_that_the_last_was_asked_to_stop(tmp_path):
+    (tmp_path / "stop").touch()
+    assert run("from scale.run import asked_to_stop; assert not asked_to_stop()", tmp_path).reason == "finished"
 
 
 def test_beats_keep_a_run_alive(tmp_path):
