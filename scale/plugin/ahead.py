@@ -123,7 +123,10 @@ class RollsAhead(Reproducible):
             self._require_queue()
 
     def _require_queue(self) -> None:
-        """Require in verl's queue the prompts that are in flight, no other ones: a step would wait for ever."""
+        """Require in verl's queue the prompts that are in flight, no other ones: a step would wait for ever.
+
+        The responses that the checkpoint's own step learnt from are still there, and are cleared.
+        """
         tags = (tq.kv_list("train") or {}).get("train", {})
         there = {key for key, tag in tags.items() if tag.get("is_prompt", False)}
         expected = {uid for keys, _ in self.ahead.values() for uid in keys}
@@ -132,6 +135,9 @@ class RollsAhead(Reproducible):
                 f"checkpoint at step {self.global_steps}: expected {len(expected)} prompts in {QUEUE}, as "
                 f"{IN_FLIGHT} says, got {len(there & expected)} of them and {len(there - expected)} others"
             )
+        learnt = [key for key in tags if key.partition("_")[0] not in expected]
+        if learnt:
+            tq.kv_clear(keys=learnt, partition_id="train")
 
 
 def read_in_flight(path: Path) -> dict[int, tuple[dict[str, str], Counter[str]]]:

@@ -108,6 +108,16 @@ def state(folder: Path) -> Reader:
     return Reader(path, read, SEALED)
 
 
+def in_flight(folder: Path) -> Reader:
+    from scale.plugin.ahead import read_in_flight
+    from scale.plugin.row_order import prompt_name
+
+    path = folder / "in_flight.json"
+    batches = {str(step): {prompt_name(step, row): [f"key{row}", 4 + row] for row in range(3)} for step in (7, 8)}
+    write_json(path, {"batches": batches})
+    return Reader(path, lambda: read_in_flight(path), SEALED)
+
+
 def of_records(name: str) -> Callable[[Path], Reader]:
     def make(folder: Path) -> Reader:
         path = finished_run(folder) / name
@@ -314,6 +324,7 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "number of the last checkpoint": of_a_run("checkpoints/latest_checkpointed_iteration.txt"),
     "dynamo.json": of_a_run("checkpoints/global_step_4/dynamo.json"),
     "dynamo.json, resumed": state,
+    "in_flight.json": in_flight,
     "metrics.jsonl": of_records("metrics.jsonl"),
     "allocation.jsonl": of_records("allocation.jsonl"),
     "metrics.jsonl of a finished run": finished("metrics.jsonl"),

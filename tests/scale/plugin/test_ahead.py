@@ -156,11 +156,14 @@ def test_what_is_in_flight_survives_a_checkpoint(tmp_path, monkeypatch):
     again, _ = trainer(tmp_path, monkeypatch, lag=1)
     monkeypatch.setattr(PPOTrainerColocateAsync, "_load_checkpoint", lambda self: None)
     names = {uid: {"is_prompt": True} for uid in made.ahead[2][0]}
-    queue = {**names, "00000001-00000_0_0": {"status": "success"}}
+    rows = {f"{step:08d}-00000_{i}_0": {"status": "success"} for step in (1, 2) for i in range(2)}
+    queue, cleared = {**names, **rows}, []
+    monkeypatch.setattr(ahead.tq, "kv_clear", lambda keys, partition_id: cleared.extend(keys))
     monkeypatch.setattr(ahead.tq, "kv_list", lambda partition: {partition: queue})
     again._load_checkpoint()
     assert again.ahead == made.ahead
     assert again.next_step() == 3
+    assert cleared == ["00000001-00000_0_0", "00000001-00000_1_0"], "learnt from, and saved before it was cleared"
     for others in (dict(list(names.items())[1:]), names | {prompt_name(7, 0): {"is_prompt": True}}, {}):
         monkeypatch.setattr(ahead.tq, "kv_list", lambda partition, others=others: {partition: others} if others else {})
         with pytest.raises(ValueError, match=r"step 1: expected 2 prompts in transfer_queue, as in_flight\.json says"):

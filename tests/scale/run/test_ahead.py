@@ -91,9 +91,7 @@ def test_every_group_is_whole_and_its_rewards_are_its_own(ahead):
             assert one["score"] == float(one["output"].strip() == x.answer)
             n, k = found.get(x.key, (0, 0))
             found[x.key] = (n + 1, k + int(one["score"]))
-        assert found == {
-            key: (n, k) for key, n, k in zip(row["keys"], row["counts"], row["successes"], strict=True)
-        }
+        assert found == {key: (n, k) for key, n, k in zip(row["keys"], row["counts"], row["successes"], strict=True)}
 
 
 def test_responses_go_on_after_an_update_and_are_at_most_a_step_old(ahead):
