@@ -256,7 +256,9 @@ def _cell(args: argparse.Namespace) -> experiments.Cell:
     named = {name: getattr(args, name) for name in ("model", "method", "seed")}
     if args.experiment is None and args.cell is None:
         budget = args.budget or budgets.DEFAULT
-        model = args.model or (args.budget and BUDGETS[budget].model) or (args.budget and experiments.MODEL_7B) or "tiny"
+        model = (
+            args.model or (args.budget and BUDGETS[budget].model) or (args.budget and experiments.MODEL_7B) or "tiny"
+        )
         if model == "tiny" and args.budget:
             raise ValueError("--budget: expected one of the paper's models, got tiny, whose steps --steps sets")
         variant = BUDGETS[budget].variant if model != "tiny" else ""

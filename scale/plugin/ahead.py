@@ -8,7 +8,6 @@ a prompt is not learnt from later because its responses are long.
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,12 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBufferAsync
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
 
+from scale.plugin.phases import QUEUE
 from scale.plugin.reproducible import SAMPLE_POLL, Reproducible
 from scale.plugin.row_order import step_of
 from scale.plugin.seeds import ContinuingClient
 from scale.plugin.trainer import Dynamo
 from theory.base.files import read_json, write_json
-
-QUEUE = "transfer_queue"
-"""verl's folder of a checkpoint with the prompts and responses that no step has learnt from."""
 
 IN_FLIGHT = "in_flight.json"
 """File of a checkpoint with their keys and counts."""
@@ -56,7 +53,7 @@ class RollsAhead(Reproducible):
         return self.llm_server_manager.get_client(client_cls=ContinuingClient)
 
     def _build_replay_buffer(self) -> Any:
-        return InOrder(
+        buffer = InOrder(
             trainer_mode=self.mode,
             trainer_config=self.config.trainer.v1.colocate_async,
             max_off_policy_threshold=None,
@@ -64,6 +61,7 @@ class RollsAhead(Reproducible):
             sampler_kwargs={},
             poll_interval=SAMPLE_POLL,
         )
+        return self.watched(buffer)
 
     def _init_dataloader(self) -> None:
         """Load whole batches. verl loads prompt by prompt, to replace those that it drops, and none is dropped here."""
@@ -102,7 +100,7 @@ class RollsAhead(Reproducible):
     # State
 
     def _save_checkpoint(self) -> None:
-        """Write what is in flight first; verl's folders of it in earlier checkpoints go with their weights."""
+        """Write what is in flight first."""
         root = Path(self.config.trainer.default_local_dir)
         folder = root / f"global_step_{self.global_steps}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -111,9 +109,6 @@ class RollsAhead(Reproducible):
         }
         write_json(folder / IN_FLIGHT, {"batches": batches})
         super()._save_checkpoint()
-        for queue in root.glob(f"global_step_*/{QUEUE}"):
-            if not (queue.parent / "actor").exists():
-                shutil.rmtree(queue)
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()

@@ -9,8 +9,8 @@ A run that is asked to stop (`scale.run.asked_to_stop`) ends with a checkpoint o
   loader's state is put aside before a batch is drawn. The rollouts under way are given up, and drawn again later;
 - in any other part of a step, when the step and its records are finished.
 
-A trainer that rolls out ahead ends after a step only, and saves where verl does: its rollouts under way are part of the
-checkpoint.
+A trainer that rolls out ahead saves where verl does, before the new weights reach vLLM, and ends after that step: its
+rollouts under way are part of the checkpoint.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from scale.run.reports import STOPPED, STOPPING
 
 LOOK_EVERY = 1.0
 """Seconds between two looks for a request to stop, and between two beats of the same phase."""
+
+QUEUE = "transfer_queue"
+"""verl's folder of a checkpoint with the prompts and responses that no step has learnt from."""
 
 SETTERS = {"actor_rollout_wg": "model", "reward_loop_manager": "vLLM"}
 """Attributes that verl sets between two parts of its start, and the phase that begins then."""
@@ -98,7 +101,10 @@ class Phased(PPOTrainer):  # type: ignore[misc]  # verl is untyped
         self.begin("agent loops")
 
     def _build_replay_buffer(self) -> Any:
-        buffer = super()._build_replay_buffer()
+        return self.watched(super()._build_replay_buffer())
+
+    def watched(self, buffer: Any) -> Any:
+        """Return a buffer of verl whose waits are looked at."""
         wait = buffer._wait_for_next_poll
 
         def look_and_wait(partition: str, *args: Any, **kwargs: Any) -> Any:
@@ -137,7 +143,7 @@ class Phased(PPOTrainer):  # type: ignore[misc]  # verl is untyped
         self.training, self.finished = True, 0
         if self.train_dataloader_it is not None:  # Before the first batch there is nothing to save.
             self.drawn_from = copy.deepcopy(self.train_dataloader.state_dict())
-        if asked_to_stop():
+        if asked_to_stop() and (self.trainer_mode == "sync" or self.saved == self.steps_done):
             raise StopRequested
         self.begin("rollouts")
 
@@ -231,6 +237,7 @@ def clear(folder: Path, keep: int, every: int) -> None:
     steps = {int(x.name.removeprefix("global_step_")): x for x in folder.glob("global_step_*") if _is_step(x.name)}
     old = sorted((step for step in steps if step <= int(latest.name.removeprefix("global_step_"))), reverse=True)[keep:]
     for step in old:
+        shutil.rmtree(steps[step] / QUEUE, ignore_errors=True)
         actor, export = steps[step] / records.EXPORT.parts[0], steps[step] / records.EXPORT
         if every > 0 and step % every == 0 and export.is_dir():
             for path in actor.iterdir():

@@ -225,16 +225,16 @@ def test_a_trainer_that_rolls_out_ahead_is_stopped_after_a_step(train, monkeypat
     monkeypatch.setattr(Steps, "trainer_mode", "colocate_async")
     monkeypatch.setattr(trainer_base.tq, "kv_list", lambda *_: None)
     monkeypatch.setattr(trainer_base.tq, "save_checkpoint", lambda *_, **__: None)
-    for phase in ("rollouts", "update"):
+    for phase, step, last in (("rollouts", 3, 3), ("update", 3, 3), ("validation", 4, 5)):
         told = []
 
-        def hook(made, begun, phase=phase, told=told):
-            stop_at(phase, 3)(made, begun)
+        def hook(made, begun, phase=phase, step=step, told=told):
+            stop_at(phase, step)(made, begun)
             told.append((made.global_steps, begun))
 
         made = train(f"ahead-{phase}", hook)
-        assert (made.steps_done, made.saves) == (3, [3])
-        assert (4, "rollouts") not in told
+        assert (made.steps_done, made.saves) == (last, [last])
+        assert (last + 1, "rollouts") not in told
         assert "abort_replicas" not in made.done_by_manager
 
 
@@ -282,6 +282,7 @@ def checkpoints(folder, *steps):
         (export / "model.safetensors").write_text(str(step))
         (export.parent / "model_rank_0.pt").write_text(str(step))
         (export.parent / "fsdp").mkdir()
+        (folder / f"global_step_{step}" / phases.QUEUE).mkdir()
         (folder / f"global_step_{step}" / records.STATE).write_text("{}")
         (folder / records.LATEST).write_text(str(step))
 
@@ -301,6 +302,7 @@ def test_every_kth_export_stays_where_it_is(tmp_path):
     assert kept(folder) == [[6, 8], [4, 6, 8]]
     assert all((folder / f"global_step_{step}" / records.STATE).exists() for step in (1, 2, 4, 6, 8))
     assert [x.name for x in (folder / "global_step_4" / "actor").iterdir()] == ["huggingface"]
+    assert sorted(x.parent.name for x in folder.glob(f"*/{phases.QUEUE}")) == ["global_step_6", "global_step_8"]
     checkpoints(folder, 10, 12)
     clear(folder, 1, 0)
     assert kept(folder) == [[12], [12]]
