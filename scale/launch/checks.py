@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from scale.launch import estimate_report, limits, network, refused
+from scale.launch import estimate, estimate_report, limits, network, refused, room
 from scale.launch.configuration import joins_ray
 from scale.manifest import open_prompts
 from scale.plugin.config import DynamoConfig, require_method
@@ -52,7 +52,8 @@ FLASH_ATTENTION = "flash_attention_2"
 def check(config: Any, out: Path, *, files: bool = True) -> None:
     """Check what can be checked before Ray starts; `out` is the folder of the run.
 
-    With `files` the machine is checked too: prompts, the reward's file, GPUs and the libraries that they need.
+    With `files` the machine is checked too: prompts, the reward's file, GPUs and the libraries that they need, the free
+    disk and the memory of the host.
     These are the budget, lengths, memory, keys of prompts, the method of a checkpoint, versions, and verl's own checks.
     """
     from omegaconf import OmegaConf
@@ -72,6 +73,8 @@ def check(config: Any, out: Path, *, files: bool = True) -> None:
     _check_by_verl(config)
     _check_correction(config)
     estimate_report.check(config)
+    if files and config.estimate.enforce:
+        room.check(estimate.needs(config), out, here=not joins_ray(config))
 
 
 def _check_batch(config: Any, settings: DynamoConfig) -> None:

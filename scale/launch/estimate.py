@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from scale.launch import room
 from scale.launch.job import BF16, FP32, Assumptions, Hardware, Job, Shape, assumptions, model_and_gpu
 
 GIB = 2**30
@@ -164,8 +165,8 @@ def _lengths_and_peak(job: Job, hardware: Hardware, given: Assumptions) -> tuple
 def needs(config: Any) -> dict[str, Any]:
     """Return what a composed configuration needs, as plain values.
 
-    These are counts of rollouts and tokens; and, if model and hardware are known, `memory_gib`, `host_gib`,
-    `step_seconds`, `validation_seconds` (of one whole validation) and `gpu_hours`. A range is [low, high].
+    These are counts of rollouts and tokens; and, if model and hardware are known, `memory_gib`, `host_gib` of what is
+    offloaded, `node_gib` of the fullest node's memory, `disk_gb`, `step_seconds`, `validation_seconds` (of one whole validation) and `gpu_hours`. A range is [low, high].
     """
     job = Job.from_config(config)
     low, high = assumptions(config)
@@ -188,6 +189,8 @@ def needs(config: Any) -> dict[str, Any]:
         values |= {
             "memory_gib": memory(job, shape, hardware),
             "host_gib": host_gib(job, shape),
+            "node_gib": room.host(config, shape, host_gib(job, shape)),
+            "disk_gb": room.disk(config, shape),
             "cache_tokens": cache_tokens(job, shape, hardware),
             "step_seconds": {name: [x[name] for x in times] for name in times[0]},
             "validation_seconds": [validation_seconds(job, shape, hardware, x) for x in (low, high)],

@@ -20,6 +20,7 @@ FORMULAS = """\
   entropy      12 x vocabulary for each of the 2048 tokens whose entropy under the old policy is computed at once
   vLLM         gpu_memory_utilization x memory, of which 2 P / TP are weights and the rest KV cache,
                2 x 2 x layers x kv_heads x head_dim bytes a token
+  disk         checkpoints: 16 P (weights and AdamW, and the export, all in float32) x max_actor_ckpt_to_keep
   operations   a token forward: 2 P (without the input embedding) + 4 x layers x heads x head_dim x (mean context);
                4 passes for the update (1 forward, 1 again for checkpoints, 2 backward), 1 for the old policy; 1
                more for methods whose tokens are compared within the mini-batch
@@ -47,8 +48,9 @@ def report(config: Any) -> str:
         return "\n".join([*lines, "no estimate of memory and time: the model's shape or the GPU is not given"])
     for phase, parts in values["memory_gib"].items():
         lines.append(f"memory       {phase}: {sum(parts.values()):.1f} GiB a GPU ({in_parts(parts)})")
-    if values["host_gib"]:
-        lines.append(f"             hosts: {values['host_gib']:.0f} GiB")
+    node, disk = values["node_gib"], values["disk_gb"]
+    lines.append(f"host         {sum(node.values()):.0f} GiB on the fullest node ({in_parts(node)})")
+    lines.append(f"disk         {sum(disk.values()):.0f} GB ({in_parts(disk) or 'no checkpoints'})")
     seconds = values["step_seconds"]
     spans = {name: in_words([x / 60 for x in pair]) for name, pair in seconds.items()}
     assumed = [f"{name} {' to '.join(f'{x:g}' for x in config.estimate[name])}" for name in ASSUMED]

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scale.launch import checks
+from scale.launch import checks, room
 from scale.run import records
 from tests.scale.launch.conftest import compose, prompts
 from theory.allocation import SuccessHistory
@@ -138,6 +138,8 @@ def on_gpus(launch, tmp_path, monkeypatch, *overrides, there=8):
     files = [f"data.{name}_files={tmp_path / 'p.parquet'}" for name in ("train", "val")]
     reward = f"reward.custom_reward_function.path={tmp_path / 'reward.py'}"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    for name in ("free_disk", "free_memory"):
+        monkeypatch.setattr(room, name, lambda *_: 1e4)
     return launch.compose("qwen2.5-math-7b", out=tmp_path, overrides=[*files, reward, *overrides])
 
 
@@ -160,6 +162,27 @@ def test_attention_that_is_not_installed(launch, tmp_path, monkeypatch):
             launch.check(config, tmp_path)
     else:
         launch.check(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("free_disk", (), "run: disk: expected 244 GB free (checkpoints 244), got 100; choose another --out, a"),
+        ("free_disk", ("trainer.max_actor_ckpt_to_keep=null",), "expected 1218 GB free (checkpoints 1218)"),
+        ("free_disk", ("trainer.rollout_data_dir=x",), "expected 258 GB free (checkpoints 244, rollouts 15)"),
+        ("free_memory", (), "memory of the host: expected 122 GiB free (loading or saving 43, processes 78"),
+        ("free_memory", ("actor_rollout_ref.actor.fsdp_config.optimizer_offload=true",), "free (offloaded 57, loading"),
+    ],
+)
+def test_no_room(launch, tmp_path, monkeypatch, name, overrides, message):
+    """Disk for what verl will write, and memory for what lies on the host; `estimate.enforce=false` starts anyway."""
+    sdpa = "actor_rollout_ref.model.override_config.attn_implementation=sdpa"
+    config = on_gpus(launch, tmp_path, monkeypatch, sdpa, *overrides)
+    monkeypatch.setattr(room, name, lambda *_: 100.0)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        launch.check(config, tmp_path / "run")
+    config.estimate.enforce = False
+    launch.check(config, tmp_path / "run")
 
 
 def test_a_reward_that_is_not_there(launch, tmp_path, monkeypatch):

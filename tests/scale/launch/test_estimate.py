@@ -370,7 +370,7 @@ def test_report_is_a_range_with_its_formulas(tmp_path):
     text = estimate_report.report(config)
     for words in (
         "8,192 a step",
-        "16,384,000",
+        "1,638,400",
         "GiB a GPU",
         "GPU-hours",
         "4 P / N bytes",

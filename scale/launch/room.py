@@ -1,0 +1,128 @@
+"""What a run needs of a node beside its GPUs: disk for checkpoints and rollouts, memory of the host.
+
+Sizes that verl 0.9.1's files decide are counted. What a process and a token in verl's queue take is assumed, on the
+high side; nothing of it was measured on GPUs.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scale.launch.job import BF16, FP32, Job, Shape, assumptions
+
+GIB = 2**30
+
+PROCESS_GIB, GPU_PROCESS_GIB = 0.6, 3.0
+"""Memory of a process of Python with verl and torch (measured on CPUs), and of one that has loaded CUDA (assumed)."""
+
+QUEUE_BYTES = 96
+"""A token in verl's queue: four arrays of 64-bit token ids and positions, masks, and six of float32."""
+
+TEXT_BYTES = 5
+"""A token in a file of rollouts, about four characters and their escapes."""
+
+
+def checkpoint_bytes(parameters: int, contents: list[str]) -> int:
+    """Return the bytes of one checkpoint of verl's FSDP engine.
+
+    `model` has the weights in float32, `optimizer` two more of each. `hf_model` has them in float32 too, though its
+    config.json says bfloat16: verl hands the tensors of the trainer to `save_pretrained` as they are.
+
+    Examples
+    --------
+    >>> checkpoint_bytes(7_615_616_512, ["model", "optimizer", "extra", "hf_model"]) / 1e9
+    121.849864192
+    """
+    arrays = {"model": 1, "optimizer": 2, "hf_model": 1}
+    return FP32 * parameters * sum(arrays.get(name, 0) for name in contents)
+
+
+def checkpoints_at_once(keep: int | None, steps: int, every: int) -> int:
+    """Return the most checkpoints that are there at once.
+
+    verl removes the oldest before it writes the next one, but not its only one. It forgets those of before a restart.
+
+    Examples
+    --------
+    >>> checkpoints_at_once(2, 200, 20), checkpoints_at_once(1, 200, 20), checkpoints_at_once(None, 200, 20)
+    (2, 2, 10)
+    """
+    if every <= 0:
+        return 0
+    written = math.ceil(steps / every)
+    return min(written, written if keep is None else max(keep, 2))
+
+
+def disk(config: Any, shape: Shape) -> dict[str, float]:
+    """Return what a run writes into its folder, GB: checkpoints, and rollouts if they are kept."""
+    job, trainer = Job.from_config(config), config.trainer
+    contents = [str(x) for x in config.actor_rollout_ref.actor.checkpoint.save_contents]
+    at_once = checkpoints_at_once(trainer.max_actor_ckpt_to_keep, job.steps, int(trainer.save_freq))
+    parts = {"checkpoints": float(at_once * checkpoint_bytes(shape.parameters, contents))}
+    if trainer.rollout_data_dir:
+        high = assumptions(config)[1]
+        parts["rollouts"] = job.steps * job.prompts * job.rollouts * TEXT_BYTES * (
+            high.prompt_length + high.response_length
+        )
+    return {name: size / 1e9 for name, size in parts.items() if size}
+
+
+def host(config: Any, shape: Shape, offloaded: float) -> dict[str, float]:
+    """Return the memory that the fullest node needs, GiB, part by part; `offloaded` is that of all nodes.
+
+    State that GPUs give away lies there all the time. The larger of two moments comes on top. One is loading: rank 0
+    has the weights in float32, or every rank if the model's embeddings are tied. The other is a checkpoint: rank 0
+    gathers the weights in float32 beside an empty model in bfloat16.
+    """
+    job, high = Job.from_config(config), assumptions(config)[1]
+    ranks, p = job.gpus // job.nodes, shape.parameters
+    loading = FP32 * p * (ranks if shape.tied else 1)
+    others = (
+        int(config.actor_rollout_ref.rollout.agent.num_workers)
+        + int(config.reward.num_workers)
+        + int(config.transfer_queue.backend.SimpleStorage.num_data_storage_units)
+        + 6  # driver, trainer, load balancer, Ray's own
+    )
+    engines = ranks + ranks // job.tensor_parallel
+    tokens = job.prompts * job.rollouts * (high.prompt_length + high.response_length)
+    parts = {
+        "offloaded": offloaded * GIB / job.nodes,
+        "loading or saving": max(loading, (FP32 + BF16) * p),
+        "processes": (GPU_PROCESS_GIB * (ranks + engines) + PROCESS_GIB * others) * GIB,
+        "rollouts": QUEUE_BYTES * tokens,
+    }
+    return {name: size / GIB for name, size in parts.items() if size}
+
+
+def check(needs: Mapping[str, Any], out: Path, *, here: bool) -> None:
+    """Require the disk and, if the run's processes are `here`, the memory that a run needs, as far as it is known."""
+    parts: Mapping[str, float]
+    for name, what, unit, free, instead in (
+        ("disk_gb", f"{out}: disk", "GB", free_disk(out), "another --out, a smaller trainer.max_actor_ckpt_to_keep"),
+        ("node_gib", "memory of the host", "GiB", free_memory() if here else math.inf, "a node with more"),
+    ):
+        parts = needs.get(name, {})
+        needed = sum(parts.values())
+        if needed > free:
+            listed = ", ".join(f"{part} {size:.0f}" for part, size in parts.items())
+            raise ValueError(
+                f"{what}: expected {needed:.0f} {unit} free ({listed}), got {free:.0f}; choose {instead}, or "
+                "estimate.enforce=false"
+            )
+
+
+def free_disk(out: Path) -> float:
+    """Return the free room, GB, of the disk that a folder is on, or will be."""
+    there = next(path for path in (out.resolve(), *out.resolve().parents) if path.exists())
+    return shutil.disk_usage(there).free / 1e9
+
+
+def free_memory() -> float:
+    """Return the memory of this machine that is free, GiB."""
+    import psutil
+
+    return float(psutil.virtual_memory().available) / GIB

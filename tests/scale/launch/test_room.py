@@ -1,0 +1,80 @@
+"""Disk and memory of a node: what verl really writes, and how many of it are there at once."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from scale.launch import room
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.needs_verl
+
+
+@pytest.fixture
+def manager(tmp_path, monkeypatch):
+    """Return verl's own checkpoint manager around a small model on one rank."""
+    import torch.distributed as dist
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
+
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    from torch.distributed.fsdp import fully_shard
+
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = Qwen2Config(**sizes, num_key_value_heads=2, vocab_size=5000, tie_word_embeddings=False)
+    config.architectures = ["Qwen2ForCausalLM"]
+    config.dtype = torch.bfloat16
+    mesh = dist.device_mesh.init_device_mesh("cpu", (1,))
+    model = fully_shard(Qwen2ForCausalLM(config).float(), mesh=mesh)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(input_ids=torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
+    optimizer.step()
+    contents = ["model", "optimizer", "extra", "hf_model"]
+    yield FSDPCheckpointManager(
+        model, optimizer, checkpoint_config={"save_contents": contents, "load_contents": contents}
+    )
+    dist.destroy_process_group()
+
+
+def size(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_checkpoint_is_as_large_as_verl_writes_it(manager, tmp_path):
+    """With the export in float32, though its config.json says bfloat16; and as many are there as are counted."""
+    parameters = sum(x.numel() for x in manager.model.parameters())
+    contents = ["model", "optimizer", "extra", "hf_model"]
+    there = []
+    for step in (1, 2, 3, 4):
+        folder = tmp_path / f"step_{step}"
+        manager.save_checkpoint(str(folder), global_step=step, max_ckpt_to_keep=2)
+        there.append(len(list(tmp_path.glob("step_*"))))
+    assert max(there) == room.checkpoints_at_once(2, 4, 1) == 2
+    found, expected = size(folder), room.checkpoint_bytes(parameters, contents)
+    assert expected <= found < 1.05 * expected + 200_000
+    export = folder / "huggingface"
+    from safetensors import safe_open
+
+    with safe_open(export / "model.safetensors", "pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float32}  # noqa: SIM118
+    assert json.loads((export / "config.json").read_text())["dtype"] == "bfloat16"
+    assert os.path.getsize(export / "model.safetensors") >= 4 * parameters
+
+
+def test_how_many_are_there_at_once():
+    """The only checkpoint stays until the next is there; without a limit all stay; without saving there is none."""
+    assert [room.checkpoints_at_once(keep, 100, 10) for keep in (1, 2, 3, None)] == [2, 2, 3, 10]
+    assert room.checkpoints_at_once(3, 25, 10) == 3
+    assert room.checkpoints_at_once(5, 10, 10) == 1
+    assert room.checkpoints_at_once(2, 100, -1) == 0
+    assert room.checkpoint_bytes(10, ["model", "extra"]) == 40
+
+
+def test_a_folder_that_is_not_there_yet_has_the_room_of_its_disk(tmp_path):
+    assert room.free_disk(tmp_path / "a" / "b") == pytest.approx(room.free_disk(tmp_path), rel=0.1)
+    assert room.free_memory() > 0
