@@ -284,7 +284,8 @@ class MethodLoss:
         tensors = {**tokens, **stats._asdict(), "coefficient": xi, **shaped.factors, "shaped": shaped.advantages}
         content = {name: x.detach().cpu() for name, x in tensors.items()}
         path = folder / f"{os.getpid()}-{rank}-{next(self._calls):06d}.pt"
-        torch.save(content | {"scope": None if scope is None else vars(scope)}, path)
+        extremes = None if scope is None else {name: float(x) for name, x in vars(scope).items()}
+        torch.save(content | {"scope": extremes}, path)
 
 
 def _padded(nested: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

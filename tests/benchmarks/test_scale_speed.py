@@ -26,7 +26,7 @@ from scale.plugin.engine import STATISTICS
 from scale.plugin.loss import SCOPE, WEIGHTS, MethodLoss, token_statistics_of
 from scale.plugin.metrics import factor_quantiles
 from scale.plugin.token_statistics import chunked_token_statistics
-from scale.plugin.trainer import DynamoTrainer
+from scale.plugin.trainer import Dynamo
 from theory.base import require
 from theory.losses import aggregation_weights, select_tokens
 from theory.methods import METHODS
@@ -90,7 +90,7 @@ def padded_scope(shaping, data):
 def test_extremes_of_a_rollout_batch(benchmark):
     """8,192 rows."""
     data = batch(8192 if benchmark.enabled else 64, LONGEST if benchmark.enabled else 400)
-    made = DynamoTrainer.__new__(DynamoTrainer)
+    made = Dynamo.__new__(Dynamo)
     made.method = METHODS["dynamo"]
     metrics = {}
     now, scope = seconds(made._scope, data, metrics)
