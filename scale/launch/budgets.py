@@ -1,4 +1,4 @@
-"""How long a run trains: a name for each number of steps, so that a default is affordable and an experiment states its own.
+"""How long a run trains: a name for each number of steps, so that the default is affordable.
 
 The paper gives no number of steps. Its public script has 2,000; verl's own recipes take 100 to 400.
 """

@@ -15,6 +15,7 @@ from scale.launch.configuration import joins_ray
 from scale.manifest import open_prompts
 from scale.plugin.config import DynamoConfig, require_method
 from scale.run import records
+from scale.run.secrets import hide, is_secret, secrets_of
 from theory.base import require
 from theory.base.files import read_json
 from theory.base.runs import CONFIG_FILE, differences, installed, lookup
@@ -63,6 +64,7 @@ def check(config: Any, out: Path, *, files: bool = True) -> None:
     for name in COUNTS:
         require.count(name, OmegaConf.select(config, name), 1)
     refused.check(config)
+    _check_secrets(config)
     _check_batch(config, settings)
     _check_lengths(config)
     _check_loggers(config)
@@ -163,6 +165,20 @@ def _check_correction(config: Any) -> None:
             f"{name}.rollout_is_threshold: expected a cap such as 2.0, or the ends of a range around 1 such as "
             f"0.5_2.0, got {threshold}"
         )
+
+
+def _check_secrets(config: Any) -> None:
+    """Require a configuration without secrets: it is printed, and written into the run's folder."""
+    from omegaconf import OmegaConf
+
+    variables, secrets = "ray_kwargs.ray_init.runtime_env.env_vars.", secrets_of()
+    for name, value in refused.leaves(OmegaConf.to_container(config)):
+        named = name.startswith(variables) and is_secret(name.removeprefix(variables))
+        if named or hide(str(value), secrets) != str(value):
+            raise ValueError(
+                f"{name}: expected no secret, since the configuration is printed and written; set it as a variable of "
+                "the environment, which the run's processes inherit (on a cluster, before Ray starts)"
+            )
 
 
 LOGGERS = {

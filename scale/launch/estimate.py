@@ -165,8 +165,9 @@ def _lengths_and_peak(job: Job, hardware: Hardware, given: Assumptions) -> tuple
 def needs(config: Any) -> dict[str, Any]:
     """Return what a composed configuration needs, as plain values.
 
-    These are counts of rollouts and tokens; and, if model and hardware are known, `memory_gib`, `host_gib` of what is
-    offloaded, `node_gib` of the fullest node's memory, `disk_gb`, `step_seconds`, `validation_seconds` (of one whole validation) and `gpu_hours`. A range is [low, high].
+    These are counts of rollouts and tokens; and, if model and hardware are known, `memory_gib` of a GPU, `host_gib` of
+    what is offloaded, `node_gib` of the fullest node's memory, `disk_gb`, `step_seconds`, `validation_seconds` (of one
+    whole validation) and `gpu_hours`. A range is [low, high].
     """
     job = Job.from_config(config)
     low, high = assumptions(config)

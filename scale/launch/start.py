@@ -14,6 +14,8 @@ from scale.launch import network
 from scale.launch.configuration import joins_ray
 from scale.launch.limits import Limits
 from scale.run import RUN_FOLDER, RUN_ID, Outcome, supervise
+from scale.run.secrets import hide, hide_in, secrets_of
+from scale.run.supervisor import LOG
 from theory.base.files import write_json
 from theory.base.runs import CONFIG_FILE, installed
 
@@ -39,14 +41,24 @@ def train(
     write_json(out / CONFIG_FILE, dict(OmegaConf.to_container(config, resolve=True)))
     command = [sys.executable, "-m", "scale.launch.driver", str(out / CONFIG_FILE)]
     with tempfile.TemporaryDirectory(prefix="dynamo", ignore_cleanup_errors=True) as temporary:
+        environ = environment(config, out, Path(temporary))
+        secrets = secrets_of(environ)
+
+        def told(line: str) -> None:
+            """Take secrets out of the log as soon as they are there, and hand the line on without them."""
+            if (hidden := hide(line, secrets)) != line:
+                hide_in(out / LOG, secrets)
+            if echo is not None:
+                echo(hidden)
+
         return supervise(
             command,
             folder=out,
             deadline=limits.deadline,
             silence=limits.silence,
             phases=limits.phases,
-            environ=environment(config, out, Path(temporary)),
-            echo=echo,
+            environ=environ,
+            echo=told,
             temporary=Path(temporary),
             stop=stop,
             ask=ask,

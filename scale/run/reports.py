@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from scale.run.guard import RUN_ID
+from scale.run.secrets import hide, secrets_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -103,7 +104,8 @@ def report_failure(where: str, error: BaseException) -> None:
             return
         require_current()
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        failure = Failure(where, type(error).__name__, str(error), text, os.getpid(), time.time())
+        message, text = (hide(x, secrets_of()) for x in (str(error), text))
+        failure = Failure(where, type(error).__name__, message, text, os.getpid(), time.time())
         _write_json(Path(folder, FAILURES, f"{time.time_ns()}-{failure.pid}.json"), asdict(failure))
     except Exception:
         # The caller is about to raise `error`, which must not be hidden by a full disk or an exception without a text.

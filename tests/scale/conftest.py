@@ -166,6 +166,7 @@ def runs(tmp_path_factory):
 
 SMOKE_METHODS = ("stock", "dynamo")
 SMOKE_STEPS = 3
+SMOKE_SECRETS = {"HF_TOKEN": "hf_smoke0123456789", "WANDB_API_KEY": "wandbsmoke0123456789"}
 
 
 @pytest.fixture(scope="session")
@@ -174,7 +175,7 @@ def smoke(tmp_path_factory):
     folder = tmp_path_factory.mktemp("smoke")
     words = ["--steps", str(SMOKE_STEPS), "--methods", *SMOKE_METHODS, "--jobs", "1", "--out", "smoke"]
     command = [sys.executable, "-m", "scale", "smoke", *words, f"trainer.test_freq={SMOKE_STEPS}"]
-    environ = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environ = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | SMOKE_SECRETS
     with Sockets(folder) as sockets:
         done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

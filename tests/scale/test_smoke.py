@@ -8,7 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from scale.tiny import SOURCE
-from tests.scale.conftest import SMOKE_METHODS as METHODS, SMOKE_STEPS as STEPS, ended_with_its_cause, learning, lines
+from tests.scale.conftest import (
+    SMOKE_METHODS as METHODS,
+    SMOKE_SECRETS,
+    SMOKE_STEPS as STEPS,
+    ended_with_its_cause,
+    learning,
+    lines,
+)
 from tests.scale.sockets import elsewhere
 from theory.base import runs as run_format
 from theory.methods import METHODS as TABLE
@@ -148,3 +155,11 @@ def test_an_export_is_a_model(smoke):
     pairs = [(a, b) for a, b in zip(trained.parameters(), initial.parameters(), strict=True)]
     assert all(torch.isfinite(a).all() for a, _ in pairs)
     assert any(not torch.equal(a, b) for a, b in pairs)
+
+
+def test_no_file_has_a_secret_of_the_environment(smoke):
+    """Neither of a run, nor of the evaluation and the audit."""
+    files = [path for path in smoke[0].rglob("*") if path.is_file()]
+    assert {"config.json", "log.txt", "versions.json"} <= {path.name for path in files}
+    secrets = [x.encode() for x in SMOKE_SECRETS.values()]
+    assert [path for path in files if any(x in path.read_bytes() for x in secrets)] == []
