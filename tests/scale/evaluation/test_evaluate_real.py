@@ -127,6 +127,7 @@ def test_a_killed_engine_ends_the_call_by_its_name(real):
     assert real.left_by_engine == []
 
 
+@pytest.mark.twin
 def test_a_killed_evaluation_goes_on(real):
     """No process is left, nothing drawn is drawn again or lost, and all of it is there in the end."""
     assert real.left_by_call == []
@@ -162,6 +163,7 @@ def test_samples_depend_on_seed_key_and_number_alone(real):
     assert cells["part"]["pass@1"]["value"] == pytest.approx(100 * mean, abs=1e-5)
 
 
+@pytest.mark.twin
 def test_rewards_are_those_of_training(real):
     answers = {row["extra_info"]["key"]: row["reward_model"]["ground_truth"] for row in real.rows}
     for (key, _), x in real.samples("val").items():

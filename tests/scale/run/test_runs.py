@@ -290,6 +290,7 @@ def test_normalisers_are_those_of_the_rollout_batch(dynamo):
 
 
 @pytest.mark.long
+@pytest.mark.twin
 def test_R9_a_killed_run_resumes_to_the_same_numbers(resumed, dynamo):
     """Six steps in one go are three, a kill and three: history, allocation, rollouts and updates, to the last digit."""
     expected, found = learning(dynamo), learning(resumed[0])
@@ -300,6 +301,7 @@ def test_R9_a_killed_run_resumes_to_the_same_numbers(resumed, dynamo):
 
 
 @pytest.mark.long
+@pytest.mark.twin
 def test_two_ranks_are_one(ranks, dynamo):
     """Two data-parallel workers, each with its own vLLM: the same rollouts, the same updates up to rounding."""
     expected, found = learning(dynamo), learning(ranks[0])
