@@ -7,6 +7,7 @@ knows the share of a GPU's peak or the length of responses beforehand; nothing i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from scale.launch import room
@@ -28,9 +29,10 @@ def memory(job: Job, shape: Shape, hardware: Hardware) -> dict[str, dict[str, fl
     """Return the memory of a GPU in GiB, phase by phase and part by part: generation, old policy, update.
 
     Generation: the part of the training state that stays, and vLLM's share. Old policy: a forward pass, and what is
-    larger, a layer or the logits with verl's entropy. Update: the training state, the embedding and two layers gathered
-    from all GPUs with their gradients, the checkpoints of a micro-batch, and what is larger: a layer computed again
-    with its gradients, or the logits. The reserve counts in each.
+    larger, a layer or the logits with verl's entropy (the token statistics of other methods take less). Update: the
+    training state, the embedding and two layers gathered from all GPUs with their gradients, the checkpoints of a
+    micro-batch, and what is larger: a layer computed again with its gradients, or the logits. The reserve counts in
+    each.
     """
     p, on_gpu = shape.parameters, not job.params_on_host
     tokens, ahead = job.micro_batch, job.micro_batch_forward
@@ -83,9 +85,9 @@ def memory(job: Job, shape: Shape, hardware: Hardware) -> dict[str, dict[str, fl
     }
 
 
-def _larger(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+def _larger(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
     """Return the parts that take more in all."""
-    return one if sum(one.values()) > sum(other.values()) else other
+    return dict(one if sum(one.values()) > sum(other.values()) else other)
 
 
 def cache_tokens(job: Job, shape: Shape, hardware: Hardware) -> float:

@@ -13,7 +13,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 
 def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False):
-    """Attention of [batch, tokens, heads, head_dim], with fewer heads for keys; scores in float32, as the kernel's."""
+    """Attend, for [batch, tokens, heads, head_dim] and fewer heads of keys; scores are in float32, as the kernel's."""
     parts = [x.transpose(1, 2).float() for x in (q, k, v)]
     out = torch.nn.functional.scaled_dot_product_attention(
         *parts, is_causal=causal, scale=softmax_scale, enable_gqa=True
@@ -24,7 +24,7 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False):
 def flash_attn_varlen_func(
     q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0, softmax_scale=None, causal=False
 ):
-    """The same of packed sequences, [tokens, heads, head_dim]."""
+    """Compute the same for packed sequences, [tokens, heads, head_dim]."""
     ends = cu_seqlens_q.tolist()
     assert ends == cu_seqlens_k.tolist()
     assert ends[-1] == len(q)

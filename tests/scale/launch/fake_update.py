@@ -6,8 +6,8 @@ and our loss with verl's, for one rank of as many as the cluster has. These do n
 
 - flash-attn's kernels are stood for by functions that keep what they keep;
 - the loss is computed on real numbers, since it asks for values; its gradients are then sizes again;
-- collectives do nothing, `torch.compile` is off, weights are not loaded, and there is no allocator: what it wastes, and
-  CUDA's own memory, are the estimate's reserve.
+- collectives do nothing, weights are not loaded, and there is no allocator: what it wastes, and CUDA's own memory, are
+  the estimate's reserve.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class Update:
         self.lengths = [first, (rest - rest // 2, rest // 2)] if rest else [first]
         self.memory = Memory()
 
-    def data(self, entropy):
+    def data(self, entropy, statistics=True):
         nested = lambda make, part: torch.nested.as_nested_tensor(  # noqa: E731
             [make(part(*x)) for x in self.lengths], layout=torch.jagged
         )
@@ -183,7 +183,7 @@ class Update:
             "use_remove_padding": True,
             "pad_mode": DatasetPadMode.NO_PADDING,
             "calculate_entropy": entropy,
-            TOKEN_STATISTICS: True,
+            TOKEN_STATISTICS: statistics,
             "dp_size": self.job.gpus,
             "batch_num_tokens": sum(r for _, r in self.lengths) * self.job.gpus,
             "global_batch_size": len(self.lengths) * self.job.gpus,
@@ -217,8 +217,8 @@ class Update:
         return self.found()
 
     def look(self):
-        """Compute log-probabilities and entropy under the old policy; return the peak, and what it was made of."""
-        data = real(lambda: self.data(entropy=True))
+        """Compute log-probabilities and verl's entropy, as without token statistics; return as `learn` does."""
+        data = real(lambda: self.data(entropy=True, statistics=False))
         self.engine.optimizer_zero_grad()
         self.memory.start()
         with torch.no_grad():
@@ -275,7 +275,5 @@ def write_config(shape: Shape, folder: Path) -> None:
 
 if __name__ == "__main__":
     name, out, *asked = sys.argv[1:]
-    # The bonus is in the loss only where the entropy is among its inputs.
-    compiled = "actor_rollout_ref.actor.fsdp_config.use_torch_compile=false"
-    composed = launch.compose(name, out=Path(out), overrides=[compiled, "dynamo.method=dynamo"])
+    composed = launch.compose(name, out=Path(out), overrides=["dynamo.method=dynamo"])
     print(json.dumps(Update(composed, Path(out)).measure(asked)))

@@ -272,6 +272,32 @@ def test_activations_are_near_those_that_torch_keeps(shape):
     assert 0.5 < sum(kept.values()) / expected < 2
 
 
+@pytest.mark.needs_verl
+def test_a_log_softmax_without_flash_attn_is_some_three_launches_a_token_and_pass():
+    """What `estimate.row_us` stands for: verl takes the rows of bfloat16 logits one by one; views launch nothing."""
+    from collections import Counter
+
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from verl.utils.torch_functional import logprobs_from_logits_v2
+
+    class Launches(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if not (function.is_view or function is torch.ops.aten.detach.default):
+                found[function.overloadpacket.__name__] += 1
+            return function(*args, **(kwargs or {}))
+
+    logits = torch.randn(100, 7).bfloat16().requires_grad_()
+    found = Counter()
+    with Launches():
+        log_prob = logprobs_from_logits_v2(logits, torch.zeros(100, dtype=torch.int64))
+    assert {name: n for name, n in found.items() if n >= 100} == {"_log_softmax": 100, "gather": 100}
+    found.clear()
+    with Launches():
+        log_prob.sum().backward()
+    backward = {"new_zeros", "scatter_add", "_log_softmax_backward_data"}
+    assert {name for name, n in found.items() if n >= 100} == backward
+
+
 # Memory
 
 
@@ -370,7 +396,7 @@ def test_report_is_a_range_with_its_formulas(tmp_path):
     text = estimate_report.report(config)
     for words in (
         "8,192 a step",
-        "1,638,400",
+        "1,638,400 in 200 steps",
         "GiB a GPU",
         "GPU-hours",
         "4 P / N bytes",

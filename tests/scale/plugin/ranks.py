@@ -1,42 +1,120 @@
-"""Ranks that really talk: forked processes with a gloo group on the loopback interface."""
+"""Our engine and loss on several ranks over gloo, without Ray and vLLM: what a mini-batch gives, setting by setting.
+
+`python -m tests.scale.plugin.ranks ARGUMENTS.json` starts the ranks. The settings are overrides of the configuration.
+For each, rank 0 writes what a forward pass and a mini-batch's gradients came to, put together over all ranks, to
+`SETTING.pt` in the folder.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
+import json
 import os
-import tempfile
-import traceback
+import sys
 from pathlib import Path
 
-import torch.distributed as dist
+os.environ["VERL_PLATFORM"] = "cpu"
+
+import torch
+from verl.utils import tensordict_utils as tu
+from verl.utils.config import omega_conf_to_dataclass
+from verl.utils.dataset.dataset_utils import DatasetPadMode
+
+LENGTHS = ((5, 7), (3, 1), (9, 12), (4, 4), (2, 9), (6, 3), (8, 8), (3, 11))
+"""Prompts and responses of the mini-batch: 96 tokens, which no Ulysses of 2 divides evenly in all parts."""
 
 
-def on_ranks(function, num):
-    """Return what a function of a rank returns on each rank of a group."""
-    context = multiprocessing.get_context("fork")
-    with tempfile.TemporaryDirectory() as folder:
-        pipes = [context.Pipe() for _ in range(num)]
-        ranks = [
-            context.Process(target=_rank, args=(function, rank, num, Path(folder) / "store", pipe))
-            for rank, (_, pipe) in enumerate(pipes)
-        ]
-        for process in ranks:
-            process.start()
-        found = [pipe.recv() if pipe.poll(120) else "no answer" for pipe, _ in pipes]
-        for process in ranks:
-            process.join()
-    for answer in found:
-        assert isinstance(answer, tuple), answer
-    return [answer for (answer,) in found]
+def rows(vocabulary):
+    """Return the mini-batch, row by row."""
+    draw = torch.Generator().manual_seed(0)
+    return [
+        {
+            "ids": torch.randint(vocabulary, (p + r,), generator=draw),
+            "old": -torch.rand(r, generator=draw) * 2,
+            "advantage": torch.randn(1, generator=draw).expand(r).contiguous(),
+        }
+        for p, r in LENGTHS
+    ]
 
 
-def _rank(function, rank, num, store, pipe):
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    try:
-        dist.init_process_group("gloo", store=dist.FileStore(str(store), num), rank=rank, world_size=num)
-        pipe.send((function(rank),))
-        dist.barrier()
-        dist.destroy_process_group()
-    except Exception:
-        pipe.send(traceback.format_exc())
-    os._exit(0)  # without what a test session does at its end
+def batch(config, which, made):
+    """Return some rows as verl's workers get them."""
+    nested = lambda xs: torch.nested.as_nested_tensor(list(xs), layout=torch.jagged)  # noqa: E731
+    lengths = [LENGTHS[i] for i in which]
+    tensors = {
+        "input_ids": nested(made[i]["ids"] for i in which),
+        "position_ids": nested(torch.arange(p + r) for p, r in lengths),
+        "prompts": nested(made[i]["ids"][: LENGTHS[i][0]] for i in which),
+        "responses": nested(made[i]["ids"][LENGTHS[i][0] :] for i in which),
+        "response_mask": nested(torch.ones(r, dtype=torch.int64) for _, r in lengths),
+        "loss_mask": nested(torch.ones(r, dtype=torch.int64) for _, r in lengths),
+        "old_log_probs": nested(made[i]["old"] for i in which),
+        "advantages": nested(made[i]["advantage"] for i in which),
+    }
+    data = tu.get_tensordict(
+        tensors,
+        {
+            "temperature": float(config.actor_rollout_ref.rollout.temperature),
+            "use_remove_padding": config.actor_rollout_ref.model.use_remove_padding,
+            "pad_mode": DatasetPadMode.NO_PADDING,
+            "use_dynamic_bsz": True,
+            "max_token_len_per_gpu": int(config.actor_rollout_ref.actor.ppo_max_token_len_per_gpu),
+            "calculate_entropy": True,
+            "token_statistics": True,
+            "look_ahead": True,
+            "return_model_output": True,
+            "global_batch_size": len(LENGTHS),
+        },
+    )
+    tu.assign_non_tensor_stack(data, "uid", [f"prompt-{i % 3}" for i in which])
+    return data
+
+
+def one(config, rank):
+    """Return what a setting gives, on rank 0."""
+    from scale.plugin.config import DynamoConfig
+    from scale.plugin.engine import StatisticsEngine
+    from scale.plugin.loss import MethodLoss
+
+    actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
+    model = omega_conf_to_dataclass(config.actor_rollout_ref.model)
+    engine = StatisticsEngine(model, actor.engine, actor.optim, actor.checkpoint)
+    engine.initialize()
+    loss = MethodLoss(DynamoConfig.from_mapping(config.dynamo).resolved(), actor, scope="mini-batch")
+    made = rows(model.hf_config.vocab_size)
+    mine = range(engine.get_data_parallel_rank(), len(LENGTHS), engine.get_data_parallel_size())
+    with engine.eval_mode():
+        outputs = engine.infer_batch(batch(config, mine, made))["model_output"]
+    with engine.train_mode():
+        engine.optimizer_zero_grad()
+        learnt = engine.forward_backward_batch(batch(config, mine, made), loss, forward_only=False)
+        grads = {name: p.grad.full_tensor() for name, p in engine.module.named_parameters()}
+        norm = engine.optimizer_step()
+    tokens = {i: {k: x[j].float() for k, x in outputs.items()} for j, i in enumerate(mine)}
+    terms = {name: float(learnt["metrics"][f"actor/{name}"].aggregate()) for name in ("pg_loss", "entropy_loss")}
+    parts = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, (tokens, terms))
+    if rank == 0:
+        every = {i: x for found, _ in parts for i, x in found.items()}
+        means = {name: sum(x[name] for _, x in parts) / len(parts) for name in terms}
+        return {"tokens": every, "grads": grads, "norm": norm, "terms": means}
+    return None
+
+
+def main(rank, arguments):
+    from scale import launch
+
+    torch.set_num_threads(1)
+    folder = Path(arguments["folder"])
+    store = torch.distributed.FileStore(str(folder / "store"), arguments["ranks"])
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=arguments["ranks"])
+    for name, overrides in arguments["settings"].items():
+        found = one(launch.compose("tiny", out=folder, overrides=overrides), rank)
+        if found is not None:
+            torch.save(found, folder / f"{name}.pt")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    given = json.loads(Path(sys.argv[1]).read_text())
+    torch.multiprocessing.spawn(main, (given,), given["ranks"])
