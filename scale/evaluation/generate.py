@@ -203,7 +203,7 @@ def score_response(problem: BenchmarkProblem, response: str) -> Score:
 def main(path: str) -> None:
     """Draw, score and store the samples that a specification asks for."""
     spec = read_json(Path(path))
-    beat(0, tokens=0)
+    beat(0, "loading", tokens=0)
     with ExitStack() as stack:
         evaluations = [
             Evaluation(each, stack.enter_context(appending(Path(each["folder"], SAMPLES_FILE))))
@@ -268,7 +268,7 @@ def _show(
     """Report progress, with all samples on the disk; while nothing is drawn or stored, no report comes."""
     for each in evaluations:
         os.fsync(each.file.fileno())
-    beat(stored, tokens=tokens, seconds=seconds, ready=ready)
+    beat(stored, "drawing" if tokens else "loading", tokens=tokens, seconds=seconds, ready=ready)
     print(f"{stored} samples, {tokens} tokens, {seconds:.1f} s, {ready} of {engines} engines", flush=True)
 
 
