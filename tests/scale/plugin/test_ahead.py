@@ -167,6 +167,18 @@ def test_what_is_in_flight_survives_a_checkpoint(tmp_path, monkeypatch):
             again._load_checkpoint()
 
 
+def test_waiting_for_the_first_batch_is_told_as_in_every_run(tmp_path, monkeypatch):
+    """The supervisor hears of prompts that are finished, by a buffer that drops nothing and looks often."""
+    made, _ = trainer(tmp_path, monkeypatch)
+    made.config.trainer.v1 = {"colocate_async": {}}
+    told = []
+    monkeypatch.setattr(DynamoAhead, "look", lambda self, partition: told.append(partition))
+    found = made._build_replay_buffer()
+    assert (type(found), found.max_off_policy_threshold, found.poll_interval) == (InOrder, None, 0.05)
+    found._wait_for_next_poll("train", 0.0)
+    assert told == ["train"]
+
+
 @pytest.mark.parametrize(
     "batches",
     [
