@@ -128,6 +128,8 @@ def check(config: Any) -> None:
     _check_together(config)
     _check_vllm(config.actor_rollout_ref.rollout.engine_kwargs.get("vllm") or {})
     _check_ray(config.ray_kwargs.ray_init)
+    _check_model(config.actor_rollout_ref)
+    _check_reward(config.reward.custom_reward_function)
 
 
 def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -376,3 +378,45 @@ def _check_ray(arguments: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"ray_kwargs.ray_init.{name}: expected an argument of ray.init, got another name{_close(name, known)}"
             )
+
+
+def _check_model(shared: Any) -> None:
+    """Require overrides of the model's configuration that a model's configuration has: Transformers takes any name."""
+    from transformers import Qwen2Config, Qwen3Config
+
+    known = {name for kind in (Qwen2Config, Qwen3Config) for name in (*vars(kind()), *kind().to_dict())}
+    for node in ("model.override_config", "rollout.engine_kwargs.vllm.hf_overrides"):
+        for name in map(str, lookup(shared, node, None) or ()):
+            if name not in known | {"attn_implementation"}:
+                key = f"actor_rollout_ref.{node}.{name}"
+                raise ValueError(f"{key}: expected an attribute of the model's configuration{_close(name, known)}")
+
+
+GIVEN = ("data_source", "solution_str", "ground_truth", "extra_info")
+"""What verl gives a reward function; its other parameters are options."""
+
+
+def _check_reward(reward: Any) -> None:
+    """Require a reward function that its file defines, and options that it names: the source is read, and not run.
+
+    Another function may take options that it does not name; ours would ignore them.
+    """
+    path = Path(str(reward.path))
+    if not path.is_file():  # `scale.launch.checks` looks where the run will be
+        return
+    try:
+        body = ast.parse(path.read_text()).body
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"{path}: expected a file of Python, got {error}") from error
+    functions = {x.name: x.args for x in body if isinstance(x, (ast.FunctionDef, ast.AsyncFunctionDef))}
+    others = {alias.asname or alias.name for x in body if isinstance(x, ast.ImportFrom) for alias in x.names}
+    others |= {y.id for x in body if isinstance(x, ast.Assign) for y in x.targets if isinstance(y, ast.Name)}
+    if reward.name in others:
+        return
+    require_name("reward.custom_reward_function.name", reward.name, functions)
+    taken = functions[reward.name]
+    options = {x.arg for x in (*taken.args, *taken.kwonlyargs)} - {*GIVEN}
+    for name in map(str, reward.get("reward_kwargs") or ()):
+        if name not in options and (taken.kwarg is None or path.is_relative_to(CONF.parent)):
+            key = f"reward.custom_reward_function.reward_kwargs.{name}"
+            raise ValueError(f"{key}: expected an option of {reward.name} in {path.name}{_close(name, options)}")

@@ -88,6 +88,8 @@ REFUSED = [
     (f"{ROLLOUT}.checkpoint_engine.backend=nccl", "expected naive, got nccl"),
     (f"{ROLLOUT}.engine_kwargs.vllm.max_model_length=9", "expected an argument of vLLM, got another name (close: max_"),
     (f"{ROLLOUT}.engine_kwargs.vllm.seed=9", "expected no argument that verl gives vLLM itself; set nothing instead"),
+    (f"{MODEL}.override_config.attn_implementaton=sdpa", "expected an attribute of the model's configuration (close: "),
+    (f"{ROLLOUT}.engine_kwargs.vllm.hf_overrides.max_positions=9", "expected an attribute of the model's"),
     ("ray_kwargs.ray_init.num_cpu=9", "expected an argument of ray.init, got another name (close: num_cpus"),
     (f"{ACTOR}.fsdp_config.mixed_precision.param_dtype=fp16", "expected bf16 or bfloat16"),
     (f"{ACTOR}.optim.optimizer=Muon", "expected AdamW or Adam, got Muon"),
@@ -232,6 +234,46 @@ WORKS = [
 @pytest.mark.parametrize("override", WORKS)
 def test_what_may_be_set(launch, tmp_path, override):
     launch.check(compose(launch, tmp_path, override), tmp_path / "run", files=False)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("reward_kwargs.gues=true", "reward_kwargs.gues: expected an option of compute_score in scoring.py (close: "),
+        ("name=compute_scores", "name: expected one of "),
+        ("name=compute_scores", "got 'compute_scores' (close: compute_score)"),
+    ],
+)
+def test_options_of_our_reward_are_its_own(launch, tmp_path, override, message):
+    """It takes what verl may hand over one day, and so would take a misspelt option, too."""
+    overrides = [f"reward.custom_reward_function.{override}"]
+    config = launch.compose("qwen2.5-math-7b", out=tmp_path, overrides=overrides)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        launch.check(config, tmp_path, files=False)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("def compute_score(data_source, solution_str, ground_truth, extra_info, *, scale=1): pass", ""),
+        ("def compute_score(*args, **options): pass", ""),
+        ("from somewhere import compute_score", ""),
+        ("compute_score = print", ""),
+        ("async def compute_score(solution_str, scale): pass", ""),
+        ("def compute_score(data_source, solution_str, *, scales=1): pass", "reward_kwargs.scale: expected an option of"),
+        ("def score(): pass", "name: expected one of score, got 'compute_score'"),
+        ("def compute_score(", "reward.py: expected a file of Python"),
+    ],
+)
+def test_a_reward_of_ones_own(launch, tmp_path, source, message):
+    """Its file is read, and not run."""
+    (tmp_path / "reward.py").write_text(f"{source}\n")
+    reward = "reward.custom_reward_function"
+    overrides = (f"{reward}.path={tmp_path / 'reward.py'}", f"{reward}.reward_kwargs.scale=2")
+    config = compose(launch, tmp_path, *overrides)
+    expected = pytest.raises(ValueError, match=re.escape(message)) if message else contextlib.nullcontext()
+    with expected:
+        refused.check(config)
 
 
 def test_a_setting_that_verl_has_not(launch, tmp_path):
