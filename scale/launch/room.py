@@ -65,8 +65,8 @@ def disk(config: Any, shape: Shape) -> dict[str, float]:
     parts = {"checkpoints": float(at_once * checkpoint_bytes(shape.parameters, contents))}
     if trainer.rollout_data_dir:
         high = assumptions(config)[1]
-        parts["rollouts"] = job.steps * job.prompts * job.rollouts * TEXT_BYTES * (
-            high.prompt_length + high.response_length
+        parts["rollouts"] = (
+            job.steps * job.prompts * job.rollouts * TEXT_BYTES * (high.prompt_length + high.response_length)
         )
     return {name: size / 1e9 for name, size in parts.items() if size}
 

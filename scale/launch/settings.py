@@ -25,7 +25,10 @@ EXTENSIBLE = (
 )
 """Nodes that may get keys which are not in the files."""
 
-OWN = ("dynamo", "network", "estimate", "checkpoints", "shape", "hardware", "default_cluster", "tiny_folder")
+OWN = (
+    *("dynamo", "network", "estimate", "checkpoints", "shape", "hardware"),
+    *("default_cluster", "tiny_folder", "untested_versions"),
+)
 """Nodes of ours, whose values others check."""
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scale.launch import checks, room
+from scale.launch import checks, room, versions
 from scale.run import records
 from tests.scale.launch.conftest import compose, prompts
 from theory.allocation import SuccessHistory
@@ -130,7 +130,7 @@ def test_what_cannot_be_met(launch, tmp_path, overrides, message):
 
 
 def on_gpus(launch, tmp_path, monkeypatch, *overrides, there=8):
-    """Return a configuration for GPUs whose files are there, on a machine with so many GPUs."""
+    """Return a configuration for GPUs whose files are there, on a machine with so many GPUs and their versions."""
     import torch
 
     prompts(tmp_path / "p.parquet", [f"k{i}" for i in range(512)])
@@ -140,6 +140,7 @@ def on_gpus(launch, tmp_path, monkeypatch, *overrides, there=8):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
     for name in ("free_disk", "free_memory"):
         monkeypatch.setattr(room, name, lambda *_: 1e4)
+    monkeypatch.setattr(versions, "installed", versions.TESTED["scale"].__getitem__)
     return launch.compose("qwen2.5-math-7b", out=tmp_path, overrides=[*files, reward, *overrides])
 
 
