@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 import pytest
@@ -260,7 +261,7 @@ def test_options_of_our_reward_are_its_own(launch, tmp_path, override, message):
         ("from somewhere import compute_score", ""),
         ("compute_score = print", ""),
         ("async def compute_score(solution_str, scale): pass", ""),
-        ("def compute_score(data_source, solution_str, *, scales=1): pass", "reward_kwargs.scale: expected an option of"),
+        ("def compute_score(data_source, solution_str, *, scales=1): pass", "reward_kwargs.scale: expected an option"),
         ("def score(): pass", "name: expected one of score, got 'compute_score'"),
         ("def compute_score(", "reward.py: expected a file of Python"),
     ],
