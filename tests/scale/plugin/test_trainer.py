@@ -14,11 +14,13 @@ import pytest
 pytest.importorskip("verl")
 import torch
 from omegaconf import OmegaConf
+from tensordict import TensorDict
+from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import response_from_nested
 
 from scale.plugin.config import DynamoConfig
 from scale.plugin.engine import LOOK_AHEAD, STATISTICS
-from scale.plugin.loss import SCOPE, token_statistics_of
+from scale.plugin.loss import IMPORTANCE, SCOPE, token_statistics_of
 from scale.plugin.metrics import factor_quantiles
 from scale.plugin.reproducible import require_finite_gradient, require_finite_validation
 from scale.plugin.synchronous import DynamoTrainer, PPOTrainerSync, StockTrainer
@@ -26,7 +28,7 @@ from scale.run import records
 from scale.run.reports import read_progress
 from tests.scale.plugin import test_loss
 from theory.allocation import SuccessHistory, register
-from theory.losses import RELEASED_SCRIPT
+from theory.losses import RELEASED_SCRIPT, importance_weights
 
 pytestmark = pytest.mark.needs_verl
 
@@ -430,3 +432,48 @@ def test_a_reward_is_the_sum_over_its_tokens(tmp_path, monkeypatch):
     assert [x.tolist() for x in made.history.counts(["a", "b"])] == [[1, 2], [2, 3]]
     found = torch.stack(sent[0]["advantages"].unbind())
     torch.testing.assert_close(found, torch.tensor([[0.1], [-1.0], [0.1], [-1.0], [0.1]]).expand(5, 3))
+
+
+@pytest.mark.parametrize("level", ["token", "sequence", None])
+def test_importance_weights_of_a_step_are_theorys(level, tmp_path, monkeypatch):
+    """Through verl's own trainer, for rows of unequal lengths, one of which is padding."""
+    rng, lengths = np.random.default_rng(4), [3, 1, 4, 2, 2, 1]
+    keys = [*(f"{uid}_{i}_0" for i, uid in enumerate(UIDS)), "pad0_0_0"]
+
+    def rows(make):
+        parts = [torch.tensor(make(n), dtype=torch.float32) for n in lengths]
+        return torch.nested.as_nested_tensor(parts, layout=torch.jagged)
+
+    stored = {name: rows(lambda n: -rng.exponential(size=n)) for name in ("old_log_probs", "rollout_log_probs")}
+    stored["response_mask"] = rows(np.ones).long()
+    stored["response_mask"].values()[-1] = 0
+    stored["rm_scores"] = rows(lambda n: np.eye(n)[-1] * (n > 2))
+    stored = TensorDict(stored, batch_size=6)
+    tu.assign_non_tensor_stack(stored, "uid", [key.rsplit("_", 2)[0] for key in keys])
+
+    class Rows(SimpleNamespace):
+        def __len__(self):
+            return len(self.keys)
+
+    batch = Rows(keys=keys, partition_id="train", extra_info={})
+    get = lambda select_fields, **_: stored.select(*[x for x in select_fields if x in stored])  # noqa: E731
+    monkeypatch.setattr("scale.plugin.trainer.tq.kv_batch_get", get)
+    monkeypatch.setattr("scale.plugin.trainer.tq.kv_batch_put", lambda fields, **_: [stored.update(fields), batch][1])
+    made, metrics = trainer(tmp_path), {}
+    correction = {"rollout_is": level} if level else None
+    algorithm = {"rollout_correction": correction, "use_kl_in_reward": False, "adv_estimator": "grpo", "gamma": 1.0}
+    config = {
+        "algorithm": algorithm | {"lam": 1.0},
+        "reward": {"custom_reward_function": {"path": "r.py", "name": "f"}},
+        "actor_rollout_ref": {"rollout": {"n": 3}},
+    }
+    made.config = OmegaConf.create(config)
+    made._compute_advantage(batch, metrics)
+    assert (IMPORTANCE in stored) == (level is not None)
+    assert stored["advantages"].values().abs().sum() > 0
+    if level is not None:
+        old, rollout = (stored[name].to_padded_tensor(0) for name in ("old_log_probs", "rollout_log_probs"))
+        mask = stored["response_mask"].to_padded_tensor(0).bool()
+        expected = importance_weights(old, rollout, mask, level=level, cap=2.0)
+        torch.testing.assert_close(stored[IMPORTANCE].to_padded_tensor(0), expected, rtol=1e-6, atol=0)
+        assert 0 < metrics["rollout_corr/rollout_is_mean"] < 2
