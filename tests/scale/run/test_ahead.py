@@ -1,4 +1,4 @@
-"""A run whose rollouts are ahead of learning: real interruptions of vLLM, a real kill, and a resumed run."""
+"""A run whose rollouts are ahead of learning: a real kill, and a resumed run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.needs_verl, pytest.mark.long, pytest.mark.xdist_group(
 STEPS = 9
 """Three epochs of three batches."""
 
-# vLLM has 16 sequences at a time, so that a batch is under way when the one before it is learnt from.
+# vLLM has 16 sequences at a time, so that batches come one after the other.
 SETTINGS = ("dynamo.lag=1", "actor_rollout_ref.rollout.max_num_seqs=16")
 
 
@@ -94,7 +94,7 @@ def test_every_group_is_whole_and_its_rewards_are_its_own(ahead):
         assert found == {key: (n, k) for key, n, k in zip(row["keys"], row["counts"], row["successes"], strict=True)}
 
 
-def test_responses_go_on_after_an_update_and_are_at_most_a_step_old(ahead):
+def test_updates_are_finite_and_responses_at_most_a_step_old(ahead):
     measured = [line for line in lines(ahead[0]) if "actor/pg_loss" in line]
     assert [line["step"] for line in measured][-1] == STEPS
     assert len(measured) >= STEPS - 1, "a kill between a checkpoint and its metrics leaves one line empty"
@@ -102,7 +102,6 @@ def test_responses_go_on_after_an_update_and_are_at_most_a_step_old(ahead):
         assert all(math.isfinite(line[name]) for name in ("actor/pg_loss", "actor/grad_norm", "actor/entropy"))
         assert line["training/off_policy/trajectory_staleness_worst/max"] <= 1
     assert max(line["training/off_policy/trajectory_staleness_worst/max"] for line in measured) == 1
-    assert max(line["training/off_policy/trajectory_spans/max"] for line in measured) == 2
 
 
 def test_nothing_is_in_flight_when_the_last_step_is_done(ahead):
