@@ -57,7 +57,10 @@ RELIED_ON = {
     "verl.experimental.agent_loop.agent_loop.AgentLoopManager._init_agent_loop_workers": "`agent_loop_workers_class`",
     "verl.single_controller.base.worker.Worker._query_dispatch_info": "ranks of a row, of `_dispatch_info`",
     "verl.trainer.ppo.v1.replay_buffer.ReplayBuffer._sync_metadata_from_transfer_queue": "rules in rounds wait for it",
+    "verl.trainer.ppo.v1.replay_buffer.ReplayBuffer._wait_for_next_poll": "`phases` looks and waits with it",
     "verl.trainer.ppo.v1.replay_buffer.ReplayBuffer.sample": "sleeps for `poll_interval`, which ours sets",
+    "verl.trainer.ppo.v1.trainer_base.PPOTrainer._save_checkpoint": "`max_actor_ckpt_to_keep`, which ours sets",
+    "verl.trainer.ppo.v1.trainer_base.PPOTrainer._shutdown_dump_executor": "`phases` calls it",
     "verl.utils.distributed.initialize_global_process_group_ray": "`process_group` makes the group in its place",
     "verl.workers.engine.fsdp.transformer_impl.FSDPEngine._build_fsdp_module": "reads `forward_only`, which ours sets",
     "verl.workers.engine.fsdp.transformer_impl.FSDPEngine._gather_and_unpad_packed": "our statistics",
@@ -67,6 +70,7 @@ RELIED_ON = {
     "vllm.platforms.cpu_platform_plugin": "`start.name_vllm` names a version that it takes for the CPU's",
     "vllm.v1.engine.llm_engine.LLMEngine.add_request": "`generate` drives the engine",
     "vllm.v1.engine.llm_engine.LLMEngine.step": "`generate` drives the engine",
+    "vllm.v1.sample.sampler.Sampler.sample": "calls `topk_topp_sampler`, which ours sets",
     "vllm.v1.worker.worker_base.WorkerWrapperBase.init_worker": "mixes our extension into vLLM's worker",
 }
 """What of theirs we rely on where neither a class nor an import shows it, and for what."""

@@ -296,5 +296,5 @@ def test_other_versions_are_refused(launch, tmp_path, monkeypatch, package):
     config = compose(launch, tmp_path)
     real = runs.version
     monkeypatch.setattr(runs, "version", lambda name: "0.0.1" if name == package else real(name))
-    with pytest.raises(ValueError, match=f"{package}: expected version .*, got 0.0.1"):
+    with pytest.raises(ValueError, match=f"versions: expected {package} .*, got {package} 0.0.1;"):
         launch.check(config, tmp_path / "run")
