@@ -105,7 +105,7 @@ def test_what_a_run_prints_is_taken_out_of_its_log(launch, tmp_path, monkeypatch
     [
         ("ray_kwargs.ray_init.runtime_env.env_vars.WANDB_API_KEY=0123", "env_vars.WANDB_API_KEY"),
         ("trainer.rollout_data_dir=x-hf_QwErTyUiOp", "trainer.rollout_data_dir"),
-        ("reward.custom_reward_function.reward_kwargs.key=sk-abcdefgh12345", "reward_kwargs.key"),
+        ("data.apply_chat_template_kwargs.key=sk-abcdefgh12345", "apply_chat_template_kwargs.key"),
     ],
 )
 def test_a_configuration_has_none(launch, tmp_path, monkeypatch, override, key):
