@@ -16,6 +16,7 @@ import numpy as np
 import transfer_queue as tq
 from verl.trainer.ppo.padding_utils import upsample_batch_to_divisible_size
 from verl.utils import tensordict_utils as tu
+from verl.utils.debug import marked_timer
 
 from scale.plugin.config import DynamoConfig
 from scale.plugin.phases import Phased
@@ -91,13 +92,21 @@ class Reproducible(Phased):
                 f"rollouts: expected {expected.total()}, got {counts.total()} (expected, got): {different}"
             )
 
-    def _log_rollout_data(self, batch: Any, *args: Any, **kwargs: Any) -> None:
-        """Dump the responses; verl would dump padding too."""
-        real = [i for i, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
-        keys, tags = [batch.keys[i] for i in real], [batch.tags[i] for i in real]
-        super()._log_rollout_data(
-            tq.KVBatchMeta(partition_id=batch.partition_id, keys=keys, tags=tags), *args, **kwargs
-        )
+    def _log_rollout_data(self, batch: Any, timing_raw: dict[str, Any], rollout_data_dir: str) -> None:
+        """Dump the responses as verl does, which would decode every row at the length of the longest, and padding."""
+        tags = zip(batch.keys, batch.tags, strict=True)
+        keys = sorted((key for key, tag in tags if not tag.get("is_padding", False)), key=row_of)
+        fields = ["prompts", "responses", "rm_scores", "reward_model"]
+        with marked_timer("dump_rollout_generations", timing_raw, color="green"):
+            data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
+            inputs, outputs = (
+                self.tokenizer.batch_decode([row.tolist() for row in data[name].unbind()], skip_special_tokens=True)
+                for name in ("prompts", "responses")
+            )
+            told = values_of(data, "reward_model") if "reward_model" in data else [{}] * len(keys)
+            golds = [x.get("ground_truth") for x in told]
+            scores = [row.sum().item() for row in data["rm_scores"].unbind()]
+            self._dump_generations(inputs, outputs, golds, scores, {"uid": keys}, rollout_data_dir)
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["rm_scores"])

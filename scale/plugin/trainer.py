@@ -103,7 +103,8 @@ class Dynamo(Reproducible):
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         batch = super()._compute_advantage(batch, metrics)
-        fields = ["rm_scores", "response_mask", "advantages"]
+        by_token = self.method.advantage != "grpo" or self.method.loss.draws
+        fields = ["rm_scores", *(["response_mask"] if by_token else [])]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         rewards = torch.tensor([row.sum().item() for row in data["rm_scores"].unbind()])
         uids = [row_of(key)[0] for key in batch.keys]

@@ -477,3 +477,43 @@ def test_importance_weights_of_a_step_are_theorys(level, tmp_path, monkeypatch):
         expected = importance_weights(old, rollout, mask, level=level, cap=2.0)
         torch.testing.assert_close(stored[IMPORTANCE].to_padded_tensor(0), expected, rtol=1e-6, atol=0)
         assert 0 < metrics["rollout_corr/rollout_is_mean"] < 2
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_dump_is_verls_without_padding(tmp_path, monkeypatch, told):
+    """Text, order and scores, of rows that came in another order and have other lengths."""
+    from scale import tiny
+
+    rng = np.random.default_rng(0)
+    made = trainer(tmp_path)
+    made.tokenizer = tiny.tokenizer()
+    special = made.tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>", "<|im_start|>"])
+    keys = ["1-1_0_0", "1-0_10_0", "1-1_2_0", "1-0_9_0", "padx_0_0"]
+
+    def rows(choices):
+        drawn = (torch.tensor(rng.choice(choices, n), dtype=torch.int64) for n in (5, 1, 9, 3, 4))
+        return dict(zip(keys, drawn, strict=True))
+
+    content = {"prompts": rows(range(256)), "responses": rows([*range(256), *special])}
+    content["rm_scores"] = {key: torch.full((len(x),), 1 / 3) for key, x in content["responses"].items()}
+
+    def get(keys, partition_id, select_fields):
+        found = {
+            name: torch.nested.as_nested_tensor([values[key] for key in keys], layout=torch.jagged)
+            for name, values in content.items()
+        }
+        data = TensorDict(found, batch_size=len(keys))
+        tu.assign_non_tensor_stack(data, "uid", [key.split("_")[0] for key in keys])
+        if told:
+            tu.assign_non_tensor_stack(data, "reward_model", [{"ground_truth": key} for key in keys])
+        return data
+
+    monkeypatch.setattr("transfer_queue.kv_batch_get", get)
+    dumps = []
+    monkeypatch.setattr(DynamoTrainer, "_dump_generations", lambda self, *args, **named: dumps.append((args, named)))
+    tags = [{}] * 4 + [{"is_padding": True}]
+    made._log_rollout_data(SimpleNamespace(keys=keys, tags=tags, partition_id="train"), {}, "folder")
+    real = SimpleNamespace(keys=keys[:4], tags=tags[:4], partition_id="train")
+    PPOTrainerSync._log_rollout_data(made, real, {}, "folder")
+    assert dumps[0][0] == tuple(dumps[1][1].values())
+    assert dumps[0][0][4] == {"uid": ["1-0_9_0", "1-0_10_0", "1-1_0_0", "1-1_2_0"]}
