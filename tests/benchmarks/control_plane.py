@@ -1,7 +1,13 @@
 """A training step without its engine: what the trainer's process costs, part by part, at the size of Table 3.
 
-`python -m tests.benchmarks.control_plane FOLDER [PROMPTS [STEPS]]` runs `DynamoTrainer.fit` as it is: verl's dataloader, replay buffer, advantages, metrics and dump, our rule, history, order and scope, and a real TransferQueue.
+`python -m tests.benchmarks.control_plane FOLDER [PROMPTS [STEPS]]` runs `DynamoTrainer.fit` as it is: verl's
+dataloader, replay buffer, advantages, metrics and dump, our rule, history, order and scope, and a real TransferQueue.
 Rollouts and the model are made up: `FakeEngine` writes what vLLM and the actors would. Its time is told apart.
+
+Measured at full size, in processor seconds of this process on one core: 36.0 a step beside the engine. Old
+log-probabilities 8.5, advantages 7.3, metrics 6.0 and dump 8.9 were most of it, scope 2.3, checks 1.7, dealing 0.5, the
+rest below 1. The wall clock showed 202 s, but eight others used the two cores. That was before a dump decoded its own
+tokens only. Most of what is left is verl's own: TransferQueue's rows, and tensors padded to 8,192 tokens.
 """
 
 from __future__ import annotations
