@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 
 from scale.plugin import exchange
-from tests.scale.plugin.ranks import on_ranks
+from tests.scale.plugin.gloo import on_ranks
 from theory.losses import Scope
 
 SIZES = (3, 0, 5)

@@ -29,7 +29,7 @@ from scale.plugin.loss import (
     looks_ahead,
     weighs_itself,
 )
-from tests.scale.plugin.ranks import on_ranks
+from tests.scale.plugin.gloo import on_ranks
 from tests.theory.methods.own import Calm, Likelihood
 from tests.theory.waits import Waits
 from theory.losses import (
