@@ -92,7 +92,7 @@ def one(config, rank):
         engine.optimizer_zero_grad()
         data = batch(config, mine, made, outputs["log_probs"])
         learnt = engine.forward_backward_batch(data, loss, forward_only=False)
-        grads = {name: p.grad.full_tensor() for name, p in engine.module.named_parameters()}
+        grads = {name: p.grad.full_tensor().clone() for name, p in engine.module.named_parameters()}  # before clipping
         norm = engine.optimizer_step()
     tokens = {i: {k: x[j].float() for k, x in outputs.items()} for j, i in enumerate(mine)}
     terms = {name: float(learnt["metrics"][f"actor/{name}"].aggregate()) for name in ("pg_loss", "entropy_loss")}
