@@ -201,7 +201,7 @@ def test_importance_weights_reach_the_loss(name, request):
     """Those that verl computes are those that the workers multiply by: in verl's loss, and in ours with padding."""
     for line in lines(request.getfixturevalue(name)[0]):
         found = {kind: line[f"actor/dynamo/importance_{kind}"] for kind in ("mean", "min", "max")}
-        assert found["mean"] == pytest.approx(line["rollout_corr/rollout_is_mean"], abs=2e-4)
+        assert found["mean"] == pytest.approx(line["rollout_corr/rollout_is_mean"], abs=1e-3)
         assert found["min"] <= found["mean"] <= found["max"]
         assert abs(found["max"] - 1) < 1e-4 if name == "ranks" else 1.0005 < found["max"] <= 2
         if name == "rounds":
