@@ -12,7 +12,7 @@ from typing import Any
 
 from scale.launch.estimate import generation_seconds, step_seconds
 from scale.launch.job import BF16, FP32, Job, Shape, assumptions, model_and_gpu, validation_prompts
-from scale.run.reports import STARTING, STEPPING
+from scale.run.reports import STARTING, STEPPING, STOPPING
 from scale.run.supervisor import MOVING
 from theory.base import require
 
@@ -83,6 +83,7 @@ def seconds(config: Any) -> dict[str, float]:
         "update": step["update"] - each * (1 + job.reference),
         "checkpoint": saving,
         "validation": validation,
+        STOPPING: saving,
     }
     trainer = config.trainer
     saves = job.steps // trainer.save_freq + 2 if trainer.save_freq > 0 else 0
@@ -116,7 +117,7 @@ def limits_of(
             "grace": WHOLE * sum(found[name] for name in last) + GRACE,
         }
         if silence is None:
-            derived["phases"] = {name: max(LEAST, MARGIN * found[name]) for name in (*STARTING, *STEPPING)}
+            derived["phases"] = {name: max(LEAST, MARGIN * found[name]) for name in (*STARTING, *STEPPING, STOPPING)}
     given = {name: value for name, value in fixed.items() if value is not None}
     return Limits(**(derived | given), restarts=restarts)
 

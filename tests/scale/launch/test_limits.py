@@ -10,7 +10,7 @@ import pytest
 from scale.launch.limits import DEADLINE, LEAST, MARGIN, Limits, in_time
 from scale.launch.progress import PAUSE, Restarts
 from scale.run import Failure, Outcome
-from scale.run.reports import STARTING, STEPPING
+from scale.run.reports import STARTING, STEPPING, STOPPING
 
 pytestmark = pytest.mark.needs_verl
 
@@ -34,7 +34,7 @@ def test_no_part_of_a_run_is_allowed_less_than_it_is_expected_to_take(composed, 
     config = composed(steps, "trainer.test_freq=-1", "trainer.save_freq=-1", model=model)
     allowed, needs = launch.limits_of(config), estimate.needs(config)
     dear = {name: pair[1] for name, pair in needs["step_seconds"].items()}
-    assert allowed.phases.keys() == {*STARTING, *STEPPING}
+    assert allowed.phases.keys() == {*STARTING, *STEPPING, STOPPING}
     assert min(allowed.phases.values()) == LEAST
     assert allowed.phases["rollouts"] >= MARGIN * dear["generation"]
     assert allowed.phases["update"] + allowed.phases["old log-probs"] >= MARGIN * dear["update"]
@@ -60,7 +60,9 @@ def test_a_validation_is_as_long_as_its_prompts_and_samples_make_it(composed, la
 def test_a_checkpoint_is_as_long_as_its_bytes_make_it(composed, launch):
     """16 bytes a parameter with the export in float32: 122 GB at 7B, at 100 MB/s and three times."""
     config = composed()
-    assert launch.limits_of(config).phases["checkpoint"] == pytest.approx(MARGIN * 16 * 7615616512 / 100e6)
+    phases = launch.limits_of(config).phases
+    assert phases["checkpoint"] == pytest.approx(MARGIN * 16 * 7615616512 / 100e6)
+    assert phases[STOPPING] == phases["checkpoint"]  # a run that is asked to stop saves one, too
     contents = "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra]"
     assert launch.limits_of(composed(contents)).phases["checkpoint"] == pytest.approx(MARGIN * 12 * 7615616512 / 100e6)
 
