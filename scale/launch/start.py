@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def train(
             if echo is not None:
                 echo(hidden)
 
-        return supervise(
+        outcome = supervise(
             command,
             folder=out,
             deadline=limits.deadline,
@@ -65,6 +66,7 @@ def train(
             grace=limits.grace,
             keep=keep,
         )
+        return replace(outcome, lines=tuple(hide(line, secrets) for line in outcome.lines))
 
 
 def environment(config: Any, out: Path, temporary: Path) -> dict[str, str]:

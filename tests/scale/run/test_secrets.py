@@ -100,6 +100,16 @@ def test_what_a_run_prints_is_taken_out_of_its_log(launch, tmp_path, monkeypatch
 
 
 @pytest.mark.needs_verl
+def test_the_cause_of_an_end_has_none(launch, tmp_path, monkeypatch):
+    """It is printed, and a batch job's output is a file."""
+    set_all(monkeypatch)
+    real, code = start.supervise, "import os; raise SystemExit('401 for ' + os.environ['HF_TOKEN'])"
+    monkeypatch.setattr(start, "supervise", lambda command, **more: real([sys.executable, "-c", code], **more))
+    outcome = launch.train(compose(launch, tmp_path), tmp_path / "run", launch.Limits(60, 60))
+    assert outcome.cause().endswith("its last output: 401 for *************")
+
+
+@pytest.mark.needs_verl
 @pytest.mark.parametrize(
     ("override", "key"),
     [
