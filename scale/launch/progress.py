@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Mapping
@@ -81,7 +82,9 @@ def train_all(configs: Mapping[Path, Any], limits: Mapping[Path, Limits], consol
 
         def one(out: Path, task: TaskID) -> Outcome:
             def echo(line: str) -> None:
-                progress = read_progress(out)
+                progress = None
+                with contextlib.suppress(ValueError):  # The next line shows what cannot be read now.
+                    progress = read_progress(out)
                 if progress is not None:
                     reward = progress.get("reward", float("nan"))
                     state = f"{progress.get('phase', '')}, reward {reward:.3f}"

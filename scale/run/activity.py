@@ -23,6 +23,9 @@ CORES = 0.2
 BYTES = 1e6
 """Bytes a second that one process reads and writes, from which on it moves: it may load or save without computing."""
 
+LONGEST = 20.0
+"""Seconds to wait for `nvidia-smi`."""
+
 GPU = 5.0
 """Utilisation of a GPU in per cent, from which on it moves."""
 
@@ -123,7 +126,17 @@ def gpu_use() -> tuple[float, ...]:
     command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
     if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
         command.append(f"--id={visible}")
-    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
-        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
-        return tuple(float(line) for line in said.split() if line)
+    with contextlib.suppress(OSError, ValueError):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        try:
+            said, _ = process.communicate(timeout=LONGEST)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            if process.stdout:
+                process.stdout.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # One that the driver holds cannot be killed.
+                process.wait(1.0)
+            return ()
+        if process.returncode == 0:
+            return tuple(float(line) for line in said.split() if line)
     return ()

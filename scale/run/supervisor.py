@@ -261,6 +261,8 @@ class _Watch:
         self.silence, self.phases = silence, phases
         self.last = time.monotonic()
         self.phase = ""
+        self.unread = False
+        self.sampling = 0.0
         self.seen: dict[str, tuple[int, int]] = {}
         self.sample: Sample | None = None
         self.moved: Moved | None = None
@@ -282,7 +284,7 @@ class _Watch:
                 return "ended"
             self.tail.read()
             before, now = now, time.monotonic()
-            if now - before > STOPPED_FOR:  # The run may have been stopped as long.
+            if now - before - self.sampling > STOPPED_FOR:  # The run may have been stopped as long.
                 self.last += now - before
                 self.sample = self.moved = None
             self._hear(now)
@@ -314,17 +316,20 @@ class _Watch:
                 if self.seen.get(name) != (stat.st_ino, stat.st_mtime_ns):
                     self.seen[name], self.last = (stat.st_ino, stat.st_mtime_ns), now
                     self.sample = self.moved = None
-                    if name == PROGRESS:
-                        self.phase = _phase(_last_progress(self.folder))
+                    self.unread |= name == PROGRESS
+        if self.unread and (progress := _last_progress(self.folder)) is not None:
+            self.phase, self.unread = _phase(progress), False
 
     def _is_silent(self, now: float) -> bool:
         """Return whether the limit is over and nothing moves, or `MOVING` times the limit."""
-        silent, limit = now - self.last, self.limit
+        silent, limit, self.sampling = now - self.last, self.limit, 0.0
         window = min(WINDOW, limit / 4)
         if silent < limit - window:
             return False
         if self.sample is None or now - self.sample.time >= window:
+            begun = time.monotonic()
             found = sample(self.run_id, lambda: self.tail.size)
+            self.sampling = time.monotonic() - begun  # `nvidia-smi` may take long, and that is no pause.
             self.moved = None if self.sample is None else moved(self.sample, found)
             self.sample = found
         if silent < limit or self.moved is None:

@@ -64,6 +64,19 @@ def test_a_run_that_fails_goes_on_until_it_is_through(run):
     assert "restart 2 of 2 from its beginning" in said
 
 
+def test_progress_that_cannot_be_read_ends_no_run(launch, tmp_path, monkeypatch):
+    """It is shown, no more; over NFS a file may be replaced while it is read."""
+
+    def train(config, out, limits, echo, stop, ask, keep):
+        (out / "progress.json").write_text('{"step"')
+        echo("a line")
+        return Outcome("stopped", 0, 1.0)
+
+    monkeypatch.setattr(progress, "train", train)
+    out = tmp_path / "run"
+    assert train_all({out: compose(launch, tmp_path)}, {out: Limits()}, Console(record=True)) == STOPPED_STATUS
+
+
 def test_all_starts_share_the_deadline(run):
     _, starts, _ = run([end("failed", 1, 0.3), end("failed", 2), end("finished", 3)], restarts=2)
     assert starts[0].deadline == 100.0

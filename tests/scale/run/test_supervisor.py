@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from scale.run import supervisor
+from scale.run import activity, supervisor
+from scale.run.activity import sample
 from scale.run.reports import CURRENT, Failure, read_failures
 from scale.run.supervisor import Outcome, supervise
 from tests.scale.conftest import eventually, left
@@ -168,6 +170,51 @@ def test_a_gpu_that_works_is_movement(tmp_path, monkeypatch):
     outcome = ending("time.sleep(100)", tmp_path, silence=1, deadline=60)
     assert (outcome.reason, outcome.silent >= supervisor.MOVING) == ("silence", True)
     assert "GPUs at 0, 97 %" in outcome.cause()
+
+
+def test_a_look_that_takes_long_is_no_pause(tmp_path, monkeypatch):
+    """A driver that is in trouble keeps `nvidia-smi` waiting: that is when a run must be ended."""
+    monkeypatch.setattr(supervisor, "STOPPED_FOR", 0.5)
+    monkeypatch.setattr(supervisor, "sample", lambda *args: time.sleep(1) or sample(*args))
+    outcome = ending("time.sleep(100)", tmp_path, silence=4, deadline=20)
+    assert (outcome.reason, outcome.moved.moving) == ("silence", False)
+
+
+def test_a_look_at_gpus_ends_though_nvidia_smi_does_not(tmp_path, monkeypatch):
+    fake = tmp_path / "nvidia-smi"
+    fake.write_text("#!/bin/bash\nexec sleep 100\n")
+    fake.chmod(0o755)
+    held = []
+
+    class Held(subprocess.Popen):
+        """A process in the kernel's hands, which cannot be killed."""
+
+        def kill(self):
+            held.append(self)
+
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(activity, "LONGEST", 0.2)
+    monkeypatch.setattr(activity.subprocess, "Popen", Held)
+    assert activity.gpu_use() == ()
+    assert held[0].poll() is None
+    held[0].send_signal(signal.SIGKILL)
+    held[0].wait()
+
+
+def test_progress_that_cannot_be_read_keeps_the_phase(tmp_path):
+    """As over NFS, where a file may be replaced while it is read; the phase of the next beat counts again."""
+    code = """
+        from pathlib import Path
+        import os
+        told = Path(os.environ["DYNAMO_RUN_FOLDER"], "progress.json")
+        time.sleep(1)
+        told.write_text('{"step"')
+        time.sleep(5)
+        beat(4, 'weight sync')
+        time.sleep(100)
+        """
+    outcome = ending(code, tmp_path, silence=1, phases={"update": 60.0, "weight sync": 3.0}, deadline=40)
+    assert (outcome.reason, outcome.phase, outcome.limit) == ("silence", "weight sync", 3.0)
 
 
 def test_a_slow_run_is_not_ended(tmp_path):
