@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import math
 import shlex
 import sys
 import warnings
@@ -19,7 +20,7 @@ from scale.launch import budgets, experiments
 from scale.launch.budgets import BUDGETS
 from scale.plugin.config import RULES, SCOPES
 from scale.rewards import answer_reader
-from theory.base import terminal
+from theory.base import require, terminal
 from theory.base.terminal import Console
 from theory.methods import METHODS, STOCK
 
@@ -213,7 +214,29 @@ def check_names(args: argparse.Namespace) -> None:
     if getattr(args, "experiment", None) and args.cell:
         cells = [x.name for x in experiments.get_experiment(args.experiment).cells]
         launch.require_name("--cell", args.cell, cells)
+    if args.command in ("train", "smoke"):
+        _check_numbers(args)
+    if getattr(args, "stock", False):
+        _check_stock(args)
     launch.require_settings(getattr(args, "overrides", ()))
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    """Require numbers in their ranges, each by its own option."""
+    for name, low in (("steps", 1), ("seed", 0), ("restarts", 0), ("jobs", 1)):
+        if getattr(args, name, None) is not None:
+            require.count(f"--{name}", getattr(args, name), low)
+    for name, high in (("deadline", math.inf), ("silence", math.inf), ("grace", math.inf), ("alpha", 1.0)):
+        if getattr(args, name, None) is not None:
+            require.in_range(f"--{name}", getattr(args, name), 0.0, high, open_low=name in ("deadline", "silence"))
+
+
+def _check_stock(args: argparse.Namespace) -> None:
+    """Require no choice of a method's beside verl's own GRPO, which would not make it."""
+    for name in ("method", "allocator", "alpha", "scope"):
+        value = getattr(args, name)
+        if value is not None and (name, value) != ("method", "grpo"):
+            raise ValueError(f"--{name}: expected none with --stock, which is GRPO by verl's own trainer, got {value}")
 
 
 def train_command(args: argparse.Namespace, console: Console) -> int:

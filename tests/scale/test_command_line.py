@@ -100,9 +100,19 @@ def test_bad_input_starts_nothing(tmp_path):
         (["experiments", "table1", "--budget", "first-look"], "--budget: expected one of recipe, script for a run of"),
         (["experiments", "table4"], "NAME: expected one of table1, table2"),
         (["evaluate", "run", "--data", "x", "--cluster", "gpu"], "--cluster: expected one of"),
+        (["train", "--steps", "0"], "--steps: expected an integer >= 1, got 0"),
+        (["train", "--seed", "-1"], "--seed: expected an integer >= 0, got -1"),
+        (["train", "--alpha", "nan"], "--alpha: expected a finite number in [0.0, 1.0], got nan"),
+        (["train", "--restarts", "-1"], "--restarts: expected an integer >= 0, got -1"),
+        (["train", "--deadline", "0"], "--deadline: expected a finite number in (0.0, inf], got 0.0"),
+        (["train", "--grace", "-5"], "--grace: expected a finite number in [0.0, inf], got -5.0"),
+        (["smoke", "--silence", "inf"], "--silence: expected a finite number in (0.0, inf], got inf"),
+        (["smoke", "--jobs", "0"], "--jobs: expected an integer >= 1, got 0"),
+        (["train", "--stock", "--method", "clip-cov"], "--method: expected none with --stock, which is GRPO by"),
+        (["train", "--stock", "--alpha", "0.5"], "--alpha: expected none with --stock"),
     ],
 )
-def test_a_wrong_name_is_found_before_anything_heavy(words, message):
+def test_a_wrong_word_is_found_before_anything_heavy(words, message):
     """By the name of its option, with names that are close, and before the tiny model is made or verl is loaded."""
     code = (
         "import sys; from scale.__main__ import main\n"
