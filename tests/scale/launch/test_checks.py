@@ -134,7 +134,7 @@ def on_gpus(launch, tmp_path, monkeypatch, *overrides, there=8):
     import torch
 
     prompts(tmp_path / "p.parquet", [f"k{i}" for i in range(512)])
-    (tmp_path / "reward.py").write_text("")
+    (tmp_path / "reward.py").write_text("def compute_score(): ...\n")
     files = [f"data.{name}_files={tmp_path / 'p.parquet'}" for name in ("train", "val")]
     reward = f"reward.custom_reward_function.path={tmp_path / 'reward.py'}"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
