@@ -76,6 +76,8 @@ def environment(config: Any, out: Path, temporary: Path) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "TENSORBOARD_DIR": str(out / "tensorboard"),
+        # Without it the trainer prints a line a minute while rollouts hang, and a log that grows is movement.
+        "VERL_REPLAY_BUFFER_DEBUG_INTERVAL_SECONDS": str(10**9),
         "VLLM_NO_USAGE_STATS": "1",
     }
     environ |= network.variables(config, environ)
@@ -94,6 +96,7 @@ HANDED_ON = (
     "PYTHONUNBUFFERED",
     "SPT_NOENV",
     "TENSORBOARD_DIR",
+    "VERL_REPLAY_BUFFER_DEBUG_INTERVAL_SECONDS",
     "VLLM_NO_USAGE_STATS",
 )
 """Variables that a run's processes on a running Ray cluster must get from the driver."""

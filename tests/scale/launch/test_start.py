@@ -40,6 +40,20 @@ def test_a_run_on_two_nodes_joins_ray(launch, tmp_path, monkeypatch):
     assert joins_ray(one)
 
 
+def test_a_run_whose_rollouts_hang_does_not_move(launch, tmp_path, monkeypatch):
+    """Verl's trainer would print a line a minute while it waits for them: the log would grow."""
+    from verl.trainer.ppo.v1 import replay_buffer
+
+    name = "VERL_REPLAY_BUFFER_DEBUG_INTERVAL_SECONDS"
+    assert int(os.environ.get(name, 60)) == replay_buffer.VERL_REPLAY_BUFFER_DEBUG_INTERVAL_SECONDS
+    two = launch.compose("qwen2.5-math-7b", "2x8-a100", out=tmp_path)
+    environ = launch.environment(two, tmp_path, tmp_path)
+    assert int(environ[name]) > launch.limits_of(two).deadline
+    monkeypatch.setenv(name, environ[name])
+    launch.hand_on(two)
+    assert two.ray_kwargs.ray_init.runtime_env.env_vars[name] == environ[name]
+
+
 def test_the_driver_hands_its_environment_on(launch, tmp_path, monkeypatch):
     """To processes on a Ray that does not inherit it; what verl is called with."""
     from omegaconf import OmegaConf
