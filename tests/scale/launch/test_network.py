@@ -193,9 +193,9 @@ def test_the_option_is_the_setting(monkeypatch):
 
     seen = []
     monkeypatch.setattr(program, "train_command", lambda args, console: seen.append(args.overrides) or 0)
-    for words in (["train"], ["train", "--trust-network", "a=1"]):
+    for words in (["train"], ["train", "--trust-network", "trainer.save_freq=5"]):
         assert program.main(words) == 0
-    assert seen == [[], ["a=1", "network.trust=true"]]
+    assert seen == [[], ["trainer.save_freq=5", "network.trust=true"]]
 
 
 # While it runs
