@@ -101,7 +101,8 @@ def train_all(configs: Mapping[Path, Any], limits: Mapping[Path, Limits], consol
                         return Outcome("stopped", 0, 0.0)
                     outcome = train(configs[out], out, allowed, echo, stop, ask, [lock])
                     latest = records.latest_checkpoint(out)
-                    if stop.is_set() or restarts.refusal(outcome, latest.name if latest else None):
+                    over = stop.is_set() or ask.is_set()  # One that failed when it should have saved has failed.
+                    if over or restarts.refusal(outcome, latest.name if latest else None):
                         break
                     left = limits[out].deadline - (time.monotonic() - begun) - restarts.pause
                     if left <= 0:

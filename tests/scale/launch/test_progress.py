@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 
 import pytest
@@ -101,13 +100,31 @@ def test_sigterm_asks_all_runs_to_stop(run):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_sigterm_between_two_starts_is_heard(run):
-    def fails_late(stop, ask):
-        threading.Timer(0.02, os.kill, [os.getpid(), signal.SIGTERM]).start()
-        return Outcome("failed", 1, 1.0, progress={"step": 1})
+def test_sigterm_between_two_starts_is_heard(run, monkeypatch):
+    wait = progress._wait
 
-    status, starts, _ = run([fails_late], restarts=5)
+    def hears(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        wait(*args)
+
+    monkeypatch.setattr(progress, "PAUSE", 30.0)
+    monkeypatch.setattr(progress, "_wait", hears)
+    status, starts, _ = run([end("failed", 1)], restarts=5)
     assert (status, len(starts)) == (STOPPED_STATUS, 1)
+
+
+def test_a_run_that_fails_instead_of_saving_has_failed(run):
+    """It has lost what it learnt since its last checkpoint: 75 would say that it has not, and Slurm would go on."""
+
+    def fails(stop, ask):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert ask.wait(30)
+        return Outcome("failed", 1, 1.0, progress={"step": 3, "phase": "stopping"})
+
+    status, starts, said = run([fails], restarts=3)
+    assert (status, len(starts)) == (1, 1)
+    assert "failed after 1 s; the last step was 3" in said
+    assert "nothing of it is lost" not in said
 
 
 def test_a_second_sigterm_ends_at_once(run):
