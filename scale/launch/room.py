@@ -41,28 +41,36 @@ def checkpoint_bytes(parameters: int, contents: list[str]) -> int:
     return FP32 * parameters * sum(arrays.get(name, 0) for name in contents)
 
 
-def checkpoints_at_once(keep: int | None, steps: int, every: int) -> int:
-    """Return the most checkpoints that are there at once.
+def at_once(keep: int | None, steps: int, every: int, *, first: int = 0, exports: int = 0) -> tuple[int, int]:
+    """Return the most checkpoints that are there at once, and how many exports of deleted ones are there with them.
 
-    verl removes the oldest before it writes the next one, but not its only one. It forgets those of before a restart.
+    The oldest is deleted before the next one is written, but not the only one. `first` and `exports` are
+    `checkpoints.first` and `checkpoints.keep_exports`.
 
     Examples
     --------
-    >>> checkpoints_at_once(2, 200, 20), checkpoints_at_once(1, 200, 20), checkpoints_at_once(None, 200, 20)
-    (2, 2, 10)
+    >>> at_once(2, 200, 20), at_once(1, 200, 20), at_once(None, 200, 20), at_once(2, 200, 20, first=1, exports=2)
+    ((2, 0), (2, 0), (10, 0), (2, 4))
     """
     if every <= 0:
-        return 0
-    written = math.ceil(steps / every)
-    return min(written, written if keep is None else max(keep, 2))
+        return 0, 0
+    saved = {*range(every, steps + 1, every), steps, *([first] if 0 < first < steps else [])}
+    deleted = [] if keep is None else sorted(saved)[: -max(keep, 2)]
+    return len(saved) - len(deleted), sum(1 for step in deleted if exports and step % (every * exports) == 0)
 
 
 def disk(config: Any, shape: Shape) -> dict[str, float]:
-    """Return what a run writes into its folder, GB: checkpoints, and rollouts if they are kept."""
+    """Return what a run writes into its folder, GB: checkpoints, and exports and rollouts if they are kept."""
     job, trainer = Job.from_config(config), config.trainer
     contents = [str(x) for x in config.actor_rollout_ref.actor.checkpoint.save_contents]
-    at_once = checkpoints_at_once(trainer.max_actor_ckpt_to_keep, job.steps, int(trainer.save_freq))
-    parts = {"checkpoints": float(at_once * checkpoint_bytes(shape.parameters, contents))}
+    early, kept = (int((config.get("checkpoints") or {}).get(name) or 0) for name in ("first", "keep_exports"))
+    whole, exports = at_once(
+        trainer.max_actor_ckpt_to_keep, job.steps, int(trainer.save_freq), first=early, exports=kept
+    )
+    parts = {
+        "checkpoints": float(whole * checkpoint_bytes(shape.parameters, contents)),
+        "exports": float(exports * checkpoint_bytes(shape.parameters, ["hf_model"])),
+    }
     if trainer.rollout_data_dir:
         high = assumptions(config)[1]
         parts["rollouts"] = (

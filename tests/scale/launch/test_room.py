@@ -54,7 +54,7 @@ def test_a_checkpoint_is_as_large_as_verl_writes_it(manager, tmp_path):
         folder = tmp_path / f"step_{step}"
         manager.save_checkpoint(str(folder), global_step=step, max_ckpt_to_keep=2)
         there.append(len(list(tmp_path.glob("step_*"))))
-    assert max(there) == room.checkpoints_at_once(2, 4, 1) == 2
+    assert (max(there), 0) == room.at_once(2, 4, 1) == (2, 0)
     found, expected = size(folder), room.checkpoint_bytes(parameters, contents)
     assert expected <= found < 1.05 * expected + 200_000
     export = folder / "huggingface"
@@ -68,11 +68,32 @@ def test_a_checkpoint_is_as_large_as_verl_writes_it(manager, tmp_path):
 
 def test_how_many_are_there_at_once():
     """The only checkpoint stays until the next is there; without a limit all stay; without saving there is none."""
-    assert [room.checkpoints_at_once(keep, 100, 10) for keep in (1, 2, 3, None)] == [2, 2, 3, 10]
-    assert room.checkpoints_at_once(3, 25, 10) == 3
-    assert room.checkpoints_at_once(5, 10, 10) == 1
-    assert room.checkpoints_at_once(2, 100, -1) == 0
+    assert [room.at_once(keep, 100, 10)[0] for keep in (1, 2, 3, None)] == [2, 2, 3, 10]
+    assert room.at_once(3, 25, 10) == (3, 0)
+    assert room.at_once(5, 10, 10) == (1, 0)
+    assert room.at_once(2, 100, -1) == (0, 0)
     assert room.checkpoint_bytes(10, ["model", "extra"]) == 40
+
+
+def test_the_first_checkpoint_and_the_exports_that_stay_are_counted():
+    """Of 10 steps are saved the first and the last; of 2,000, models stay of every 100th but the last."""
+    assert [room.at_once(2, 10, 20, first=first) for first in (0, 1, 10, 11)] == [(1, 0), (2, 0), (1, 0), (1, 0)]
+    assert room.at_once(None, 100, 10, first=1) == (11, 0)
+    assert room.at_once(2, 2000, 20, first=1, exports=5) == (2, 19)
+    assert room.at_once(2, 2000, 20, exports=1) == (2, 98)
+
+
+def test_exports_are_in_the_disk_that_a_run_needs(tmp_path):
+    from scale import launch
+    from scale.launch.job import model_and_gpu
+
+    found = []
+    for kept in (0, 5):
+        words = ["trainer.total_training_steps=2000", f"checkpoints.keep_exports={kept}"]
+        config = launch.compose("qwen2.5-math-7b", out=tmp_path, overrides=words)
+        shape, _ = model_and_gpu(config)
+        found.append(room.disk(config, shape))
+    assert found[1] == pytest.approx(found[0] | {"exports": 19 * 4 * 7.615616512})
 
 
 def test_a_folder_that_is_not_there_yet_has_the_room_of_its_disk(tmp_path):
