@@ -112,11 +112,11 @@ def _check_batch(config: Any, settings: DynamoConfig) -> None:
     samples = int(config.data.train_max_samples)
     if 0 <= samples < batch:
         raise ValueError(f"data.train_max_samples: expected at least a batch of {batch} prompts or -1, got {samples}")
-    rows, room = batch * rollouts, config.transfer_queue.backend.SimpleStorage.total_storage_size
+    rows, room = batch * rollouts * (1 + settings.lag), config.transfer_queue.backend.SimpleStorage.total_storage_size
     if room < rows:
         raise ValueError(
             f"transfer_queue.backend.SimpleStorage.total_storage_size: expected room for the {rows} rollouts of a "
-            f"step, got {room}"
+            f"step{' and of those ahead' * (settings.lag > 0)}, got {room}"
         )
 
 

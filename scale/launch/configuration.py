@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,9 @@ def _set(config: Any, settings: DynamoConfig, out: Path) -> None:
     v1.trainer_mode = ("stock-seeded" if settings.stock else "dynamo") + ("-ahead" if settings.lag else "")
     v1.colocate_async.num_warmup_batches = settings.lag
     v1.sampler.max_off_policy_threshold = None  # Nothing is dropped: how old a batch is follows from the lag.
+    correction = config.algorithm.rollout_correction
+    if isinstance(correction, MutableMapping) and type(correction.get("rollout_is_threshold")) is int:
+        correction["rollout_is_threshold"] = float(correction["rollout_is_threshold"])  # verl takes 2.0, and not 2
     config.data.seed = config.actor_rollout_ref.rollout.seed = settings.seed
     actor.data_loader_seed = settings.seed
     loss = method.loss

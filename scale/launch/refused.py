@@ -14,16 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from scale.launch.job import Hardware, Shape
-from scale.launch.settings import EXTENSIBLE, OWN, UNTRIED, rule_of
+from scale.launch.settings import EXTENSIBLE, OWN, REWARD_OPTIONS, UNTRIED, VLLM_ARGUMENTS, Rule, rule_of
 from scale.plugin.config import RULES, SCOPES, DynamoConfig
 from theory.base.runs import lookup
+from theory.losses import AGGREGATIONS
 from theory.methods import METHODS
 
 CONF = Path(__file__).parents[1] / "conf"
 
 ACTOR, ROLLOUT, MODEL = (f"actor_rollout_ref.{name}" for name in ("actor", "rollout", "model"))
 
-VALUES: Mapping[str, Collection[str]] = {"dynamo.method": METHODS, "dynamo.allocator": RULES, "dynamo.scope": SCOPES}
+VALUES: Mapping[str, Collection[str]] = {
+    "dynamo.aggregation": AGGREGATIONS,
+    "dynamo.allocator": RULES,
+    "dynamo.method": METHODS,
+    "dynamo.scope": SCOPES,
+}
 """Settings that are names, unless modules of one's own add others (`dynamo.modules`)."""
 
 CHOSEN = {"model": "--model", "cluster": "--cluster", "experiment": "--experiment", "cell": "--cell"}
@@ -197,11 +203,56 @@ def _check_together(config: Any) -> None:
     grpo = settings.stock or settings.resolved().advantage == "grpo"
     reference = actor.use_kl_loss or algorithm.use_kl_in_reward
     gpus = device == "cuda"
+    correction, own = algorithm.rollout_correction or {}, optim.override_optimizer_config or {}
     wrong = [
         (
             f"{ACTOR}.kl_loss_coef",
             not actor.use_kl_loss and actor.kl_loss_coef not in (0, 0.001),
             f"{ACTOR}.use_kl_loss=true with it, since verl reads it with that alone",
+        ),
+        (
+            f"{ACTOR}.kl_loss_type",
+            not actor.use_kl_loss and actor.kl_loss_type != "low_var_kl",
+            f"{ACTOR}.use_kl_loss=true with it, since verl reads it with that alone",
+        ),
+        (
+            "algorithm.kl_penalty",
+            not algorithm.use_kl_in_reward and algorithm.kl_penalty != "kl",
+            "algorithm.use_kl_in_reward=true with it, since verl reads it with that alone",
+        ),
+        *(
+            (
+                f"algorithm.rollout_correction.{name}",
+                correction.get("rollout_is") is None and correction.get(name, there) != there,
+                "algorithm.rollout_correction.rollout_is=token or sequence with it; without, verl does not read it",
+            )
+            for name, there in (("rollout_is_threshold", 2.0), ("rollout_is_batch_normalize", False))
+        ),
+        *(
+            (
+                f"{ACTOR}.optim.{name}",
+                optim.lr_scheduler_type != "cosine" and optim[name] != there,
+                f"{ACTOR}.optim.lr_scheduler_type=cosine with it, since verl reads it with that alone",
+            )
+            for name, there in (("min_lr_ratio", 0.0), ("num_cycles", 0.5), ("zero_indexed_step", True))
+        ),
+        (
+            f"{ACTOR}.optim.override_optimizer_config.fused",
+            own.get("foreach") and own.get("fused"),
+            "false, or override_optimizer_config.foreach=false: torch takes one of them",
+        ),
+        *(
+            (
+                f"dynamo.{name}",
+                settings.stock and getattr(settings, name) is not None,
+                "null with dynamo.stock=true, which is GRPO by verl's own trainer",
+            )
+            for name in ("allocator", "alpha", "sharpness", "threshold", "aggregation")
+        ),
+        (
+            "dynamo.method",
+            settings.stock and not _trains_as_grpo(settings),
+            "grpo with dynamo.stock=true, which is GRPO by verl's own trainer",
         ),
         (
             "algorithm.kl_ctrl.kl_coef",
@@ -309,6 +360,12 @@ def _check_together(config: Any) -> None:
             raise ValueError(f"{key}: expected {expected}; got {_shown(value)}")
 
 
+def _trains_as_grpo(settings: DynamoConfig) -> bool:
+    """Return whether a method has the clips, means and terms of GRPO, which a run of stock GRPO takes from it."""
+    method, grpo = settings.resolved(), METHODS["grpo"]
+    return all(getattr(method, x) == getattr(grpo, x) for x in ("loss", "aggregation", "entropy_bonus", "advantage"))
+
+
 def _flash(model: Any) -> bool:
     return str(model.override_config.get("attn_implementation", "flash_attention_2")) == "flash_attention_2"
 
@@ -348,13 +405,19 @@ SET_BY_VERL = {
 
 def _check_vllm(arguments: Mapping[str, Any]) -> None:
     known = _vllm_arguments()
-    for name in map(str, arguments):
+    for name, value in arguments.items():
         key = f"{ROLLOUT}.engine_kwargs.vllm.{name}"
         if name in SET_BY_VERL:
             instead = f"{ROLLOUT}.{SET_BY_VERL[name]}" if SET_BY_VERL[name] else "nothing"
             raise ValueError(f"{key}: expected no argument that verl gives vLLM itself; set {instead} instead")
         if known and name not in known:
             raise ValueError(f"{key}: expected an argument of vLLM, got another name{_close(name, known)}")
+        _check_value(key, VLLM_ARGUMENTS.get(name), value)
+
+
+def _check_value(key: str, rule: Rule | None, value: Any) -> None:
+    if rule is not None and not rule.holds(value):
+        raise ValueError(f"{key}: expected {rule.expected}, got {_shown(value)}{f'; {rule.why}' if rule.why else ''}")
 
 
 @functools.cache
@@ -380,8 +443,15 @@ def _check_ray(arguments: Mapping[str, Any]) -> None:
             )
 
 
+MAY_DIFFER = {
+    *("attn_implementation", "attention_dropout", "bos_token_id", "eos_token_id", "initializer_range"),
+    *("max_position_embeddings", "pad_token_id", "use_cache"),
+}
+"""Overrides of the model's configuration that change no probability, or that others check."""
+
+
 def _check_model(shared: Any) -> None:
-    """Require overrides of the model's configuration that a model's configuration has: Transformers takes any name."""
+    """Require overrides that a model's configuration has, the same in vLLM: Transformers takes any name."""
     from transformers import Qwen2Config, Qwen3Config
 
     known = {name for kind in (Qwen2Config, Qwen3Config) for name in (*vars(kind()), *kind().to_dict())}
@@ -390,6 +460,13 @@ def _check_model(shared: Any) -> None:
             if name not in known | {"attn_implementation"}:
                 key = f"actor_rollout_ref.{node}.{name}"
                 raise ValueError(f"{key}: expected an attribute of the model's configuration{_close(name, known)}")
+    trainers, vllms = shared.model.override_config, shared.rollout.engine_kwargs.vllm.get("hf_overrides") or {}
+    for name in sorted({*map(str, trainers), *map(str, vllms)} - MAY_DIFFER):
+        if trainers.get(name) != vllms.get(name):
+            raise ValueError(
+                f"{MODEL}.override_config.{name}: expected the same in {ROLLOUT}.engine_kwargs.vllm.hf_overrides, as "
+                f"vLLM would have another model than the trainer, got {trainers.get(name)} and {vllms.get(name)}"
+            )
 
 
 GIVEN = ("data_source", "solution_str", "ground_truth", "extra_info")
@@ -420,3 +497,6 @@ def _check_reward(reward: Any) -> None:
         if name not in options and (taken.kwarg is None or path.is_relative_to(CONF.parent)):
             key = f"reward.custom_reward_function.reward_kwargs.{name}"
             raise ValueError(f"{key}: expected an option of {reward.name} in {path.name}{_close(name, options)}")
+    if path == CONF.parent / "rewards" / "scoring.py" and reward.name == "compute_score":
+        for name, value in (reward.get("reward_kwargs") or {}).items():
+            _check_value(f"reward.custom_reward_function.reward_kwargs.{name}", REWARD_OPTIONS.get(str(name)), value)

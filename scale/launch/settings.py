@@ -436,6 +436,28 @@ def rule_of(key: str) -> Rule | None:
     return next((RULES[f"{node}.*"] for node in nodes if f"{node}.*" in RULES), None)
 
 
+REWARD_OPTIONS: Mapping[str, Rule] = {
+    "guess": FLAG,
+    "require_box": FLAG,
+    "timeout": number(0, 86_400, above=True),
+    "tolerance": one_of("exact", "minerva", "qwen"),
+    "workers": whole(1),
+}
+"""Values of the options of our reward function; in a run the first response would show that one is wrong."""
+
+VLLM_ARGUMENTS: Mapping[str, Rule] = {
+    "cpu_offload_gb": one_of(0, 0.0, why=COUNTED),
+    "decode_context_parallel_size": one_of(1, why="every group of tensor_model_parallel_size GPUs has a vLLM of its "
+                                           "own"),
+    "distributed_executor_backend": one_of("mp", "uni", why="verl reaches vLLM's processes by these alone"),
+    "kv_cache_dtype": one_of("auto", "bfloat16", "float32", why="sampler and trainer would differ; " + UNTRIED),
+    "kv_cache_memory_bytes": one_of(None, why="set actor_rollout_ref.rollout.gpu_memory_utilization, by which memory "
+                                    "is counted"),
+    "runner": one_of("auto", "generate", why="vLLM would draw no tokens"),
+    "worker_cls": one_of("auto", why=UNTRIED),
+}  # fmt: skip
+"""Values of those arguments of vLLM that not every value suits."""
+
 READ_BUT_NOT_IN_FILES = (
     "actor_rollout_ref.rollout.agent.agent_loop_manager_class",
     "actor_rollout_ref.rollout.enable_sleep_mode",

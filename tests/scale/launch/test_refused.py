@@ -91,6 +91,12 @@ REFUSED = [
     (f"{ROLLOUT}.engine_kwargs.vllm.seed=9", "expected no argument that verl gives vLLM itself; set nothing instead"),
     (f"{MODEL}.override_config.attn_implementaton=sdpa", "expected an attribute of the model's configuration (close: "),
     (f"{ROLLOUT}.engine_kwargs.vllm.hf_overrides.max_positions=9", "expected an attribute of the model's"),
+    (f"{ROLLOUT}.engine_kwargs.vllm.distributed_executor_backend=ray", "expected mp or uni, got ray"),
+    (f"{ROLLOUT}.engine_kwargs.vllm.kv_cache_dtype=fp8", "expected auto or bfloat16 or float32, got fp8; sampler"),
+    (f"{ROLLOUT}.engine_kwargs.vllm.kv_cache_memory_bytes=1000000", "expected null, got 1000000; set actor"),
+    (f"{ROLLOUT}.engine_kwargs.vllm.runner=pooling", "expected auto or generate, got pooling"),
+    (f"{MODEL}.override_config.num_hidden_layers=1", "expected the same in actor_rollout_ref.rollout.engine_kwargs"),
+    (f"{ROLLOUT}.engine_kwargs.vllm.hf_overrides.rms_norm_eps=0.1", "vLLM would have another model than the trainer"),
     ("ray_kwargs.ray_init.num_cpu=9", "expected an argument of ray.init, got another name (close: num_cpus"),
     (f"{ACTOR}.fsdp_config.mixed_precision.param_dtype=fp16", "expected bf16 or bfloat16"),
     (f"{ACTOR}.optim.optimizer=Muon", "expected AdamW or Adam, got Muon"),
@@ -102,6 +108,12 @@ REFUSED = [
     (f"{ACTOR}.checkpoint.save_contents=[model,optimizer,extra]", "expected a list with model, optimizer, extra, hf_"),
     (f"{ACTOR}.checkpoint.load_contents=[model]", "expected a list with model, optimizer, extra, got"),
     (f"{ACTOR}.kl_loss_coef=0.01", "use_kl_loss=true with it, since verl reads it with that alone; got 0.01"),
+    (f"{ACTOR}.kl_loss_type=mse", "use_kl_loss=true with it, since verl reads it with that alone; got mse"),
+    ("algorithm.kl_penalty=mse", "use_kl_in_reward=true with it, since verl reads it with that alone; got mse"),
+    (f"{ACTOR}.optim.min_lr_ratio=0.1", "lr_scheduler_type=cosine with it, since verl reads it with that alone"),
+    (f"{ACTOR}.optim.num_cycles=2", "lr_scheduler_type=cosine with it"),
+    ("algorithm.rollout_correction.rollout_is_threshold=3", "rollout_is=token or sequence with it"),
+    ("algorithm.rollout_correction.rollout_is_batch_normalize=true", "rollout_is=token or sequence with it"),
     ("algorithm.kl_ctrl.kl_coef=0.01", "use_kl_in_reward=true with it"),
     ("algorithm.kl_ctrl.type=adaptive", "expected fixed, got adaptive"),
     ("algorithm.gamma=0.99", "expected 1.0 or 1, got 0.99"),
@@ -178,6 +190,10 @@ def test_what_is_refused(launch, tmp_path, override, message):
         ([f"{ACTOR}.optim.lr_warmup_steps=5", f"{ACTOR}.optim.lr_warmup_steps_ratio=0.1"], "lr_warmup_steps=-1 with"),
         ([f"{ROLLOUT}.enable_chunked_prefill=false", f"{ROLLOUT}.max_num_batched_tokens=8",
           f"{ROLLOUT}.max_num_seqs=8"], "true, or max_num_batched_tokens of at least"),
+        (["dynamo.lag=1", "transfer_queue.backend.SimpleStorage.total_storage_size=500"], "room for the 512 rollouts"),
+        (["dynamo.stock=true", "dynamo.method=entropy-loss"], "dynamo.method: expected grpo with dynamo.stock=true"),
+        (["dynamo.stock=true", "dynamo.allocator=neyman"], "dynamo.allocator: expected null with dynamo.stock=true"),
+        ([f"{ACTOR}.optim.override_optimizer_config.{x}=true" for x in ("foreach", "fused")], "torch takes one of"),
         ([f"{ACTOR}.pad_to_length=true", f"{MODEL}.use_remove_padding=false"], "use_remove_padding=true"),
         ([f"{ACTOR}.use_kl_loss=true", "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=9999"], "at most"),
     ],
@@ -215,6 +231,7 @@ WORKS = [
     f"{ACTOR}.pad_to_length=true",
     f"{ACTOR}.use_kl_loss=true",
     f"{ROLLOUT}.enable_prefix_caching=false",
+    "dynamo.stock=true",
     f"{ROLLOUT}.engine_kwargs.vllm.block_size=32",
     f"{ROLLOUT}.temperature=0.9",
     f"{ROLLOUT}.val_kwargs.temperature=0.6",
@@ -243,6 +260,8 @@ def test_what_may_be_set(launch, tmp_path, override):
         ("reward_kwargs.gues=true", "reward_kwargs.gues: expected an option of compute_score in scoring.py (close: "),
         ("name=compute_scores", "name: expected one of "),
         ("name=compute_scores", "got 'compute_scores' (close: compute_score)"),
+        ("reward_kwargs.tolerance=loose", "reward_kwargs.tolerance: expected exact or minerva or qwen, got loose"),
+        ("reward_kwargs.guess=5", "reward_kwargs.guess: expected true or false, got 5"),
     ],
 )
 def test_options_of_our_reward_are_its_own(launch, tmp_path, override, message):
@@ -251,6 +270,25 @@ def test_options_of_our_reward_are_its_own(launch, tmp_path, override, message):
     config = launch.compose("qwen2.5-math-7b", out=tmp_path, overrides=overrides)
     with pytest.raises(ValueError, match=re.escape(message)):
         launch.check(config, tmp_path, files=False)
+
+
+def test_options_of_our_reward_are_all_decided():
+    import inspect
+
+    from scale.rewards.scoring import LONGEST_TIMEOUT, TOLERANCES, compute_score
+
+    found = inspect.signature(compute_score).parameters.values()
+    assert settings.REWARD_OPTIONS.keys() == {x.name for x in found if x.kind is x.KEYWORD_ONLY}
+    assert all(settings.REWARD_OPTIONS["tolerance"].holds(x) for x in TOLERANCES)
+    assert settings.REWARD_OPTIONS["timeout"].holds(LONGEST_TIMEOUT)
+
+
+def test_a_whole_cap_of_importance_weights(launch, tmp_path):
+    """Verl's type is a text or a float, and a whole number on the command line is neither."""
+    correction = "algorithm.rollout_correction"
+    config = compose(launch, tmp_path, f"{correction}.rollout_is=token", f"{correction}.rollout_is_threshold=5")
+    launch.check(config, tmp_path / "run", files=False)
+    assert config.algorithm.rollout_correction.rollout_is_threshold == 5.0
 
 
 @pytest.mark.parametrize(
@@ -301,6 +339,7 @@ def test_a_setting_that_verl_has_not(launch, tmp_path):
         ("=3", "expected KEY=VALUE"),
         ("model=tiny", "expected a setting, got the name of an option: --model tiny"),
         ("dynamo.method=dynamit", "dynamo.method: expected one of grpo, clip-higher"),
+        ("dynamo.aggregation=mean", "dynamo.aggregation: expected one of token-mean, sequence-mean, prompt-mean, got"),
         ("dynamo.scope=all", "dynamo.scope: expected one of rollout-batch"),
         ("dynamo.allocator=vipp", "got 'vipp' (close: vip)"),
     ],
