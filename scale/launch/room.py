@@ -107,10 +107,19 @@ def host(config: Any, shape: Shape, offloaded: float) -> dict[str, float]:
 
 
 def check(needs: Mapping[str, Any], out: Path, *, here: bool) -> None:
-    """Require the disk and, if the run's processes are `here`, the memory that a run needs, as far as it is known."""
+    """Require the disk and, if the run's processes are `here`, the memory that a run needs, as far as it is known.
+
+    Disk that the run has taken before is its own.
+    """
     parts: Mapping[str, float]
     for name, what, unit, free, instead in (
-        ("disk_gb", f"{out}: disk", "GB", free_disk(out), "another --out, a smaller trainer.max_actor_ckpt_to_keep"),
+        (
+            "disk_gb",
+            f"{out}: disk",
+            "GB",
+            free_disk(out) + written(out),
+            "another --out, a smaller trainer.max_actor_ckpt_to_keep",
+        ),
         ("node_gib", "memory of the host", "GiB", free_memory() if here else math.inf, "a node with more"),
     ):
         parts = needs.get(name, {})
@@ -127,6 +136,11 @@ def free_disk(out: Path) -> float:
     """Return the free room, GB, of the disk that a folder is on, or will be."""
     there = next(path for path in (out.resolve(), *out.resolve().parents) if path.exists())
     return shutil.disk_usage(there).free / 1e9
+
+
+def written(out: Path) -> float:
+    """Return what a run has written into its folder, GB: one that goes on replaces its checkpoints."""
+    return sum(path.lstat().st_size for path in out.rglob("*") if path.is_file()) / 1e9
 
 
 def free_memory() -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 
 import pytest
 
@@ -99,3 +100,18 @@ def test_exports_are_in_the_disk_that_a_run_needs(tmp_path):
 def test_a_folder_that_is_not_there_yet_has_the_room_of_its_disk(tmp_path):
     assert room.free_disk(tmp_path / "a" / "b") == pytest.approx(room.free_disk(tmp_path), rel=0.1)
     assert room.free_memory() > 0
+
+
+def test_a_run_goes_on_where_its_own_checkpoints_fill_the_disk(tmp_path, monkeypatch):
+    """400 GB had room for two checkpoints of 122 GB; they are there now, and the next one takes the place of one."""
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=156 * 10**9))
+    needs, out = {"disk_gb": {"checkpoints": 244.0}}, tmp_path / "run"
+    with pytest.raises(ValueError, match=r"run: disk: expected 244 GB free \(checkpoints 244\), got 156"):
+        room.check(needs, out, here=False)
+    for step in (20, 40):
+        folder = out / "checkpoints" / f"global_step_{step}"
+        folder.mkdir(parents=True)
+        with (folder / "model.pt").open("wb") as file:
+            file.truncate(122 * 10**9)
+    room.check(needs, out, here=False)
