@@ -51,7 +51,8 @@ test-long: verl ## what `make test` leaves out: all runs of verl, kills, slow te
 
 test-twin: twin ## tests of scale/ with the versions that a run on GPUs has: a part of test-long
 	@test ! -e $(TWIN)/.scale-twin || \
-	  $(SINGLE) $(TWIN)/bin/python -m pytest -n $(JOBS) --dist loadgroup tests/scale -m "twin or (needs_verl and not long)"
+	  $(SINGLE) $(TWIN)/bin/python -m pytest -n $(JOBS) --dist loadgroup tests/scale \
+	    -m "twin or (needs_verl and not long and not versionless)"
 
 twin:
 	@$(MAKE) --no-print-directory scale-twin || \

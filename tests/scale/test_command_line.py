@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.needs_verl
+pytestmark = [pytest.mark.needs_verl, pytest.mark.versionless]
 
 ROOT = Path(__file__).parents[2]
 

@@ -19,7 +19,7 @@ from theory.base.files import read_line, write_json
 
 psutil = pytest.importorskip("psutil")
 
-pytestmark = pytest.mark.needs_verl
+pytestmark = [pytest.mark.needs_verl, pytest.mark.versionless]
 
 VLLM = '''\
 """Draws one token a step for each of four requests, and tells of the first, of every third and of the last.

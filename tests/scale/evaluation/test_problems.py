@@ -17,7 +17,7 @@ from scale.evaluation import planning, problems
 from tests.scale.evaluation.made_runs import ROOT, good, parquet, refused, rows
 
 # Configurations are composed once in a process.
-pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("evaluate")]
+pytestmark = [pytest.mark.needs_verl, pytest.mark.versionless, pytest.mark.xdist_group("evaluate")]
 
 
 def changed(field, value):

@@ -16,7 +16,7 @@ from theory.claims.published import BENCHMARKS, TABLE_1
 from theory.statistics import crossed_interval
 
 # One process fills the folder of the table once.
-pytestmark = [pytest.mark.needs_verl, pytest.mark.xdist_group("evaluate")]
+pytestmark = [pytest.mark.needs_verl, pytest.mark.versionless, pytest.mark.xdist_group("evaluate")]
 
 
 def test_samples_are_counted_by_benchmark():

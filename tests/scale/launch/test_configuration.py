@@ -11,7 +11,7 @@ from scale.plugin.config import DynamoConfig
 from tests.scale.launch.conftest import QWEN, compose
 from theory.methods import METHODS
 
-pytestmark = pytest.mark.needs_verl
+pytestmark = [pytest.mark.needs_verl, pytest.mark.versionless]
 
 
 IDEAS = """

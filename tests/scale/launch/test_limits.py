@@ -12,7 +12,7 @@ from scale.launch.progress import PAUSE, Restarts
 from scale.run import Failure, Outcome
 from scale.run.reports import STARTING, STEPPING, STOPPING
 
-pytestmark = pytest.mark.needs_verl
+pytestmark = [pytest.mark.needs_verl, pytest.mark.versionless]
 
 BIG = ("qwen2.5-math-7b", "1x8-a100")
 

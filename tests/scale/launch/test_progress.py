@@ -14,7 +14,7 @@ from scale.run import Outcome, records
 from tests.scale.launch.conftest import compose
 from theory.base.terminal import Console
 
-pytestmark = pytest.mark.needs_verl
+pytestmark = [pytest.mark.needs_verl, pytest.mark.versionless]
 
 
 @pytest.fixture

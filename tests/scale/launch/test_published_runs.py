@@ -19,7 +19,7 @@ pytest.importorskip("verl")
 from scale.launch import estimate
 from scale.launch.job import Hardware, Job, assumptions, model_and_gpu
 
-pytestmark = pytest.mark.needs_verl
+pytestmark = [pytest.mark.needs_verl, pytest.mark.versionless]
 
 # https://github.com/verl-project/verl/blob/main/docs/advance/one_step_off.md (last updated 07/17/2025)
 ONE_STEP_OFF = "one_step_off.md"

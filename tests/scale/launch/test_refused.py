@@ -10,7 +10,7 @@ import pytest
 from scale.launch import refused, settings
 from tests.scale.launch.conftest import compose
 
-pytestmark = pytest.mark.needs_verl
+pytestmark = [pytest.mark.needs_verl, pytest.mark.versionless]
 
 ACTOR, ROLLOUT, MODEL = (f"actor_rollout_ref.{name}" for name in ("actor", "rollout", "model"))
 
