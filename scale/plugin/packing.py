@@ -46,4 +46,34 @@ def like_lengths(rows: Mapping[str, Any], part_numbers: int = PART_NUMBERS) -> I
 
 def nested_like(values: torch.Tensor, rows: Any) -> torch.Tensor:
     """Return values [tokens] as nested rows of the lengths of others."""
-    return torch.nested.as_nested_tensor(list(values.split(rows.offsets().diff().tolist())), layout=torch.jagged)
+    offsets = rows.offsets()
+    lengths = offsets.diff()
+    nested: torch.Tensor = torch.nested.nested_tensor_from_jagged(
+        values, offsets, min_seqlen=int(lengths.min()), max_seqlen=int(lengths.max())
+    )
+    return nested
+
+
+def response_of(whole: Any, mask: Any) -> torch.Tensor:
+    """Return a model's outputs for the responses' tokens: each is at the position before its token.
+
+    Parameters
+    ----------
+    whole : Nested outputs of prompts and responses, [N, (lengths)].
+    mask : Nested rows of the responses' lengths.
+
+    Examples
+    --------
+    >>> nested = lambda *rows: torch.nested.as_nested_tensor([torch.tensor(x) for x in rows], layout=torch.jagged)
+    >>> [x.tolist() for x in response_of(nested([1, 2, 3, 4], [5, 6, 7]), nested([1, 1], [1])).unbind()]
+    [[2, 3], [6]]
+    """
+    lengths = mask.offsets().diff()
+    shift = whole.offsets()[1:] - mask.offsets()[1:] - 1
+    index = torch.arange(int(lengths.sum())) + shift.repeat_interleave(lengths)
+    return nested_like(whole.values()[index], mask)
+
+
+def row_sums(rows: Any) -> torch.Tensor:
+    """Return the sums of nested rows of floats, [N]."""
+    return torch.segment_reduce(rows.values(), "sum", offsets=rows.offsets())

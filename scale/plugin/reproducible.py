@@ -9,6 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 
 from scale.plugin.config import DynamoConfig
+from scale.plugin.packed import Packed, values_of
+from scale.plugin.packing import row_sums
 from scale.plugin.phases import Phased
 from scale.plugin.row_order import deal, prompt_name, row_of, spread
 from scale.run import records
@@ -27,7 +30,7 @@ SAMPLE_POLL = 0.05
 """Seconds between two looks of the trainer for finished rollouts; verl's own are 2."""
 
 
-class Reproducible(Phased):
+class Reproducible(Phased, Packed):
     """Mix-in over a trainer of verl. Formulas, budget and losses are verl's."""
 
     mode = "sync"
@@ -96,21 +99,23 @@ class Reproducible(Phased):
         """Dump the responses as verl does, which would decode every row at the length of the longest, and padding."""
         tags = zip(batch.keys, batch.tags, strict=True)
         keys = sorted((key for key, tag in tags if not tag.get("is_padding", False)), key=row_of)
-        fields = ["prompts", "responses", "rm_scores", "reward_model"]
+        first = {row_of(key)[0]: key for key in reversed(keys)}  # A prompt's rows have one answer.
+        get = partial(tq.kv_batch_get, partition_id=batch.partition_id)
         with marked_timer("dump_rollout_generations", timing_raw, color="green"):
-            data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
+            data = get(keys=keys, select_fields=["prompts", "responses", "rm_scores"])
             inputs, outputs = (
                 self.tokenizer.batch_decode([row.tolist() for row in data[name].unbind()], skip_special_tokens=True)
                 for name in ("prompts", "responses")
             )
-            told = values_of(data, "reward_model") if "reward_model" in data else [{}] * len(keys)
-            golds = [x.get("ground_truth") for x in told]
+            told = get(keys=list(first.values()), select_fields=["rm_scores", "reward_model"])
+            answers = values_of(told, "reward_model") if "reward_model" in told else [{}] * len(first)
+            gold = {uid: x.get("ground_truth") for uid, x in zip(first, answers, strict=True)}
+            golds = [gold[row_of(key)[0]] for key in keys]
             scores = [row.sum().item() for row in data["rm_scores"].unbind()]
             self._dump_generations(inputs, outputs, golds, scores, {"uid": keys}, rollout_data_dir)
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["rm_scores"])
-        rewards = [row.sum().item() for row in data["rm_scores"].unbind()]
+        rewards = row_sums(self.fetch(batch, ["rm_scores"])["rm_scores"]).tolist()
         uids, reward = [row_of(key)[0] for key in batch.keys], self.config.reward.custom_reward_function
         require_finite_rewards(rewards, [self.keys.get(x, x) for x in uids], f"{reward.path}:{reward.name}")
         return super()._compute_advantage(batch, metrics)
@@ -130,15 +135,15 @@ class Reproducible(Phased):
     def _compute_metrics(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         super()._compute_metrics(batch, metrics, *args, **kwargs)
         metrics |= self._told_by_reward(batch)
+        self.forget()
         self.records.append(self.global_steps, metrics)
         reward = metrics.get("critic/score/mean", math.nan)
         self.done(self.global_steps, reward=float(reward), of=int(self.total_training_steps))
 
     def _told_by_reward(self, batch: Any) -> dict[str, float]:
         """Return the shares of responses that the reward function could not check, and of guesses, if it tells them."""
-        keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
-        data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
-        infos = [x.get("reward_extra_info", {}) for x in values_of(data, "extra_fields")]
+        told = zip(values_of(self.fetch(batch, ["extra_fields"]), "extra_fields"), batch.tags, strict=True)
+        infos = [x.get("reward_extra_info", {}) for x, tag in told if not tag.get("is_padding", False)]
         names = [name for name in ("unverified", "guessed") if all(info.get(name) is not None for info in infos)]
         return {f"dynamo/{name}": float(np.mean([info[name] for info in infos])) for name in names}
 
@@ -176,9 +181,3 @@ def require_finite_validation(step: int, metrics: Mapping[str, Any]) -> None:
     odd = [name for name in means if not math.isfinite(metrics[name])]
     if odd:
         raise ValueError(f"validation at step {step}: expected finite rewards, got {odd[0]} {metrics[odd[0]]}")
-
-
-def values_of(batch: Any, name: str) -> list[Any]:
-    """Return a field of a batch that is no tensor, row by row."""
-    values = batch[name]
-    return [getattr(value, "data", value) for value in values]

@@ -15,17 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 import transfer_queue as tq
-from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 from verl.utils.config import omega_conf_to_dataclass
-from verl.workers.utils.padding import response_from_nested
 
 from scale.plugin.config import FIRST_SESSION, require_method
 from scale.plugin.engine import LOOK_AHEAD, STATISTICS, TOKEN_STATISTICS
 from scale.plugin.loss import SCOPE, MethodLoss, looks_ahead, token_statistics_of
 from scale.plugin.metrics import allocation_metrics, factor_quantiles
-from scale.plugin.packing import like_lengths, nested_like
-from scale.plugin.reproducible import SAMPLE_POLL, Reproducible, values_of
+from scale.plugin.packed import values_of
+from scale.plugin.packing import like_lengths, nested_like, response_of, row_sums
+from scale.plugin.reproducible import SAMPLE_POLL, Reproducible
 from scale.plugin.row_order import row_of
 from scale.run import records
 from theory.allocation import Problem, SuccessHistory, allocate, get_allocator, spends_in_rounds
@@ -103,16 +102,13 @@ class Dynamo(Reproducible):
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         batch = super()._compute_advantage(batch, metrics)
-        by_token = self.method.advantage != "grpo" or self.method.loss.draws
-        fields = ["rm_scores", *(["response_mask"] if by_token else [])]
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
-        rewards = torch.tensor([row.sum().item() for row in data["rm_scores"].unbind()])
+        data = self.fetch(batch, ["rm_scores", "response_mask"])
+        rewards = row_sums(data["rm_scores"])
         uids = [row_of(key)[0] for key in batch.keys]
         self._learn_rates(uids, rewards, metrics)
         own = self._own_advantages(uids, rewards, data) | self._uniforms(batch.keys, data)
         if own:
-            content = TensorDict(own, batch_size=len(batch))
-            batch = tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=content)
+            batch = self.put(batch, own)
         return batch
 
     def _learn_rates(self, uids: list[str], rewards: torch.Tensor, metrics: dict[str, Any]) -> None:
@@ -157,7 +153,7 @@ class Dynamo(Reproducible):
         batch.extra_info[TOKEN_STATISTICS] = self.method.needs_statistics
         batch.extra_info[LOOK_AHEAD] = looks_ahead(self.method, self.settings.scope)
         fields = ["old_log_probs", "advantages", "response_mask", *(STATISTICS if self.method.compares else ())]
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+        data = self.fetch(batch, fields)
         # The door of the step: here, on the CPU, the values of all tokens are looked at once.
         advantages, log_prob = (data[name].values() for name in ("advantages", "old_log_probs"))
         require.finite(require.namespace(advantages=advantages), advantages=advantages, old_log_probs=log_prob)
@@ -174,7 +170,7 @@ class Dynamo(Reproducible):
         assert shaping is not None
         mask = data["response_mask"]
         rows = {"mask": mask, "advantages": data["advantages"], "log_prob": data["old_log_probs"]}
-        rows |= {name: response_from_nested(data[name], mask) for name in STATISTICS}
+        rows |= {name: response_of(data[name], mask) for name in STATISTICS}
         parts = []
         for part in like_lengths(rows):
             valid = part["mask"].bool()

@@ -22,6 +22,7 @@ from scale.plugin.config import DynamoConfig
 from scale.plugin.engine import LOOK_AHEAD, STATISTICS
 from scale.plugin.loss import IMPORTANCE, SCOPE, token_statistics_of
 from scale.plugin.metrics import factor_quantiles
+from scale.plugin.packed import Packed
 from scale.plugin.reproducible import require_finite_gradient, require_finite_validation
 from scale.plugin.synchronous import DynamoTrainer, PPOTrainerSync, StockTrainer
 from scale.run import records
@@ -295,7 +296,7 @@ def test_a_checkpoint_has_the_history_and_a_resumed_run_the_records_so_far(tmp_p
 def test_a_step_ends_with_its_record_and_a_beat(tmp_path, monkeypatch):
     """The shares of unverified responses and of guesses are of real ones, and absent where nothing tells them."""
     monkeypatch.setenv("DYNAMO_RUN_FOLDER", str(tmp_path))
-    monkeypatch.setattr(PPOTrainerSync, "_compute_metrics", lambda self, batch, metrics: metrics.update(x=1.5))
+    monkeypatch.setattr(Packed, "_compute_metrics", lambda self, batch, metrics: metrics.update(x=1.5))
     told = {"a": {"unverified": 1}, "b": {"unverified": 0}, "c": {"unverified": 0}, "padding": {"unverified": 1}}
     for key, info in told.items():
         info["guessed"] = float(key in ("b", "c", "padding"))
@@ -314,8 +315,10 @@ def test_a_step_ends_with_its_record_and_a_beat(tmp_path, monkeypatch):
     assert records.read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, **expected}]
     said = read_progress(tmp_path)
     assert (said["step"], said["reward"], said["of"]) == (1, 0.25, 9)
+    made.forget()
     del told["c"]["guessed"]
     assert made._told_by_reward(batch).keys() == {"dynamo/unverified"}
+    made.forget()
     told["b"] = {}
     assert made._told_by_reward(batch) == {}
 
@@ -422,7 +425,7 @@ def test_a_reward_is_the_sum_over_its_tokens(tmp_path, monkeypatch):
     }
     monkeypatch.setattr("scale.plugin.trainer.tq.kv_batch_get", lambda **_: data)
     monkeypatch.setattr("scale.plugin.trainer.tq.kv_batch_put", lambda fields, **_: sent.append(fields))
-    monkeypatch.setattr(PPOTrainerSync, "_compute_advantage", lambda self, batch, metrics: batch)
+    monkeypatch.setattr(Packed, "_compute_advantage", lambda self, batch, metrics: batch)
 
     class Rows(SimpleNamespace):
         def __len__(self):
@@ -505,7 +508,7 @@ def test_a_dump_is_verls_without_padding(tmp_path, monkeypatch, told):
         data = TensorDict(found, batch_size=len(keys))
         tu.assign_non_tensor_stack(data, "uid", [key.split("_")[0] for key in keys])
         if told:
-            tu.assign_non_tensor_stack(data, "reward_model", [{"ground_truth": key} for key in keys])
+            tu.assign_non_tensor_stack(data, "reward_model", [{"ground_truth": key.split("_")[0]} for key in keys])
         return data
 
     monkeypatch.setattr("transfer_queue.kv_batch_get", get)
