@@ -147,6 +147,7 @@ def test_two_engines_listen_on_the_loopback_address_alone(real):
     assert real.sockets.reached == set()
 
 
+@pytest.mark.twin
 def test_samples_depend_on_seed_key_and_number_alone(real):
     """The same problems in another file, order and batch, by one engine, without a kill: the same responses and table.
 
@@ -171,6 +172,7 @@ def test_rewards_are_those_of_training(real):
         assert x["tokens"] <= 8
 
 
+@pytest.mark.twin
 def test_sampled_frequencies_are_the_models_probabilities(real):
     """Exact probability of the right answer and its end, from Transformers' logits, within 4 standard errors.
 

@@ -12,6 +12,8 @@ from theory.claims.published import TABLE_1 as PUBLISHED
 from theory.methods import METHODS
 from theory.methods.grids import METHODS_OF_TABLE_1, METHODS_OF_TABLE_2
 
+pytestmark = pytest.mark.versionless
+
 OWNERS = {cell.folder: name for name, x in reversed(EXPERIMENTS.items()) for cell in x.cells}
 """The first experiment that has a run."""
 
