@@ -169,7 +169,7 @@ def test_attention_that_is_not_installed(launch, tmp_path, monkeypatch):
     ("name", "overrides", "message"),
     [
         ("free_disk", (), "run: disk: expected 244 GB free (checkpoints 244), got 100; choose another --out, a"),
-        ("free_disk", ("trainer.max_actor_ckpt_to_keep=null",), "expected 1218 GB free (checkpoints 1218)"),
+        ("free_disk", ("trainer.max_actor_ckpt_to_keep=null",), "expected 1340 GB free (checkpoints 1340)"),
         ("free_disk", ("trainer.rollout_data_dir=x",), "expected 258 GB free (checkpoints 244, rollouts 15)"),
         ("free_memory", (), "memory of the host: expected 122 GiB free (loading or saving 43, processes 78"),
         ("free_memory", ("actor_rollout_ref.actor.fsdp_config.optimizer_offload=true",), "free (offloaded 57, loading"),
