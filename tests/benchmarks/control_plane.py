@@ -4,10 +4,7 @@
 dataloader, replay buffer, advantages, metrics and dump, our rule, history, order and scope, and a real TransferQueue.
 Rollouts and the model are made up: `FakeEngine` writes what vLLM and the actors would. Its time is told apart.
 
-Measured at full size, in processor seconds of this process on one core: 36.0 a step beside the engine. Old
-log-probabilities 8.5, advantages 7.3, metrics 6.0 and dump 8.9 were most of it, scope 2.3, checks 1.7, dealing 0.5, the
-rest below 1. The wall clock showed 202 s, but eight others used the two cores. That was before a dump decoded its own
-tokens only. Most of what is left is verl's own: TransferQueue's rows, and tensors padded to 8,192 tokens.
+`docs/scale.md` has the shares at full size, 512 prompts, which is the default.
 """
 
 from __future__ import annotations
