@@ -71,7 +71,7 @@ def test_a_change_of_verl_is_named_with_what_of_ours_it_concerns(tmp_path):
     for name in ("_save_checkpoint", "_log_rollout_data"):
         start = text.index(f"    def {name}(")
         end = text.index("    def ", start + 8)
-        text = text[:start] + text[start:end].replace("self.config", "self.settings") + text[end:]
+        text = text[:start] + text[start:end].replace("self.", "self.other_") + text[end:]
     path.write_text(text.replace("    def fit(self", "    # what nothing of ours reads\n    def fit(self"))
     done = command("--against", tmp_path)
     assert done.returncode == 1
