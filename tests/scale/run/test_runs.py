@@ -366,11 +366,11 @@ PATIENT = """
 import dataclasses, sys
 from scale.launch import limits
 made = limits.limits_of
-limits.limits_of = lambda *x: dataclasses.replace(made(*x), phases={"rollouts": 4.0})
+limits.limits_of = lambda *x: dataclasses.replace(made(*x), phases={"rollouts": 20.0})
 from scale.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
-"""`python -m scale` with 4 seconds of silence for rollouts, which take 10 here."""
+"""`python -m scale` whose rollouts may be silent for 20 seconds; the first ones wait for imports of their workers."""
 
 SELDOM = {
     "trainer.save_freq": 1000,
@@ -420,7 +420,7 @@ def stops(runs):
 
 @pytest.mark.long
 def test_sigterm_saves_the_last_finished_step(stops):
-    """During an update that of the update, during rollouts that before them; prompt by prompt is no silence."""
+    """During an update that of the update, during rollouts that before them."""
     (first, steps, saved), (second, later, saved_later), _ = stops[1]
     assert steps == list(range(1, len(steps) + 1))
     assert later == [*steps, len(steps) + 1]
