@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from scale.plugin.metrics import METRICS
+from scale.run.reports import read_progress
 from scale.run.supervisor import GUARD
 from tests.scale.conftest import ended_with_its_cause, eventually, learning, left, lines
 from tests.scale.sockets import elsewhere
@@ -390,7 +391,7 @@ def stops(runs):
 
     def phase(process, step, name):
         runs.wait_for(process, "stops", step)
-        assert eventually(lambda: read_json(out / "progress.json").get("phase") == name, 120), runs.said("stops")
+        assert eventually(lambda: (read_progress(out) or {}).get("phase") == name, 120), runs.said("stops")
 
     def ends(process, status):
         assert process.wait(timeout=240) == status, runs.said("stops")
