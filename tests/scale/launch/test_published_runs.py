@@ -49,7 +49,7 @@ RUNS = (
 
 H20 = {
     "name": "H20-SXM5-96GB",
-    # 96 GB of HBM3 at 4.0 TB/s, by NVIDIA's data sheet of the HGX H20; less what CUDA keeps.
+    # 96 GB of HBM3 at 4.0 TB/s, as resellers' pages say: NVIDIA's own sheet was not seen. Less what CUDA keeps.
     "memory_gib": 95.0,
     "bandwidth_gb_s": 4000,
     # Dense; verl counts with the same (verl/utils/flops_counter.py).
