@@ -194,8 +194,8 @@ def parser(command: str | None = None) -> terminal.Parser:
 
 def check_names(args: argparse.Namespace) -> None:
     """Require names that exist before anything heavy is imported or made, each by its own option."""
-    own_modules = any(x.lstrip("+").startswith("dynamo.modules=") for x in getattr(args, "overrides", ()))
-    methods, rules = ((), ()) if own_modules else (METHODS, RULES)
+    overrides = getattr(args, "overrides", ())
+    methods, rules = ((), ()) if launch.names_modules(overrides) else (METHODS, RULES)
     for option, choices in (
         ("model", launch.names("model")),
         ("cluster", launch.names("cluster")),
@@ -218,7 +218,7 @@ def check_names(args: argparse.Namespace) -> None:
         _check_numbers(args)
     if getattr(args, "stock", False):
         _check_stock(args)
-    launch.require_settings(getattr(args, "overrides", ()))
+    launch.require_settings(overrides)
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
@@ -279,9 +279,7 @@ def _cell(args: argparse.Namespace) -> experiments.Cell:
     named = {name: getattr(args, name) for name in ("model", "method", "seed")}
     if args.experiment is None and args.cell is None:
         budget = args.budget or budgets.DEFAULT
-        model = (
-            args.model or (args.budget and BUDGETS[budget].model) or (args.budget and experiments.MODEL_7B) or "tiny"
-        )
+        model = args.model or ((BUDGETS[budget].model or experiments.MODEL_7B) if args.budget else "tiny")
         if model == "tiny" and args.budget:
             raise ValueError("--budget: expected one of the paper's models, got tiny, whose steps --steps sets")
         variant = BUDGETS[budget].variant if model != "tiny" else ""

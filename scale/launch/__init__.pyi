@@ -29,6 +29,7 @@ from .limits import (
     limits_of as limits_of,
 )
 from .refused import (
+    names_modules as names_modules,
     require_name as require_name,
     require_settings as require_settings,
 )

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scale.launch.estimate import generation_seconds, step_seconds
-from scale.launch.job import BF16, FP32, Job, Shape, assumptions, model_and_gpu, validation_prompts
+from scale.launch.job import BF16, Job, assumptions, model_and_gpu, validation_prompts
+from scale.launch.room import checkpoint_bytes
 from scale.run.reports import STARTING, STEPPING, STOPPING
 from scale.run.supervisor import MOVING
 from theory.base import require
@@ -70,7 +71,8 @@ def seconds(config: Any) -> dict[str, float]:
     each = step["update"] / job.passes
     samples = validation_prompts(config) * int(config.actor_rollout_ref.rollout.val_kwargs.n)
     validation = generation_seconds(job, shape, hardware, given, samples)
-    reading, saving = BF16 * shape.parameters / STORAGE, checkpoint_bytes(config, shape) / STORAGE
+    reading = BF16 * shape.parameters / STORAGE
+    saving = checkpoint_bytes(shape.parameters, config.actor_rollout_ref.actor.checkpoint.save_contents) / STORAGE
     found = dict.fromkeys(STARTING, START) | dict.fromkeys(STEPPING, 0.0)
     found |= {
         "model": START + reading,
@@ -90,13 +92,6 @@ def seconds(config: Any) -> dict[str, float]:
     start = sum(found[name] for name in STARTING)
     whole = start + job.steps * step["step"] + saves * saving
     return found | {"step": step["step"], "run": whole}
-
-
-def checkpoint_bytes(config: Any, shape: Shape) -> float:
-    """Return the bytes of a checkpoint: weights in float32, AdamW's state and, if it is asked for, the export."""
-    contents = config.actor_rollout_ref.actor.checkpoint.save_contents
-    copies = {"model": 1, "optimizer": 2, "hf_model": 1}
-    return float(FP32 * shape.parameters * sum(n for name, n in copies.items() if name in contents))
 
 
 def limits_of(

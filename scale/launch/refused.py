@@ -62,7 +62,7 @@ def _close(name: str, names: Collection[str]) -> str:
 
 def require_settings(overrides: Sequence[str]) -> None:
     """Require `KEY=VALUE` with keys that exist, and names of methods, rules and scopes that do; imports no verl."""
-    own_modules = any(x.lstrip("+").startswith("dynamo.modules=") for x in overrides)
+    own_modules = names_modules(overrides)
     for word in overrides:
         key, equals, value = word.partition("=")
         key = key.lstrip("+")
@@ -78,6 +78,11 @@ def require_settings(overrides: Sequence[str]) -> None:
             raise ValueError(f"{key}: expected a setting of verl's or of ours, got a name that neither has{close}")
         if key in VALUES and not own_modules and value not in ("null", ""):
             require_name(key, value.strip("'\""), VALUES[key])
+
+
+def names_modules(overrides: Sequence[str]) -> bool:
+    """Return whether modules of one's own are named, which may register any method and rule."""
+    return any(x.lstrip("+").startswith("dynamo.modules=") for x in overrides)
 
 
 def _exists(key: str) -> bool:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from scale.launch.job import BF16, FP32, Job, Shape, assumptions
+from scale.plugin.config import of_checkpoints
 
 GIB = 2**30
 
@@ -26,7 +27,7 @@ TEXT_BYTES = 5
 """A token in a file of rollouts, about four characters and their escapes."""
 
 
-def checkpoint_bytes(parameters: int, contents: list[str]) -> int:
+def checkpoint_bytes(parameters: int, contents: Iterable[str]) -> int:
     """Return the bytes of one checkpoint of verl's FSDP engine.
 
     `model` has the weights in float32, `optimizer` two more of each. `hf_model` has them in float32 too, though its
@@ -38,7 +39,7 @@ def checkpoint_bytes(parameters: int, contents: list[str]) -> int:
     121.849864192
     """
     arrays = {"model": 1, "optimizer": 2, "hf_model": 1}
-    return FP32 * parameters * sum(arrays.get(name, 0) for name in contents)
+    return FP32 * parameters * sum(arrays.get(str(name), 0) for name in contents)
 
 
 def at_once(keep: int | None, steps: int, every: int, *, first: int = 0, exports: int = 0) -> tuple[int, int]:
@@ -62,8 +63,8 @@ def at_once(keep: int | None, steps: int, every: int, *, first: int = 0, exports
 def disk(config: Any, shape: Shape) -> dict[str, float]:
     """Return what a run writes into its folder, GB: checkpoints, and exports and rollouts if they are kept."""
     job, trainer = Job.from_config(config), config.trainer
-    contents = [str(x) for x in config.actor_rollout_ref.actor.checkpoint.save_contents]
-    early, kept = (int((config.get("checkpoints") or {}).get(name) or 0) for name in ("first", "keep_exports"))
+    contents = config.actor_rollout_ref.actor.checkpoint.save_contents
+    early, kept = (of_checkpoints(config, name) for name in ("first", "keep_exports"))
     whole, exports = at_once(
         trainer.max_actor_ckpt_to_keep, job.steps, int(trainer.save_freq), first=early, exports=kept
     )

@@ -101,20 +101,17 @@ class RollsAhead(Reproducible):
 
     def _save_checkpoint(self) -> None:
         """Write what is in flight first."""
-        root = Path(self.config.trainer.default_local_dir)
-        folder = root / f"global_step_{self.global_steps}"
-        folder.mkdir(parents=True, exist_ok=True)
+        self.checkpoint_folder.mkdir(parents=True, exist_ok=True)
         batches = {
             str(step): {uid: [keys[uid], counts[uid]] for uid in keys} for step, (keys, counts) in self.ahead.items()
         }
-        write_json(folder / IN_FLIGHT, {"batches": batches})
+        write_json(self.checkpoint_folder / IN_FLIGHT, {"batches": batches})
         super()._save_checkpoint()
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
         if self.global_steps:
-            root = Path(self.config.trainer.default_local_dir)
-            self.ahead = read_in_flight(root / f"global_step_{self.global_steps}" / IN_FLIGHT)
+            self.ahead = read_in_flight(self.checkpoint_folder / IN_FLIGHT)
             self._require_queue()
 
     def _require_queue(self) -> None:

@@ -134,6 +134,11 @@ class DynamoConfig:
         return method
 
 
+def of_checkpoints(config: Mapping[str, Any], name: str) -> int:
+    """Return a number of the node `checkpoints`; 0, for none, where a configuration does not have it."""
+    return int((config.get("checkpoints") or {}).get(name) or 0)
+
+
 def require_method(checkpoint: object, state: Mapping[str, Any], settings: DynamoConfig) -> None:
     """Require that a checkpoint's state (`trainer`) has the method and the history's discount of the settings."""
     method, history = state.get("method"), state.get("history")

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from scale.plugin.config import of_checkpoints
 from scale.run import asked_to_stop, beat, records
 from scale.run.reports import STOPPED, STOPPING
 
@@ -170,7 +171,7 @@ class Phased(PPOTrainer):  # type: ignore[misc]  # verl is untyped
 
     def on_step_end(self) -> None:
         """Save a first checkpoint early, when verl saves its own, and let the new weights reach vLLM."""
-        first, every = setting(self.config, "first"), self.config.trainer.save_freq
+        first, every = of_checkpoints(self.config, "first"), self.config.trainer.save_freq
         early = every > 0 and self.global_steps == first
         if (early or (self.trainer_mode != "sync" and asked_to_stop())) and self.saved != self.global_steps:
             self._save_checkpoint()
@@ -186,7 +187,8 @@ class Phased(PPOTrainer):  # type: ignore[misc]  # verl is untyped
         """Save, and delete older checkpoints than verl is told to keep, but for exports that stay."""
         self.begin("checkpoint" if self.phase != STOPPING else STOPPING)
         trainer = self.config.trainer
-        keep, every = trainer.get("max_actor_ckpt_to_keep"), setting(self.config, "keep_exports") * trainer.save_freq
+        keep = trainer.get("max_actor_ckpt_to_keep")
+        every = of_checkpoints(self.config, "keep_exports") * trainer.save_freq
         folder = Path(trainer.default_local_dir)
         if keep:
             clear(folder, max(keep - 1, 1), every)
@@ -219,11 +221,6 @@ class Phased(PPOTrainer):  # type: ignore[misc]  # verl is untyped
             self.train_dataloader = loader
         self._shutdown_dump_executor()
         self.begin(STOPPED)
-
-
-def setting(config: Mapping[str, Any], name: str) -> int:
-    """Return a number of the node `checkpoints`; 0, for none, where a configuration does not have it."""
-    return int((config.get("checkpoints") or {}).get(name) or 0)
 
 
 def clear(folder: Path, keep: int, every: int) -> None:

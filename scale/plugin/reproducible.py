@@ -55,6 +55,11 @@ class Reproducible(Phased, Packed):
         """Rollouts of a step, at most; the rows of a rollout batch."""
         return int(self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n)
 
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Folder of the checkpoint of the current step."""
+        return Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
+
     def _build_replay_buffer(self) -> Any:
         buffer = super()._build_replay_buffer()
         buffer.poll_interval = SAMPLE_POLL
@@ -87,12 +92,11 @@ class Reproducible(Phased, Packed):
         return batch
 
     def _require_rows(self, batch: Any) -> None:
-        expected = self.counts
         counts = Counter(row_of(key)[0] for key in batch.keys)
-        if counts != expected:
-            different = {uid: (n, counts[uid]) for uid, n in expected.items() if counts[uid] != n}
+        if counts != self.counts:
+            different = {uid: (n, counts[uid]) for uid, n in self.counts.items() if counts[uid] != n}
             raise RuntimeError(
-                f"rollouts: expected {expected.total()}, got {counts.total()} (expected, got): {different}"
+                f"rollouts: expected {self.counts.total()}, got {counts.total()} (expected, got): {different}"
             )
 
     def _log_rollout_data(self, batch: Any, timing_raw: dict[str, Any], rollout_data_dir: str) -> None:
@@ -111,7 +115,7 @@ class Reproducible(Phased, Packed):
             answers = values_of(told, "reward_model") if "reward_model" in told else [{}] * len(first)
             gold = {uid: x.get("ground_truth") for uid, x in zip(first, answers, strict=True)}
             golds = [gold[row_of(key)[0]] for key in keys]
-            scores = [row.sum().item() for row in data["rm_scores"].unbind()]
+            scores = row_sums(data["rm_scores"]).tolist()
             self._dump_generations(inputs, outputs, golds, scores, {"uid": keys}, rollout_data_dir)
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:

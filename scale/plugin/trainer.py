@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,7 +88,7 @@ class Dynamo(Reproducible):
         if any(arrived[uid] != n - before[uid] for uid, n in self.counts.items()):
             raise RuntimeError(f"rollouts: expected {int(counts.sum())} in this round, got {arrived.total()}")
         data = tq.kv_batch_get(keys=[key for key, _ in new], partition_id="train", select_fields=["rm_scores"])
-        rewards = np.array([row.sum().item() for row in data["rm_scores"].unbind()])
+        rewards = row_sums(data["rm_scores"]).numpy()
         require_binary(rewards, self.method.allocator)
         successes = Counter(uid for (_, uid), reward in zip(new, rewards, strict=True) if reward == 1)
         return np.array([successes[uid] for uid in self.keys])
@@ -190,16 +189,15 @@ class Dynamo(Reproducible):
 
     def _save_checkpoint(self) -> None:
         """Write our state first, so that every checkpoint that verl calls complete has it."""
-        folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / records.STATE, self.state_dict())
+        self.checkpoint_folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.checkpoint_folder / records.STATE, self.state_dict())
         super()._save_checkpoint()
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
         if self.global_steps:
-            folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
-            self.load_state_dict(read_json(folder / records.STATE), folder / records.STATE)
+            path = self.checkpoint_folder / records.STATE
+            self.load_state_dict(read_json(path), path)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain data; random numbers follow from the step and need none."""
