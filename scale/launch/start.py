@@ -7,7 +7,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,6 @@ from scale.launch import network
 from scale.launch.configuration import joins_ray
 from scale.launch.limits import Limits
 from scale.run import RUN_FOLDER, RUN_ID, Outcome, supervise
-from scale.run.secrets import hide, hide_in, secrets_of
-from scale.run.supervisor import LOG
 from theory.base.files import write_json
 from theory.base.runs import CONFIG_FILE, installed
 
@@ -42,31 +39,20 @@ def train(
     write_json(out / CONFIG_FILE, dict(OmegaConf.to_container(config, resolve=True)))
     command = [sys.executable, "-m", "scale.launch.driver", str(out / CONFIG_FILE)]
     with tempfile.TemporaryDirectory(prefix="dynamo", ignore_cleanup_errors=True) as temporary:
-        environ = environment(config, out, Path(temporary))
-        secrets = secrets_of(environ)
-
-        def told(line: str) -> None:
-            """Take secrets out of the log as soon as they are there, and hand the line on without them."""
-            if (hidden := hide(line, secrets)) != line:
-                hide_in(out / LOG, secrets)
-            if echo is not None:
-                echo(hidden)
-
-        outcome = supervise(
+        return supervise(
             command,
             folder=out,
             deadline=limits.deadline,
             silence=limits.silence,
             phases=limits.phases,
-            environ=environ,
-            echo=told,
+            environ=environment(config, out, Path(temporary)),
+            echo=echo,
             temporary=Path(temporary),
             stop=stop,
             ask=ask,
             grace=limits.grace,
             keep=keep,
         )
-        return replace(outcome, lines=tuple(hide(line, secrets) for line in outcome.lines))
 
 
 def environment(config: Any, out: Path, temporary: Path) -> dict[str, str]:

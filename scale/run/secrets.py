@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 NAME = re.compile(r"(?:^|_)(?:TOKEN|\w*KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)(?:_|$)", re.I)
 """Names of variables whose values are secrets."""
@@ -48,13 +47,8 @@ def hide(text: str, secrets: Sequence[str]) -> str:
     return text
 
 
-def hide_in(path: Path, secrets: Sequence[str]) -> None:
-    """Write stars over the secrets in a file; others may go on to append to it."""
-    content = path.read_bytes()
-    with path.open("r+b") as file:
-        for secret in (x.encode() for x in secrets):
-            start = content.find(secret)
-            while start >= 0:
-                file.seek(start)
-                file.write(b"*" * len(secret))
-                start = content.find(secret, start + len(secret))
+def hide_in_bytes(content: bytes, secrets: Sequence[str]) -> bytes:
+    """Return a part of a file with stars for the secrets in it, of the same length."""
+    for secret in map(os.fsencode, secrets):
+        content = content.replace(secret, b"*" * len(secret))
+    return content

@@ -40,6 +40,7 @@ from scale.run.reports import (
     read_failures,
     read_progress,
 )
+from scale.run.secrets import hide_in_bytes, secrets_of
 from theory.base.files import no_link, write_atomically
 
 LOG = "log.txt"
@@ -185,7 +186,7 @@ def supervise(
 
     Ctrl-C and SIGTERM to this process end the run with the reason "interrupted". A run that is silent for longer than
     its limit is ended if nothing of it moves (`scale.run.activity`). If something moves, it is ended after `MOVING`
-    times the limit.
+    times the limit. Secrets of its environment are taken out of its log and of what is told of it.
 
     Parameters
     ----------
@@ -219,7 +220,7 @@ def supervise(
     guard_command = [sys.executable, "-I", str(GUARD), run_id, str(temporary or ""), str(os.getpid()), *command]
     start = time.monotonic()
     with open(folder / LOG, "ab", opener=no_link) as log, (folder / LOG).open("rb") as reader:
-        tail = _Tail(reader, echo)
+        tail = _Tail(reader, echo, secrets_of(environ))
         watch = _Watch(folder, run_id, tail, start + deadline, silence, phases or {})
         with interruptible():
             reason = "interrupted"
@@ -374,11 +375,11 @@ def interruptible(ask: Callable[[], bool] = lambda: False) -> Iterator[None]:
 
 
 class _Tail:
-    """Lines that are added to a log from now on."""
+    """Lines that are added to a log from now on; stars take the place of secrets in the log, too."""
 
-    def __init__(self, file: Any, echo: Callable[[str], None] | None) -> None:
-        self.file, self.echo = file, echo
-        self.file.seek(0, os.SEEK_END)
+    def __init__(self, file: Any, echo: Callable[[str], None] | None, secrets: Sequence[str] = ()) -> None:
+        self.file, self.echo, self.secrets = file, echo, secrets
+        self.place = self.file.seek(0, os.SEEK_END)
         self.rest = b""
         self.lines: list[str] = []
 
@@ -392,8 +393,18 @@ class _Tail:
         *whole, self.rest = (self.rest + self.file.read()).split(b"\n")
         if last and self.rest:
             whole, self.rest = [*whole, self.rest], b""
-        for line in whole:
+        for line in self._without_secrets(b"\n".join(whole)).split(b"\n") if whole else ():
             text = line.decode(errors="replace").rstrip("\r")
             self.lines = [*self.lines[1 - LAST_LINES :], text] if text.strip() else self.lines
             if self.echo is not None:
                 self.echo(text)
+
+    def _without_secrets(self, lines: bytes) -> bytes:
+        """Return the next lines with stars for secrets, in the log too, to which the others only add."""
+        hidden = hide_in_bytes(lines, self.secrets)
+        if hidden != lines:
+            with open(self.file.name, "r+b", opener=no_link) as log:
+                log.seek(self.place)
+                log.write(hidden)
+        self.place += len(lines) + 1
+        return hidden

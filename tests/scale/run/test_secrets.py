@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 from scale.launch import start
-from scale.run import reports, secrets
+from scale.run import reports, secrets, supervise
 from tests.scale.launch.conftest import compose
 
 
@@ -97,6 +97,27 @@ def test_what_a_run_prints_is_taken_out_of_its_log(launch, tmp_path, monkeypatch
     assert "HF_TOKEN is ************* !" in log
     assert "HF_TOKEN is ************* !" in heard
     assert found_in(out) == []
+
+
+def test_every_supervised_command_is_told_without(tmp_path, monkeypatch):
+    """An evaluation's too. A line that is told in parts, and one that has no end, are lines."""
+    set_all(monkeypatch)
+    code = """
+        import os, time
+        out = lambda text: (print(text, end="", flush=True), time.sleep(0.5))
+        token = os.environ["HF_TOKEN"]
+        out("first\\n" + token[:5])
+        out(token[5:] + " and more\\n" + os.environ["MY_DEPLOY_KEY"] + "\\nlast " + token)
+    """
+    (tmp_path / "log.txt").write_text("of an earlier run\n")
+    heard = []
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    outcome = supervise(command, folder=tmp_path, deadline=60, silence=60, echo=heard.append)
+    assert found_in(tmp_path) == []
+    log = (tmp_path / "log.txt").read_text().splitlines()
+    assert log[:3] == ["of an earlier run", "first", "************* and more"]
+    assert log[-1] == "last *************"
+    assert heard == log[1:] == list(outcome.lines)
 
 
 @pytest.mark.needs_verl
