@@ -209,21 +209,23 @@ def _check_together(config: Any) -> None:
     reference = actor.use_kl_loss or algorithm.use_kl_in_reward
     gpus = device == "cuda"
     correction, own = algorithm.rollout_correction or {}, optim.override_optimizer_config or {}
+    kl_loss = actor.use_kl_loss, f"{ACTOR}.use_kl_loss=true"
+    kl_reward = algorithm.use_kl_in_reward, "algorithm.use_kl_in_reward=true"
+    cosine = optim.lr_scheduler_type == "cosine", f"{ACTOR}.optim.lr_scheduler_type=cosine"
+    warmup = optim.lr_warmup_steps <= 0, f"{ACTOR}.optim.lr_warmup_steps=-1"
     wrong = [
-        (
-            f"{ACTOR}.kl_loss_coef",
-            not actor.use_kl_loss and actor.kl_loss_coef not in (0, 0.001),
-            f"{ACTOR}.use_kl_loss=true with it, since verl reads it with that alone",
-        ),
-        (
-            f"{ACTOR}.kl_loss_type",
-            not actor.use_kl_loss and actor.kl_loss_type != "low_var_kl",
-            f"{ACTOR}.use_kl_loss=true with it, since verl reads it with that alone",
-        ),
-        (
-            "algorithm.kl_penalty",
-            not algorithm.use_kl_in_reward and algorithm.kl_penalty != "kl",
-            "algorithm.use_kl_in_reward=true with it, since verl reads it with that alone",
+        *(
+            (key, not on and value not in idle, f"{switch} with it, since verl reads it with that alone")
+            for key, value, idle, on, switch in (
+                (f"{ACTOR}.kl_loss_coef", actor.kl_loss_coef, (0, 0.001), *kl_loss),
+                (f"{ACTOR}.kl_loss_type", actor.kl_loss_type, ("low_var_kl",), *kl_loss),
+                ("algorithm.kl_penalty", algorithm.kl_penalty, ("kl",), *kl_reward),
+                ("algorithm.kl_ctrl.kl_coef", algorithm.kl_ctrl.kl_coef, (0, 0.001), *kl_reward),
+                (f"{ACTOR}.optim.min_lr_ratio", optim.min_lr_ratio, (0.0,), *cosine),
+                (f"{ACTOR}.optim.num_cycles", optim.num_cycles, (0.5,), *cosine),
+                (f"{ACTOR}.optim.zero_indexed_step", optim.zero_indexed_step, (True,), *cosine),
+                (f"{ACTOR}.optim.lr_warmup_steps_ratio", optim.lr_warmup_steps_ratio, (None, 0), *warmup),
+            )
         ),
         *(
             (
@@ -232,14 +234,6 @@ def _check_together(config: Any) -> None:
                 "algorithm.rollout_correction.rollout_is=token or sequence with it; without, verl does not read it",
             )
             for name, there in (("rollout_is_threshold", 2.0), ("rollout_is_batch_normalize", False))
-        ),
-        *(
-            (
-                f"{ACTOR}.optim.{name}",
-                optim.lr_scheduler_type != "cosine" and optim[name] != there,
-                f"{ACTOR}.optim.lr_scheduler_type=cosine with it, since verl reads it with that alone",
-            )
-            for name, there in (("min_lr_ratio", 0.0), ("num_cycles", 0.5), ("zero_indexed_step", True))
         ),
         (
             f"{ACTOR}.optim.override_optimizer_config.fused",
@@ -260,11 +254,6 @@ def _check_together(config: Any) -> None:
             "grpo with dynamo.stock=true, which is GRPO by verl's own trainer",
         ),
         (
-            "algorithm.kl_ctrl.kl_coef",
-            not algorithm.use_kl_in_reward and algorithm.kl_ctrl.kl_coef not in (0, 0.001),
-            "algorithm.use_kl_in_reward=true with it, since verl reads it with that alone",
-        ),
-        (
             "algorithm.use_kl_in_reward",
             algorithm.use_kl_in_reward and not grpo,
             f"false, since {settings.method} has advantages of its own, from rewards alone; "
@@ -274,11 +263,6 @@ def _check_together(config: Any) -> None:
             "algorithm.norm_adv_by_std_in_grpo",
             not algorithm.norm_adv_by_std_in_grpo and not grpo,
             f"true, since {settings.method} has advantages of its own, which do not read it",
-        ),
-        (
-            f"{ACTOR}.optim.lr_warmup_steps_ratio",
-            optim.lr_warmup_steps_ratio and optim.lr_warmup_steps > 0,
-            f"{ACTOR}.optim.lr_warmup_steps=-1 with it, since verl reads it with that alone",
         ),
         (
             f"{ACTOR}.optim.clip_grad",
