@@ -28,3 +28,22 @@ def compose(launch, out, *overrides, model="tiny", cluster="cpu"):
         prompts(folder / "train.parquet", [f"k{i}" for i in range(40)])
         prompts(folder / "val.parquet", ["h1", "h2"])
     return launch.compose(model, cluster, out=out / "run", overrides=[f"tiny_folder={folder}", *overrides])
+
+
+def model_config(shape, **changes):
+    """Return Transformers' configuration of a shape."""
+    import transformers
+
+    kind = transformers.Qwen3Config if shape.qk_norm else transformers.Qwen2Config
+    fields = {
+        "vocab_size": shape.vocabulary,
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.intermediate,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.head_dim,
+        "max_position_embeddings": shape.positions,
+        "tie_word_embeddings": shape.tied,
+    }
+    return kind(**(fields | changes))

@@ -41,6 +41,7 @@ from scale.launch.job import Job, Shape, model_and_gpu
 from scale.plugin.config import DynamoConfig
 from scale.plugin.engine import TOKEN_STATISTICS, StatisticsEngine
 from scale.plugin.loss import MethodLoss
+from tests.scale.launch.conftest import model_config
 
 
 class Memory(TorchDispatchMode):
@@ -259,18 +260,8 @@ def make_model(pretrained_model_name_or_path, torch_dtype, config, trust_remote_
 def write_config(shape: Shape, folder: Path) -> None:
     """Write the `config.json` of a shape."""
     kind = "Qwen3" if shape.qk_norm else "Qwen2"
-    getattr(transformers, f"{kind}Config")(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        max_position_embeddings=32768,
-        tie_word_embeddings=shape.tied,
-        architectures=[f"{kind}ForCausalLM"],
-    ).save_pretrained(folder)
+    changes = {"max_position_embeddings": 32768, "architectures": [f"{kind}ForCausalLM"]}
+    model_config(shape, **changes).save_pretrained(folder)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from hypothesis import given, strategies as st
 from scale.launch import estimate, estimate_report
 from scale.launch.estimate import GIB
 from scale.launch.job import Assumptions, Hardware, Job, Shape
+from tests.scale.launch.conftest import model_config
 
 CONF = Path(estimate.__file__).parents[1] / "conf"
 MODELS = ("qwen2.5-math-1.5b", "qwen2.5-math-7b", "qwen3-14b")
@@ -60,21 +61,9 @@ JOB = Job(
 def build(shape, device="meta"):
     """Return Transformers' model of a shape."""
     transformers = pytest.importorskip("transformers")
-    kind = "Qwen3" if shape.qk_norm else "Qwen2"
-    config = getattr(transformers, f"{kind}Config")(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        max_position_embeddings=shape.positions,
-        tie_word_embeddings=shape.tied,
-        attn_implementation="sdpa",
-    )
+    config = model_config(shape, attn_implementation="sdpa")
     with torch.device(device), torch.random.fork_rng():
-        return getattr(transformers, f"{kind}ForCausalLM")(config)
+        return transformers.AutoModelForCausalLM.from_config(config)
 
 
 # By hand, for Qwen2.5-Math-1.5B: 28 layers of width 1,536 (MLP 8,960), 12 heads and 2 for keys of 128, 151,936 tokens
