@@ -3,10 +3,10 @@
 Processor time of one core, both in one run, on a machine that others use too: the ratios hold, the seconds scatter.
 Lengths are those of a long chain of thought: a gamma distribution of mean 1,000, cut at 8,192.
 
-Measured on a busy machine: the extremes of 2,048 rows .68 s against 6.20 s, 9.1 times as fast. Tokens that compete
-among 512 rows, for each of 8 ranks and each mini-batch, without the time that the network takes: .04 s against .76 s
-(Clip-Cov, 18 times), .07 s against .64 s (KL-Cov, 9.0 times), .08 s against .59 s (Fork Tokens, 7.4 times). Token
-statistics without verl's entropy: 1.24 s against 1.70 s, 1.4 times.
+Two runs on an idle machine: the extremes of 8,192 rows 2.5 s against 26.6 s, 10.3 and 10.9 times as fast. Tokens that
+compete among 512 rows, for each of 8 ranks and each mini-batch, without the time that the network takes: Clip-Cov 8.2
+and 9.6 times as fast, KL-Cov 5.1 and 5.9, Fork Tokens 3.9 and 4.5 (on a busy machine 18, 9.0 and 7.4). Token statistics
+without verl's entropy: 1.3 s against 1.8 s, 1.4 times.
 """
 
 from __future__ import annotations
